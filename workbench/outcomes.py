@@ -1,0 +1,48 @@
+"""Per-example outcomes of one evaluation: what intervals, flips and routing are computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """A table of columns of equal length, one row per example (per window for language models).
+
+    Every evaluation has the columns ``example`` (int64, stable across models), ``document``
+    (int64, the cluster that the example belongs to), ``loss`` (float64, nats, summed over the
+    example's predictions), ``n_predictions`` (int64) and ``kl`` (float64, nats, KL from the dense
+    model to this one summed over the predictions; NaN where no dense reference was given). Tasks
+    add theirs: ``n_correct``, ``n_bytes``, ``label``, ``prediction``, ``confidence``.
+    """
+
+    columns: dict[str, NDArray[np.generic]]
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns differ in length: {lengths}")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def __getitem__(self, name: str) -> NDArray[np.generic]:
+        return self.columns[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def save(self, path: Path) -> None:
+        """Write all columns to a compressed ``.npz`` file; nothing in it needs pickle."""
+        with path.open("wb") as stream:
+            np.savez_compressed(stream, **self.columns)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> Outcomes:
+        """Read what :meth:`save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls({name: file[name] for name in file.files})

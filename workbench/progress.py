@@ -1,0 +1,72 @@
+"""Progress and cancellation of long operations, independent of where they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from workbench.errors import CancelledError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One progress report.
+
+    Attributes
+    ----------
+    stage : str
+        What is being done, such as ``"calibrate"``, ``"gptq"`` or ``"evaluate"``.
+    done, total : int
+        Finished and all units of the stage.
+    detail : str
+        The unit that was finished last (a layer's name, a part of the data).
+    """
+
+    stage: str
+    done: int
+    total: int
+    detail: str = ""
+
+
+class Monitor:
+    """Where a long operation reports to, and asks whether it should stop.
+
+    Parameters
+    ----------
+    on_progress : callable, optional
+        Called with every :class:`Progress`.
+    is_cancelled : callable, optional
+        Polled at every report; once it returns True, :class:`CancelledError` is raised.
+    """
+
+    def __init__(
+        self,
+        on_progress: Callable[[Progress], None] | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        self._on_progress = on_progress
+        self._is_cancelled = is_cancelled
+
+    def report(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        """Report progress, then raise CancelledError if the user asked to stop."""
+        if self._on_progress is not None:
+            self._on_progress(Progress(stage, done, total, detail))
+        self.check()
+
+    def check(self) -> None:
+        """Raise CancelledError if the user asked to stop."""
+        if self._is_cancelled is not None and self._is_cancelled():
+            raise CancelledError("Cancelled. Finished runs are kept; run the same again to go on.")
+
+    def within(self, prefix: str) -> Monitor:
+        """Return a monitor that reports to this one with ``prefix`` before each detail."""
+
+        def forward(progress: Progress) -> None:
+            if self._on_progress is not None:
+                self._on_progress(replace(progress, detail=f"{prefix} {progress.detail}".strip()))
+
+        return Monitor(forward, self._is_cancelled)
+
+
+SILENT = Monitor()
+"""A monitor that shows nothing and never cancels."""

@@ -1,0 +1,116 @@
+"""What a study remembers: frozen records of metrics, measurements and runs."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a number means.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``"perplexity"`` or ``"accuracy"``; unique within a task.
+    unit : str
+        ``""`` for ratios, else ``"bits/byte"``, ``"nats"``, ``"bytes"``, ``"ms"``.
+    higher_is_better : bool
+    """
+
+    name: str
+    unit: str = ""
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured number with its uncertainty.
+
+    Attributes
+    ----------
+    metric : str
+        Name of a :class:`Metric`.
+    value : float
+    unit : str
+    n : int
+        Independent examples, windows or repetitions behind the value.
+    stderr : float or None
+        Standard error, clustered by document; None where it cannot be estimated.
+    part : str
+        The part of the task's data it was measured on, ``""`` where that has no meaning.
+    """
+
+    metric: str
+    value: float
+    unit: str = ""
+    n: int = 0
+    stderr: float | None = None
+    part: str = "evaluation"
+
+
+class RunState(enum.Enum):
+    """Where a run is in its life; every state but RUNNING and QUEUED is final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One configuration applied to one model, and what came of it.
+
+    Attributes
+    ----------
+    id : str
+        Depends on everything that changes the answer, so equal inputs have equal ids.
+    model : str
+        Name of the base model within the study.
+    recipe : Recipe
+        The empty recipe is the base model itself.
+    state : RunState
+    parent : str or None
+        Id of the run that this one continues from; None for a base model.
+    measurements : tuple of Measurement
+    size_bytes : int or None
+        Tensor bytes in the canonical packing, counted from the codes.
+    facts : dict
+        What the run recorded about itself: the share of weights that was compressed, fallbacks,
+        damping used, the artefact's digest. JSON-ready.
+    seconds : dict
+        Wall time by stage: ``"compress"``, ``"evaluate"``.
+    error : str or None
+        Why it failed, for people.
+    created : str
+        UTC time in ISO 8601.
+    """
+
+    id: str
+    model: str
+    recipe: Recipe
+    state: RunState
+    parent: str | None = None
+    measurements: tuple[Measurement, ...] = ()
+    size_bytes: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict, hash=False)
+    seconds: dict[str, float] = field(default_factory=dict, hash=False)
+    error: str | None = None
+    created: str = ""
+
+    @property
+    def label(self) -> str:
+        """The recipe in words."""
+        return self.recipe.label
+
+    def measurement(self, metric: str, part: str = "evaluation") -> Measurement | None:
+        """Return the newest measurement of a metric, or None."""
+        found = [m for m in self.measurements if m.metric == metric and m.part in (part, "")]
+        return found[-1] if found else None

@@ -1,0 +1,382 @@
+"""The frozen configuration of every step of a recipe.
+
+A configuration is data: the solver is found by its type (``workbench.methods``), the widget's
+form and the terminal's options are generated from its fields' metadata.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from workbench.errors import ConfigError
+from workbench.schemes import IntScheme, Sparsity
+
+
+@dataclass(frozen=True)
+class FieldInfo:
+    """What a form or a help text needs to know about one field of a step.
+
+    Attributes
+    ----------
+    name, help, unit : str
+        ``unit`` is empty for plain numbers and choices.
+    type : type
+        ``bool``, ``int``, ``float`` or ``str``.
+    default : object
+    optional : bool
+        Whether None is accepted; ``none_means`` says what it stands for.
+    minimum, maximum : float or None
+        Inclusive bounds.
+    choices : tuple
+        Accepted values, or the suggested ones where ``minimum`` is given too.
+    """
+
+    name: str
+    help: str
+    unit: str
+    type: type
+    default: Any
+    optional: bool
+    none_means: str
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[Any, ...]
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[Any, ...] = (),
+    none_means: str = "",
+    positional: bool = False,
+) -> Any:
+    """Declare a field of a step with what forms, help texts and validation need."""
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "minimum": minimum,
+        "maximum": maximum,
+        "choices": choices,
+        "none_means": none_means,
+    }
+    return dataclasses.field(default=default, metadata=metadata, kw_only=not positional)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Base class of all steps; concrete steps are frozen dataclasses of :func:`option` fields."""
+
+    title: ClassVar[str] = ""
+    about: ClassVar[str] = ""
+    produces: ClassVar[str] = "dense"
+    """What is stored afterwards: ``"codes"``, ``"masks"`` or ``"dense"``."""
+    keeps: ClassVar[frozenset[str]] = frozenset({"dense"})
+    """Stored forms that may come before this step without being destroyed by it."""
+
+    def __post_init__(self) -> None:
+        for info in fields_of(type(self)):
+            _check(self, info)
+
+    @property
+    def label(self) -> str:
+        """A short text for tables and plots, such as ``"GPTQ 4-bit g128"``."""
+        return self.title
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the step as JSON-ready data, ``{"step": name, **fields}``."""
+        return {"step": type(self).__name__, **dataclasses.asdict(self)}
+
+    def code(self) -> str:
+        """Return the Python that makes this step: the obvious first argument, then what differs."""
+        parts = []
+        for index, info in enumerate(fields_of(type(self))):
+            value = getattr(self, info.name)
+            if index == 0:
+                parts.append(repr(value))
+            elif value != info.default:
+                parts.append(f"{info.name}={value!r}")
+        return f"wb.{type(self).__name__}({', '.join(parts)})"
+
+
+def fields_of(step: type[Step]) -> tuple[FieldInfo, ...]:
+    """Return the fields of a step class, in the order of its signature."""
+    hints = typing.get_type_hints(step)
+    infos = []
+    for field in dataclasses.fields(step):
+        hint = hints[field.name]
+        members = typing.get_args(hint) if _is_union(hint) else (hint,)
+        kinds = [m for m in members if m is not types.NoneType]
+        infos.append(
+            FieldInfo(
+                name=field.name,
+                type=kinds[0],
+                default=field.default,
+                optional=types.NoneType in members,
+                **field.metadata,
+            )
+        )
+    return tuple(infos)
+
+
+def _is_union(hint: object) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _accepts(info: FieldInfo) -> str:
+    kind = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+    if info.choices and info.minimum is None:
+        text = "one of " + ", ".join(repr(c) for c in info.choices)
+    else:
+        text = kind[info.type]
+        if info.minimum is not None and info.maximum is not None:
+            text += f" from {info.minimum:g} to {info.maximum:g}"
+        elif info.minimum is not None:
+            text += f" of at least {info.minimum:g}"
+    if info.unit:
+        text += f" ({info.unit})"
+    if info.optional:
+        text += f", or None for {info.none_means}"
+    return text
+
+
+def _check(step: Step, info: FieldInfo) -> None:
+    value = getattr(step, info.name)
+    if value is None and info.optional:
+        return
+    if info.type is float and type(value) is int:
+        value = float(value)
+        object.__setattr__(step, info.name, value)
+    fits = type(value) is info.type
+    if fits and info.choices and info.minimum is None:
+        fits = value in info.choices
+    if fits and info.minimum is not None:
+        fits = value >= info.minimum
+    if fits and info.maximum is not None:
+        fits = value <= info.maximum
+    if not fits:
+        raise ConfigError(
+            f"{type(step).__name__}: {info.name}={value!r} is not accepted; give {_accepts(info)}."
+        )
+
+
+def _bits() -> Any:
+    return option(
+        4,
+        "Bits per weight. Fewer bits make the model smaller; below 4 bits the method matters.",
+        unit="bits",
+        minimum=2,
+        maximum=8,
+        positional=True,
+    )
+
+
+def _group_size() -> Any:
+    return option(
+        128,
+        "Consecutive weights of a row that share one scale. Smaller groups follow the weights"
+        " more closely and store more scales.",
+        unit="weights",
+        minimum=8,
+        maximum=65536,
+        choices=(32, 64, 128, 256, None),
+        none_means="one scale per output channel",
+    )
+
+
+def _symmetric() -> Any:
+    return option(
+        False,
+        "Fix the zero point at the middle of the range. Simpler kernels and a little smaller,"
+        " usually a little less accurate.",
+    )
+
+
+@dataclass(frozen=True)
+class _Quantization(Step):
+    produces: ClassVar[str] = "codes"
+    keeps: ClassVar[frozenset[str]] = frozenset({"dense", "masks"})
+
+    bits: int = _bits()
+    group_size: int | None = _group_size()
+    symmetric: bool = _symmetric()
+
+    @property
+    def scheme(self) -> IntScheme:
+        """The number format that the weights are stored in."""
+        return IntScheme(self.bits, self.group_size, self.symmetric)
+
+    @property
+    def label(self) -> str:
+        group = "per channel" if self.group_size is None else f"g{self.group_size}"
+        symmetric = " sym" if self.symmetric else ""
+        return f"{self.title} {self.bits}-bit {group}{symmetric}"
+
+
+@dataclass(frozen=True)
+class RTN(_Quantization):
+    """Round to nearest: each weight to the closest level of its group, no data needed."""
+
+    title: ClassVar[str] = "RTN"
+    about: ClassVar[str] = "Round every weight to its nearest level. Instant, needs no data."
+
+
+@dataclass(frozen=True)
+class GPTQ(_Quantization):
+    """Quantize column by column and correct the columns to come (Frantar et al. 2023)."""
+
+    title: ClassVar[str] = "GPTQ"
+    about: ClassVar[str] = (
+        "Round column by column; every rounding error is compensated in the columns that follow,"
+        " guided by the calibration data."
+    )
+
+    damping: float = option(
+        0.01,
+        "Added to the diagonal of the Hessian as a share of its mean (percdamp). Raise it when"
+        " calibration tokens are few.",
+        minimum=1e-6,
+        maximum=1.0,
+    )
+    act_order: bool = option(
+        True,
+        "Quantize the inputs with the largest activations first; groups keep their places"
+        " (static groups), so nothing more is stored.",
+    )
+    block_size: int = option(
+        128,
+        "Columns that are corrected together before the rest of the row; changes speed, not the"
+        " result.",
+        unit="columns",
+        minimum=1,
+        maximum=4096,
+    )
+
+
+@dataclass(frozen=True)
+class AWQ(_Quantization):
+    """Scale salient input channels up before rounding (Lin et al. 2024)."""
+
+    title: ClassVar[str] = "AWQ"
+    about: ClassVar[str] = (
+        "Scale the input channels that matter most before rounding, and undo the scale in the"
+        " layer before."
+    )
+
+    n_grid: int = option(
+        20,
+        "Points of the search for the scale's exponent between 0 and 1.",
+        unit="points",
+        minimum=1,
+        maximum=200,
+    )
+    clip: bool = option(
+        True, "Also search for the range of each group that gives the smallest output error."
+    )
+
+
+@dataclass(frozen=True)
+class MagnitudePruning(Step):
+    """Set the weights of smallest magnitude to zero."""
+
+    title: ClassVar[str] = "Magnitude"
+    about: ClassVar[str] = (
+        "Set the smallest weights to zero. Zeros stored densely save no bytes by themselves."
+    )
+    produces: ClassVar[str] = "masks"
+    keeps: ClassVar[frozenset[str]] = frozenset({"dense", "masks"})
+
+    ratio: float = option(
+        0.5, "Share of the weights to remove (not used with n and m).", unit="share",
+        minimum=0.0, maximum=0.99, positional=True,
+    )
+    scope: str = option(
+        "layer",
+        "Compare magnitudes within each layer, or over the whole model (global), which spares"
+        " the layers whose weights are large.",
+        choices=("layer", "global"),
+    )
+    n: int | None = option(
+        None, "Keep n of every m consecutive inputs (N:M sparsity, such as 2:4).",
+        minimum=1, maximum=64, none_means="unstructured pruning by ratio",
+    )
+    m: int | None = option(
+        None, "Length of the pattern in N:M sparsity.",
+        minimum=2, maximum=64, none_means="unstructured pruning by ratio",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n is not None and self.scope == "global":
+            raise ConfigError(
+                "MagnitudePruning: scope='global' has no meaning with n and m, because every"
+                " group of m inputs keeps n; leave scope at 'layer'."
+            )
+        _ = self.sparsity  # its own validation names n and m
+
+    @property
+    def sparsity(self) -> Sparsity:
+        """The pattern of zeros."""
+        if self.n is None and self.m is None:
+            return Sparsity(ratio=self.ratio)
+        return Sparsity(n=self.n, m=self.m)
+
+    @property
+    def label(self) -> str:
+        if self.n is not None:
+            return f"{self.title} {self.n}:{self.m}"
+        scope = " global" if self.scope == "global" else ""
+        return f"{self.title} {self.ratio:.0%}{scope}"
+
+
+@dataclass(frozen=True)
+class Cast(Step):
+    """Store the weights that are not compressed in a 16-bit floating-point format."""
+
+    title: ClassVar[str] = "Cast"
+    about: ClassVar[str] = "Store every floating-point weight in 16 bits: half the size of float32."
+    keeps: ClassVar[frozenset[str]] = frozenset({"dense", "masks", "codes"})
+
+    dtype: str = option(
+        "float16",
+        "float16 has more precision, bfloat16 more range.",
+        choices=("float16", "bfloat16"),
+        positional=True,
+    )
+
+    @property
+    def label(self) -> str:
+        return f"{self.title} {self.dtype}"
+
+
+STEPS: dict[str, type[Step]] = {
+    step.__name__: step for step in (RTN, GPTQ, AWQ, MagnitudePruning, Cast)
+}
+"""Every step by its name, in the order in which forms offer them."""
+
+
+def step_from_dict(data: dict[str, Any]) -> Step:
+    """Return the step that :meth:`Step.to_dict` described.
+
+    Raises
+    ------
+    ConfigError
+        If the name or a field is unknown, or a value is not accepted.
+    """
+    values = dict(data)
+    name = values.pop("step", None)
+    if name not in STEPS:
+        raise ConfigError(f"Unknown step {name!r}; known steps are {', '.join(STEPS)}.")
+    known = {info.name for info in fields_of(STEPS[name])}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(
+            f"{name} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}."
+        )
+    return STEPS[name](**values)
