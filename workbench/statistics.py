@@ -1,0 +1,77 @@
+"""What one calibration pass leaves behind: sums over tokens at every shared input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from workbench.linalg import InverseFactor, inverse_factor
+
+
+@dataclass(frozen=True)
+class InputStatistics:
+    """Sums over the tokens that entered a linear layer. Two of them merge by addition.
+
+    Attributes
+    ----------
+    gram : Tensor of shape (in_features, in_features), float32
+        Σ x xᵀ.
+    abs_sum : Tensor of shape (in_features,), float32
+        Σ |x|.
+    n_tokens : int
+        Tokens in the sums; padding is never counted.
+    """
+
+    gram: Tensor
+    abs_sum: Tensor
+    n_tokens: int
+
+    @classmethod
+    def zeros(cls, in_features: int) -> InputStatistics:
+        """Return the statistics of no tokens."""
+        return cls(torch.zeros(in_features, in_features), torch.zeros(in_features), 0)
+
+    def __add__(self, other: InputStatistics) -> InputStatistics:
+        return InputStatistics(
+            self.gram + other.gram, self.abs_sum + other.abs_sum, self.n_tokens + other.n_tokens
+        )
+
+    @property
+    def mean_gram(self) -> Tensor:
+        """Mean of x xᵀ per token."""
+        return self.gram / max(self.n_tokens, 1)
+
+    @property
+    def abs_mean(self) -> Tensor:
+        """Mean of |x| per token."""
+        return self.abs_sum / max(self.n_tokens, 1)
+
+
+@dataclass(frozen=True)
+class GroupStatistics:
+    """Statistics at one shared input, in two halves of disjoint data.
+
+    Attributes
+    ----------
+    solve : InputStatistics
+        What solvers may see.
+    judge : InputStatistics
+        What predictions and error reports are made with.
+    """
+
+    solve: InputStatistics
+    judge: InputStatistics
+    _factors: dict[tuple[float, bool], InverseFactor] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def inverse_factor(self, *, damping: float, act_order: bool) -> InverseFactor:
+        """Return the factor for GPTQ, computed once per damping and order (see linalg)."""
+        key = (damping, act_order)
+        if key not in self._factors:
+            self._factors[key] = inverse_factor(
+                self.solve.mean_gram, damping=damping, act_order=act_order
+            )
+        return self._factors[key]

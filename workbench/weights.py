@@ -1,0 +1,192 @@
+"""Compressed weights: the codes that are stored, and the dense values they stand for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench import affine
+from workbench.schemes import IntScheme, Sparsity
+
+
+class CompressedWeight(ABC):
+    """A weight matrix of shape (out_features, in_features) in a stored form. Immutable."""
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(out_features, in_features)."""
+
+    @abstractmethod
+    def dequantize(self) -> Tensor:
+        """Return the dense values, float32, of this shape."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is stored, in the workbench's canonical packing."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return the JSON-ready rest that :func:`weight_from` needs beside the tensors."""
+
+    @property
+    @abstractmethod
+    def stored_bytes(self) -> int:
+        """Bytes of :meth:`tensors`, without packing them."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedWeight(CompressedWeight):
+    """Integer codes with a scale per row and group.
+
+    Attributes
+    ----------
+    codes : Tensor of shape (out_features, in_features), uint8
+    scales : Tensor of shape (out_features, n_groups), float16
+    zeros : Tensor of shape (out_features, n_groups), uint8, or None
+        None for symmetric schemes, whose zero point is the middle code.
+    scheme : IntScheme
+    input_scales : Tensor of shape (in_features,), float16, or None
+        The layer's input is divided by these (AWQ); None where the layer before absorbed them.
+    """
+
+    kind: ClassVar[str] = "quantized"
+
+    codes: Tensor
+    scales: Tensor
+    zeros: Tensor | None
+    scheme: IntScheme
+    input_scales: Tensor | None = None
+
+    @classmethod
+    def from_codes(
+        cls,
+        codes: Tensor,
+        scales: Tensor,
+        zeros: Tensor,
+        scheme: IntScheme,
+        input_scales: Tensor | None = None,
+    ) -> QuantizedWeight:
+        """Make a weight of float32 scales and zero points as :mod:`workbench.affine` gives them."""
+        return cls(
+            codes.to(torch.uint8).contiguous(),
+            scales.half().contiguous(),
+            None if scheme.symmetric else zeros.to(torch.uint8).contiguous(),
+            scheme,
+            None if input_scales is None else input_scales.half(),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.codes.shape[0], self.codes.shape[1]
+
+    def dequantize(self) -> Tensor:
+        zeros = self.zeros
+        if zeros is None:
+            zeros = torch.full_like(self.scales, self.scheme.middle)
+        values = affine.dequantize(self.codes, self.scales, zeros, self.scheme)
+        return values if self.input_scales is None else values / self.input_scales.float()
+
+    def tensors(self) -> dict[str, Tensor]:
+        stored = {"codes": affine.pack(self.codes, self.scheme.bits), "scales": self.scales}
+        if self.zeros is not None:
+            stored["zeros"] = affine.pack(self.zeros, self.scheme.bits)
+        if self.input_scales is not None:
+            stored["input_scales"] = self.input_scales
+        return stored
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "shape": list(self.shape), "scheme": asdict(self.scheme)}
+
+    @property
+    def stored_bytes(self) -> int:
+        bits = self.scheme.bits
+        total = affine.packed_bytes(self.codes.numel(), bits) + 2 * self.scales.numel()
+        if self.zeros is not None:
+            total += affine.packed_bytes(self.zeros.numel(), bits)
+        if self.input_scales is not None:
+            total += 2 * self.input_scales.numel()
+        return total
+
+    @classmethod
+    def restore(cls, data: dict[str, Any], tensors: dict[str, Tensor]) -> QuantizedWeight:
+        """Undo :meth:`describe` and :meth:`tensors`."""
+        scheme = IntScheme(**data["scheme"])
+        scales = tensors["scales"]
+        zeros = tensors.get("zeros")
+        return cls(
+            affine.unpack(tensors["codes"], scheme.bits, tuple(data["shape"])),
+            scales,
+            None if zeros is None else affine.unpack(zeros, scheme.bits, tuple(scales.shape)),
+            scheme,
+            tensors.get("input_scales"),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedWeight(CompressedWeight):
+    """A dense weight with zeros in it. Stored densely: zeros by themselves save no bytes.
+
+    Attributes
+    ----------
+    values : Tensor of shape (out_features, in_features), in the model's stored dtype
+        Zero exactly where the weight was removed.
+    sparsity : Sparsity
+        The pattern that was asked for.
+    """
+
+    kind: ClassVar[str] = "pruned"
+
+    values: Tensor
+    sparsity: Sparsity
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def mask(self) -> Tensor:
+        """True where a weight was kept, bool, of this shape."""
+        return self.values != 0
+
+    def dequantize(self) -> Tensor:
+        return self.values.float()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"values": self.values}
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "sparsity": asdict(self.sparsity)}
+
+    @property
+    def stored_bytes(self) -> int:
+        return self.values.numel() * self.values.element_size()
+
+    @classmethod
+    def restore(cls, data: dict[str, Any], tensors: dict[str, Tensor]) -> PrunedWeight:
+        """Undo :meth:`describe` and :meth:`tensors`."""
+        return cls(tensors["values"], Sparsity(**data["sparsity"]))
+
+
+_KINDS: dict[str, type[QuantizedWeight] | type[PrunedWeight]] = {
+    kind.kind: kind for kind in (QuantizedWeight, PrunedWeight)
+}
+
+
+def weight_from(data: dict[str, Any], tensors: dict[str, Tensor]) -> CompressedWeight:
+    """Return the weight that ``describe()`` and ``tensors()`` came from.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown (written by a newer version).
+    """
+    if data.get("kind") not in _KINDS:
+        raise ValueError(f"Unknown kind of weight {data.get('kind')!r}; known: {', '.join(_KINDS)}.")
+    return _KINDS[data["kind"]].restore(data, tensors)
