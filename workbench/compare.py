@@ -1,0 +1,255 @@
+"""Compare runs without drawing anything: the table, the Pareto front and the choice of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from workbench.choice import (
+    Z95,
+    Choice,
+    Interval,
+    choose,
+    is_baseline,
+    is_measured,
+    relative_quality,
+    value_of,
+)
+from workbench.records import Metric, RunRecord, RunState
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "SHARE_FACT",
+    "Z95",
+    "Choice",
+    "Interval",
+    "TradeoffPoint",
+    "TradeoffView",
+    "choose",
+    "family_of",
+    "front_ids",
+    "is_baseline",
+    "is_measured",
+    "pareto_front",
+    "relative_quality",
+    "table",
+    "tradeoff_view",
+]
+
+SHARE_FACT = "share_compressed"
+"""Key in ``RunRecord.facts``: share of the model's weights that the recipe compressed, 0 to 1."""
+
+
+def family_of(record: RunRecord) -> str:
+    """Return the title of the recipe's first step; ``"dense"`` for a base model."""
+    return record.recipe.steps[0].title if record.recipe.steps else "dense"
+
+
+def pareto_front(
+    sizes: ArrayLike, values: ArrayLike, higher_is_better: bool = True
+) -> NDArray[np.bool_]:
+    """Mark the points that no other point beats in both size and value.
+
+    Parameters
+    ----------
+    sizes : array-like of shape (n,)
+        To be minimised.
+    values : array-like of shape (n,)
+        One value per size.
+    higher_is_better : bool
+        Whether values are to be maximised (accuracy) or minimised (perplexity).
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        False where a size or a value is missing (NaN) or infinite. Of points with equal size and
+        equal value all are marked; of points that tie in one and differ in the other, the better.
+    """
+    size = np.asarray(sizes, dtype=float).reshape(-1)
+    cost = np.asarray(values, dtype=float).reshape(-1) * (-1.0 if higher_is_better else 1.0)
+    if size.shape != cost.shape:
+        raise ValueError(f"{len(size)} sizes and {len(cost)} values; give one value per size.")
+    on_front = np.zeros(len(size), dtype=bool)
+    best_of_smaller = math.inf
+    finite = np.flatnonzero(np.isfinite(size) & np.isfinite(cost))
+    for one_size in np.unique(size[finite]):
+        same = finite[size[finite] == one_size]
+        best = cost[same].min()
+        if best < best_of_smaller:
+            on_front[same[cost[same] == best]] = True
+            best_of_smaller = best
+    return on_front
+
+
+def front_ids(records: Iterable[RunRecord], metric: Metric) -> frozenset[str]:
+    """Return the ids of the runs on the Pareto front of size and metric."""
+    measured = [record for record in records if is_measured(record, metric)]
+    values = [value_of(record, metric) for record in measured]
+    mask = pareto_front(
+        [record.size_bytes or 0 for record in measured], values, metric.higher_is_better
+    )
+    return frozenset(record.id for record, kept in zip(measured, mask, strict=True) if kept)
+
+
+def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
+    """Return one row per run, in the order given, indexed by the run's id.
+
+    Parameters
+    ----------
+    records : iterable of RunRecord
+        In the order in which the table shows them.
+    metric : Metric
+        The metric that decides the Pareto front; its column comes first. Every other metric that
+        was measured on the evaluation part follows.
+
+    Returns
+    -------
+    DataFrame
+        ``model``, ``recipe``, ``state``, ``size_mb`` (10^6 bytes), ``size_ratio`` (share of the
+        bytes of its own base model), ``share_compressed`` (of the weights), each metric with
+        ``<metric>_stderr``, ``pareto``, ``seconds`` (all stages together) and ``error``. What
+        was not measured is NaN.
+    """
+    import pandas as pd
+
+    records = list(records)
+    front = front_ids(records, metric)
+    dense = {
+        record.model: record.size_bytes
+        for record in records
+        if is_baseline(record) and record.size_bytes
+    }
+    others = (m.metric for r in records for m in r.measurements if m.part in ("evaluation", ""))
+    names = list(dict.fromkeys([metric.name, *others]))
+    rows = []
+    for record in records:
+        size, whole = record.size_bytes, dense.get(record.model)
+        row: dict[str, object] = {
+            "model": record.model,
+            "recipe": record.label,
+            "state": record.state.value,
+            "size_mb": math.nan if size is None else size / 1e6,
+            "size_ratio": math.nan if size is None or whole is None else size / whole,
+            "share_compressed": record.facts.get(SHARE_FACT, math.nan),
+        }
+        for name in names:
+            found = record.measurement(name)
+            row[name] = math.nan if found is None else found.value
+            stderr = None if found is None else found.stderr
+            row[f"{name}_stderr"] = math.nan if stderr is None else stderr
+        row["pareto"] = record.id in front
+        row["seconds"] = sum(record.seconds.values()) if record.seconds else math.nan
+        row["error"] = record.error or ""
+        rows.append(row)
+    columns = ["model", "recipe", "state", "size_mb", "size_ratio", "share_compressed"]
+    columns += [column for name in names for column in (name, f"{name}_stderr")]
+    columns += ["pareto", "seconds", "error"]
+    index = pd.Index([record.id for record in records], name="run", dtype=object)
+    return pd.DataFrame(rows, index=index, columns=columns)
+
+
+@dataclass(frozen=True)
+class TradeoffPoint:
+    """One measured run as the trade-off plot needs it. All texts are raw, not yet escaped.
+
+    Attributes
+    ----------
+    run_id, model, label, family : str
+        ``family`` is the title of the recipe's first step, ``"dense"`` for a base model.
+    size_bytes : int
+    value : float
+    stderr : float or None
+    is_baseline, on_front : bool
+    facts : tuple of (str, str)
+        Names and texts to show beside the numbers, such as the share of weights compressed.
+    """
+
+    run_id: str
+    model: str
+    label: str
+    family: str
+    size_bytes: int
+    value: float
+    stderr: float | None
+    is_baseline: bool
+    on_front: bool
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class TradeoffView:
+    """Everything that the trade-off plot shows, computed before anything is drawn.
+
+    Attributes
+    ----------
+    metric : Metric
+    task : str
+        Name of the task, for the title.
+    models : tuple of str
+        Base models in the study, in order of appearance.
+    points : tuple of TradeoffPoint
+        The measured runs.
+    n_unmeasured : int
+        Runs without a point: failed, cancelled, or without a finite value.
+    """
+
+    metric: Metric
+    task: str = ""
+    models: tuple[str, ...] = ()
+    points: tuple[TradeoffPoint, ...] = ()
+    n_unmeasured: int = 0
+
+
+def tradeoff_view(records: Iterable[RunRecord], metric: Metric, *, task: str = "") -> TradeoffView:
+    """Return what the plot of a metric against size shows; see :class:`TradeoffView`."""
+    records = list(records)
+    front = front_ids(records, metric)
+    dense = {r.model: r for r in records if is_baseline(r) and is_measured(r, metric)}
+    points = []
+    for record in records:
+        if not is_measured(record, metric):
+            continue
+        found = record.measurement(metric.name)
+        assert found is not None
+        assert record.size_bytes is not None
+        points.append(
+            TradeoffPoint(
+                run_id=record.id,
+                model=record.model,
+                label=record.label,
+                family=family_of(record),
+                size_bytes=record.size_bytes,
+                value=found.value,
+                stderr=found.stderr,
+                is_baseline=is_baseline(record),
+                on_front=record.id in front,
+                facts=_facts(record, dense.get(record.model)),
+            )
+        )
+    finished = [r for r in records if r.state not in (RunState.QUEUED, RunState.RUNNING)]
+    return TradeoffView(
+        metric=metric,
+        task=task,
+        models=tuple(dict.fromkeys(record.model for record in records)),
+        points=tuple(points),
+        n_unmeasured=len(finished) - len(points),
+    )
+
+
+def _facts(record: RunRecord, dense: RunRecord | None) -> tuple[tuple[str, str], ...]:
+    facts = []
+    if dense is not None and dense.id != record.id and dense.size_bytes and record.size_bytes:
+        facts.append(("size", f"{record.size_bytes / dense.size_bytes:.1%} of {dense.model}"))
+    share = record.facts.get(SHARE_FACT)
+    if isinstance(share, (int, float)) and not is_baseline(record):
+        facts.append(("weights compressed", f"{share:.0%}"))
+    if record.seconds:
+        facts.append(("time", f"{sum(record.seconds.values()):.1f} s"))
+    return tuple(facts)
