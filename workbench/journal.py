@@ -1,0 +1,207 @@
+"""The SQLite file of a study: its schema, its connections, and who is alive to own a row.
+
+A rollback journal and a busy timeout, because studies live on network drives and several
+processes write to one; every connection is opened for one operation and closed after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from workbench.errors import StudyError
+
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 30.0
+STALE_SECONDS = 60.0
+"""A run of another computer is given up when its heartbeat is older than this."""
+
+_SCHEMA = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE TABLE models (
+        position INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        description TEXT NOT NULL
+    )""",
+    """CREATE TABLE runs (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        model TEXT NOT NULL,
+        recipe TEXT NOT NULL,
+        state TEXT NOT NULL,
+        parent TEXT,
+        size_bytes INTEGER,
+        artifact TEXT,
+        facts TEXT NOT NULL DEFAULT '{}',
+        seconds TEXT NOT NULL DEFAULT '{}',
+        error TEXT,
+        created TEXT NOT NULL,
+        claim TEXT,
+        host TEXT,
+        pid INTEGER,
+        pid_started REAL,
+        heartbeat REAL
+    )""",
+    """CREATE TABLE measurements (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        run TEXT NOT NULL REFERENCES runs(id) ON DELETE CASCADE,
+        metric TEXT NOT NULL,
+        value REAL,
+        unit TEXT NOT NULL,
+        n INTEGER NOT NULL,
+        stderr REAL,
+        part TEXT NOT NULL,
+        created TEXT NOT NULL
+    )""",
+    "CREATE INDEX measurements_of_run ON measurements(run)",
+    """CREATE TABLE artifacts (
+        digest TEXT PRIMARY KEY,
+        size_bytes INTEGER NOT NULL,
+        last_used REAL NOT NULL
+    )""",
+)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that owns a running row; a process id alone may be used again by another.
+
+    Attributes
+    ----------
+    host : str
+    pid : int
+    started : float
+        When the process was created, seconds since 1970.
+    """
+
+    host: str
+    pid: int
+    started: float
+
+    @classmethod
+    def here(cls) -> Owner:
+        """Return this process."""
+        return cls(platform.node(), os.getpid(), psutil.Process().create_time())
+
+    def is_alive(self, heartbeat: float) -> bool:
+        """Return whether the process still exists, as far as can be known from here.
+
+        Parameters
+        ----------
+        heartbeat : float
+            When the process last wrote to the row; decides for processes of other computers.
+        """
+        if self.host != platform.node():
+            return time.time() - heartbeat < STALE_SECONDS
+        try:
+            process = psutil.Process(self.pid)
+            # Linux computes the creation time from a boot time that the clock's drift moves.
+            same = abs(process.create_time() - self.started) < 5.0
+            return same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:
+            return True
+
+
+class Journal:
+    """The study's SQLite file.
+
+    Parameters
+    ----------
+    path : Path
+        The file; :meth:`create` makes it, the other methods expect it to exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self) -> None:
+        """Write the schema, unless the file has it already; safe when two processes do so."""
+        with self._transaction("BEGIN IMMEDIATE") as db:
+            version, tables = _version(db)
+            if version == 0 and tables == 0:
+                for statement in _SCHEMA:
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self.check()
+
+    def check(self) -> None:
+        """Raise StudyError unless the file is a journal that this version reads."""
+        if not self.path.is_file():
+            raise StudyError(f"{self.path.parent} is not a study: it has no {self.path.name}.")
+        with self._transaction("BEGIN") as db:
+            version, tables = _version(db)
+        if version > SCHEMA_VERSION:
+            raise StudyError(
+                f"The study in {self.path.parent} was written by a newer version (journal version"
+                f" {version}, this one reads up to {SCHEMA_VERSION}). Upgrade"
+                " compression-workbench to open it."
+            )
+        if version == 0:
+            what = "an unfinished study" if tables == 0 else "not a study"
+            raise StudyError(
+                f"{self.path.parent} is {what}: {self.path.name} has none of a study's tables."
+                " Start a study with Study(model, task, path=...)."
+            )
+
+    def reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """Return a context with a connection that sees one consistent state."""
+        return self._transaction("BEGIN")
+
+    def writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """Return a context with the only connection that may write; commits at its end."""
+        return self._transaction("BEGIN IMMEDIATE")
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        try:
+            with contextlib.closing(
+                sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            ) as db:
+                db.row_factory = sqlite3.Row
+                db.execute("PRAGMA foreign_keys = ON")
+                db.execute(begin)
+                try:
+                    yield db
+                except BaseException:
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                    raise
+                db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StudyError(self._explain(error)) from error
+
+    def _explain(self, error: sqlite3.Error) -> str:
+        folder, words = self.path.parent, str(error)
+        if "readonly" in words or "unable to open" in words:
+            return (
+                f"The study in {folder} cannot be written: the folder or its journal is read-only"
+                " for you. Copy the folder to a place that you can write to, and open the copy."
+            )
+        if "locked" in words or "busy" in words:
+            return (
+                f"The study in {folder} stayed locked by another process for {BUSY_SECONDS:.0f} s."
+                " Close the other notebook or terminal, or try again."
+            )
+        if "not a database" in words or "malformed" in words:
+            return (
+                f"The journal {self.path} is damaged and cannot be read ({words}). Restore the"
+                " folder from a copy, or give another path to start a new study."
+            )
+        if "full" in words:
+            return f"The disk with {folder} is full; free some space and run it again."
+        return f"The journal {self.path} cannot be used: {words}."
+
+
+def _version(db: sqlite3.Connection) -> tuple[int, int]:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    return version, db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
