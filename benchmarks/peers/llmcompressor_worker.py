@@ -1,0 +1,139 @@
+"""Quantize with llm-compressor on request; runs inside the peer's own environment.
+
+One JSON request per line on standard input, one JSON answer per line on standard output:
+
+    {"model": folder, "tokens": file.npy, "out": file.safetensors, "method": "gptq" or "rtn",
+     "bits": 4, "group_size": 128 or null, "symmetric": false, "options": {...}}
+
+The answer holds the wall and CPU seconds that ``oneshot`` took (the model is loaded before the
+clock starts); ``out`` then is the file of dequantized weights, float32, one tensor per quantized module. The first line that
+is written describes the environment. Nothing of this project is imported here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from importlib.metadata import version
+from typing import Any
+
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import torch
+from compressed_tensors.quantization import fake_quantize
+from datasets import Dataset
+from llmcompressor import oneshot
+from llmcompressor.modifiers.gptq import GPTQModifier
+from llmcompressor.modifiers.quantization import QuantizationModifier
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models
+
+GPTQ_DEFAULTS = {"actorder": "static", "dampening_frac": 0.01, "block_size": 128}
+ONESHOT_DEFAULTS = {"pipeline": "sequential", "batch_size": 1}
+
+
+def modifier(request: dict[str, Any]) -> GPTQModifier | QuantizationModifier:
+    """Return the peer's recipe for one request; the observer is its default, minimum-maximum."""
+    weights: dict[str, Any] = {
+        "num_bits": request["bits"],
+        "type": "int",
+        "symmetric": request["symmetric"],
+        "strategy": "channel" if request["group_size"] is None else "group",
+    }
+    if request["group_size"] is not None:
+        weights["group_size"] = request["group_size"]
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
+    if request["method"] == "rtn":
+        return QuantizationModifier(config_groups=groups, ignore=["lm_head"])
+    options = {k: v for k, v in request.get("options", {}).items() if k not in ONESHOT_NAMES}
+    return GPTQModifier(config_groups=groups, ignore=["lm_head"], **{**GPTQ_DEFAULTS, **options})
+
+
+ONESHOT_NAMES = {
+    "pipeline",
+    "batch_size",
+    "propagate_error",
+    "sequential_targets",
+    "sequential_targets_per_subgraph",
+    "sequential_prefetch",
+}
+
+
+def unused_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer for the argument that ``oneshot`` insists on; the data are token ids."""
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), pad_token="<pad>")
+
+
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """Quantize as requested, write the dequantized weights, and return the seconds taken."""
+    tokens = np.load(request["tokens"])
+    model = AutoModelForCausalLM.from_pretrained(request["model"], dtype=torch.float32)
+    before = {name: module.weight for name, module in model.named_modules()
+              if isinstance(module, torch.nn.Linear)}
+    del before["lm_head"]
+    arguments: dict[str, Any] = {}
+    if request["method"] == "gptq":
+        arguments = {
+            "dataset": Dataset.from_dict(
+                {"input_ids": tokens.tolist(), "attention_mask": np.ones_like(tokens).tolist()}
+            ),
+            "num_calibration_samples": len(tokens),
+            "max_seq_length": tokens.shape[1],
+            "shuffle_calibration_samples": False,
+            **ONESHOT_DEFAULTS,
+            **{k: v for k, v in request.get("options", {}).items() if k in ONESHOT_NAMES},
+        }
+    recipe = modifier(request)
+    tokenizer = unused_tokenizer()
+    started, started_cpu = time.perf_counter(), time.process_time()
+    oneshot(model=model, processor=tokenizer, recipe=recipe, **arguments)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
+
+    dense = {}
+    for name, module in model.named_modules():
+        scheme = getattr(module, "quantization_scheme", None)
+        if scheme is None or scheme.weights is None:
+            continue
+        weight = module.weight.detach().float()
+        if request["method"] == "rtn":  # llm-compressor stores scales and rounds when it saves
+            weight = fake_quantize(
+                weight, module.weight_scale, module.weight_zero_point, scheme.weights
+            )
+        dense[name] = weight.contiguous()
+    if set(dense) != set(before):
+        raise RuntimeError(f"left dense: {sorted(set(before) - set(dense))}")
+    save_file(dense, request["out"])
+    fallbacks = getattr(recipe, "_rtn_fallback_module_names", [])
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "modules": len(dense),
+        "fallbacks": list(fallbacks),
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(THREADS)
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # llm-compressor prints; answers keep the real standard output to themselves
+    packages = ("llmcompressor", "compressed-tensors", "torch", "transformers")
+    about = {"threads": torch.get_num_threads(), "python": sys.version.split()[0]}
+    print(json.dumps({**about, **{name: version(name) for name in packages}}), file=answers)
+    for line in sys.stdin:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                answer = run(json.loads(line))
+        except Exception as error:  # the parent decides what a failed request means
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers)
+
+
+if __name__ == "__main__":
+    main()
