@@ -101,7 +101,7 @@ def test_table_has_a_row_per_run_and_stderr_beside_each_metric():
     row = frame.loc["good"]
     assert row["size_mb"] == pytest.approx(0.0004)
     assert row["size_ratio"] == pytest.approx(0.4)
-    assert row["share_compressed"] == 0.8
+    assert row["compressed_share"] == 0.8
     assert (row["accuracy"], row["accuracy_stderr"]) == (0.89, 0.01)
     assert (row["kl"], row["kl_stderr"]) == (0.02, 0.001)
     assert row["seconds"] == 3.0

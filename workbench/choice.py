@@ -11,7 +11,7 @@ import numpy as np
 from workbench.errors import ConfigError, StudyError
 from workbench.outcomes import Outcomes
 from workbench.records import Metric, RunRecord, RunState
-from workbench.uncertainty import clustered_ratio
+from workbench.uncertainty import estimate_ratio, paired_difference, paired_ratio
 
 Z95 = 1.959963984540054
 """Half-width of a 95 % interval in standard errors."""
@@ -326,27 +326,23 @@ _PAIRED_COLUMNS = {
 def _paired_interval(
     metric: Metric, columns: tuple[str, str], run: Outcomes, baseline: Outcomes
 ) -> Interval | None:
-    top, bottom = columns
     if any(name not in table for name in columns for table in (run, baseline)):
         return None
     _, first, second = np.intersect1d(
         np.asarray(run["example"]), np.asarray(baseline["example"]), return_indices=True
     )
-    if len(first) < 2:
+    top, bottom = columns
+    mine = estimate_ratio(run[top][first], run[bottom][first], run["document"][first])
+    theirs = estimate_ratio(
+        baseline[top][second], baseline[bottom][second], baseline["document"][second]
+    )
+    if mine.n_clusters != theirs.n_clusters:
         return None
-    counts = np.asarray(run[bottom], dtype=float)[first]
-    theirs = np.asarray(baseline[top], dtype=float)[second]
-    mine = np.asarray(run[top], dtype=float)[first]
-    if not np.array_equal(counts, np.asarray(baseline[bottom], dtype=float)[second]):
-        return None
-    difference, stderr = clustered_ratio(mine - theirs, counts, np.asarray(run["document"])[first])
-    if stderr is None or not math.isfinite(stderr):
-        return None
-    level = theirs.sum() / counts.sum()
-    ends = []
-    for end in (difference - Z95 * stderr, difference + Z95 * stderr):
-        if metric.name == "perplexity":
-            ends.append(math.exp(-end))
-        elif level:
-            ends.append(relative_quality(metric, level + end, level))
-    return Interval(min(ends), max(ends), "paired") if ends else None
+    if metric.name == "perplexity":  # the quality is exp(-(difference of the mean losses))
+        found = paired_difference(theirs, mine)
+        low, high = (math.exp(min(end, 700.0)) for end in (found.low, found.high))
+    else:
+        pair = (mine, theirs) if metric.higher_is_better else (theirs, mine)
+        found = paired_ratio(*pair)
+        low, high = found.low, found.high
+    return None if found.stderr is None else Interval(low, high, "paired")

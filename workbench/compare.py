@@ -43,8 +43,8 @@ __all__ = [
     "tradeoff_view",
 ]
 
-SHARE_FACT = "share_compressed"
-"""Key in ``RunRecord.facts``: share of the model's weights that the recipe compressed, 0 to 1."""
+SHARE_FACT = "compressed_share"
+"""Key in ``RunRecord.facts``: share of all parameters that the recipe compressed, 0 to 1."""
 
 
 def family_of(record: RunRecord) -> str:
@@ -113,7 +113,7 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
     -------
     DataFrame
         ``model``, ``recipe``, ``state``, ``size_mb`` (10^6 bytes), ``size_ratio`` (share of the
-        bytes of its own base model), ``share_compressed`` (of the weights), each metric with
+        bytes of its own base model), ``compressed_share`` (of all parameters), each metric with
         ``<metric>_stderr``, ``pareto``, ``seconds`` (all stages together) and ``error``. What
         was not measured is NaN.
     """
@@ -137,7 +137,7 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
             "state": record.state.value,
             "size_mb": math.nan if size is None else size / 1e6,
             "size_ratio": math.nan if size is None or whole is None else size / whole,
-            "share_compressed": record.facts.get(SHARE_FACT, math.nan),
+            "compressed_share": record.facts.get(SHARE_FACT, math.nan),
         }
         for name in names:
             found = record.measurement(name)
@@ -148,7 +148,7 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         row["seconds"] = sum(record.seconds.values()) if record.seconds else math.nan
         row["error"] = record.error or ""
         rows.append(row)
-    columns = ["model", "recipe", "state", "size_mb", "size_ratio", "share_compressed"]
+    columns = ["model", "recipe", "state", "size_mb", "size_ratio", "compressed_share"]
     columns += [column for name in names for column in (name, f"{name}_stderr")]
     columns += ["pareto", "seconds", "error"]
     index = pd.Index([record.id for record in records], name="run", dtype=object)

@@ -1,0 +1,203 @@
+"""What both drawings of the trade-off share: axis ranges, what is off scale, colours and texts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from workbench.compare import Z95, TradeoffPoint, TradeoffView, relative_quality
+from workbench.steps import STEPS
+
+INK = "#777777"
+"""Text and axes: a contrast of 4.5 on white and 4.2 on JupyterLab's dark background."""
+BASELINE_COLOUR = INK
+GRID = "rgba(127,127,127,0.25)"
+OFF_SCALE_QUALITY = 0.5
+"""Points of less than this quality, relative to the best baseline, are drawn at the edge."""
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette, made to be told apart with every kind of colour vision."""
+_SYMBOLS = ("circle", "square", "triangle-up", "x", "star", "pentagon", "cross", "hexagon")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one method family is drawn: a colour, and a shape for those who see no colour."""
+
+    colour: str
+    symbol: str
+
+
+def families_of(view: TradeoffView) -> tuple[str, ...]:
+    """Return every family that can be in a plot: all known methods, then any other in the view."""
+    known = [step.title for step in STEPS.values()]
+    others = [p.family for p in view.points if not p.is_baseline]
+    return tuple(dict.fromkeys([*known, *others]))
+
+
+def style_of(position: int) -> Style:
+    """Return the style of the family at a position of :func:`families_of`."""
+    return Style(_COLOURS[position % len(_COLOURS)], _SYMBOLS[position % len(_SYMBOLS)])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Axis ranges of a view, in megabytes (10^6 bytes) and in units of the metric.
+
+    Attributes
+    ----------
+    x, y : tuple of (float, float)
+        Lowest and highest value shown.
+    limit : float
+        Values worse than this are off scale.
+    higher_is_better : bool
+    log_x : bool
+    """
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    limit: float
+    higher_is_better: bool
+    log_x: bool
+
+    @classmethod
+    def of(cls, view: TradeoffView, *, log_x: bool = False) -> Frame:
+        """Return the ranges that show every point that is not far off, with some room."""
+        higher = view.metric.higher_is_better
+        sizes = [point.size_bytes / 1e6 for point in view.points]
+        limit = _limit(view)
+        inside = [p for p in view.points if (p.value >= limit if higher else p.value <= limit)]
+        ends = [p.value + sign * Z95 * (p.stderr or 0) for p in inside for sign in (-1, 1)]
+        low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
+        some_off = len(inside) < len(view.points)
+        room = 0.08 * (high - low) or 0.05 * abs(high) or 0.5
+        low -= room * (2.2 if some_off and higher else 1)
+        high += room * (2.2 if some_off and not higher else 1)
+        left, right = (min(sizes), max(sizes)) if sizes else (0.0, 1.0)
+        if log_x and left > 0:
+            x = (left / 1.25, right * 1.25)
+        else:
+            room = 0.08 * (right - left) or 0.2 * right or 1.0
+            x = (max(0.0, left - 1.5 * room), right + 1.5 * room)
+        return cls(x, (low, high), limit, higher, log_x and left > 0)
+
+    @property
+    def x_ticks(self) -> list[float]:
+        """Round sizes to label on the size axis."""
+        return _log_ticks(*self.x) if self.log_x else _ticks(*self.x)
+
+    @property
+    def y_ticks(self) -> list[float]:
+        """Round values to label on the metric's axis."""
+        return _ticks(*self.y)
+
+    def is_off_scale(self, point: TradeoffPoint) -> bool:
+        """Return whether the point is drawn as an arrow at the edge."""
+        if self.higher_is_better:
+            return point.value < self.limit
+        return point.value > self.limit
+
+    @property
+    def edge(self) -> float:
+        """Where off-scale points are drawn on the metric's axis."""
+        low, high = self.y
+        inset = 0.035 * (high - low)
+        return low + inset if self.higher_is_better else high - inset
+
+    def height(self, point: TradeoffPoint) -> float:
+        """Return where a point is drawn on the metric's axis."""
+        return self.edge if self.is_off_scale(point) else point.value
+
+
+def _limit(view: TradeoffView) -> float:
+    """Return the worst value shown in place: half the best quality, or a worse baseline's."""
+    higher = view.metric.higher_is_better
+    best, worst = (max, min) if higher else (min, max)
+    baselines = [point.value for point in view.points if point.is_baseline]
+    values = baselines or [point.value for point in view.points]
+    if not values or best(values) <= 0:
+        return -math.inf if higher else math.inf
+    reference = best(values)
+    limit = reference * OFF_SCALE_QUALITY if higher else reference / OFF_SCALE_QUALITY
+    return worst([limit, *baselines])
+
+
+def front_line(view: TradeoffView, frame: Frame) -> list[tuple[float, float]]:
+    """Return the corners of the Pareto front's staircase, from the smallest run on."""
+    front = sorted((p for p in view.points if p.on_front), key=lambda p: p.size_bytes)
+    corners: list[tuple[float, float]] = []
+    for point in front:
+        x, y = point.size_bytes / 1e6, frame.height(point)
+        if corners:
+            corners.append((x, corners[-1][1]))
+        corners.append((x, y))
+    return corners
+
+
+def titles(view: TradeoffView) -> tuple[str, str]:
+    """Return the plot's title and subtitle, as plain text."""
+    metric = metric_title(view)
+    where = [view.task] if view.task else []
+    if view.models:
+        more = f" and {len(view.models) - 3} more" if len(view.models) > 3 else ""
+        where.append(", ".join(view.models[:3]) + more)
+    subtitle = " · ".join(where)
+    return f"{metric} against size", subtitle if len(subtitle) <= 96 else subtitle[:95] + "…"
+
+
+def footnote(view: TradeoffView, frame: Frame) -> str:
+    """Return what a reader must know about points that are not where they would be, or ``""``."""
+    notes = []
+    if any(frame.is_off_scale(point) for point in view.points):
+        notes.append("Arrows: off scale.")
+    if view.n_unmeasured:
+        runs = "run has" if view.n_unmeasured == 1 else "runs have"
+        notes.append(f"{view.n_unmeasured} {runs} no point, see the table.")
+    return " ".join(notes)
+
+
+def metric_title(view: TradeoffView) -> str:
+    """Return the metric's name as a title, such as ``"Bits per byte"``."""
+    return view.metric.name.replace("_", " ").capitalize()
+
+
+def axis_title(view: TradeoffView) -> str:
+    """Return the title of the metric's axis, which says where better is."""
+    better = "higher" if view.metric.higher_is_better else "lower"
+    return f"{metric_title(view)} ({better} is better)"
+
+
+def details(view: TradeoffView, point: TradeoffPoint) -> list[str]:
+    """Return the lines that describe a point, the recipe first, as plain text."""
+    lines = [point.label if not point.is_baseline else f"{point.model} (dense baseline)"]
+    if len(view.models) > 1 and not point.is_baseline:
+        lines.append(f"of {point.model}")
+    text = f"{view.metric.name}: {point.value:.4g}"
+    if point.stderr is not None:
+        text += f" ± {Z95 * point.stderr:.2g} (95 %)"
+    reference = next(
+        (p.value for p in view.points if p.is_baseline and p.model == point.model), None
+    )
+    if reference and not point.is_baseline:
+        text += f", {relative_quality(view.metric, point.value, reference):.1%} of baseline"
+    lines += [text, f"size: {point.size_bytes / 1e6:.2f} MB"]
+    lines += [f"{name}: {fact}" for name, fact in point.facts]
+    if point.on_front:
+        lines.append("on the Pareto front")
+    return lines
+
+
+def _ticks(low: float, high: float, about: int = 6) -> list[float]:
+    """Return round numbers between low and high, about as many as asked."""
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
+    first = math.ceil(low / step)
+    return [round(n * step, 12) for n in range(first, math.floor(high / step) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten between low and high, or round numbers if few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found = [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
+    return found if len(found) >= 3 else _ticks(low, high)

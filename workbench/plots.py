@@ -1,0 +1,281 @@
+"""Draw the trade-off view: an interactive plotly figure, and the page that holds it.
+
+The same view as a static picture, for notebooks without a kernel, is :func:`static_svg`.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+
+from workbench.compare import Z95, TradeoffPoint, TradeoffView
+from workbench.plot_frame import (
+    BASELINE_COLOUR,
+    GRID,
+    INK,
+    Frame,
+    axis_title,
+    details,
+    families_of,
+    footnote,
+    front_line,
+    style_of,
+    titles,
+)
+from workbench.static_plot import static_svg
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["static_svg", "tradeoff_figure", "update_figure", "write_html"]
+
+_HEIGHT = 480
+
+
+def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> go.Figure:
+    """Return the metric against size: families, baselines, 95 % error bars and the Pareto front.
+
+    Parameters
+    ----------
+    view : TradeoffView
+        From :func:`workbench.compare.tradeoff_view`.
+    log_x : bool
+        Whether the size axis is logarithmic.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Transparent, readable on light and dark. Points whose quality is below half of the best
+        baseline's are drawn as arrows at the edge, their true value in the hover text. Every
+        figure has the same traces in the same order (front, baselines, one per method), so that
+        :func:`update_figure` can change a live one in place.
+    """
+    frame = Frame.of(view, log_x=log_x)
+    figure = go.Figure()
+    corners = front_line(view, frame)
+    figure.add_scatter(
+        x=[x for x, _ in corners],
+        y=[y for _, y in corners],
+        mode="lines",
+        name="Pareto front",
+        line={"color": INK, "width": 1.5, "dash": "dot", "simplify": False},
+        hoverinfo="skip",
+        showlegend=bool(corners),
+    )
+    baselines = [point for point in view.points if point.is_baseline]
+    figure.add_scatter(
+        **_points("dense baseline", baselines, BASELINE_COLOUR, "diamond", view, frame)
+    )
+    figure.data[-1].update(
+        mode="markers+text",
+        text=[html.escape(point.model) for point in baselines],
+        textposition="bottom left",
+        textfont={"color": INK, "size": 11},
+    )
+    for position, family in enumerate(families_of(view)):
+        style = style_of(position)
+        members = [p for p in view.points if p.family == family and not p.is_baseline]
+        members.sort(key=frame.is_off_scale)  # the legend shows the first marker
+        figure.add_scatter(**_points(family, members, style.colour, style.symbol, view, frame))
+    figure.update_layout(_layout(view, frame))
+    return figure
+
+
+def _points(
+    name: str,
+    points: list[TradeoffPoint],
+    colour: str,
+    symbol: str,
+    view: TradeoffView,
+    frame: Frame,
+) -> dict[str, Any]:
+    arrow = "arrow-down" if frame.higher_is_better else "arrow-up"
+    off = [frame.is_off_scale(point) for point in points]
+    bars = [
+        None if away or point.stderr is None else Z95 * point.stderr
+        for point, away in zip(points, off, strict=True)
+    ]
+    return {
+        "name": html.escape(name),
+        "x": [point.size_bytes / 1e6 for point in points],
+        "y": [frame.height(point) for point in points],
+        "mode": "markers",
+        "marker": {
+            "color": colour,
+            "size": [12 if point.on_front or point.is_baseline else 8 for point in points],
+            "opacity": 1.0,
+            "symbol": [arrow if away else symbol for away in off],
+            "line": {"width": 0},
+        },
+        "error_y": {
+            "type": "data",
+            "array": bars,
+            "color": colour,
+            "thickness": 1.5,
+            "width": 0,
+            "visible": any(bars),
+        },
+        "hoverinfo": "text",
+        "hovertext": [_hover(view, point, frame) for point in points],
+        "customdata": [point.run_id for point in points],
+        "showlegend": bool(points),
+    }
+
+
+def _hover(view: TradeoffView, point: TradeoffPoint, frame: Frame) -> str:
+    first, *others = [html.escape(line) for line in details(view, point)]
+    if frame.is_off_scale(point):
+        others.append("off scale: drawn at the edge")
+    return "<br>".join([f"<b>{first}</b>", *others])
+
+
+def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
+    title, subtitle = titles(view)
+    axis = {
+        "showgrid": True,
+        "gridcolor": GRID,
+        "linecolor": GRID,
+        "zeroline": False,
+        "ticks": "outside",
+        "tickcolor": GRID,
+        "title_standoff": 10,
+    }
+    x = [math.log10(end) for end in frame.x] if frame.log_x else list(frame.x)
+    notes = [
+        {
+            "text": html.escape(footnote(view, frame)),
+            "x": 1, "y": 0, "yshift": -66, "xref": "paper", "yref": "paper",
+            "xanchor": "right", "showarrow": False, "font": {"size": 11, "color": INK},
+        }
+    ]  # fmt: skip
+    if not view.points:
+        notes.append(
+            {
+                "text": "No measured runs yet",
+                "x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper",
+                "showarrow": False, "font": {"size": 16, "color": INK},
+            }
+        )  # fmt: skip
+    return {
+        "title": {
+            "text": html.escape(title),
+            "subtitle": {"text": html.escape(subtitle), "font": {"color": INK, "size": 13}},
+            "x": 0.01,
+            "xanchor": "left",
+            "font": {"size": 18},
+        },
+        "xaxis": {
+            **axis,
+            "title": {"text": "Size of the model (MB)"},
+            "type": "log" if frame.log_x else "linear",
+            "range": x,
+            # plotly labels 20 on a log axis as a cryptic small 2
+            "tickmode": "array" if frame.log_x else "auto",
+            "tickvals": frame.x_ticks if frame.log_x else None,
+        },
+        "yaxis": {**axis, "title": {"text": html.escape(axis_title(view))}, "range": list(frame.y)},
+        "annotations": notes,
+        "template": "none",
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": INK, "family": "system-ui, sans-serif", "size": 13},
+        "hoverlabel": {"align": "left"},
+        "legend": {"itemsizing": "constant", "x": 1.01, "y": 1, "xanchor": "left"},
+        "margin": {"l": 70, "r": 20, "t": 84, "b": 72},
+        "height": _HEIGHT,
+        "uirevision": "keep",
+    }
+
+
+def update_figure(figure: go.FigureWidget, view: TradeoffView, *, log_x: bool = False) -> None:
+    """Make a live figure show another view, in place and in one message to the browser.
+
+    Mutates ``figure``, which must come from :func:`tradeoff_figure`. The axes move only when
+    their ranges change, so a zoom survives updates that add nothing outside.
+    """
+    new = tradeoff_figure(view, log_x=log_x)
+    with figure.batch_update():
+        for index, trace in enumerate(new.data):
+            if index < len(figure.data):
+                values = trace.to_plotly_json()
+                values.pop("type")
+                figure.data[index].update(values, overwrite=False)
+        figure.layout.update(new.layout.to_plotly_json())
+        figure.layout.annotations = new.layout.annotations  # update() alone never removes one
+    if len(new.data) > len(figure.data):
+        figure.add_traces(new.data[len(figure.data) :])
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 14px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 1rem auto; padding: 0 1rem;
+  background: light-dark(#fff, #111); color: light-dark(#222, #ddd); }}
+table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
+th, td {{ text-align: right; white-space: nowrap; padding: .3rem .6rem;
+  border-bottom: 1px solid #7775; }}
+th:first-child, td:first-child {{ text-align: left; }}
+.js-plotly-plot text {{ fill: light-dark(#333, #ccc) !important; }}
+div.wide {{ overflow-x: auto; }}
+</style>
+</head>
+<body>
+<main>
+{figure}
+<div class="wide">{table}</div>
+</main>
+</body>
+</html>
+"""
+
+
+def write_html(figure: go.Figure, path: str | Path, *, table: pd.DataFrame | None = None) -> Path:
+    """Write one self-contained page (about 5 MB) that opens without a network.
+
+    Parameters
+    ----------
+    figure : plotly.graph_objects.Figure
+        From :func:`tradeoff_figure`.
+    path : str or Path
+        Written to a temporary name first and then renamed.
+    table : DataFrame, optional
+        Shown below the figure, escaped.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    title = figure.layout.title.text or "Workbench"
+    page = _PAGE.format(
+        title=title,
+        figure=figure.to_html(
+            include_plotlyjs=True,
+            full_html=False,
+            config={"displaylogo": False, "responsive": True},
+        ),
+        table="" if table is None else table.to_html(index=False, border=0, na_rep="–"),
+    )
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(page)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
