@@ -147,21 +147,19 @@ def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
         "title_standoff": 10,
     }
     x = [math.log10(end) for end in frame.x] if frame.log_x else list(frame.x)
+    # always the same two notes, so that a live figure can be updated in place; an empty text
+    # would be shown as "new text"
+    where = {"xref": "paper", "yref": "paper", "showarrow": False}
     notes = [
         {
-            "text": html.escape(footnote(view, frame)),
-            "x": 1, "y": 0, "yshift": -66, "xref": "paper", "yref": "paper",
-            "xanchor": "right", "showarrow": False, "font": {"size": 11, "color": INK},
-        }
+            **where, "x": 1, "y": 0, "yshift": -66, "xanchor": "right", "font": {"size": 11},
+            "text": html.escape(footnote(view, frame)) or " ",
+        },
+        {
+            **where, "x": 0.5, "y": 0.5, "font": {"size": 16},
+            "text": " " if view.points else "No measured runs yet",
+        },
     ]  # fmt: skip
-    if not view.points:
-        notes.append(
-            {
-                "text": "No measured runs yet",
-                "x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper",
-                "showarrow": False, "font": {"size": 16, "color": INK},
-            }
-        )  # fmt: skip
     return {
         "title": {
             "text": html.escape(title),
@@ -207,7 +205,6 @@ def update_figure(figure: go.FigureWidget, view: TradeoffView, *, log_x: bool = 
                 values.pop("type")
                 figure.data[index].update(values, overwrite=False)
         figure.layout.update(new.layout.to_plotly_json())
-        figure.layout.annotations = new.layout.annotations  # update() alone never removes one
     if len(new.data) > len(figure.data):
         figure.add_traces(new.data[len(figure.data) :])
 
