@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from workbench.architectures import is_causal, quiet
 from workbench.errors import ConfigError, UnsupportedArchitectureError
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class LoadedModel:
     @property
     def n_parameters(self) -> int:
         """Parameters of the model and its head; tied ones count once."""
-        unique = {_identity(p): p.numel() for p in self.hf_model.parameters()}
+        unique = {tensor_identity(p): p.numel() for p in self.hf_model.parameters()}
         head = 0 if self.head is None else self.head.weight.numel() + self.head.bias.numel()
         return sum(unique.values()) + head
 
@@ -195,14 +196,14 @@ class LoadedModel:
         seen: set[tuple[int, int]] = set()
         total = 0
         for name, weight in self.weights.items():
-            identity = _identity(modules[name].weight)
+            identity = tensor_identity(modules[name].weight)
             if identity not in seen:
                 seen.add(identity)
                 total += weight.stored_bytes
         itemsize = self.stored_dtype.itemsize
         for _, tensor in _stored_tensors(self.hf_model):
-            if _identity(tensor) not in seen:
-                seen.add(_identity(tensor))
+            if tensor_identity(tensor) not in seen:
+                seen.add(tensor_identity(tensor))
                 floating = tensor.is_floating_point()
                 total += tensor.numel() * (itemsize if floating else tensor.element_size())
         if self.head is not None:
@@ -217,7 +218,7 @@ class LoadedModel:
         (an optimizer's step, ``tensor.copy_``), not after writes through ``tensor.data``.
         """
         tensors = list(_stored_tensors(self.hf_model))
-        state = (id(self.head), *((_identity(t), _version(t)) for _, t in tensors))
+        state = (id(self.head), *((tensor_identity(t), _version(t)) for _, t in tensors))
         if self._fingerprint is None or self._fingerprint[0] != state:
             self._fingerprint = (state, self._compute_fingerprint(tensors))
         return self._fingerprint[1]
@@ -233,8 +234,8 @@ class LoadedModel:
         seen = set()
         for name, tensor in tensors:
             digest.update(f"\n{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            if _identity(tensor) not in seen:
-                seen.add(_identity(tensor))
+            if tensor_identity(tensor) not in seen:
+                seen.add(tensor_identity(tensor))
                 flat = tensor.detach().reshape(-1).cpu().contiguous()
                 digest.update(flat.view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
@@ -290,8 +291,9 @@ class LoadedModel:
                 " max_new_tokens."
             )
         padding = self.tokenizer.pad_token_id
-        with torch.no_grad():
-            output = self.hf_model.generate(
+        generate: Any = self.hf_model.generate
+        with torch.no_grad(), quiet():
+            output = generate(
                 input_ids=ids.long(),
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=max_new_tokens,
@@ -326,14 +328,6 @@ def put_weight(module: nn.Module, weight: Tensor) -> None:
         parameter.copy_(value)
 
 
-def is_causal(architecture: str) -> bool:
-    """Return whether a transformers class predicts the next token."""
-    from transformers.models.auto import modeling_auto
-
-    names = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-    return architecture.endswith("ForCausalLM") or architecture in names
-
-
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return sixteen hexadecimal digits of a tokenizer's vocabulary, rules and special tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -350,7 +344,8 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 def _plain_config(model: PreTrainedModel) -> dict[str, Any]:
     """The configuration without what depends on where and with which version it was loaded."""
     incidental = {"transformers_version", "dtype", "torch_dtype", "architectures"}
-    data: dict[str, Any] = model.config.to_dict()
+    to_dict: Any = model.config.to_dict
+    data: dict[str, Any] = to_dict()
     kept = {k: v for k, v in data.items() if k not in incidental and not k.startswith("_")}
     return {"class": type(model).__name__, **kept}
 
@@ -362,8 +357,8 @@ def _stored_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, value
 
 
-def _identity(tensor: Tensor) -> tuple[int, int]:
-    """What two tied tensors share. Not the storage alone: a file's tensors may share one."""
+def tensor_identity(tensor: Tensor) -> tuple[int, int]:
+    """Return what two tied tensors share. Not the storage alone: a file's tensors may share one."""
     return (tensor.data_ptr() or id(tensor), tensor.numel())
 
 

@@ -287,7 +287,9 @@ def _near_id(text: str) -> str:
 
     cache = Path(constants.HF_HUB_CACHE)
     cached = [p.name[8:].replace("--", "/") for p in cache.glob("models--*")]
-    folders = [p.name for p in Path().iterdir() if p.is_dir() and not p.name.startswith(".")]
+    parent = Path(text).parent
+    beside = parent.iterdir() if parent.is_dir() else ()
+    folders = [p.as_posix() for p in beside if p.is_dir() and not p.name.startswith(".")]
     known = [name for name in [DEMO, *folders, *cached] if name != text]
     nearest = difflib.get_close_matches(text, known, n=1, cutoff=0.6)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""

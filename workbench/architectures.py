@@ -1,0 +1,156 @@
+"""Which architectures the workbench takes, and which transformers class reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from workbench.errors import UnsupportedArchitectureError
+from workbench.sources import Source
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def is_causal(architecture: str) -> bool:
+    """Return whether a transformers class predicts the next token."""
+    from transformers.models.auto import modeling_auto
+
+    names = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return architecture.endswith("ForCausalLM") or architecture in names
+
+
+def auto_class(architecture: str) -> Any:
+    """Return the transformers Auto class for a checkpoint's architecture; AutoModel by default."""
+    import transformers
+
+    if is_causal(architecture):
+        return transformers.AutoModelForCausalLM
+    if architecture.endswith("ForSequenceClassification"):
+        return transformers.AutoModelForSequenceClassification
+    return transformers.AutoModel
+
+
+def load_config(source: Source, raw: dict[str, object], trust: bool) -> PretrainedConfig:
+    """Return the configuration of a model's files.
+
+    Parameters
+    ----------
+    source : Source
+        Where the files are.
+    raw : dict
+        The content of config.json.
+    trust : bool
+        Whether the model's own code may run.
+
+    Raises
+    ------
+    UnsupportedArchitectureError
+        If transformers does not know the model's type, or only its own code does.
+    """
+    from transformers import AutoConfig
+
+    if "auto_map" in raw and not trust and raw.get("model_type") not in _known_types():
+        raise UnsupportedArchitectureError(
+            f"{source.ref!r} brings its own Python code for the architecture"
+            f" {raw.get('model_type')!r}, and such code is not run unasked. If you trust it, pass"
+            " trust_remote_code=True; else use a model whose architecture transformers knows."
+        )
+    try:
+        return AutoConfig.from_pretrained(
+            source.folder, trust_remote_code=trust, local_files_only=True
+        )
+    except Exception as error:
+        import transformers
+
+        given = raw.get("model_type")
+        if given is not None and (trust or given in _known_types()):
+            what = f"its config.json is not accepted ({type(error).__name__}: {error})"
+        elif given is None:
+            what = "its config.json names no model_type"
+        else:
+            what = f"transformers {transformers.__version__} does not know model_type {given!r}"
+        raise UnsupportedArchitectureError(
+            f"{source.ref!r} cannot be loaded: {what}. Accepted are text decoders (Llama, OPT,"
+            " GPT-2 and similar) and encoders (BERT and similar); a newer transformers may know"
+            " more."
+        ) from error
+
+
+def architecture_of(ref: str, config: PretrainedConfig) -> str:
+    """Return the class that a checkpoint was saved from.
+
+    Raises
+    ------
+    UnsupportedArchitectureError
+        If config.json names none, or the model is of a kind that is not supported.
+    """
+    refuse_unsupported(repr(ref), config)
+    names = getattr(config, "architectures", None)
+    if not names:
+        raise UnsupportedArchitectureError(
+            f"The config.json of {ref!r} names no architecture. Add the class the checkpoint was"
+            ' saved from, such as "architectures": ["LlamaForCausalLM"] or ["BertModel"].'
+        )
+    return str(names[0])
+
+
+def refuse_unsupported(given: str, config: PretrainedConfig) -> None:
+    """Raise UnsupportedArchitectureError for quantized, encoder-decoder, image or sound models."""
+    kind = f"model_type {config.model_type!r}"
+    accepted = "Accepted are text decoders (Llama, OPT, GPT-2 …) and encoders (BERT …)"
+    if getattr(config, "quantization_config", None) is not None:
+        raise UnsupportedArchitectureError(
+            f"{given} is quantized already; give the original model, so that the workbench can"
+            " compress it and compare."
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedArchitectureError(
+            f"{given} is an encoder-decoder ({kind}), which is not supported yet. {accepted}."
+        )
+    seeing = any(hasattr(config, name) for name in ("vision_config", "audio_config", "image_size"))
+    if seeing or not hasattr(config.get_text_config(), "vocab_size"):
+        raise UnsupportedArchitectureError(
+            f"{given} is not a text model ({kind}: images or sound), which is not supported yet."
+            f" {accepted}."
+        )
+
+
+def count_parameters(auto: Any, config: PretrainedConfig, name: str, trust: bool) -> int:
+    """Count parameters on the meta device, where they take no memory; tied ones once."""
+    try:
+        with torch.device("meta"), quiet():
+            empty = auto.from_config(copy.deepcopy(config), trust_remote_code=trust)
+    except ValueError as error:
+        raise UnsupportedArchitectureError(
+            f"The architecture {name!r} (model_type {config.model_type!r}) is not one that"
+            f" transformers' {auto.__name__} can build: {str(error).splitlines()[0][:200]}"
+        ) from error
+    return sum(parameter.numel() for parameter in empty.parameters())
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' load reports and bars; what matters is checked and raised here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _known_types() -> set[str]:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return set(CONFIG_MAPPING_NAMES)
