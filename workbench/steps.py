@@ -294,8 +294,12 @@ class MagnitudePruning(Step):
     keeps: ClassVar[frozenset[str]] = frozenset({"dense", "masks"})
 
     ratio: float = option(
-        0.5, "Share of the weights to remove (not used with n and m).", unit="share",
-        minimum=0.0, maximum=0.99, positional=True,
+        0.5,
+        "Share of the weights to remove (not used with n and m).",
+        unit="share",
+        minimum=0.0,
+        maximum=0.99,
+        positional=True,
     )
     scope: str = option(
         "layer",
@@ -304,12 +308,18 @@ class MagnitudePruning(Step):
         choices=("layer", "global"),
     )
     n: int | None = option(
-        None, "Keep n of every m consecutive inputs (N:M sparsity, such as 2:4).",
-        minimum=1, maximum=64, none_means="unstructured pruning by ratio",
+        None,
+        "Keep n of every m consecutive inputs (N:M sparsity, such as 2:4).",
+        minimum=1,
+        maximum=64,
+        none_means="unstructured pruning by ratio",
     )
     m: int | None = option(
-        None, "Length of the pattern in N:M sparsity.",
-        minimum=2, maximum=64, none_means="unstructured pruning by ratio",
+        None,
+        "Length of the pattern in N:M sparsity.",
+        minimum=2,
+        maximum=64,
+        none_means="unstructured pruning by ratio",
     )
 
     def __post_init__(self) -> None:

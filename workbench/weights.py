@@ -188,5 +188,7 @@ def weight_from(data: dict[str, Any], tensors: dict[str, Tensor]) -> CompressedW
         If the kind is unknown (written by a newer version).
     """
     if data.get("kind") not in _KINDS:
-        raise ValueError(f"Unknown kind of weight {data.get('kind')!r}; known: {', '.join(_KINDS)}.")
+        raise ValueError(
+            f"Unknown kind of weight {data.get('kind')!r}; known: {', '.join(_KINDS)}."
+        )
     return _KINDS[data["kind"]].restore(data, tensors)

@@ -218,9 +218,13 @@ def train(out: Path, options: TrainingOptions, *, resume: Path | None = None) ->
             held_out = evaluate(model, validation[:8])
             seconds = seconds_before + time.perf_counter() - started
             tokens = (step + 1) * options.batch_size * options.sequence_length
-            point = {"step": step + 1, "tokens": tokens, "loss": round(running, 4),
-                     "held_out_perplexity": round(held_out["perplexity"], 3),
-                     "seconds": round(seconds)}
+            point = {
+                "step": step + 1,
+                "tokens": tokens,
+                "loss": round(running, 4),
+                "held_out_perplexity": round(held_out["perplexity"], 3),
+                "seconds": round(seconds),
+            }
             curve.append(point)
             print(json.dumps(point), flush=True)
         if step + 1 == decay_start:

@@ -1,0 +1,110 @@
+"""Compressed models on disk, in the canonical packing: one safetensors file, no pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from workbench.models import LoadedModel
+from workbench.weights import weight_from
+
+FORMAT_VERSION = 1
+
+
+def _dense_tensors(model: LoadedModel) -> dict[str, Tensor]:
+    """Return what is not compressed, tied tensors once, in the dtype it is stored in."""
+    covered = {f"{name}.weight" for name in model.weights}
+    dense: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.hf_model.state_dict().items():
+        if name in covered or tensor.data_ptr() in seen:
+            continue
+        seen.add(tensor.data_ptr())
+        if tensor.is_floating_point():
+            tensor = tensor.to(model.stored_dtype)
+        dense[name] = tensor.contiguous().clone()
+    return dense
+
+
+def save_weights(path: Path, model: LoadedModel) -> str:
+    """Write a model's tensors: codes packed, all else dense. Returns the content's digest.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.safetensors`` file; the caller renames it into place.
+    model : LoadedModel
+
+    Returns
+    -------
+    str
+        sha256 over names, dtypes, shapes and bytes, 64 hexadecimal digits. Equal models have
+        equal digests, on every machine.
+    """
+    tensors = {f"dense/{name}": tensor for name, tensor in _dense_tensors(model).items()}
+    described = {}
+    for name, weight in model.weights.items():
+        described[name] = weight.describe()
+        for part, tensor in weight.tensors().items():
+            tensors[f"packed/{name}/{part}"] = tensor.contiguous()
+    if model.head is not None:
+        tensors["head/weight"] = model.head.weight.to(model.stored_dtype)
+        tensors["head/bias"] = model.head.bias.to(model.stored_dtype)
+    meta = {
+        "version": FORMAT_VERSION,
+        "weights": described,
+        "stored_dtype": str(model.stored_dtype).removeprefix("torch."),
+    }
+    save_file(tensors, str(path), metadata={"workbench": json.dumps(meta)})
+    return _digest(tensors)
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
+    """Return a copy of the base model with the tensors of a file in place.
+
+    Parameters
+    ----------
+    path : Path
+        Written by :func:`save_weights` for a model with the base's modules.
+    base : LoadedModel
+        Not changed.
+    """
+    with safe_open(str(path), framework="pt") as file:
+        meta = json.loads(file.metadata()["workbench"])
+        names = list(file.keys())
+        dense = {n.removeprefix("dense/"): file.get_tensor(n) for n in names if n[:6] == "dense/"}
+        packed: dict[str, dict[str, Tensor]] = {}
+        for name in names:
+            if name.startswith("packed/"):
+                module, _, part = name.removeprefix("packed/").rpartition("/")
+                packed.setdefault(module, {})[part] = file.get_tensor(name)
+        head = base.head
+        if head is not None and "head/weight" in names:
+            head = dataclasses.replace(
+                head,
+                weight=file.get_tensor("head/weight").float(),
+                bias=file.get_tensor("head/bias").float(),
+            )
+    model = base.copy()
+    model = dataclasses.replace(model, stored_dtype=getattr(torch, meta["stored_dtype"]), head=head)
+    model.hf_model.load_state_dict(dense, strict=False)
+    for name, data in meta["weights"].items():
+        model.set_weight(name, weight_from(data, packed[name]))
+    return model

@@ -1,0 +1,88 @@
+"""What a method is: a pure function from weights and statistics to compressed weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.statistics import GroupStatistics
+from workbench.steps import Step
+from workbench.weights import CompressedWeight
+
+
+@dataclass(frozen=True)
+class GroupWeights:
+    """The weights of linear layers that share an input.
+
+    Attributes
+    ----------
+    weights : mapping of name to Tensor of shape (out_features, in_features), float32
+    masks : mapping of name to Tensor of bool
+        For layers that were pruned before: True where a weight was kept.
+    dtype : torch.dtype
+        What dense values are stored in.
+    """
+
+    weights: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+    dtype: torch.dtype = torch.float32
+
+    def stacked(self) -> Tensor:
+        """Return all rows as one matrix (sum of out_features, in_features)."""
+        return torch.cat(list(self.weights.values()))
+
+    def stacked_mask(self) -> Tensor | None:
+        """Return the masks as one matrix like :meth:`stacked`, or None if nothing is pruned."""
+        if not self.masks:
+            return None
+        return torch.cat(
+            [
+                self.masks.get(name, torch.ones_like(weight, dtype=torch.bool))
+                for name, weight in self.weights.items()
+            ]
+        )
+
+    def split(self, stacked: Tensor) -> dict[str, Tensor]:
+        """Cut a matrix with the rows of :meth:`stacked` into the layers' own."""
+        parts = stacked.split([len(w) for w in self.weights.values()])
+        return dict(zip(self.weights, parts, strict=True))
+
+
+class LayerMethod(ABC):
+    """A method that compresses the layers of one shared input at a time.
+
+    ``version`` changes whenever the result for equal inputs changes; ``needs`` names the
+    statistics that must have been collected, such as ``{"gram"}``.
+    """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def prepared(self, weights: Iterable[Tensor], config: Step) -> LayerMethod:
+        """Return the solver for one model; most methods need not see all of its weights first."""
+        return self
+
+    @abstractmethod
+    def solve(
+        self, group: GroupWeights, statistics: GroupStatistics | None, config: Step
+    ) -> dict[str, CompressedWeight]:
+        """Return a compressed weight for every layer of the group; mutates nothing.
+
+        Parameters
+        ----------
+        group : GroupWeights
+        statistics : GroupStatistics or None
+            None only where ``needs`` is empty.
+        config : Step
+            Of the type that the method is listed under.
+
+        Raises
+        ------
+        CompressionError
+            If no usable weight can be found; never a silent fallback.
+        """

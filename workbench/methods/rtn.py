@@ -1,0 +1,29 @@
+"""Round to nearest: the baseline that every other quantization method must beat."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from workbench import affine
+from workbench.methods.base import GroupWeights, LayerMethod
+from workbench.statistics import GroupStatistics
+from workbench.steps import RTN, Step
+from workbench.weights import CompressedWeight, QuantizedWeight
+
+
+class RoundToNearest(LayerMethod):
+    """Scales from each group's range, codes by rounding. Pruned weights stay exactly zero."""
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def solve(
+        self, group: GroupWeights, statistics: GroupStatistics | None, config: Step
+    ) -> dict[str, CompressedWeight]:
+        assert isinstance(config, RTN)
+        solved: dict[str, CompressedWeight] = {}
+        for name, weight in group.weights.items():
+            scales, zeros = affine.choose_scales(weight, config.scheme)
+            codes = affine.quantize(weight, scales, zeros, config.scheme)
+            solved[name] = QuantizedWeight.from_codes(codes, scales, zeros, config.scheme)
+        return solved
