@@ -1,0 +1,75 @@
+"""What "accuracy" means: one kind of task per file, and the demo task that needs no data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import DataError
+from workbench.tasks.base import Batch, Example, Task
+from workbench.tasks.data import TABLE_FILES, existing_path
+from workbench.tasks.language_modeling import LanguageModeling
+
+__all__ = [
+    "TASKS",
+    "Batch",
+    "Example",
+    "LanguageModeling",
+    "Task",
+    "load_task",
+    "task_from_dict",
+]
+
+TASKS: dict[str, type[Task]] = {task.kind: task for task in (LanguageModeling,)}
+"""Every kind of task by the name that saved studies use."""
+
+
+def load_task(ref: str | Path | Task) -> Task:
+    """Return a task by name or from a text file.
+
+    Parameters
+    ----------
+    ref : str, Path or Task
+        ``"demo"`` is language modelling on modules of Python's standard library that the bundled
+        model never saw; it needs no download. The path of a text file, or of a folder of them, is
+        language modelling on it. A task is returned as it is.
+
+    Raises
+    ------
+    DataError
+        If there is no such task.
+    """
+    if isinstance(ref, Task):
+        return ref
+    if ref == "demo":
+        from workbench.demo.tasks import DEMO_OPTIONS, demo_documents
+
+        return LanguageModeling.from_documents(demo_documents(), name="demo", **DEMO_OPTIONS)
+    if str(ref).lower().endswith(TABLE_FILES):
+        raise DataError(
+            f"{str(ref)!r} is a table: say which columns to use, as in"
+            f' TextClassification({str(ref)!r}, text="question", label="intent").'
+        )
+    if existing_path(ref) is None:
+        raise DataError(
+            f'There is no task {str(ref)[:80]!r}; give "demo" or the path of a text file, or'
+            " make a task with LanguageModeling(…) or TextClassification(…)."
+        )
+    return LanguageModeling(ref)
+
+
+def task_from_dict(saved: dict[str, Any], folder: Path) -> Task:
+    """Return the task that ``task.save(folder)`` wrote.
+
+    Raises
+    ------
+    DataError
+        If the kind is unknown or the snapshot cannot be read.
+    """
+    kind = saved.get("kind")
+    if kind not in TASKS:
+        raise DataError(
+            f"The saved task is of kind {kind!r}; this version knows {', '.join(TASKS)}. Upgrade"
+            " compression-workbench to open it."
+        )
+    return TASKS[kind].load(saved, folder)

@@ -1,0 +1,518 @@
+"""What every task offers: parts, examples in batches, scoring, and measurements with errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings as python_warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.errors import ConfigError, DataError
+from workbench.models import LoadedModel
+from workbench.outcomes import Outcomes
+from workbench.progress import SILENT, Monitor
+from workbench.records import Measurement, Metric
+from workbench.tasks.splits import PARTS
+from workbench.uncertainty import (
+    Difference,
+    Estimate,
+    estimate_ratio,
+    paired_difference,
+    paired_ratio,
+)
+
+KL = Metric("kl", "nats", higher_is_better=False)
+"""KL divergence from the dense model's predictions to this model's, per prediction."""
+
+BATCH_TOKENS = 2048
+"""Padded tokens of a batch: larger batches are not faster on a few CPU cores."""
+
+LOGITS_BYTES = 256 * 1024**2
+"""Most float32 bytes of the logits of one batch."""
+
+CHUNK_BYTES = 64 * 1024**2
+"""Most float32 bytes that softmax and KL work on at a time."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenised example.
+
+    Attributes
+    ----------
+    index : int
+        Position within the part; stable for one tokenizer.
+    document : int
+        The cluster that it belongs to.
+    tokens : list of int
+    n_bytes : int
+        UTF-8 bytes of the text that is predicted (language models).
+    label : int
+        Code of the label (classification), else -1.
+    """
+
+    index: int
+    document: int
+    tokens: list[int]
+    n_bytes: int = 0
+    label: int = -1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples of one part, padded on the right.
+
+    Attributes
+    ----------
+    part : str
+    examples : tuple of Example
+    input_ids : Tensor of shape (examples, tokens), int64
+    attention_mask : Tensor of shape (examples, tokens), int64, or None
+        One where a token is real; None where no example is padded.
+    """
+
+    part: str
+    examples: tuple[Example, ...]
+    input_ids: Tensor
+    attention_mask: Tensor | None
+
+
+class DenseReference(Protocol):
+    """The dense model's predictions, to which KL is measured (see ``workbench.evaluate``)."""
+
+    model: LoadedModel
+
+    def log_probabilities(self, batch: Batch) -> list[Tensor]:
+        """Return one tensor of shape (predictions, classes) per example of the batch."""
+
+    def keep(self, part: str, example: Example, log_probabilities: Tensor) -> None:
+        """Remember the dense model's own log-probabilities of an example if there is room."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one model predicts, per prediction; each a tensor of shape (predictions,).
+
+    Attributes
+    ----------
+    loss : Tensor, float64
+        Negative log-likelihood of the target in nats.
+    prediction : Tensor, int64
+        The likeliest class.
+    confidence : Tensor, float64
+        Its probability.
+    kl : Tensor, float64
+        KL from the dense model in nats; NaN without a reference.
+    """
+
+    loss: Tensor
+    prediction: Tensor
+    confidence: Tensor
+    kl: Tensor
+
+
+def score(logits: Tensor, targets: Tensor, dense: Tensor | None = None) -> Scores:
+    """Score predictions in float32, a few rows at a time so that memory stays bounded.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (predictions, classes)
+        Any float dtype; not changed.
+    targets : Tensor of shape (predictions,), int64
+        A target below zero (a label that the model does not know) costs infinite loss.
+    dense : Tensor of shape (predictions, classes), optional
+        The dense model's log-probabilities; float16 ones are normalised again.
+    """
+    rows = max(1, CHUNK_BYTES // (4 * logits.shape[-1]))
+    parts: list[tuple[Tensor, ...]] = []
+    for start in range(0, len(logits), rows):
+        log_q = torch.log_softmax(logits[start : start + rows].float(), -1)
+        target = targets[start : start + rows]
+        loss = -log_q.gather(-1, target.clamp(min=0)[:, None])[:, 0].double()
+        loss = torch.where(target >= 0, loss, torch.inf)
+        best, prediction = log_q.max(-1)
+        if dense is None:
+            kl = torch.full_like(loss, torch.nan)
+        else:
+            log_p = dense[start : start + rows].to(log_q.device).float()
+            log_p = torch.log_softmax(log_p, -1)
+            p = log_p.exp()
+            # where p underflows to zero the term is zero, whatever the logarithms are
+            kl = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1).double()
+        parts.append((loss, prediction, best.exp().double(), kl))
+    if not parts:
+        empty = torch.zeros(0, dtype=torch.float64)
+        return Scores(empty, empty.long(), empty, empty)
+    return Scores(*(torch.cat(columns).cpu() for columns in zip(*parts, strict=True)))
+
+
+class Task(ABC):
+    """A user's data and what "good" means on them.
+
+    Attributes
+    ----------
+    kind : str
+        Name of the class of task in saved studies.
+    name : str
+        For people.
+    metrics : tuple of Metric
+        The first one is :attr:`primary`; the last is ``kl``.
+    warnings : tuple of str
+        What is doubtful about the data (overlap between parts, rare classes, few documents).
+    options : dict
+        Everything beside the data that changes an evaluation; JSON-ready.
+    """
+
+    kind: ClassVar[str]
+    name: str
+    metrics: tuple[Metric, ...]
+    warnings: tuple[str, ...] = ()
+    options: dict[str, Any]
+    _fingerprint: str | None = None
+
+    @property
+    def primary(self) -> Metric:
+        """The metric that is shown where none is chosen."""
+        return self.metrics[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that depend on the data and on every option."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256()
+            header = {"kind": self.kind, "options": self.options}
+            digest.update(json.dumps(header, sort_keys=True).encode())
+            for row in self._rows():
+                digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
+            self._fingerprint = digest.hexdigest()[:16]
+        return self._fingerprint
+
+    def metric(self, name: str) -> Metric:
+        """Return a metric of this task by name.
+
+        Raises
+        ------
+        ConfigError
+            If the task has no such metric.
+        """
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        known = ", ".join(m.name for m in self.metrics)
+        raise ConfigError(f"The task {self.name!r} has no metric {name!r}; it has {known}.")
+
+    @abstractmethod
+    def bind(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> LoadedModel:
+        """Return a model that can do the task; the given one is not changed."""
+
+    @abstractmethod
+    def logits(
+        self, model: LoadedModel, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Return a bound model's logits: what evaluation scores and calibration differentiates.
+
+        Parameters
+        ----------
+        model : LoadedModel
+            Bound to the task.
+        input_ids : Tensor of shape (examples, tokens), int64
+            On the model's device.
+        attention_mask : Tensor of shape (examples, tokens), optional
+            One where a token is real; None where no example is padded.
+
+        Returns
+        -------
+        Tensor
+            Shape (examples, tokens, vocabulary) for language models, (examples, classes) for
+            classification. Gradients flow where the caller enables them.
+        """
+
+    @abstractmethod
+    def examples(
+        self, model: LoadedModel, part: str = "evaluation", *, limit: int | None = None
+    ) -> list[Example]:
+        """Return the tokenised examples of a part; ``limit`` takes that many of them evenly."""
+
+    @abstractmethod
+    def calibration_windows(
+        self, model: LoadedModel, *, sequence_length: int, seed: int
+    ) -> list[list[int]]:
+        """Return rows of token ids of the calibration part, shuffled by ``seed``.
+
+        Language models: packed windows of exactly ``sequence_length`` tokens. Classification:
+        examples truncated to it. Fewer than wanted is for the caller to judge.
+        """
+
+    @abstractmethod
+    def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
+        """Return a metric of one evaluation with its influence per document."""
+
+    @abstractmethod
+    def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
+        """Return the outcome columns of one batch, as lists or arrays of one entry per example."""
+
+    @abstractmethod
+    def _prediction_logits(self, batch: Batch, logits: Tensor) -> list[Tensor]:
+        """Return one view of shape (predictions, classes) per example of a batch's logits."""
+
+    @abstractmethod
+    def _rows(self) -> Iterable[dict[str, Any]]:
+        """Yield the data as JSON-ready rows."""
+
+    def batches(
+        self,
+        model: LoadedModel,
+        part: str = "evaluation",
+        *,
+        batch_size: int | None = None,
+        limit: int | None = None,
+    ) -> list[Batch]:
+        """Return a part's examples in padded batches, longest first.
+
+        Parameters
+        ----------
+        model : LoadedModel
+            Its tokenizer makes the tokens; its vocabulary bounds the batches.
+        part : {"evaluation", "validation", "calibration"}
+            Which data.
+        batch_size : int, optional
+            Most examples per batch; by default as many as give about 2,048 padded tokens and at
+            most 256 MB of logits.
+        limit : int, optional
+            Use only so many examples.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size} is not accepted; give 1 or more, or None.")
+        examples = self.examples(model, part, limit=limit)
+        examples = sorted(examples, key=lambda e: (-len(e.tokens), e.index))
+        token_budget = min(BATCH_TOKENS, self._logits_budget(model))
+        pad = pad_token(model)
+        found: list[Batch] = []
+        start = 0
+        while start < len(examples):
+            width = max(len(examples[start].tokens), 1)
+            count = batch_size or max(1, token_budget // width)
+            found.append(make_batch(part, examples[start : start + count], pad))
+            start += count
+        return found
+
+    def _logits_budget(self, model: LoadedModel) -> int:
+        """Return the most padded tokens whose logits may be held at once."""
+        return BATCH_TOKENS
+
+    def evaluate(
+        self,
+        model: LoadedModel,
+        part: str = "evaluation",
+        *,
+        reference: DenseReference | None = None,
+        batch_size: int | None = None,
+        limit: int | None = None,
+        monitor: Monitor = SILENT,
+    ) -> Outcomes:
+        """Run a bound model over a part and return its outcomes, one row per example.
+
+        Parameters
+        ----------
+        model : LoadedModel
+            As returned by :meth:`bind`; not changed.
+        part : {"evaluation", "validation", "calibration"}
+            Which data.
+        reference : DenseReference, optional
+            Fills the column ``kl``; when it is the reference of this very model, the model's
+            predictions are kept in it and ``kl`` is zero.
+        batch_size, limit : int, optional
+            See :meth:`batches`.
+        monitor : Monitor
+            Told after every batch, stage ``"evaluate"``; may cancel there.
+
+        Returns
+        -------
+        Outcomes
+            Sorted by example.
+        """
+        monitor.check()
+        batches = self.batches(model, part, batch_size=batch_size, limit=limit)
+        itself = reference is not None and reference.model is model
+        collected: list[dict[str, Any]] = []
+        with torch.no_grad():
+            for done, batch in enumerate(batches, 1):
+                dense = None
+                if reference is not None and not itself:
+                    dense = reference.log_probabilities(batch)
+                logits = self._forward(model, batch)
+                columns = self._columns(batch, logits, dense)
+                if reference is not None and itself:
+                    columns["kl"] = np.zeros(len(batch.examples))
+                    views = self._prediction_logits(batch, logits)
+                    for example, view in zip(batch.examples, views, strict=True):
+                        reference.keep(part, example, view)
+                columns["example"] = [e.index for e in batch.examples]
+                columns["document"] = [e.document for e in batch.examples]
+                collected.append(columns)
+                monitor.report("evaluate", done, len(batches), part)
+        return _gather(collected)
+
+    def _forward(self, model: LoadedModel, batch: Batch) -> Tensor:
+        mask = None if batch.attention_mask is None else batch.attention_mask.to(model.device)
+        return self.logits(model, batch.input_ids.to(model.device), mask)
+
+    def dense_logits(self, model: LoadedModel, batch: Batch) -> list[Tensor]:
+        """Return a model's logits of one batch, shape (predictions, classes) per example."""
+        return self._prediction_logits(batch, self._forward(model, batch))
+
+    def measure(self, outcomes: Outcomes, part: str = "evaluation") -> tuple[Measurement, ...]:
+        """Return every metric of one evaluation with its clustered standard error.
+
+        ``kl`` is left out where the outcomes have none.
+        """
+        measurements = []
+        for metric in self.metrics:
+            if metric is KL and (len(outcomes) == 0 or np.isnan(_float(outcomes, "kl")).all()):
+                continue
+            estimate = self.estimate(metric.name, outcomes)
+            measurements.append(
+                Measurement(
+                    metric.name, estimate.value, metric.unit, len(outcomes), estimate.stderr, part
+                )
+            )
+        return tuple(measurements)
+
+    def difference(
+        self, metric: str, a: Outcomes, b: Outcomes, *, relative: bool = False
+    ) -> Difference:
+        """Compare two models on the same examples: a paired difference with a 95 % interval.
+
+        Parameters
+        ----------
+        metric : str
+            Name of one of the task's metrics.
+        a, b : Outcomes
+            Of two models with the same tokenizer.
+        relative : bool
+            True for ``a / b`` in place of ``a - b``.
+
+        Raises
+        ------
+        ConfigError
+            If the two were not measured on the same examples.
+        """
+        if not np.array_equal(a["example"], b["example"]) or not np.array_equal(
+            a["document"], b["document"]
+        ):
+            raise ConfigError(
+                f"The two evaluations have {len(a)} and {len(b)} examples that are not the same;"
+                " a paired comparison needs one task, one part and one tokenizer."
+            )
+        compare = paired_ratio if relative else paired_difference
+        return compare(self.estimate(metric, a), self.estimate(metric, b))
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write a snapshot of the data into ``folder`` and return what :meth:`load` needs.
+
+        Returns
+        -------
+        dict
+            JSON-ready; names a gzip file of JSON lines in ``folder``.
+        """
+        from workbench.tasks.data import write_snapshot
+
+        file = f"task-{self.fingerprint}.jsonl.gz"
+        write_snapshot(folder / file, self._rows())
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "version": 1,
+            "fingerprint": self.fingerprint,
+            "options": self.options,
+            "warnings": list(self.warnings),
+            "data": file,
+        }
+
+    @classmethod
+    @abstractmethod
+    def load(cls, saved: dict[str, Any], folder: Path) -> Task:
+        """Return the task that :meth:`save` wrote, without the user's own files.
+
+        Raises
+        ------
+        DataError
+            If the snapshot is missing or damaged, or its metric cannot be imported.
+        """
+
+    def _check_loaded(self, saved: dict[str, Any]) -> None:
+        if self.fingerprint != saved["fingerprint"]:
+            raise DataError(
+                f"The snapshot of task {self.name!r} is not the one that was saved (fingerprint"
+                f" {self.fingerprint}, expected {saved['fingerprint']}); give the task again."
+            )
+
+    def _warn(self, messages: Iterable[str]) -> None:
+        """Record what is doubtful about the data, and say it once through Python's warnings."""
+        self.warnings = tuple(messages)
+        for message in self.warnings:
+            python_warnings.warn(f"{self.name}: {message}", UserWarning, stacklevel=4)
+
+
+def check_part(part: str) -> str:
+    """Return the part's name, or raise ConfigError if there is no such part."""
+    if part not in PARTS:
+        raise ConfigError(f"part={part!r} is not accepted; give one of {', '.join(PARTS)}.")
+    return part
+
+
+def pad_token(model: LoadedModel) -> int:
+    """Return the id that padding is filled with; it is never scored."""
+    tokenizer = model.tokenizer
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
+def make_batch(part: str, examples: Sequence[Example], pad: int) -> Batch:
+    """Pad examples on the right into one batch."""
+    width = max(len(e.tokens) for e in examples)
+    ids = torch.full((len(examples), width), pad, dtype=torch.int64)
+    mask = torch.zeros((len(examples), width), dtype=torch.int64)
+    for row, example in enumerate(examples):
+        length = len(example.tokens)
+        ids[row, :length] = torch.tensor(example.tokens, dtype=torch.int64)
+        mask[row, :length] = 1
+    return Batch(part, tuple(examples), ids, None if bool(mask.all()) else mask)
+
+
+def ratio(outcomes: Outcomes, numerator: str, denominator: str) -> Estimate:
+    """Return the ratio of two columns' sums, clustered by document."""
+    return estimate_ratio(outcomes[numerator], outcomes[denominator], outcomes["document"])
+
+
+def _float(outcomes: Outcomes, name: str) -> np.ndarray:
+    return np.asarray(outcomes[name], dtype=np.float64)
+
+
+_INTEGERS = {"example", "document", "n_predictions", "n_correct", "n_bytes", "label", "prediction"}
+
+
+def _gather(collected: list[dict[str, Any]]) -> Outcomes:
+    if not collected:
+        raise DataError("There is nothing to evaluate: the part has no example.")
+    columns = {
+        name: np.concatenate(
+            [
+                np.asarray(c[name], dtype=np.int64 if name in _INTEGERS else np.float64)
+                for c in collected
+            ]
+        )
+        for name in ("example", "document", *(k for k in collected[0]))
+    }
+    order = np.argsort(columns["example"], kind="stable")
+    return Outcomes({name: column[order] for name, column in columns.items()})

@@ -1,0 +1,492 @@
+"""Language modelling on the user's own texts: perplexity, bits per byte, next-token accuracy."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
+from workbench.models import LoadedModel
+from workbench.outcomes import Outcomes
+from workbench.progress import SILENT, Monitor
+from workbench.records import Metric
+from workbench.tasks.base import (
+    BATCH_TOKENS,
+    KL,
+    LOGITS_BYTES,
+    Batch,
+    Example,
+    Task,
+    check_part,
+    ratio,
+    score,
+)
+from workbench.tasks.data import read_snapshot, read_texts
+from workbench.tasks.metric import address, describe_metric, find_metric
+from workbench.tasks.splits import PARTS, Document, cut_documents, deal, overlap
+from workbench.uncertainty import Estimate, estimate_statistic
+
+PERPLEXITY = Metric("perplexity", "", higher_is_better=False)
+BITS_PER_BYTE = Metric("bits_per_byte", "bits/byte", higher_is_better=False)
+ACCURACY = Metric("accuracy")
+
+SHARES = {"calibration": 0.4, "validation": 0.2, "evaluation": 0.4}
+"""Share of the characters that each part gets where parts are split, not given."""
+
+MAX_CALIBRATION_WINDOWS = 4096
+"""Most calibration windows that are made of one task; far more than any solver uses."""
+
+
+class LanguageModeling(Task):
+    """Predict the next token of the user's texts.
+
+    Every file or string is a document. Where there are fewer than twelve, WikiText's articles
+    become documents, and long texts are cut at blank lines into blocks of about 4,000 characters,
+    because errors are clustered by document and parts are split by document.
+
+    Parameters
+    ----------
+    source : str, Path or iterable of them, optional
+        Text files, folders or strings. A string that names an existing file is read; a string
+        that only looks like a path is an error, never text.
+    calibration, validation, evaluation : like ``source``, optional
+        Parts given explicitly; those not given are split from ``source`` (40, 20 and 40 % of the
+        characters) or, without a source, validation is split from calibration.
+    sequence_length : int
+        Tokens per window, capped at what the model takes.
+    max_evaluation_tokens : int or None
+        The evaluated windows are taken evenly over documents until they hold so many tokens;
+        None takes all.
+    seed : int
+        Of the split into parts and of the choice of windows.
+    metric : callable, optional
+        Your own metric: called with an :class:`~workbench.outcomes.Outcomes` table (columns
+        ``loss``, ``n_predictions``, ``n_correct``, ``n_bytes``, ``document``), returns a float. It
+        becomes the primary metric; its standard error comes from a jackknife over documents.
+    higher_is_better : bool, optional
+        Of your own metric; by default its attribute of that name, else True.
+    name : str, optional
+        For tables and plots.
+    encoding : str
+        Of the files.
+
+    Raises
+    ------
+    DataError
+        If a path does not exist, a file is empty or not text, or there is too little text.
+
+    Examples
+    --------
+    >>> task = LanguageModeling(["A text. " * 200, "Other words. " * 200, "More. " * 300])
+    >>> [metric.name for metric in task.metrics]
+    ['perplexity', 'bits_per_byte', 'accuracy', 'kl']
+    """
+
+    kind: ClassVar[str] = "language_modeling"
+
+    def __init__(
+        self,
+        source: Any = None,
+        *,
+        calibration: Any = None,
+        validation: Any = None,
+        evaluation: Any = None,
+        sequence_length: int = 256,
+        max_evaluation_tokens: int | None = 28_000,
+        seed: int = 0,
+        metric: Callable[[Outcomes], float] | None = None,
+        higher_is_better: bool | None = None,
+        name: str | None = None,
+        encoding: str = "utf-8",
+    ) -> None:
+        given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
+        texts = {
+            part: cut_documents(read_texts(value, encoding))
+            for part, value in given.items()
+            if value is not None
+        }
+        pool = cut_documents(read_texts(source, encoding)) if source is not None else []
+        parts = _complete(texts, pool, seed)
+        self._set(
+            _number(parts),
+            name or _default_name(source if source is not None else evaluation),
+            {
+                "sequence_length": sequence_length,
+                "max_evaluation_tokens": max_evaluation_tokens,
+                "seed": seed,
+            },
+            metric,
+            higher_is_better,
+        )
+        self._warn(_findings(self.documents))
+
+    @classmethod
+    def from_documents(
+        cls,
+        parts: Mapping[str, Sequence[tuple[str, str]]],
+        *,
+        name: str,
+        sequence_length: int = 256,
+        max_evaluation_tokens: int | None = 28_000,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+    ) -> LanguageModeling:
+        """Return a task of documents that are already in parts; they are not cut again.
+
+        Parameters
+        ----------
+        parts : mapping of part to sequence of (name, text)
+            The documents of each part.
+        name : str
+            For tables and plots.
+        sequence_length, max_evaluation_tokens, seed
+            As for the class.
+        options : mapping, optional
+            JSON-ready entries that count into the fingerprint.
+        """
+        task = cls.__new__(cls)
+        values = {
+            "sequence_length": sequence_length,
+            "max_evaluation_tokens": max_evaluation_tokens,
+            "seed": seed,
+            **(options or {}),
+        }
+        task._set(_number(parts), name, values, None, None)
+        task._warn(_findings(task.documents))
+        return task
+
+    def _set(
+        self,
+        documents: dict[str, tuple[Document, ...]],
+        name: str,
+        options: dict[str, Any],
+        metric: Callable[[Outcomes], float] | None,
+        higher_is_better: bool | None,
+    ) -> None:
+        length, most = options["sequence_length"], options["max_evaluation_tokens"]
+        if not isinstance(length, int) or length < 2:
+            raise ConfigError(f"sequence_length={length} is not accepted; give 2 or more tokens.")
+        if most is not None and most < 1:
+            raise ConfigError(
+                f"max_evaluation_tokens={most} is not accepted; give a positive number, or None"
+                " for all of the evaluation part."
+            )
+        self.name = name
+        self.documents = documents
+        self.options = dict(options)
+        self.metrics = (PERPLEXITY, BITS_PER_BYTE, ACCURACY, KL)
+        self._own_metric = metric
+        if metric is not None:
+            own = describe_metric(metric, higher_is_better, tuple(m.name for m in self.metrics))
+            self.metrics = (own, *self.metrics)
+            self.options |= {"metric": own.name, "higher_is_better": own.higher_is_better}
+        self._examples: dict[tuple[str, str, int], list[Example]] = {}
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{part} {len(self.documents[part])}" for part in PARTS)
+        return f"LanguageModeling({self.name!r}: documents: {counts})"
+
+    def bind(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> LoadedModel:
+        """Return the model itself after checking that it predicts next tokens.
+
+        Raises
+        ------
+        UnsupportedArchitectureError
+            If the model has no language-modelling head.
+        """
+        hf_model = model.hf_model
+        if hf_model.get_output_embeddings() is None or not hf_model.can_generate():
+            raise UnsupportedArchitectureError(
+                f"{type(hf_model).__name__} does not predict next tokens, so perplexity has no"
+                " meaning for it. Give a causal language model (AutoModelForCausalLM), or use"
+                " TextClassification for encoders."
+            )
+        if getattr(hf_model.config, "is_encoder_decoder", False):
+            raise UnsupportedArchitectureError(
+                f"{type(hf_model).__name__} is an encoder-decoder; LanguageModeling needs a"
+                " decoder-only model such as Llama, Qwen or GPT-2."
+            )
+        return model
+
+    def logits(
+        self, model: LoadedModel, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Return next-token logits of shape (examples, tokens, vocabulary)."""
+        output = model.hf_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        return output.logits
+
+    def examples(
+        self, model: LoadedModel, part: str = "evaluation", *, limit: int | None = None
+    ) -> list[Example]:
+        """Return windows of at most ``sequence_length`` tokens, see :class:`Task`.
+
+        Each window begins with the tokenizer's BOS (else EOS) token where there is one, so that
+        its first token of text is predicted too. The last window of a document may be short.
+        ``n_bytes`` are the UTF-8 bytes of the text from the first predicted token up to the next
+        window, so that the windows of a document cover it without gaps.
+        """
+        check_part(part)
+        length = min(self.options["sequence_length"], model.max_length or 2**31)
+        key = (part, _tokenizer_key(model), length)
+        if key not in self._examples:
+            self._examples[key] = self._windows(model, part, length)
+        found = self._examples[key]
+        if limit is not None and limit < len(found):
+            step = len(found) / limit
+            found = [found[int(i * step)] for i in range(limit)]
+        return found
+
+    def _windows(self, model: LoadedModel, part: str, length: int) -> list[Example]:
+        most = self.options["max_evaluation_tokens"]
+        start = start_token(model)
+        documents = list(self.documents[part])
+        random.Random(self.options["seed"]).shuffle(documents)
+        if most is not None:
+            documents = _enough(documents, most)
+        per_document = [_document_windows(model, document, length, start) for document in documents]
+        total = sum(len(w.tokens) for windows in per_document for w in windows)
+        if most is not None and total > most:
+            per_document = _take_evenly(per_document, most, random.Random(self.options["seed"]))
+        chosen = sorted(
+            (w for windows in per_document for w in windows), key=lambda w: (w.document, w.index)
+        )
+        return [
+            Example(index, w.document, w.tokens, n_bytes=w.n_bytes)
+            for index, w in enumerate(chosen)
+        ]
+
+    def calibration_windows(
+        self, model: LoadedModel, *, sequence_length: int, seed: int
+    ) -> list[list[int]]:
+        """Return packed windows of exactly ``sequence_length`` tokens, see :class:`Task`.
+
+        The calibration documents are shuffled, joined with the tokenizer's EOS (or BOS) token
+        before each, cut, and shuffled again; a rest shorter than a window is dropped. At most
+        4,096 windows are made.
+        """
+        generator = random.Random(seed)
+        documents = list(self.documents["calibration"])
+        generator.shuffle(documents)
+        start = start_token(model)
+        stream: list[int] = []
+        for document in documents:
+            stream += start + _tokenize(model, document.text)[0]
+            if len(stream) >= MAX_CALIBRATION_WINDOWS * sequence_length:
+                break
+        count = min(len(stream) // sequence_length, MAX_CALIBRATION_WINDOWS)
+        windows = [stream[i * sequence_length : (i + 1) * sequence_length] for i in range(count)]
+        generator.shuffle(windows)
+        return windows
+
+    def _logits_budget(self, model: LoadedModel) -> int:
+        vocabulary = getattr(model.hf_model.config.get_text_config(), "vocab_size", 50_000)
+        return min(BATCH_TOKENS, LOGITS_BYTES // (4 * vocabulary))
+
+    def _prediction_logits(self, batch: Batch, logits: Tensor) -> list[Tensor]:
+        return [logits[i, : len(e.tokens) - 1] for i, e in enumerate(batch.examples)]
+
+    def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
+        columns: dict[str, list[float]] = {
+            name: [] for name in ("loss", "n_predictions", "kl", "n_correct", "n_bytes")
+        }
+        for i, (example, view) in enumerate(
+            zip(batch.examples, self._prediction_logits(batch, logits), strict=True)
+        ):
+            targets = batch.input_ids[i, 1 : len(example.tokens)].to(view.device)
+            scores = score(view, targets, None if dense is None else dense[i])
+            columns["loss"].append(float(scores.loss.sum()))
+            columns["n_predictions"].append(len(targets))
+            columns["kl"].append(float(scores.kl.sum()))
+            columns["n_correct"].append(int((scores.prediction == targets.cpu()).sum()))
+            columns["n_bytes"].append(example.n_bytes)
+        return dict(columns)
+
+    def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
+        """Return a metric of one evaluation with its influence per document."""
+        self.metric(metric)
+        if metric == "perplexity":
+            return ratio(outcomes, "loss", "n_predictions").exp()
+        if metric == "bits_per_byte":
+            nats = ratio(outcomes, "loss", "n_bytes")
+            return nats.transform(nats.value / math.log(2), 1 / math.log(2))
+        if metric == "accuracy":
+            return ratio(outcomes, "n_correct", "n_predictions")
+        if metric == "kl":
+            return ratio(outcomes, "kl", "n_predictions")
+        own = self._own_metric
+        assert own is not None
+        return estimate_statistic(
+            lambda rows: float(own(Outcomes({k: v[rows] for k, v in outcomes.columns.items()}))),
+            outcomes["document"],
+        )
+
+    def _rows(self) -> Iterable[dict[str, Any]]:
+        for part in PARTS:
+            for document in self.documents[part]:
+                yield {"part": part, "name": document.name, "text": document.text}
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write a snapshot of the documents and return what :meth:`load` needs."""
+        return {**super().save(folder), "metric_address": address(self._own_metric)}
+
+    @classmethod
+    def load(cls, saved: dict[str, Any], folder: Path) -> LanguageModeling:
+        """Return the task that :meth:`save` wrote, see :class:`Task`."""
+        parts: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}
+        for row in read_snapshot(folder / saved["data"]):
+            parts[row["part"]].append((row["name"], row["text"]))
+        options = dict(saved["options"])
+        task = cls.__new__(cls)
+        metric = find_metric(saved)
+        options.pop("metric", None)
+        higher = options.pop("higher_is_better", None)
+        task._set(_number(parts), saved["name"], options, metric, higher)
+        task.warnings = tuple(saved.get("warnings", ()))
+        task._check_loaded(saved)
+        return task
+
+
+def start_token(model: LoadedModel) -> list[int]:
+    """Return the token that begins a window: BOS, else EOS, else none; a list of 0 or 1 ids."""
+    for token in (model.tokenizer.bos_token_id, model.tokenizer.eos_token_id):
+        if token is not None:
+            return [int(token)]
+    return []
+
+
+def _tokenizer_key(model: LoadedModel) -> str:
+    tokenizer = model.tokenizer
+    return f"{type(tokenizer).__name__}:{tokenizer.name_or_path}:{len(tokenizer)}:{id(tokenizer)}"
+
+
+def _tokenize(model: LoadedModel, text: str) -> tuple[list[int], list[int] | None]:
+    """Return token ids and where each begins in the text (None if the tokenizer cannot tell)."""
+    tokenizer = model.tokenizer
+    with_offsets = bool(getattr(tokenizer, "is_fast", False))
+    encoded = tokenizer(
+        text, add_special_tokens=False, return_offsets_mapping=with_offsets, verbose=False
+    )
+    offsets = [begin for begin, _ in encoded["offset_mapping"]] if with_offsets else None
+    return list(encoded["input_ids"]), offsets
+
+
+def _document_windows(
+    model: LoadedModel, document: Document, length: int, start: list[int]
+) -> list[Example]:
+    """Return a document's windows; a window with nothing to predict is left out."""
+    tokens, offsets = _tokenize(model, document.text)
+    step = length - len(start)
+    windows = []
+    for number, begin in enumerate(range(0, len(tokens), step)):
+        end = min(begin + step, len(tokens))
+        first = begin if start else begin + 1  # the first token that is predicted
+        if first >= end:
+            continue
+        if offsets is None:
+            text = str(model.tokenizer.decode(tokens[first:end]))
+        else:
+            text = document.text[
+                0 if first == 0 else offsets[first] : offsets[end] if end < len(tokens) else None
+            ]
+        windows.append(
+            Example(
+                number,
+                document.index,
+                start + tokens[begin:end],
+                n_bytes=len(text.encode("utf-8", "surrogatepass")),
+            )
+        )
+    return windows
+
+
+def _enough(documents: list[Document], tokens: int) -> list[Document]:
+    """Return the first documents that surely hold so many tokens, so that not all are tokenised.
+
+    At least 64 documents are returned unless they are very long.
+    """
+    total = 0
+    for count, document in enumerate(documents, 1):
+        total += len(document.text)
+        if total >= 12 * tokens and (count >= 64 or total >= 60 * tokens):
+            return documents[:count]
+    return documents
+
+
+def _take_evenly(
+    per_document: list[list[Example]], most: int, generator: random.Random
+) -> list[list[Example]]:
+    """Take windows in rounds, one of every document per round, until they hold ``most`` tokens."""
+    queues = [generator.sample(windows, len(windows)) for windows in per_document]
+    taken: list[list[Example]] = [[] for _ in queues]
+    total = 0
+    while total < most and any(queues):
+        for queue, chosen in zip(queues, taken, strict=True):
+            if queue and total < most:
+                window = queue.pop()
+                chosen.append(window)
+                total += len(window.tokens)
+    return taken
+
+
+def _complete(
+    given: dict[str, list[tuple[str, str]]], pool: list[tuple[str, str]], seed: int
+) -> dict[str, list[tuple[str, str]]]:
+    """Return all three parts: those given, and the others split from the pool by seed."""
+    missing = {part: share for part, share in SHARES.items() if part not in given}
+    if not pool and set(missing) == {"validation"}:
+        pool = given.pop("calibration")
+        missing = {part: SHARES[part] for part in ("calibration", "validation")}
+    if not missing:
+        return {**given, "calibration": given["calibration"] + pool}
+    if not pool:
+        raise DataError(
+            f"No text is given for the part{'s' * (len(missing) > 1)} {', '.join(missing)}; give"
+            " a text file or strings to split, or every part by name: calibration=, evaluation="
+            " and, if you like, validation=."
+        )
+    if len(pool) < len(missing):
+        size = sum(len(text) for _, text in pool)
+        raise DataError(
+            f"The text given has {size:,} characters in {len(pool)} document(s), too little to"
+            f" split into {', '.join(missing)}; give at least a few thousand characters."
+        )
+    dealt = deal([len(text) for _, text in pool], missing, seed)
+    return given | {part: [pool[i] for i in chosen] for part, chosen in dealt.items()}
+
+
+def _number(
+    parts: Mapping[str, Sequence[tuple[str, str]]],
+) -> dict[str, tuple[Document, ...]]:
+    numbered: dict[str, tuple[Document, ...]] = {}
+    index = 0
+    for part in PARTS:
+        documents = []
+        for name, text in parts.get(part, ()):
+            documents.append(Document(index, name, text))
+            index += 1
+        numbered[part] = tuple(documents)
+    return numbered
+
+
+def _findings(documents: Mapping[str, Sequence[Document]]) -> list[str]:
+    findings = overlap({part: [d.text for d in docs] for part, docs in documents.items()})
+    count = len(documents["evaluation"])
+    if count < 5:
+        findings.append(
+            f"the evaluation part has only {count} document{'s' * (count != 1)}, so standard"
+            " errors are rough or missing; give more texts, or longer ones."
+        )
+    return findings
+
+
+def _default_name(source: Any) -> str:
+    items = [source] if isinstance(source, (str, Path)) else list(source)
+    first = items[0] if items else ""
+    short = isinstance(first, Path) or (len(first) < 1000 and "\n" not in first)
+    stem = Path(first).stem if short and Path(first).suffix else "texts"
+    return stem if len(items) == 1 else f"{stem} and {len(items) - 1} more"

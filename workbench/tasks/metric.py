@@ -1,0 +1,93 @@
+"""The user's own metric: a callable, its name, and how a saved study finds it again."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from workbench.errors import ConfigError, DataError
+from workbench.records import Metric
+
+
+def describe_metric(
+    function: Callable[..., float], higher_is_better: bool | None, taken: tuple[str, ...]
+) -> Metric:
+    """Return what a callable measures.
+
+    Parameters
+    ----------
+    function : callable
+        Its ``__name__`` becomes the metric's name; its attribute ``higher_is_better`` counts
+        where the argument is None; the default is True.
+    higher_is_better : bool or None
+        The user's word on it.
+    taken : tuple of str
+        Names of the task's own metrics.
+
+    Raises
+    ------
+    ConfigError
+        If it is not callable or its name is taken.
+    """
+    if not callable(function):
+        raise ConfigError(
+            f"metric={function!r} is not accepted; give a function, such as"
+            " def cost(labels, predictions): return float(...)."
+        )
+    inner = getattr(function, "func", function)  # functools.partial
+    name = str(getattr(inner, "__name__", type(inner).__name__))
+    if name == "<lambda>":
+        name = "metric"
+    if name in taken:
+        raise ConfigError(
+            f"The function is called {name!r}, which is a metric of the task already"
+            f" ({', '.join(taken)}); rename it."
+        )
+    if higher_is_better is None:
+        higher_is_better = bool(getattr(function, "higher_is_better", True))
+    return Metric(name, "", higher_is_better)
+
+
+def address(function: Callable[..., float] | None) -> str | None:
+    """Return ``module:qualname`` if the callable can be imported from there, else None."""
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", "")
+    if not module or module == "__main__" or not name or "<" in name:
+        return None
+    return f"{module}:{name}" if _resolve(module, name) is function else None
+
+
+def find_metric(saved: dict[str, Any]) -> Callable[..., float] | None:
+    """Return the callable that a saved task used, None if it used none.
+
+    Raises
+    ------
+    DataError
+        If it cannot be imported.
+    """
+    name = saved["options"].get("metric")
+    if name is None:
+        return None
+    where = saved.get("metric_address")
+    if where is not None:
+        module, _, qualname = where.partition(":")
+        function = _resolve(module, qualname)
+        if function is not None:
+            return function
+    place = f"it was {where}" if where else "it was defined in a notebook or script"
+    raise DataError(
+        f"The task {saved['name']!r} uses your own metric {name!r}, which cannot be imported"
+        f" ({place}). Make the task again with metric={name} and pass it when opening the study,"
+        " or move the function into a module."
+    )
+
+
+def _resolve(module: str, qualname: str) -> Any:
+    try:
+        found: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError):
+        return None
+    return found
