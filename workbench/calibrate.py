@@ -234,18 +234,8 @@ def _collect(
         for index, group in enumerate(groups):
             path = folder / f"{index:04d}.{half}.f32"
             sums[group.key] = _mapped(path, group.in_features, shared=True)
-        mask = torch.empty(0)
-
-        def accumulate(key: str, x: Tensor, sums: dict[str, tuple[Tensor, Tensor]]) -> None:
-            rows = x.reshape(-1, x.shape[-1])
-            if not bool(mask.all()):
-                rows = rows[mask.reshape(-1).bool()]
-            rows = rows.float().cpu()
-            gram, abs_sum = sums[key]
-            gram.addmm_(rows.T, rows)
-            abs_sum.add_(rows.abs().sum(0))
-
-        with _listening(hf_model, groups, lambda k, x, s=sums: accumulate(k, x, s)):
+        sink = _Sums(sums)
+        with _listening(hf_model, groups, sink.add):
             for batch in batches:
                 width = max(map(len, batch))
                 ids = torch.zeros(len(batch), width, dtype=torch.long)
@@ -253,6 +243,7 @@ def _collect(
                 for i, row in enumerate(batch):
                     ids[i, : len(row)] = torch.tensor(row)
                     mask[i, : len(row)] = 1
+                sink.begin_batch(mask)
                 backbone(input_ids=ids.to(device), attention_mask=mask.to(device))
                 done += 1
                 monitor.report("calibrate", done, total, half)
@@ -262,6 +253,27 @@ def _collect(
                     f"The inputs of {key} are not finite on the calibration data. Load the model"
                     ' with dtype="float32", or check it with model.generate(...).'
                 )
+
+
+class _Sums:
+    """Adds the inputs of every group to its sums, without padded positions."""
+
+    def __init__(self, sums: dict[str, tuple[Tensor, Tensor]]) -> None:
+        self._sums = sums
+        self._kept: Tensor | None = None
+
+    def begin_batch(self, mask: Tensor) -> None:
+        """Take the attention mask, (batch, tokens), of the inputs to come."""
+        self._kept = None if bool(mask.all()) else mask.reshape(-1).bool()
+
+    def add(self, key: str, x: Tensor) -> None:
+        """Add one input of shape (batch, tokens, in_features)."""
+        rows = x.reshape(-1, x.shape[-1]).float().cpu()
+        if self._kept is not None:
+            rows = rows[self._kept]
+        gram, abs_sum = self._sums[key]
+        gram.addmm_(rows.T, rows)
+        abs_sum.add_(rows.abs().sum(0))
 
 
 class _listening:

@@ -26,14 +26,15 @@ def keep_mask(scores: Tensor, sparsity: Sparsity) -> Tensor:
     Tensor of bool, the scores' shape, True where the weight is kept.
     """
     if sparsity.ratio is not None:
-        n_removed = int(round(sparsity.ratio * scores.numel()))
+        n_removed = round(sparsity.ratio * scores.numel())
         mask = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
         # argsort is stable, so ties fall the same way on every machine.
         order = torch.argsort(scores.reshape(-1), stable=True)
         mask[order[:n_removed]] = False
         return mask.reshape(scores.shape)
     n, m = sparsity.n, sparsity.m
-    assert n is not None and m is not None
+    assert n is not None
+    assert m is not None
     missing = -scores.shape[1] % m
     padded = torch.nn.functional.pad(scores, (0, missing), value=-torch.inf)
     groups = padded.reshape(scores.shape[0], -1, m)
@@ -53,7 +54,7 @@ def global_threshold(scores: Iterable[Tensor], ratio: float) -> float:
         Share to remove, 0 to 1; 0 gives minus infinity.
     """
     flat = torch.cat([s.reshape(-1) for s in scores])
-    n_removed = int(round(ratio * flat.numel()))
+    n_removed = round(ratio * flat.numel())
     if n_removed == 0:
         return -torch.inf
     return float(torch.kthvalue(flat, n_removed).values)

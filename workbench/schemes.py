@@ -90,5 +90,6 @@ class Sparsity:
         """Share of the weights that is removed, 0 to 1."""
         if self.ratio is not None:
             return self.ratio
-        assert self.n is not None and self.m is not None
+        assert self.n is not None
+        assert self.m is not None
         return 1 - self.n / self.m

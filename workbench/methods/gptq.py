@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import ClassVar
 
 import torch
@@ -78,7 +79,7 @@ def gptq(
     codes : Tensor of shape (out_features, in_features), uint8
     scales, zeros : Tensor of shape (out_features, n_groups), float32
     """
-    n_rows, n_columns = weight.shape
+    n_columns = weight.shape[1]
     order = factor.order
     static = order is not None
     length = scheme.group_length(n_columns)
@@ -97,7 +98,7 @@ def gptq(
     if not static:
         edges |= set(range(0, n_columns, length))
     starts = sorted(edges)
-    for first, last in zip(starts, starts[1:], strict=False):
+    for first, last in itertools.pairwise(starts):
         if not static and first % length == 0:
             group = first // length
             own = IntScheme(scheme.bits, None, scheme.symmetric)
