@@ -1,0 +1,73 @@
+"""A workbench for making language models smaller.
+
+>>> import workbench as wb
+>>> wb.GPTQ(4).label
+'GPTQ 4-bit g128'
+
+Everything below is loaded when it is first used, so that importing the package takes no time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from workbench.calibrate import CalibrationOptions as CalibrationOptions
+    from workbench.errors import CancelledError as CancelledError
+    from workbench.errors import ConfigError as ConfigError
+    from workbench.errors import DataError as DataError
+    from workbench.errors import StudyError as StudyError
+    from workbench.errors import WorkbenchError as WorkbenchError
+    from workbench.models import LoadedModel as LoadedModel
+    from workbench.models import load_model as load_model
+    from workbench.models import save_model as save_model
+    from workbench.progress import Progress as Progress
+    from workbench.recipe import Recipe as Recipe
+    from workbench.records import Measurement as Measurement
+    from workbench.records import Metric as Metric
+    from workbench.records import RunRecord as RunRecord
+    from workbench.records import RunState as RunState
+    from workbench.steps import AWQ as AWQ
+    from workbench.steps import GPTQ as GPTQ
+    from workbench.steps import RTN as RTN
+    from workbench.steps import Cast as Cast
+    from workbench.steps import MagnitudePruning as MagnitudePruning
+    from workbench.study import Choice as Choice
+    from workbench.study import Run as Run
+    from workbench.study import Study as Study
+    from workbench.tasks import LanguageModeling as LanguageModeling
+    from workbench.tasks import Task as Task
+    from workbench.tasks import TextClassification as TextClassification
+    from workbench.tasks import load_task as load_task
+    from workbench.widgets import Workbench as Workbench
+
+_HOMES = {
+    "calibrate": ("CalibrationOptions",),
+    "errors": ("CancelledError", "ConfigError", "DataError", "StudyError", "WorkbenchError"),
+    "models": ("LoadedModel", "load_model", "save_model"),
+    "progress": ("Progress",),
+    "recipe": ("Recipe",),
+    "records": ("Measurement", "Metric", "RunRecord", "RunState"),
+    "steps": ("AWQ", "GPTQ", "RTN", "Cast", "MagnitudePruning"),
+    "study": ("Choice", "Run", "Study"),
+    "tasks": ("LanguageModeling", "Task", "TextClassification", "load_task"),
+    "widgets": ("Workbench",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

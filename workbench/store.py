@@ -283,9 +283,12 @@ class Store:
             ).fetchone()
             if row["artifact"] and not shared:
                 db.execute("DELETE FROM artifacts WHERE digest = ?", (row["artifact"],))
+        paths = [self._outcomes_path(run)]
         if row["artifact"] and not shared:
-            self._artifact_path(row["artifact"]).unlink(missing_ok=True)
-        self._outcomes_path(run).unlink(missing_ok=True)
+            paths.append(self._artifact_path(row["artifact"]))
+        for path in paths:
+            with contextlib.suppress(OSError):  # gone before, or in use on Windows
+                path.unlink()
 
     def outcomes(self, run: str) -> Outcomes:
         """Return the per-example outcomes of a finished run."""

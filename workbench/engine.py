@@ -1,0 +1,445 @@
+"""Compute runs: load the base model, calibrate once, compress, evaluate, record.
+
+An engine keeps one base model with its statistics and dense predictions in memory, so that every
+further configuration costs only its own solving and evaluation. It mutates no model it was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import platform
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import CancelledError, StudyError, TokenizerMissingError
+from workbench.progress import SILENT, Monitor
+from workbench.recipe import Recipe
+from workbench.records import RunRecord, RunState
+from workbench.store import Claim, Store
+
+if TYPE_CHECKING:
+    from workbench.calibrate import CalibrationOptions, Statistics
+    from workbench.evaluate import Reference
+    from workbench.models import LoadedModel
+    from workbench.tasks import Task
+
+EVALUATION: dict[str, Any] = {"part": "evaluation", "version": 1}
+"""What every run is evaluated on; ``version`` grows when equal models would score otherwise."""
+
+WAIT_SECONDS = 0.2
+"""How often to look whether another process has finished the run that is asked for here."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What came of asking for a run.
+
+    Attributes
+    ----------
+    record : RunRecord
+    cached : bool
+        Whether it was done before, or computed by another process.
+    error : Exception or None
+        What ended it, if it failed or was cancelled here.
+    """
+
+    record: RunRecord
+    cached: bool = False
+    error: Exception | None = None
+
+
+@dataclass(eq=False)
+class _Base:
+    """A base model, ready for the task, with what all its runs share."""
+
+    name: str
+    dense: LoadedModel
+    reference: Reference
+    statistics: dict[CalibrationOptions, Statistics] = field(default_factory=dict)
+
+
+def run_id(store: Store, model: str, recipe: Recipe) -> str:
+    """Return the id of a run: twelve hexadecimal digits of everything that changes its answer.
+
+    Neither the model nor the task is loaded; for the base model itself torch is not either.
+    """
+    description = _described(store, model)
+    parts = {
+        "model": description["fingerprint"],
+        "stored_dtype": description["stored_dtype"],
+        "compute_dtype": description["compute_dtype"],
+        "task": store.meta("task")["fingerprint"],
+        "recipe": recipe.to_json(),
+        "evaluation": EVALUATION,
+    }
+    if recipe.steps:
+        from workbench.compress import method_versions, needs_statistics
+
+        parts["methods"] = method_versions(recipe)
+        if needs_statistics(recipe):
+            parts["calibration"] = dataclasses.asdict(calibration_options(store))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def calibration_options(store: Store) -> CalibrationOptions:
+    """Return the calibration options of a study."""
+    from workbench.calibrate import CalibrationOptions
+
+    return CalibrationOptions(**(store.meta("calibration") or {}))
+
+
+def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any]:
+    """Return what a study records of a base model, and save what cannot be loaded again.
+
+    A live model is written into the study; of others only the tokenizer, for the case that it
+    did not come from the same place.
+    """
+    from workbench.models import save_model
+
+    folder = store.model_folder(name)
+    if model.source.kind == "live":
+        save_model(model, folder)
+    elif model.source.kind != "demo":
+        model.tokenizer.save_pretrained(folder)
+    return {
+        "source": model.source.to_dict(),
+        "fingerprint": model.fingerprint,
+        "stored_dtype": str(model.stored_dtype).removeprefix("torch."),
+        "compute_dtype": str(model.dtype).removeprefix("torch."),
+        "n_parameters": model.n_parameters,
+        "size_bytes": model.size_bytes,
+    }
+
+
+def reload_model(store: Store, name: str) -> LoadedModel:
+    """Load a study's base model again, and make sure that it is the one that was recorded.
+
+    Raises
+    ------
+    StudyError
+        If what is found under the recorded reference is another model by now.
+    """
+    from workbench.models import ModelSource, load_model
+
+    description = _described(store, name)
+    source = ModelSource.from_dict(description["source"])
+    folder, dtype = store.model_folder(name), description["compute_dtype"]
+    if source.kind == "live":
+        model = load_model(folder, dtype=dtype)
+        model.source = source
+        found = model.fingerprint
+    else:
+        try:
+            model = load_model(source.ref, dtype=dtype, revision=source.revision)
+            found = model.fingerprint
+        except TokenizerMissingError:
+            found = ""
+        if found != description["fingerprint"] and folder.is_dir():
+            model = load_model(source.ref, folder, dtype=dtype, revision=source.revision)
+            found = model.fingerprint
+    if found != description["fingerprint"]:
+        raise StudyError(_changed(name, source.ref))
+    return model
+
+
+class Engine:
+    """Computes the runs of one study.
+
+    Parameters
+    ----------
+    store : Store
+    task : Task, optional
+        Default: loaded from the study when first needed.
+    models : mapping of str to LoadedModel, optional
+        Base models that are in memory already, by name; others are loaded when first needed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        task: Task | None = None,
+        models: Mapping[str, LoadedModel] | None = None,
+    ) -> None:
+        self.store = store
+        self._task = task
+        self._models = dict(models or {})
+        self._base: _Base | None = None
+        self._lock = threading.RLock()
+
+    def attach(self, name: str, model: LoadedModel) -> None:
+        """Use a model that is in memory already as the base model of this name."""
+        self._models[name] = model
+
+    @property
+    def task(self) -> Task:
+        """The study's task."""
+        if self._task is None:
+            from workbench.tasks import task_from_dict
+
+            self._task = task_from_dict(self.store.meta("task")["saved"], self.store.task_folder)
+        return self._task
+
+    def execute(self, model: str, recipe: Recipe, *, monitor: Monitor = SILENT) -> Execution:
+        """Return a run, computing it unless it is done already.
+
+        What goes wrong while it is computed is recorded on the run and returned, not raised.
+
+        Parameters
+        ----------
+        model : str
+            Name of the base model within the study.
+        recipe : Recipe
+            Unless it is empty, the base model's own run must be done.
+        monitor : Monitor
+            Told about every stage; may cancel.
+
+        Raises
+        ------
+        StudyError
+            If the study has no such model, or the journal cannot be written.
+        KeyboardInterrupt
+            After the run was recorded as cancelled.
+        """
+        run = run_id(self.store, model, recipe)
+        claim = None
+        while claim is None:
+            record = self.store.record(run)
+            if record is not None and record.state is RunState.DONE:
+                return Execution(record, cached=True)
+            claim = self.store.claim(
+                run, model=model, recipe=recipe, parent=self._parent(model, recipe)
+            )
+            if claim is None:
+                try:
+                    monitor.report("wait", 0, 1, "another process computes this run")
+                except CancelledError as error:
+                    assert record is not None
+                    return Execution(record, error=error)
+                time.sleep(WAIT_SECONDS)
+        failure: Exception | None = None
+        with claim:
+            try:
+                with self._lock:
+                    self._compute(claim, model, recipe, monitor)
+            except CancelledError as error:
+                failure = error
+                claim.fail(RunState.CANCELLED, str(error))
+            except KeyboardInterrupt:
+                claim.fail(RunState.CANCELLED, "Interrupted from the keyboard.")
+                raise
+            except Exception as error:
+                failure = error.with_traceback(None)  # its frames would keep the model in memory
+                claim.fail(RunState.FAILED, in_words(error))
+        record = self.store.record(run)
+        if record is None:
+            raise StudyError(f"Run {run} was deleted while it was computed.")
+        return Execution(record, error=failure)
+
+    def model(self, run: str, *, monitor: Monitor = SILENT) -> LoadedModel:
+        """Return a finished run's model with its compressed weights in place.
+
+        Weights that were evicted from the disk are computed again.
+
+        Raises
+        ------
+        StudyError
+            If the run is not done, or computing again gives other weights.
+        """
+        from workbench.artifacts import load_weights
+
+        record = self.store.record(run)
+        if record is None or record.state is not RunState.DONE:
+            state = "does not exist" if record is None else f"is {record.state.value}"
+            raise StudyError(f"Run {run} {state}, so it has no model; only finished runs have.")
+        with self._lock:
+            base = self._ready(record.model, monitor)
+            if not record.recipe.steps:
+                return base.dense.copy()
+            path = self.store.artifact(record.facts["artifact"])
+            if path is None:
+                path = self._solve_again(base, record, monitor)
+            return load_weights(path, base.dense)
+
+    def _compute(self, claim: Claim, name: str, recipe: Recipe, monitor: Monitor) -> None:
+        from workbench.evaluate import evaluate
+
+        if recipe.steps:
+            self._check_baseline(name)
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "load"):
+            base = self._ready(name, monitor)
+        facts: dict[str, Any] = {"versions": _versions()}
+        model, artifact = base.dense, None
+        if recipe.steps:
+            options = calibration_options(self.store)
+            with _timed(seconds, "calibrate"):
+                statistics = self._statistics(base, recipe, options, monitor)
+            with _timed(seconds, "compress"):
+                model, solved = self._solve(base, recipe, statistics, monitor)
+            facts |= solved
+            if statistics is not None:
+                facts["calibration"] = dataclasses.asdict(options)
+                facts["calibration_tokens"] = statistics.n_tokens
+        with _timed(seconds, "evaluate"):
+            evaluation = evaluate(
+                model,
+                self.task,
+                part=EVALUATION["part"],
+                reference=base.reference,
+                monitor=monitor,
+            )
+        if recipe.steps:
+            with _timed(seconds, "save"):
+                artifact, facts["weights_digest"] = self._save(model)
+        monitor.check()
+        claim.finish(
+            size_bytes=model.size_bytes,
+            measurements=evaluation.measurements,
+            outcomes=evaluation.outcomes,
+            artifact=artifact,
+            facts=facts,
+            seconds=seconds,
+        )
+
+    def _ready(self, name: str, monitor: Monitor) -> _Base:
+        """Return the base model bound to the task; another one that was kept is let go."""
+        from workbench.evaluate import Reference
+
+        given = self._models.get(name)
+        description = _described(self.store, name)
+        if given is not None and given.fingerprint != description["fingerprint"]:
+            raise StudyError(_changed(name, given.source.ref))
+        if self._base is None or self._base.name != name:
+            self._base = None
+            monitor.report("load", 0, 1, name)
+            model = given if given is not None else reload_model(self.store, name)
+            dense = self.task.bind(model, monitor=monitor)
+            self._base = _Base(name, dense, Reference(dense, self.task))
+            monitor.report("load", 1, 1, name)
+        return self._base
+
+    def _statistics(
+        self, base: _Base, recipe: Recipe, options: CalibrationOptions, monitor: Monitor
+    ) -> Statistics | None:
+        from workbench.calibrate import calibrate
+        from workbench.compress import needs_statistics
+
+        if not needs_statistics(recipe):
+            return None
+        if options not in base.statistics:
+            base.statistics[options] = calibrate(
+                base.dense,
+                self.task,
+                options,
+                folder=self.store.statistics_folder,
+                monitor=monitor,
+            )
+        return base.statistics[options]
+
+    def _solve(
+        self, base: _Base, recipe: Recipe, statistics: Statistics | None, monitor: Monitor
+    ) -> tuple[LoadedModel, dict[str, Any]]:
+        from workbench.compress import compress
+
+        compressed = compress(base.dense, recipe, statistics, monitor=monitor)
+        return compressed.model, compressed.facts
+
+    def _save(self, model: LoadedModel) -> tuple[str, str]:
+        """Return the digest of the file, and that of the tensors in it."""
+        from workbench.artifacts import save_weights
+
+        contents = []
+        digest = self.store.keep_artifact(lambda path: contents.append(save_weights(path, model)))
+        return digest, contents[0]
+
+    def _solve_again(self, base: _Base, record: RunRecord, monitor: Monitor) -> Path:
+        from workbench.calibrate import CalibrationOptions
+
+        options = CalibrationOptions(**record.facts.get("calibration", {}))
+        statistics = self._statistics(base, record.recipe, options, monitor)
+        model, _ = self._solve(base, record.recipe, statistics, monitor)
+        digest, contents = self._save(model)
+        path = self.store.artifact(digest)
+        if contents != record.facts["weights_digest"] or path is None:
+            raise StudyError(
+                f"The weights of run {record.id} ({record.label}) were evicted from the disk, and"
+                " computing them again gave other ones, so the measurements would not be theirs"
+                " (another machine, number of threads or version of torch). Delete the run and run"
+                " the recipe again."
+            )
+        return path
+
+    def _parent(self, model: str, recipe: Recipe) -> str | None:
+        """Return the finished run of the recipe's longest prefix."""
+        for length in range(len(recipe.steps) - 1, -1, -1):
+            run = run_id(self.store, model, recipe.prefix(length))
+            record = self.store.record(run)
+            if record is not None and record.state is RunState.DONE:
+                return run
+        return None
+
+    def _check_baseline(self, model: str) -> None:
+        record = self.store.record(run_id(self.store, model, Recipe()))
+        if record is None or record.state is not RunState.DONE:
+            why = "" if record is None or not record.error else f": {record.error}"
+            raise StudyError(
+                f"The base model {model!r} was not evaluated, so there is nothing to compare"
+                f" with{why}"
+            )
+
+
+def in_words(error: BaseException) -> str:
+    """Return an exception's type and message for people, at most 2,000 characters."""
+    words = str(error).strip()
+    return f"{type(error).__name__}: {words}"[:2000] if words else type(error).__name__
+
+
+def _described(store: Store, model: str) -> dict[str, Any]:
+    models = store.models()
+    if model not in models:
+        known = ", ".join(map(repr, models)) or "none yet"
+        raise StudyError(
+            f"The study has no base model named {model!r}; it has {known}. Add it with"
+            " study.add_model(...)."
+        )
+    return models[model]
+
+
+def _changed(name: str, ref: str) -> str:
+    return (
+        f"The base model {name!r} ({ref}) is not the one that this study was made with: its"
+        " weights, configuration or tokenizer have changed since. Put the original back, or start"
+        " a new study; for a model that you changed in memory, start one with"
+        " load_model(model.hf_model, model.tokenizer)."
+    )
+
+
+def _versions() -> dict[str, str]:
+    import torch
+    import transformers
+
+    import workbench
+
+    return {
+        "workbench": workbench.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    taken = round(time.perf_counter() - start, 3)
+    if taken:  # nothing was loaded or calibrated where that was done before
+        seconds[stage] = taken
