@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -188,6 +189,16 @@ def test_live_figure_takes_a_family_it_never_saw():
     other = replace(VIEW, points=(*VIEW.points, replace(VIEW.points[-1], family="New")))
     update_figure(widget, other)
     assert traces(widget)["New"].x == (4.6,)
+
+
+def test_output_in_a_notebook_is_small_and_has_a_picture():
+    from IPython.core.formatters import DisplayFormatter
+
+    data, _ = DisplayFormatter().format(tradeoff_figure(VIEW))
+    assert set(data) >= {"application/vnd.plotly.v1+json", "image/svg+xml", "text/plain"}
+    assert data["image/svg+xml"] == static_svg(VIEW)
+    assert "text/html" not in data
+    assert len(json.dumps(data)) < 50_000
 
 
 def test_page_opens_without_a_network(tmp_path):

@@ -6,6 +6,7 @@ The same view as a static picture, for notebooks without a kernel, is :func:`sta
 from __future__ import annotations
 
 import html
+import json
 import math
 import os
 import tempfile
@@ -28,17 +29,42 @@ from workbench.plot_frame import (
     style_of,
     titles,
 )
+from workbench.records import Metric
 from workbench.static_plot import static_svg
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["static_svg", "tradeoff_figure", "update_figure", "write_html"]
+__all__ = ["TradeoffFigure", "static_svg", "tradeoff_figure", "update_figure", "write_html"]
 
 _HEIGHT = 480
 
 
-def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> go.Figure:
+class TradeoffFigure(go.Figure):
+    """A plotly figure that a notebook shows live, and as a small picture where nothing runs.
+
+    Plotly's own output carries 5 MB of JavaScript into a notebook, or nothing that GitHub shows.
+    """
+
+    _ipython_display_ = None
+    _repr_html_ = None
+    _view = TradeoffView(Metric(""))
+    _log_x = False
+
+    @property
+    def view(self) -> TradeoffView:
+        """What the figure was drawn from."""
+        return self._view
+
+    def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return {
+            "application/vnd.plotly.v1+json": json.loads(self.to_json()),
+            "image/svg+xml": static_svg(self._view, log_x=self._log_x),
+            "text/plain": f"{self.layout.title.text}: {self.layout.title.subtitle.text}",
+        }
+
+
+def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> TradeoffFigure:
     """Return the metric against size: families, baselines, 95 % error bars and the Pareto front.
 
     Parameters
@@ -50,14 +76,15 @@ def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> go.Figure:
 
     Returns
     -------
-    plotly.graph_objects.Figure
-        Transparent, readable on light and dark. Points whose quality is below half of the best
-        baseline's are drawn as arrows at the edge, their true value in the hover text. Every
+    TradeoffFigure
+        A plotly figure, transparent, readable on light and dark. Points of less than half
+        the best baseline's quality are drawn as arrows at the edge, their value in the hover. Every
         figure has the same traces in the same order (front, baselines, one per method), so that
         :func:`update_figure` can change a live one in place.
     """
     frame = Frame.of(view, log_x=log_x)
-    figure = go.Figure()
+    figure = TradeoffFigure()
+    figure._view, figure._log_x = view, log_x
     corners = front_line(view, frame)
     figure.add_scatter(
         x=[x for x, _ in corners],
