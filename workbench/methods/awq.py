@@ -81,7 +81,9 @@ def search_scales(
     Tensor of shape (in_features,), float32, positive
     """
     activity = statistics.abs_mean
-    activity = activity.clamp(min=1e-4 * float(activity.max()) + 1e-12)
+    # An input that was never active says nothing about its weights: it gets a typical scale.
+    typical = activity[activity > 0].median() if bool((activity > 0).any()) else 1.0
+    activity = torch.where(activity > 0, activity, typical).clamp(min=1e-4 * float(activity.max()))
     gram = statistics.mean_gram
     best, best_error = torch.ones_like(activity), float("inf")
     for index in range(n_grid):
