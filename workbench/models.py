@@ -17,6 +17,7 @@ from workbench.architectures import (
     architecture_of,
     auto_class,
     count_parameters,
+    is_causal,
     load_config,
     quiet,
     refuse_unsupported,
@@ -228,8 +229,10 @@ def _load_live(
             " tokenizer, a folder or a Hugging Face id."
         )
     text = _tokenizer(tokenizer, ref.config, False)
+    head = is_causal(architecture) or architecture.endswith("ForSequenceClassification")
+    kept: Any = ref if head else ref.base_model  # as from a folder: no MaskedLM head
     sizes: Counter[torch.dtype] = Counter()
-    for parameter in ref.parameters():
+    for parameter in kept.parameters():
         if parameter.is_floating_point():
             sizes[parameter.dtype] += parameter.numel()
     stored = sizes.most_common(1)[0][0]
@@ -238,7 +241,7 @@ def _load_live(
     check_memory(name, sum(sizes.values()), wanted, device)
     short = name.replace("\\", "/").split("/")[-1]
     source = ModelSource("live", name, None, architecture, short)
-    return LoadedModel(_placed(copy.deepcopy(ref), device, wanted), text, source, stored)
+    return LoadedModel(_placed(copy.deepcopy(kept), device, wanted), text, source, stored)
 
 
 def _placed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:

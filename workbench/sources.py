@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ def checkpoint_files(source: Source) -> tuple[Path, ...]:
     if source.kind == "hub":
         wanted = _shards(source.folder) or [SINGLE]
         if any(not (source.folder / name).is_file() for name in wanted):
-            _snapshot(source.ref, source.revision, wanted, missing_ok=True)
+            _snapshot(source.ref, source.revision, wanted)
     names = _shards(source.folder) or [SINGLE]
     missing = [name for name in names if not (source.folder / name).is_file()]
     if not missing:
@@ -295,18 +296,18 @@ def _near_id(text: str) -> str:
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 
-def _snapshot(
-    repo: str, revision: str | None, patterns: list[str], *, missing_ok: bool = False
-) -> Path:
+def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
     """Return the cache folder of a Hub model, with the files that match ``patterns`` in it."""
     from huggingface_hub import errors, snapshot_download
 
+    cached = _cached_commit(repo, revision, patterns)
+    if cached is not None:
+        return cached
     try:
-        return Path(
-            snapshot_download(
-                repo, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]
-            )
+        folder = snapshot_download(
+            repo, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]
         )
+        return Path(folder)
     except errors.GatedRepoError as error:
         raise ModelNotFoundError(
             f"{repo!r} is gated: accept its conditions on its page on the Hub, log in with"
@@ -328,12 +329,42 @@ def _snapshot(
         raise _unreachable(repo, f" ({type(error).__name__}: {error})") from error
 
 
+def _cached_commit(repo: str, revision: str | None, patterns: list[str]) -> Path | None:
+    """Return the cache folder of a commit that is there already; a commit never changes.
+
+    Without this, reopening a study without a network would wait for the Hub's retries.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    if revision is None or not re.fullmatch("[0-9a-f]{40}", revision):
+        return None
+    try:
+        folder = Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=patterns,
+                ignore_patterns=["*/*"],
+                local_files_only=True,
+            )
+        )
+    except errors.LocalEntryNotFoundError:
+        return None
+    names = _names(folder)
+    if "*.json" in patterns:
+        complete = "config.json" in names and any(name in VOCABULARIES for name in names)
+    else:
+        complete = set(patterns) <= set(names)
+    return folder if complete else None
+
+
 def _hub_names(source: Source) -> list[str]:
     """Return the names of a Hub model's files, asked once its weights turn out to be missing."""
     from huggingface_hub import HfApi
 
     try:
-        return HfApi().list_repo_files(source.ref, revision=source.revision)
+        siblings = HfApi().model_info(source.ref, revision=source.revision).siblings
+        return [file.rfilename for file in siblings or []]
     except _network_errors() as error:
         raise _unreachable(source.ref) from error
 
