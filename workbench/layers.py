@@ -195,8 +195,10 @@ def find_fold(hf_model: nn.Module, group: LinearGroup) -> tuple[str, bool] | Non
         attention between v and o).
     """
     config = getattr(hf_model, "config", None)
+    if getattr(config, "do_layer_norm_before", True) is False:
+        return None  # OPT-350m: the norm comes after the residual, which reads it too
     for fold in FOLDS.get(getattr(config, "model_type", ""), ()):
-        if group.key != f"{group.block}.{fold.consumer}":
+        if f"{group.block}.{fold.consumer}" not in group.names:
             continue
         name = f"{group.block}.{fold.producer}"
         try:
