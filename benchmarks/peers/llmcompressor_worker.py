@@ -6,8 +6,9 @@ One JSON request per line on standard input, one JSON answer per line on standar
      "bits": 4, "group_size": 128 or null, "symmetric": false, "options": {...}}
 
 The answer holds the wall and CPU seconds that ``oneshot`` took (the model is loaded before the
-clock starts); ``out`` then is the file of dequantized weights, float32, one tensor per quantized module. The first line that
-is written describes the environment. Nothing of this project is imported here.
+clock starts), and ``out`` is the file of dequantized weights, float32, one tensor per quantized
+module. The first line that is written describes the environment. The number of threads is that of
+OMP_NUM_THREADS. Nothing of this project is imported here.
 """
 
 from __future__ import annotations
@@ -20,10 +21,6 @@ import time
 from importlib.metadata import version
 from typing import Any
 
-THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 import numpy as np
 import torch
 from compressed_tensors.quantization import fake_quantize
@@ -32,11 +29,19 @@ from llmcompressor import oneshot
 from llmcompressor.modifiers.gptq import GPTQModifier
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 GPTQ_DEFAULTS = {"actorder": "static", "dampening_frac": 0.01, "block_size": 128}
 ONESHOT_DEFAULTS = {"pipeline": "sequential", "batch_size": 1}
+ONESHOT_NAMES = {
+    "pipeline",
+    "batch_size",
+    "propagate_error",
+    "sequential_targets",
+    "sequential_targets_per_subgraph",
+    "sequential_prefetch",
+}
 
 
 def modifier(request: dict[str, Any]) -> GPTQModifier | QuantizationModifier:
@@ -56,28 +61,26 @@ def modifier(request: dict[str, Any]) -> GPTQModifier | QuantizationModifier:
     return GPTQModifier(config_groups=groups, ignore=["lm_head"], **{**GPTQ_DEFAULTS, **options})
 
 
-ONESHOT_NAMES = {
-    "pipeline",
-    "batch_size",
-    "propagate_error",
-    "sequential_targets",
-    "sequential_targets_per_subgraph",
-    "sequential_prefetch",
-}
-
-
 def unused_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer for the argument that ``oneshot`` insists on; the data are token ids."""
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), pad_token="<pad>")
+
+
+@torch.no_grad()
+def rounded(module: torch.nn.Module, method: str) -> torch.Tensor:
+    """Return a module's dequantized weight, float32; RTN leaves the rounding until a save."""
+    weight = module.weight.detach().float()
+    if method == "rtn":
+        scale, zero_point = module.weight_scale, module.weight_zero_point
+        weight = fake_quantize(weight, scale, zero_point, module.quantization_scheme.weights)
+    return weight.contiguous()
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Quantize as requested, write the dequantized weights, and return the seconds taken."""
     tokens = np.load(request["tokens"])
     model = AutoModelForCausalLM.from_pretrained(request["model"], dtype=torch.float32)
-    before = {name: module.weight for name, module in model.named_modules()
-              if isinstance(module, torch.nn.Linear)}
-    del before["lm_head"]
+    expected = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)} - {"lm_head"}
     arguments: dict[str, Any] = {}
     if request["method"] == "gptq":
         arguments = {
@@ -94,21 +97,14 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     tokenizer = unused_tokenizer()
     started, started_cpu = time.perf_counter(), time.process_time()
     oneshot(model=model, processor=tokenizer, recipe=recipe, **arguments)
+    dense = {
+        name: rounded(module, request["method"])
+        for name, module in model.named_modules()
+        if getattr(getattr(module, "quantization_scheme", None), "weights", None) is not None
+    }
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
-
-    dense = {}
-    for name, module in model.named_modules():
-        scheme = getattr(module, "quantization_scheme", None)
-        if scheme is None or scheme.weights is None:
-            continue
-        weight = module.weight.detach().float()
-        if request["method"] == "rtn":  # llm-compressor stores scales and rounds when it saves
-            weight = fake_quantize(
-                weight, module.weight_scale, module.weight_zero_point, scheme.weights
-            )
-        dense[name] = weight.contiguous()
-    if set(dense) != set(before):
-        raise RuntimeError(f"left dense: {sorted(set(before) - set(dense))}")
+    if set(dense) != expected:
+        raise RuntimeError(f"left dense: {sorted(expected - set(dense))}")
     save_file(dense, request["out"])
     fallbacks = getattr(recipe, "_rtn_fallback_module_names", [])
     return {
@@ -120,7 +116,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # llm-compressor prints; answers keep the real standard output to themselves
     packages = ("llmcompressor", "compressed-tensors", "torch", "transformers")

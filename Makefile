@@ -1,0 +1,88 @@
+# make demo | lab | test | check | bench | clean       (GNU make; Linux and macOS)
+#
+# PYTHON       the Python that makes the environment, 3.10 to 3.13       make demo PYTHON=python3.12
+# VENV         where the environment is                                  make test VENV=/tmp/venv
+# PIP_ARGS     for pip, such as the index of torch's CPU-only builds
+#              make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# DEMO_ARGS, PYTEST_ARGS, BENCH_ARGS   for the command that the target runs
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
+SOURCES := $(shell find workbench -type f ! -path '*/__pycache__/*' ! -name '.*' 2>/dev/null)
+NOTEBOOKS := notebooks/01-quickstart.ipynb
+
+.PHONY: demo install lab test test-install unit notebooks browser slow check format bench clean
+.DEFAULT_GOAL := demo
+
+# What people run ---------------------------------------------------------------------------------
+
+demo: install ## install if needed, then compress the bundled model and plot what came of it
+	$(BIN)/workbench demo $(DEMO_ARGS)
+
+lab: $(VENV)/.lab ## open the quickstart notebook in JupyterLab
+	$(BIN)/jupyter lab $(NOTEBOOKS)
+
+test: unit notebooks browser ## everything but the slow tests
+
+check: test-install ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: test-install ## the sweep against llm-compressor, which gets an environment of its own
+	$(BIN)/python benchmarks/sweep_vs_peers.py --pip-args="$(PIP_ARGS)" $(BENCH_ARGS)
+
+clean: ## remove the environments and everything that was built
+	rm -rf $(VENV) .venv-llmcompressor build dist *.egg-info
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The parts of a test run -------------------------------------------------------------------------
+
+unit: test-install
+	$(BIN)/python -m pytest -m "not slow and not browser" $(PYTEST_ARGS)
+
+notebooks: test-install
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env $(PYTEST_ARGS) $(NOTEBOOKS)
+
+browser: test-install
+	$(BIN)/python -m pytest -m "browser and not slow" $(PYTEST_ARGS)
+
+slow: test-install
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+format: test-install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Environments: each stamp file is as new as what was installed ------------------------------------
+
+install: $(VENV)/.installed
+test-install: $(VENV)/.test
+
+$(VENV)/.python:
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else \
+	"Python 3.10 to 3.13 is needed, this is %d.%d; choose one: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# An editable installation (make test) follows the sources by itself.
+$(VENV)/.installed: $(VENV)/.python pyproject.toml $(SOURCES)
+	test -e $(VENV)/.test || $(PIP) .
+	touch $@
+
+$(VENV)/.lab: $(VENV)/.installed
+	test -e $(VENV)/.test || $(PIP) ".[lab]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.python pyproject.toml
+	$(PIP) --editable ".[test]"
+	touch $@

@@ -1,0 +1,84 @@
+"""Start a peer in an environment of its own, and send it one request at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+LLMCOMPRESSOR = "llmcompressor==0.14.0.1"
+WORKER = Path(__file__).with_name("llmcompressor_worker.py")
+
+
+def peer_python(environment: Path, pip_args: list[str]) -> Path:
+    """Return the interpreter of the peer's environment; create it and install if missing."""
+    python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    stamp = environment / ".installed"
+    if not (stamp.exists() and stamp.read_text() == LLMCOMPRESSOR):
+        print(f"Installing {LLMCOMPRESSOR} into {environment} …", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+        install = [python, "-m", "pip", "install", "--quiet", *pip_args, LLMCOMPRESSOR]
+        subprocess.run(install, check=True)
+        stamp.write_text(LLMCOMPRESSOR)
+    return python
+
+
+class Peer:
+    """A worker process of llm-compressor; ``about`` holds its versions and threads."""
+
+    def __init__(self, python: Path, *, threads: int, log: Path) -> None:
+        self._log = log
+        with log.open("w") as stream:
+            self._process = subprocess.Popen(
+                [python, WORKER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                text=True,
+                env={
+                    **os.environ,
+                    "OMP_NUM_THREADS": str(threads),
+                    "TOKENIZERS_PARALLELISM": "false",
+                    "HF_HUB_OFFLINE": "1",
+                },
+            )
+        self.about: dict[str, Any] = self._read()
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the worker's answer (see ``llmcompressor_worker.py``)."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = self._read()
+        if "error" in answer:
+            raise RuntimeError(f"llm-compressor failed on {request}: {answer['error']}")
+        return answer
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        # The peer's packages print while they are imported; answers are JSON objects.
+        line = next((line for line in self._process.stdout if line.startswith("{")), None)
+        if line is None:
+            tail = self._log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"The peer's process ended. Its last words:\n{tail}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if kind is not None:
+            self._process.terminate()
+        self._process.wait()
