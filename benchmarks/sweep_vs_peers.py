@@ -6,10 +6,10 @@
 Both sides get the same dense weights, the same calibration tokens and the same number of threads,
 and are timed from tokens in memory to compressed weights in memory: here one ``calibrate`` and a
 ``compress`` per configuration, there one ``oneshot`` per configuration (for GPTQ a pass over the
-data is part of each). Loading, tokenising and evaluating are not counted on either side, and each side
-runs once before anything is counted. Who goes first alternates by configuration and repeat. Both
-results are evaluated by this package on the same windows. Other load on the machine spoils wall
-times; CPU seconds and the load average are recorded so that one can see it.
+data is part of each). Loading, tokenising and evaluating are not counted on either side, and each
+side runs once before anything is counted. Who goes first alternates by configuration and repeat.
+Both results are evaluated by this package on the same windows. Other load on the machine spoils
+wall times; CPU seconds and the load average are recorded so that one can see it.
 """
 
 from __future__ import annotations
