@@ -1,0 +1,88 @@
+"""Run ``workbench demo`` in an empty folder as a user does, and hold it to what it promises.
+
+    python .ci/check_demo.py PATH/TO/workbench FOLDER
+
+Ends with status 1 and a list of what is missing: the whole command in 180 seconds, the first point
+in 60, measured runs of every method, the dense model, a Pareto front, and a plot in HTML.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+MOST_SECONDS = 180
+FIRST_POINT_SECONDS = 60
+LEAST_RUNS = 3
+METHODS = ("RTN", "GPTQ", "AWQ", "Magnitude")
+MEASURED = re.compile(r"\b(dense|RTN|GPTQ|AWQ|Magnitude)\b.*\d\s*MB")
+
+
+def run(command: Path, folder: Path) -> tuple[list[tuple[float, str]], float]:
+    """Return every line that the demo printed with its second, and the seconds of the whole."""
+    folder.mkdir(parents=True)
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [command.absolute(), "demo"],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "COLUMNS": "160"},
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append((time.monotonic() - started, line.rstrip()))
+        print(f"{lines[-1][0]:6.1f} s | {lines[-1][1]}", flush=True)
+    if status := process.wait():
+        sys.exit(f"workbench demo ended with status {status}")
+    return lines, time.monotonic() - started
+
+
+def complaints(lines: list[tuple[float, str]], seconds: float, folder: Path) -> list[str]:
+    """Return what the demo did not keep, empty if all is well."""
+    found = []
+    if seconds > MOST_SECONDS:
+        found.append(f"it took {seconds:.0f} s; at most {MOST_SECONDS} s are allowed")
+    points = [(second, line) for second, line in lines if MEASURED.search(line)]
+    compressed = [second for second, line in points if "dense" not in line]
+    first = min(compressed, default=float("inf"))
+    if first > FIRST_POINT_SECONDS:
+        found.append(f"the first point came after {first:.0f} s, not {FIRST_POINT_SECONDS} s")
+    for method in METHODS:
+        labels = {
+            m.group() for _, line in points if (m := re.search(rf"\b{method} \S+ ?\S*", line))
+        }
+        if len(labels) < LEAST_RUNS:
+            found.append(f"{len(labels)} measured runs of {method}, not {LEAST_RUNS}: {labels}")
+    text = "\n".join(line for _, line in lines)
+    for word in ("dense", "Pareto"):
+        if word not in text:
+            found.append(f"{word!r} does not appear in the output")
+    plots = [path for path in folder.rglob("*.html") if "Plotly" in path.read_text("utf-8")]
+    if not plots:
+        found.append("there is no HTML plot")
+    if not found:
+        print(
+            f"== The demo took {seconds:.1f} s, its first point {first:.1f} s,"
+            f" {len(plots[0].read_text('utf-8')) / 1e6:.1f} MB of plot"
+        )
+    return found
+
+
+def main() -> None:
+    command, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    lines, seconds = run(command, folder)
+    if found := complaints(lines, seconds, folder):
+        sys.exit("workbench demo: " + "; ".join(found))
+
+
+if __name__ == "__main__":
+    main()
