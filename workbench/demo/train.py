@@ -17,6 +17,7 @@ import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from workbench.demo import stdlib
+from workbench.demo.card import model_card
+from workbench.errors import ConfigError
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -161,12 +164,16 @@ def evaluate(model: nn.Module, documents: list[Tensor], length: int = 256) -> di
     return {"perplexity": math.exp(loss_sum / count), "accuracy": hits / count, "tokens": count}
 
 
-def train(out: Path, options: TrainingOptions, *, resume: Path | None = None) -> dict[str, object]:
+def train(out: Path, options: TrainingOptions, *, resume: Path | None = None) -> dict[str, Any]:
     """Train a model, save it with its tokenizer into ``out``, and return the training record.
 
     A checkpoint is written to ``out/checkpoint.pt`` every ten minutes and just before the decay
     begins; ``resume`` continues from one of them with these options.
     """
+    if not hasattr(torch.optim, "Muon"):
+        raise ConfigError(
+            f"Training needs torch 2.9 or newer for Muon; this is {torch.__version__}."
+        )
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     documents = stdlib.training_documents()
@@ -236,7 +243,7 @@ def train(out: Path, options: TrainingOptions, *, resume: Path | None = None) ->
     final = evaluate(
         model, encode(tokenizer, [d.text for d in stdlib.held_out_documents("evaluation")])
     )
-    record: dict[str, object] = {
+    record: dict[str, Any] = {
         "options": asdict(options),
         "parameters": sum(p.numel() for p in model.parameters()),
         "training_text_sha256": hashlib.sha256(
@@ -252,6 +259,7 @@ def train(out: Path, options: TrainingOptions, *, resume: Path | None = None) ->
     model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(model_card(record), encoding="utf-8")
     return record
 
 
