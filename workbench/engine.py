@@ -23,6 +23,7 @@ from workbench.progress import SILENT, Monitor
 from workbench.recipe import Recipe
 from workbench.records import RunRecord, RunState
 from workbench.store import Claim, Store
+from workbench.version import __version__
 
 if TYPE_CHECKING:
     from workbench.calibrate import CalibrationOptions, Statistics
@@ -426,10 +427,8 @@ def _versions() -> dict[str, str]:
     import torch
     import transformers
 
-    import workbench
-
     return {
-        "workbench": workbench.__version__,
+        "workbench": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
