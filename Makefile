@@ -9,7 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
-DEMO_ARGS ?=
+DEMO_ARGS ?= --study runs/demo --html runs/demo.html
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
