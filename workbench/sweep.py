@@ -103,6 +103,7 @@ class Job:
     on_event: OnEvent | None = None
     run: str | None = None
     cancelled: bool = False
+    was_sent_twice: bool = False
 
     def event(self, kind: str, **values: Any) -> Event:
         """Return an event about this job."""
@@ -257,6 +258,7 @@ class WorkerRunner:
         self._waiting: deque[Job] = deque()
         self._current: Job | None = None
         self._process: subprocess.Popen[str] | None = None
+        self._is_warm = False
         self._numbers = 0
         self._closed = False
         self._events: queue.SimpleQueue[tuple[OnEvent | None, Event] | None] = queue.SimpleQueue()
@@ -363,6 +365,9 @@ class WorkerRunner:
         if self._closed or self._current is not None or not self._waiting:
             return
         self._current = job = self._waiting.popleft()
+        self._hand_over(job)
+
+    def _hand_over(self, job: Job) -> None:
         message = {
             "do": "run",
             "job": job.number,
@@ -374,6 +379,7 @@ class WorkerRunner:
                 return
             self._process = None  # it ended while it had nothing to do
         self._process = process = self._start()
+        self._is_warm = False
         _send(process, message)  # if this fails, its end is noticed by its reader
 
     def _start(self) -> subprocess.Popen[str]:
@@ -386,7 +392,7 @@ class WorkerRunner:
                 stderr=log,
                 text=True,
                 encoding="utf-8",
-                env=os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
+                env=os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         reader = threading.Thread(
@@ -418,6 +424,7 @@ class WorkerRunner:
             if process is not self._process or job is None or event.job != job.number:
                 return
             job.run = event.run
+            self._is_warm = True
             if event.kind in FINAL:
                 self._finish(job, event)
             else:
@@ -431,6 +438,11 @@ class WorkerRunner:
             job = self._current  # stays the current one, so that no other starts meanwhile
             if job is None:
                 self._process = None
+                return
+            if self._is_warm and job.run is None and not (job.cancelled or job.was_sent_twice):
+                self._process = None  # it had ended before it could see this job
+                job.was_sent_twice = True
+                self._hand_over(job)
                 return
         event = self._settle(job, process)
         with self._lock:
