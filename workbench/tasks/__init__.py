@@ -9,6 +9,7 @@ from workbench.errors import DataError
 from workbench.tasks.base import Batch, Example, Task
 from workbench.tasks.data import TABLE_FILES, existing_path
 from workbench.tasks.language_modeling import LanguageModeling
+from workbench.tasks.text_classification import TextClassification
 
 __all__ = [
     "TASKS",
@@ -16,11 +17,12 @@ __all__ = [
     "Example",
     "LanguageModeling",
     "Task",
+    "TextClassification",
     "load_task",
     "task_from_dict",
 ]
 
-TASKS: dict[str, type[Task]] = {task.kind: task for task in (LanguageModeling,)}
+TASKS: dict[str, type[Task]] = {task.kind: task for task in (LanguageModeling, TextClassification)}
 """Every kind of task by the name that saved studies use."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -146,7 +147,7 @@ def score(logits: Tensor, targets: Tensor, dense: Tensor | None = None) -> Score
             log_p = torch.log_softmax(log_p, -1)
             p = log_p.exp()
             # where p underflows to zero the term is zero, whatever the logarithms are
-            kl = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1).double()
+            kl = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1).clamp(min=0).double()
         parts.append((loss, prediction, best.exp().double(), kl))
     if not parts:
         empty = torch.zeros(0, dtype=torch.float64)
@@ -176,7 +177,15 @@ class Task(ABC):
     metrics: tuple[Metric, ...]
     warnings: tuple[str, ...] = ()
     options: dict[str, Any]
-    _fingerprint: str | None = None
+    _fingerprint: str | None
+    _examples: WeakKeyDictionary[Any, dict[tuple[str, int], list[Example]]]
+
+    def __init__(self, name: str, metrics: tuple[Metric, ...], options: dict[str, Any]) -> None:
+        self.name = name
+        self.metrics = metrics
+        self.options = options
+        self._fingerprint = None
+        self._examples = WeakKeyDictionary()
 
     @property
     def primary(self) -> Metric:
@@ -235,11 +244,35 @@ class Task(ABC):
             classification. Gradients flow where the caller enables them.
         """
 
-    @abstractmethod
     def examples(
         self, model: LoadedModel, part: str = "evaluation", *, limit: int | None = None
     ) -> list[Example]:
-        """Return the tokenised examples of a part; ``limit`` takes that many of them evenly."""
+        """Return the tokenised examples of a part, sorted by index.
+
+        They are made once per tokenizer, part and length, and kept.
+
+        Parameters
+        ----------
+        model : LoadedModel
+            Its tokenizer makes the tokens.
+        part : {"evaluation", "validation", "calibration"}
+            Which data.
+        limit : int, optional
+            Take so many of them, evenly spread.
+        """
+        length = min(self.options["sequence_length"], model.max_length or 2**31)
+        kept = self._examples.setdefault(model.tokenizer, {})
+        key = (check_part(part), length)
+        if key not in kept:
+            kept[key] = self._make_examples(model, part, length)
+        found = kept[key]
+        if limit is not None and limit < len(found):
+            found = [found[int((i + 0.5) * len(found) / limit)] for i in range(limit)]
+        return found
+
+    @abstractmethod
+    def _make_examples(self, model: LoadedModel, part: str, length: int) -> list[Example]:
+        """Return the examples of a part, of at most ``length`` tokens each, sorted by index."""
 
     @abstractmethod
     def calibration_windows(
@@ -459,7 +492,7 @@ class Task(ABC):
         """Record what is doubtful about the data, and say it once through Python's warnings."""
         self.warnings = tuple(messages)
         for message in self.warnings:
-            python_warnings.warn(f"{self.name}: {message}", UserWarning, stacklevel=4)
+            python_warnings.warn(f"{self.name}: {message}", UserWarning, stacklevel=3)
 
 
 def check_part(part: str) -> str:

@@ -22,12 +22,11 @@ from workbench.tasks.base import (
     Batch,
     Example,
     Task,
-    check_part,
     ratio,
     score,
 )
 from workbench.tasks.data import read_snapshot, read_texts
-from workbench.tasks.metric import address, describe_metric, find_metric
+from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
 from workbench.tasks.splits import PARTS, Document, cut_documents, deal, overlap
 from workbench.uncertainty import Estimate, estimate_statistic
 
@@ -176,16 +175,13 @@ class LanguageModeling(Task):
                 f"max_evaluation_tokens={most} is not accepted; give a positive number, or None"
                 " for all of the evaluation part."
             )
-        self.name = name
+        super().__init__(name, (PERPLEXITY, BITS_PER_BYTE, ACCURACY, KL), dict(options))
         self.documents = documents
-        self.options = dict(options)
-        self.metrics = (PERPLEXITY, BITS_PER_BYTE, ACCURACY, KL)
         self._own_metric = metric
         if metric is not None:
             own = describe_metric(metric, higher_is_better, tuple(m.name for m in self.metrics))
             self.metrics = (own, *self.metrics)
             self.options |= {"metric": own.name, "higher_is_better": own.higher_is_better}
-        self._examples: dict[tuple[str, str, int], list[Example]] = {}
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{part} {len(self.documents[part])}" for part in PARTS)
@@ -200,7 +196,7 @@ class LanguageModeling(Task):
             If the model has no language-modelling head.
         """
         hf_model = model.hf_model
-        if hf_model.get_output_embeddings() is None or not hf_model.can_generate():
+        if not model.is_decoder:
             raise UnsupportedArchitectureError(
                 f"{type(hf_model).__name__} does not predict next tokens, so perplexity has no"
                 " meaning for it. Give a causal language model (AutoModelForCausalLM), or use"
@@ -220,28 +216,14 @@ class LanguageModeling(Task):
         output = model.hf_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         return output.logits
 
-    def examples(
-        self, model: LoadedModel, part: str = "evaluation", *, limit: int | None = None
-    ) -> list[Example]:
-        """Return windows of at most ``sequence_length`` tokens, see :class:`Task`.
+    def _make_examples(self, model: LoadedModel, part: str, length: int) -> list[Example]:
+        """Return windows of at most ``length`` tokens.
 
         Each window begins with the tokenizer's BOS (else EOS) token where there is one, so that
         its first token of text is predicted too. The last window of a document may be short.
         ``n_bytes`` are the UTF-8 bytes of the text from the first predicted token up to the next
         window, so that the windows of a document cover it without gaps.
         """
-        check_part(part)
-        length = min(self.options["sequence_length"], model.max_length or 2**31)
-        key = (part, _tokenizer_key(model), length)
-        if key not in self._examples:
-            self._examples[key] = self._windows(model, part, length)
-        found = self._examples[key]
-        if limit is not None and limit < len(found):
-            step = len(found) / limit
-            found = [found[int(i * step)] for i in range(limit)]
-        return found
-
-    def _windows(self, model: LoadedModel, part: str, length: int) -> list[Example]:
         most = self.options["max_evaluation_tokens"]
         start = start_token(model)
         documents = list(self.documents[part])
@@ -319,9 +301,10 @@ class LanguageModeling(Task):
         if metric == "kl":
             return ratio(outcomes, "kl", "n_predictions")
         own = self._own_metric
-        assert own is not None
         return estimate_statistic(
-            lambda rows: float(own(Outcomes({k: v[rows] for k, v in outcomes.columns.items()}))),
+            lambda rows: call_metric(
+                own, Outcomes({k: v[rows] for k, v in outcomes.columns.items()})
+            ),
             outcomes["document"],
         )
 
@@ -357,11 +340,6 @@ def start_token(model: LoadedModel) -> list[int]:
         if token is not None:
             return [int(token)]
     return []
-
-
-def _tokenizer_key(model: LoadedModel) -> str:
-    tokenizer = model.tokenizer
-    return f"{type(tokenizer).__name__}:{tokenizer.name_or_path}:{len(tokenizer)}:{id(tokenizer)}"
 
 
 def _tokenize(model: LoadedModel, text: str) -> tuple[list[int], list[int] | None]:

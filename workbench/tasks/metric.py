@@ -49,6 +49,28 @@ def describe_metric(
     return Metric(name, "", higher_is_better)
 
 
+def call_metric(function: Callable[..., float] | None, *arguments: Any) -> float:
+    """Call the user's metric.
+
+    Raises
+    ------
+    ConfigError
+        If it raises, or returns something that is not a number.
+    """
+    assert function is not None
+    try:
+        return float(function(*arguments))
+    except MemoryError:
+        raise
+    except Exception as error:
+        name = getattr(function, "__name__", "metric")
+        raise ConfigError(
+            f"Your metric {name!r} failed: {type(error).__name__}: {error}. It gets"
+            " (labels, predictions) as arrays for classification, or a table of outcomes for"
+            " language models, and must return one number."
+        ) from error
+
+
 def address(function: Callable[..., float] | None) -> str | None:
     """Return ``module:qualname`` if the callable can be imported from there, else None."""
     module = getattr(function, "__module__", None)

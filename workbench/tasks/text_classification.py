@@ -1,0 +1,470 @@
+"""Text classification on the user's own labelled texts: accuracy and macro-F1."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workbench.errors import ConfigError, DataError
+from workbench.models import LoadedModel
+from workbench.outcomes import Outcomes
+from workbench.progress import SILENT, Monitor
+from workbench.records import Metric
+from workbench.tasks.base import KL, Batch, Example, Task, pad_token, score
+from workbench.tasks.data import Row, read_rows, read_snapshot
+from workbench.tasks.head import extract_features, pooled_features, train_head
+from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
+from workbench.tasks.splits import PARTS, deal, overlap
+from workbench.uncertainty import Estimate, estimate_ratio, estimate_statistic
+
+ACCURACY = Metric("accuracy")
+MACRO_F1 = Metric("macro_f1")
+
+SHARES = {"calibration": 0.7, "evaluation": 0.2, "validation": 0.1}
+"""Share of the rows that each part gets where parts are split, not given."""
+
+LEAST_ROWS = 10
+MAX_HEAD_ROWS = 20_000
+"""Most rows that a head is trained on."""
+
+_SPLITS = {"validation": "validation", "dev": "validation", "test": "evaluation"}
+
+
+class TextClassification(Task):
+    """Predict the label of the user's texts.
+
+    A model that has no head for these labels gets one by :meth:`bind`: a linear classifier on
+    mean-pooled frozen features, trained on the calibration part; the validation part chooses its
+    L2 penalty, and the evaluation part is never touched.
+
+    Parameters
+    ----------
+    source : str, Path, pandas.DataFrame, datasets.Dataset or a mapping of columns, optional
+        A .csv, .tsv, .jsonl, .json or .parquet file, or a table in memory. A
+        ``datasets.DatasetDict`` gives its train, validation and test parts.
+    text, label : str
+        Columns.
+    document : str, optional
+        Column that says which rows belong together (a customer, a ticket): they stay in one part,
+        and errors are clustered by it. Without it every row stands for itself.
+    calibration, validation, evaluation : like ``source``, optional
+        Parts given explicitly; those not given are split from ``source`` by label (70, 10 and
+        20 % of the rows) or, without a source, validation is split from calibration.
+    sequence_length : int
+        Longer texts are cut after so many tokens (capped at what the model takes).
+    max_evaluation_examples : int or None
+        Most rows that an evaluation uses, taken at random by ``seed``; None takes all.
+    seed : int
+        Of the split into parts.
+    metric : callable, optional
+        Your own metric: called with two arrays, the labels and the predictions (integers if all
+        labels are, else strings), returns a float. It becomes the primary metric; its standard
+        error comes from a jackknife over documents.
+    higher_is_better : bool, optional
+        Of your own metric; by default its attribute of that name, else True.
+    name : str, optional
+        For tables and plots.
+    encoding : str
+        Of CSV and JSON files.
+
+    Raises
+    ------
+    DataError
+        If a file or column does not exist, texts or labels are missing, or there are too few rows
+        or labels.
+
+    Examples
+    --------
+    >>> rows = {"text": ["good", "bad"] * 20, "label": ["+", "-"] * 20}
+    >>> TextClassification(rows, document="text")  # doctest: +SKIP
+    """
+
+    kind: ClassVar[str] = "text_classification"
+
+    def __init__(
+        self,
+        source: Any = None,
+        *,
+        text: str = "text",
+        label: str = "label",
+        document: str | None = None,
+        calibration: Any = None,
+        validation: Any = None,
+        evaluation: Any = None,
+        sequence_length: int = 256,
+        max_evaluation_examples: int | None = 4000,
+        seed: int = 0,
+        metric: Callable[[NDArray[Any], NDArray[Any]], float] | None = None,
+        higher_is_better: bool | None = None,
+        name: str | None = None,
+        encoding: str = "utf-8",
+    ) -> None:
+        given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
+        if (
+            isinstance(source, Mapping)
+            and "train" in source
+            and hasattr(source["train"], "columns")
+        ):
+            given |= {_SPLITS[key]: source[key] for key in _SPLITS if key in source}
+            source = source["train"]
+
+        def read(table: Any) -> list[Row]:
+            return read_rows(table, text=text, label=label, document=document, encoding=encoding)
+
+        rows = {part: read(table) for part, table in given.items() if table is not None}
+        pool = read(source) if source is not None else []
+        named = source if source is not None else evaluation
+        self._set(
+            _complete(rows, pool, label, seed),
+            name or (Path(named).stem if isinstance(named, (str, Path)) else "classification"),
+            {
+                "sequence_length": sequence_length,
+                "max_evaluation_examples": max_evaluation_examples,
+                "seed": seed,
+            },
+            metric,
+            higher_is_better,
+        )
+        self._warn(self._findings())
+
+    def _set(
+        self,
+        rows: dict[str, tuple[Row, ...]],
+        name: str,
+        options: dict[str, Any],
+        metric: Callable[..., float] | None,
+        higher_is_better: bool | None,
+    ) -> None:
+        length, most = options["sequence_length"], options["max_evaluation_examples"]
+        if not isinstance(length, int) or length < 2:
+            raise ConfigError(f"sequence_length={length} is not accepted; give 2 or more tokens.")
+        if most is not None and most < 1:
+            raise ConfigError(
+                f"max_evaluation_examples={most} is not accepted; give a positive number, or None"
+                " for all of the evaluation part."
+            )
+        super().__init__(name, (ACCURACY, MACRO_F1, KL), dict(options))
+        self.rows = rows
+        self.labels = _ordered({row.label for part in PARTS for row in rows[part]})
+        self._own_metric = metric
+        if metric is not None:
+            own = describe_metric(metric, higher_is_better, tuple(m.name for m in self.metrics))
+            self.metrics = (own, *self.metrics)
+            self.options |= {"metric": own.name, "higher_is_better": own.higher_is_better}
+        self._code = {name: code for code, name in enumerate(self.labels)}
+        self._documents = _document_codes(rows)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{part} {len(self.rows[part])}" for part in PARTS)
+        return f"TextClassification({self.name!r}: {len(self.labels)} labels, rows: {counts})"
+
+    def _findings(self) -> list[str]:
+        findings = overlap({part: [row.text for row in rows] for part, rows in self.rows.items()})
+        if len(self.rows["evaluation"]) < 30:
+            findings.append(
+                f"the evaluation part has only {len(self.rows['evaluation'])} rows, so accuracy is"
+                " known only roughly; give more rows."
+            )
+        seen = {row.label for row in self.rows["calibration"]}
+        unseen = [name for name in self.labels if name not in seen]
+        if unseen:
+            shown = ", ".join(map(repr, unseen[:5])) + (" …" if len(unseen) > 5 else "")
+            findings.append(
+                f"{len(unseen)} of {len(self.labels)} labels have no row in the calibration part"
+                f" ({shown}), so no model can learn them; give more rows of them, or remove them."
+            )
+        return findings
+
+    def bind(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> LoadedModel:
+        """Return a model with a head for this task's labels.
+
+        A head with these labels that the model has already is used (one that was bound and saved
+        before, or the own one of a model for sequence classification whose ``id2label`` has the
+        labels, whatever their case). Otherwise a linear head is trained; it takes one pass over
+        the calibration and validation parts (20,000 rows at most) and some seconds.
+
+        Parameters
+        ----------
+        model : LoadedModel
+            Not changed; the returned one shares its weights.
+        monitor : Monitor
+            Reports stages ``"features"`` (by batches) and ``"head"``.
+        """
+        if _columns_for(self.labels, model) is not None:
+            return self._with_padding(model)
+        bare = dataclasses.replace(model, weights=dict(model.weights), head=None)
+        # labels match nothing: the features below come from the backbone alone
+        training, validation = (
+            extract_features(bare, self.batches(bare, part, limit=MAX_HEAD_ROWS), monitor=monitor)
+            for part in ("calibration", "validation")
+        )
+        head = train_head(*training, self.labels, validation=validation, monitor=monitor)
+        return dataclasses.replace(model, weights=dict(model.weights), head=head)
+
+    def _with_padding(self, model: LoadedModel) -> LoadedModel:
+        """Return a model whose own head finds the last token of padded rows."""
+        needs = model.head is None and model.hf_model.config.pad_token_id is None
+        if not needs:
+            return model
+        bound = model.copy()
+        bound.hf_model.config.pad_token_id = pad_token(model)
+        return bound
+
+    def logits(
+        self, model: LoadedModel, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Return a bound model's logits of shape (examples, classes).
+
+        The first columns are this task's labels in order; a model with more classes has those
+        after them.
+        """
+        columns = _columns_for(self.labels, model)
+        if columns is None:
+            raise ConfigError(
+                f"{model.source.name} has no head for the labels of {self.name!r}; use the model"
+                " that task.bind(model) returns."
+            )
+        if model.head is not None:
+            features = pooled_features(model, input_ids, attention_mask)
+            weight, bias = (t.to(features.device) for t in (model.head.weight, model.head.bias))
+            logits = features @ weight.T + bias
+        else:
+            logits = model.hf_model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits if columns == sorted(columns) else logits[:, columns]
+
+    def _make_examples(self, model: LoadedModel, part: str, length: int) -> list[Example]:
+        """Return the tokenised rows; ``index`` is the row's position within its part."""
+        rows = list(enumerate(self.rows[part]))
+        most = self.options["max_evaluation_examples"] if part == "evaluation" else None
+        if most is not None and most < len(rows):
+            generator = random.Random(self.options["seed"])
+            rows = sorted(generator.sample(rows, most), key=lambda row: row[0])
+        tokens = self._tokenize(model, [row.text for _, row in rows], length)
+        return [
+            Example(index, self._documents[part][index], ids, label=self._code[row.label])
+            for (index, row), ids in zip(rows, tokens, strict=True)
+        ]
+
+    def _tokenize(self, model: LoadedModel, texts: list[str], length: int) -> list[list[int]]:
+        most = min(length, model.max_length or 2**31)
+        ids = model.tokenizer(texts, truncation=True, max_length=most, verbose=False)["input_ids"]
+        return [list(row) or [pad_token(model)] for row in ids]
+
+    def calibration_windows(
+        self, model: LoadedModel, *, sequence_length: int, seed: int
+    ) -> list[list[int]]:
+        """Return the calibration rows' tokens, truncated and shuffled, see :class:`Task`."""
+        texts = [row.text for row in self.rows["calibration"]]
+        random.Random(seed).shuffle(texts)
+        return self._tokenize(model, texts[:MAX_HEAD_ROWS], sequence_length)
+
+    def _prediction_logits(self, batch: Batch, logits: Tensor) -> list[Tensor]:
+        return list(logits[:, None])
+
+    def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
+        labels = torch.tensor([example.label for example in batch.examples])
+        scores = score(
+            logits, labels.to(logits.device), None if dense is None else torch.cat(dense)
+        )
+        return {
+            "loss": scores.loss.numpy(),
+            "n_predictions": np.ones(len(labels)),
+            "kl": scores.kl.numpy(),
+            "label": labels.numpy(),
+            "prediction": scores.prediction.numpy(),
+            "confidence": scores.confidence.numpy(),
+        }
+
+    def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
+        """Return a metric of one evaluation with its influence per document."""
+        self.metric(metric)
+        labels = np.asarray(outcomes["label"], dtype=np.int64)
+        predictions = np.asarray(outcomes["prediction"], dtype=np.int64)
+        clusters = outcomes["document"]
+        if metric == "accuracy":
+            return estimate_ratio(labels == predictions, np.ones(len(labels)), clusters)
+        if metric == "kl":
+            return estimate_ratio(outcomes["kl"], outcomes["n_predictions"], clusters)
+        if metric == "macro_f1":
+            classes = np.union1d(labels, predictions)
+            return estimate_statistic(
+                lambda rows: macro_f1(labels[rows], predictions[rows], classes), clusters
+            )
+        names = self._names()
+        known = np.minimum(predictions, len(self.labels))
+        return estimate_statistic(
+            lambda rows: call_metric(self._own_metric, names[labels[rows]], names[known[rows]]),
+            clusters,
+        )
+
+    def _names(self) -> NDArray[Any]:
+        """Return what a code stands for; the last entry is a class that is no label here."""
+        try:
+            return np.array([*(int(name) for name in self.labels), -1])
+        except ValueError:
+            return np.array([*self.labels, "(other)"])
+
+    def _rows(self) -> Iterable[dict[str, Any]]:
+        for part in PARTS:
+            for row in self.rows[part]:
+                yield {"part": part, **dataclasses.asdict(row)}
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write a snapshot of the rows and return what :meth:`load` needs."""
+        return {**super().save(folder), "metric_address": address(self._own_metric)}
+
+    @classmethod
+    def load(cls, saved: dict[str, Any], folder: Path) -> TextClassification:
+        """Return the task that :meth:`save` wrote, see :class:`Task`."""
+        parts: dict[str, list[Row]] = {part: [] for part in PARTS}
+        for row in read_snapshot(folder / saved["data"]):
+            parts[row.pop("part")].append(Row(**row))
+        options = dict(saved["options"])
+        metric = find_metric(saved)
+        options.pop("metric", None)
+        higher = options.pop("higher_is_better", None)
+        task = cls.__new__(cls)
+        rows = {part: tuple(found) for part, found in parts.items()}
+        task._set(rows, saved["name"], options, metric, higher)
+        task.warnings = tuple(saved.get("warnings", ()))
+        task._check_loaded(saved)
+        return task
+
+
+def macro_f1(
+    labels: NDArray[np.int64], predictions: NDArray[np.int64], classes: NDArray[np.int64]
+) -> float:
+    """Return the mean F1 over classes; a class that is neither label nor prediction is left out.
+
+    Parameters
+    ----------
+    labels, predictions : ndarray of shape (examples,), int64
+        Codes, zero or more.
+    classes : ndarray of shape (classes,), int64
+        The codes to average over.
+    """
+    if len(classes) == 0:
+        return float("nan")
+    size = int(classes.max()) + 1
+    hits = np.bincount(labels[labels == predictions], minlength=size)[classes]
+    total = np.bincount(labels, minlength=size) + np.bincount(predictions, minlength=size)
+    both = total[classes]
+    return float(np.mean(2 * hits[both > 0] / both[both > 0])) if both.any() else float("nan")
+
+
+def _ordered(labels: set[str]) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(labels, key=int))
+    except ValueError:
+        return tuple(sorted(labels))
+
+
+def _columns_for(labels: tuple[str, ...], model: LoadedModel) -> list[int] | None:
+    """Return the order of a model's classes that begins with these labels, None without such."""
+    if model.head is not None:
+        own = list(model.head.labels)
+    elif type(model.hf_model).__name__.endswith("ForSequenceClassification"):
+        names: dict[Any, str] = dict(model.hf_model.config.id2label or {})
+        own = [str(names[code]) for code in range(len(names))]
+    else:
+        return None
+    plain = [name.strip().lower().removeprefix("label_") for name in own]
+    if len(set(plain)) < max(len(plain), 2):
+        return None
+    position = {name: code for code, name in enumerate(plain)}
+    found = [position.get(name.strip().lower().removeprefix("label_")) for name in labels]
+    chosen = [code for code in found if code is not None]
+    if len(chosen) < len(labels) or len(set(chosen)) < len(labels):
+        return None
+    return chosen + [code for code in range(len(own)) if code not in set(chosen)]
+
+
+def _document_codes(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[int]]:
+    """Return each row's cluster: its document's code, or a code of its own."""
+    codes: dict[str, int] = {}
+    found: dict[str, list[int]] = {part: [] for part in PARTS}
+    for part in PARTS:
+        for number, row in enumerate(rows[part]):
+            key = f"document {row.document}" if row.document else f"{part} {number}"
+            found[part].append(codes.setdefault(key, len(codes)))
+    return found
+
+
+def _complete(
+    given: dict[str, list[Row]], pool: list[Row], label: str, seed: int
+) -> dict[str, tuple[Row, ...]]:
+    """Return all three parts: those given, and the others split from the pool by label."""
+    missing = {part: share for part, share in SHARES.items() if part not in given}
+    if not pool and set(missing) == {"validation"}:
+        pool = given.pop("calibration")
+        missing = {part: SHARES[part] for part in ("calibration", "validation")}
+    if missing and not pool:
+        raise DataError(
+            f"No rows are given for the part{'s' * (len(missing) > 1)} {', '.join(missing)}; give"
+            " a table to split, or every part by name: calibration=, evaluation= and, if you"
+            " like, validation=."
+        )
+    _check(pool + [row for rows in given.values() for row in rows], label)
+    if not missing:
+        parts = {**given, "calibration": given["calibration"] + pool}
+    else:
+        dealt = _split(pool, missing, seed)
+        parts = given | {part: [pool[i] for i in chosen] for part, chosen in dealt.items()}
+    for part in PARTS:
+        if not parts[part]:
+            raise DataError(
+                f"{len(pool)} rows are too few to split into {', '.join(missing)}: none is left"
+                f" for {part}. Give more rows, or fewer rows per document."
+            )
+    if len({row.label for row in parts["calibration"]}) < 2:
+        raise DataError(
+            "All rows of the calibration part have one label, so there is nothing to learn from"
+            " them; give rows of at least two labels."
+        )
+    return {part: tuple(parts[part]) for part in PARTS}
+
+
+def _check(rows: list[Row], label: str) -> None:
+    counts = Counter(row.label for row in rows)
+    if len(rows) < LEAST_ROWS:
+        raise DataError(
+            f"{len(rows)} labelled rows are too few to train and judge a classifier; give at least"
+            f" {LEAST_ROWS}, and some hundred for useful results."
+        )
+    if len(counts) < 2:
+        raise DataError(
+            f"All {len(rows)} rows have the label {next(iter(counts))!r}; classification needs at"
+            f" least two labels. Is {label!r} the right column?"
+        )
+    if len(counts) > len(rows) / 2:
+        raise DataError(
+            f"The column {label!r} has {len(counts):,} different values in {len(rows):,} rows, so"
+            " it looks like text or numbers, not labels. Name the label column with label=…"
+        )
+
+
+def _split(rows: list[Row], shares: Mapping[str, float], seed: int) -> dict[str, list[int]]:
+    """Deal rows out by label, or whole documents where rows belong together."""
+    grouped: dict[str, list[int]] = {}
+    together = any(row.document for row in rows)
+    for position, row in enumerate(rows):
+        grouped.setdefault(row.document if together else row.label, []).append(position)
+    dealt: dict[str, list[int]] = {part: [] for part in shares}
+    if together:
+        documents = list(grouped.values())
+        for part, chosen in deal([len(d) for d in documents], shares, seed).items():
+            dealt[part] = sorted(position for i in chosen for position in documents[i])
+        return dealt
+    for positions in grouped.values():
+        for part, chosen in deal([1] * len(positions), shares, seed).items():
+            dealt[part] += [positions[i] for i in chosen]
+    return {part: sorted(positions) for part, positions in dealt.items()}
