@@ -12,14 +12,16 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 MOST_SECONDS = 180
+GIVE_UP_SECONDS = 900
 FIRST_POINT_SECONDS = 60
 LEAST_RUNS = 3
 METHODS = ("RTN", "GPTQ", "AWQ", "Magnitude")
-POINT = re.compile(r"\[\d+/\d+\] (.+): done")
+POINT = re.compile(r"\[\d+/\d+\] (?!dense)(.+): done")
 ROW = re.compile(r"\s*(dense|RTN|GPTQ|AWQ|Magnitude)\b( \S+)*  .*\d.* done\s*")
 FRONT = "★"
 
@@ -39,11 +41,15 @@ def run(command: Path, folder: Path) -> tuple[list[tuple[float, str]], float]:
         env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "COLUMNS": "160"},
     )
     assert process.stdout is not None
+    watchdog = threading.Timer(GIVE_UP_SECONDS, process.kill)
+    watchdog.start()
     lines = []
     for line in process.stdout:
         lines.append((time.monotonic() - started, line.rstrip()))
         print(f"{lines[-1][0]:6.1f} s | {lines[-1][1]}", flush=True)
-    if status := process.wait():
+    status = process.wait()
+    watchdog.cancel()
+    if status:
         sys.exit(f"workbench demo ended with status {status}")
     return lines, time.monotonic() - started
 
