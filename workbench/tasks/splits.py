@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 PARTS = ("calibration", "validation", "evaluation")
@@ -93,23 +93,23 @@ def cut_documents(texts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """
     if len(texts) >= FEW_DOCUMENTS:
         return list(texts)
-    documents = _cut(texts, {name: split_articles(text) for name, text in texts})
+    documents = _cut(texts, split_articles)
     if len(documents) >= FEW_DOCUMENTS:
         return documents
     total = sum(len(text) for _, text in documents)
     size = min(BLOCK_CHARACTERS, max(200, total // 24))
-    return _cut(documents, {name: split_blocks(text, size) for name, text in documents})
+    return _cut(documents, lambda text: split_blocks(text, size))
 
 
 def _cut(
-    texts: Sequence[tuple[str, str]], pieces: Mapping[str, list[str]]
+    texts: Sequence[tuple[str, str]], split: Callable[[str], list[str]]
 ) -> list[tuple[str, str]]:
-    return [
-        (f"{name} [{number}]" if len(pieces[name]) > 1 else name, piece)
-        for name, _ in texts
-        for number, piece in enumerate(pieces[name], 1)
-        if piece.strip()
-    ]
+    documents = []
+    for name, text in texts:
+        pieces = [piece for piece in split(text) if piece.strip()]
+        for number, piece in enumerate(pieces, 1):
+            documents.append((f"{name} [{number}]" if len(pieces) > 1 else name, piece))
+    return documents
 
 
 def deal(sizes: Sequence[int], shares: Mapping[str, float], seed: int) -> dict[str, list[int]]:
@@ -155,20 +155,20 @@ def overlap(parts: Mapping[str, Sequence[str]]) -> list[str]:
     part.
     """
     findings = []
-    whole = {part: {normalise(text) for text in texts} for part, texts in parts.items()}
-    units = {part: {u for text in texts for u in _units(text)} for part, texts in parts.items()}
+    whole = {part: {hash(normalise(text)) for text in texts} for part, texts in parts.items()}
+    units = {part: {h for text in texts for h in _units(text)} for part, texts in parts.items()}
     names = [part for part in PARTS if part in parts]
     for position, seen in enumerate(names):
         for tested in names[position + 1 :]:
             texts = parts[tested]
             same = near = 0
             for text in texts:
-                if normalise(text) in whole[seen]:
+                if hash(normalise(text)) in whole[seen]:
                     same += 1
                     continue
                 own = _units(text)
-                shared = sum(len(u) for u in own if u in units[seen])
-                near += bool(own) and 2 * shared >= sum(map(len, own))
+                shared = sum(length for unit, length in own.items() if unit in units[seen])
+                near += bool(own) and 2 * shared >= sum(own.values())
             if same or near:
                 what = [f"{same} identical"] * bool(same) + [f"{near} mostly shared"] * bool(near)
                 findings.append(
@@ -179,7 +179,9 @@ def overlap(parts: Mapping[str, Sequence[str]]) -> list[str]:
     return findings
 
 
-def _units(text: str) -> list[str]:
+def _units(text: str) -> dict[int, int]:
+    """Return the long sentences and lines of a long text: their hashes and lengths."""
     if len(text) < 200:
-        return []
-    return [unit for piece in _UNIT.split(text) if len(unit := normalise(piece)) >= 40]
+        return {}
+    found = (normalise(piece) for piece in _UNIT.split(text))
+    return {hash(unit): len(unit) for unit in found if len(unit) >= 40}

@@ -109,11 +109,7 @@ class TextClassification(Task):
         encoding: str = "utf-8",
     ) -> None:
         given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
-        if (
-            isinstance(source, Mapping)
-            and "train" in source
-            and hasattr(source["train"], "columns")
-        ):
+        if isinstance(source, Mapping) and hasattr(source.get("train"), "shape"):
             given |= {_SPLITS[key]: source[key] for key in _SPLITS if key in source}
             source = source["train"]
 
