@@ -298,6 +298,19 @@ def test_leftovers_of_killed_processes_are_removed_and_of_living_ones_kept(store
     assert not theirs.exists()
 
 
+def test_what_a_killed_calibration_left_is_removed_after_a_day(store: Store) -> None:
+    old, new = (store.statistics_folder / f".key-{name}" for name in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "0000.solve.f32").touch()
+    yesterday = time.time() - 25 * 3600
+    for path in (old / "0000.solve.f32", old):
+        os.utime(path, (yesterday, yesterday))
+    store.recover()
+    assert not old.exists()
+    assert new.exists()
+
+
 def test_later_measurements_are_rows_of_their_own(store: Store) -> None:
     finish(store)
     store.add_measurements(
@@ -337,6 +350,17 @@ def test_model_folders_are_distinct_and_safe_on_windows(store: Store) -> None:
     folders = [store.model_folder(name).name for name in names]
     assert len(set(folders)) == len(names)
     assert all(len(f) < 60 and not set(f) & set('<>:"/\\|?* .') for f in folders)
+
+
+def test_empty_folders_may_be_lost_in_a_copy(store: Store) -> None:
+    for folder in store.path.iterdir():
+        assert not folder.is_dir(), "made before they are needed"
+    finish(store, content="codes")
+    store.delete("a")
+    for folder in (store._artifacts, store._outcomes):
+        folder.rmdir()
+    finish(store, content="codes")
+    assert store.outcomes("a")["loss"].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_the_journal_uses_no_write_ahead_log(store: Store) -> None:
@@ -394,6 +418,10 @@ class TestRefusals:
         (tmp_path / JOURNAL_NAME).touch()
         with pytest.raises(StudyError, match="unfinished study"):
             Store.open(tmp_path)
+        assert Store.create(tmp_path).records() == ()
+
+    def test_hidden_files_do_not_matter(self, tmp_path: Path) -> None:
+        (tmp_path / ".ipynb_checkpoints").mkdir()
         assert Store.create(tmp_path).records() == ()
 
     def test_an_unknown_step(self, store: Store) -> None:

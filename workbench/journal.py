@@ -1,4 +1,4 @@
-"""The SQLite file of a study: its schema, its connections, and who is alive to own a row.
+"""The SQLite file of a study: its schema, connections and rows, and who is alive to own one.
 
 A rollback journal and a busy timeout, because studies live on network drives and several
 processes write to one; every connection is opened for one operation and closed after it.
@@ -7,22 +7,31 @@ processes write to one; every connection is opened for one operation and closed 
 from __future__ import annotations
 
 import contextlib
+import datetime
+import json
+import math
 import os
 import platform
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from workbench.errors import StudyError
+from workbench.errors import ConfigError, StudyError
+from workbench.recipe import Recipe
+from workbench.records import Measurement, RunRecord, RunState
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0
 STALE_SECONDS = 60.0
 """A run of another computer is given up when its heartbeat is older than this."""
+
+INTERRUPTED = (
+    "The process that computed it ended before it was finished. Run the same recipe again."
+)
 
 _SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -205,3 +214,79 @@ class Journal:
 def _version(db: sqlite3.Connection) -> tuple[int, int]:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     return version, db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+
+
+def is_abandoned(row: sqlite3.Row) -> bool:
+    """Return whether a row says that it is being computed, by a process that is gone."""
+    if row["state"] != RunState.RUNNING.value:
+        return False
+    owner = Owner(row["host"], row["pid"], row["pid_started"])
+    return not owner.is_alive(row["heartbeat"])
+
+
+def record_of(row: sqlite3.Row, measurements: tuple[Measurement, ...]) -> RunRecord:
+    """Return a row of the table ``runs`` as a record."""
+    abandoned = is_abandoned(row)
+    try:
+        recipe = Recipe.from_json(row["recipe"])
+    except ConfigError as error:
+        raise StudyError(
+            f"Run {row['id']} has a recipe that this version does not know ({error}). Upgrade"
+            " compression-workbench to open the study."
+        ) from error
+    return RunRecord(
+        id=row["id"],
+        model=row["model"],
+        recipe=recipe,
+        state=RunState.INTERRUPTED if abandoned else RunState(row["state"]),
+        parent=row["parent"],
+        measurements=measurements,
+        size_bytes=row["size_bytes"],
+        facts=json.loads(row["facts"]),
+        seconds=json.loads(row["seconds"]),
+        error=INTERRUPTED if abandoned else row["error"],
+        created=row["created"],
+    )
+
+
+def insert_measurements(db: sqlite3.Connection, run: str, rows: Iterable[Measurement]) -> None:
+    """Append rows to the table ``measurements``."""
+    for measurement in rows:
+        stderr = measurement.stderr
+        db.execute(
+            "INSERT INTO measurements (run, metric, value, unit, n, stderr, part, created)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(run, measurement.metric, float(measurement.value), measurement.unit),
+                *(int(measurement.n), None if stderr is None else float(stderr)),
+                *(measurement.part, now()),
+            ),
+        )
+
+
+def measurements_of(
+    db: sqlite3.Connection, run: str | None = None
+) -> dict[str, tuple[Measurement, ...]]:
+    """Return the measurements of one run, or of every run, by its id; oldest first."""
+    where, values = ("", ()) if run is None else ("WHERE run = ?", (run,))
+    found: dict[str, list[Measurement]] = {}
+    rows: Iterator[sqlite3.Row] = db.execute(
+        f"SELECT * FROM measurements {where} ORDER BY position", values
+    )
+    for row in rows:
+        found.setdefault(row["run"], []).append(
+            Measurement(
+                metric=row["metric"],
+                value=math.nan if row["value"] is None else row["value"],  # SQLite has no NaN
+                unit=row["unit"],
+                n=row["n"],
+                stderr=row["stderr"],
+                part=row["part"],
+            )
+        )
+    return {name: tuple(measured) for name, measured in found.items()}
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")

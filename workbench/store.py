@@ -7,26 +7,34 @@ so that whatever is found under its final name is complete, at whatever moment a
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
 import json
-import math
 import os
 import platform
 import re
+import shutil
 import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from workbench.errors import ConfigError, StudyError
-from workbench.journal import Journal, Owner
+from workbench.errors import StudyError
+from workbench.journal import (
+    INTERRUPTED,
+    Journal,
+    Owner,
+    insert_measurements,
+    is_abandoned,
+    measurements_of,
+    now,
+    record_of,
+)
 from workbench.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
 
@@ -36,10 +44,6 @@ if TYPE_CHECKING:
 JOURNAL_NAME = "study.sqlite"
 DISK_BUDGET_BYTES = 2_000_000_000
 HEARTBEAT_SECONDS = 5.0
-
-_INTERRUPTED = (
-    "The process that computed it ended before it was finished. Run the same recipe again."
-)
 
 
 class Store:
@@ -77,16 +81,15 @@ class Store:
             If the path is a file, a folder of something else, not writable, or damaged.
         """
         store = cls(_folder(path))
-        if store.path.is_dir():
+        try:
+            store.path.mkdir(parents=True, exist_ok=True)
             names = {entry.name for entry in store.path.iterdir()}
-            if names and JOURNAL_NAME not in names:
+            others = [name for name in names if name[0] != "." and not name.endswith(".tmp")]
+            if others and JOURNAL_NAME not in names:
                 raise StudyError(
                     f"{store.path} is not a study and not empty. Give a new or an empty folder, so"
                     " that a study never mixes with other files."
                 )
-        try:
-            for folder in (store.path, store._artifacts, store._outcomes):
-                folder.mkdir(parents=True, exist_ok=True)
             store.check_writable()
         except OSError as error:
             raise StudyError(
@@ -120,7 +123,7 @@ class Store:
         """Raise OSError unless files can be made in the folder."""
         probe = _temporary(self.path / "probe")
         probe.touch()
-        probe.unlink()
+        probe.unlink()  # a new folder is empty still, so whoever is killed here can start again
 
     # Where other parts of the study keep their files
 
@@ -182,18 +185,18 @@ class Store:
         """Return all runs, oldest first; those whose process is gone become interrupted."""
         with self._journal.reading() as db:
             rows = db.execute("SELECT * FROM runs ORDER BY position").fetchall()
-            measured = _measurements(db)
-        if any(_is_abandoned(row) for row in rows):
+            measured = measurements_of(db)
+        if any(is_abandoned(row) for row in rows):
             with contextlib.suppress(StudyError):  # a read-only study is still shown
                 self._give_up_abandoned()
-        return tuple(_record(row, measured.get(row["id"], ())) for row in rows)
+        return tuple(record_of(row, measured.get(row["id"], ())) for row in rows)
 
     def record(self, run: str) -> RunRecord | None:
         """Return one run, or None if there is none with this id."""
         with self._journal.reading() as db:
             row = db.execute("SELECT * FROM runs WHERE id = ?", (run,)).fetchone()
-            measured = _measurements(db, run)
-        return None if row is None else _record(row, measured.get(run, ()))
+            measured = measurements_of(db, run)
+        return None if row is None else record_of(row, measured.get(run, ()))
 
     def claim(
         self, run: str, *, model: str, recipe: Recipe, parent: str | None = None
@@ -212,7 +215,7 @@ class Store:
             if row is not None:
                 if row["state"] == RunState.DONE.value:
                     return None
-                if row["state"] == RunState.RUNNING.value and not _is_abandoned(row):
+                if row["state"] == RunState.RUNNING.value and not is_abandoned(row):
                     return None
                 db.execute("DELETE FROM measurements WHERE run = ?", (run,))
             else:
@@ -225,7 +228,7 @@ class Store:
                 " facts = '{}', seconds = '{}', error = NULL, created = ?, claim = ?, host = ?,"
                 " pid = ?, pid_started = ?, heartbeat = ? WHERE id = ?",
                 (
-                    *(RunState.RUNNING.value, parent, _now(), claim.token),
+                    *(RunState.RUNNING.value, parent, now(), claim.token),
                     *(owner.host, owner.pid, owner.started, time.time(), run),
                 ),
             )
@@ -252,7 +255,7 @@ class Store:
         with self._journal.writing() as db:
             if db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone() is None:
                 raise StudyError(f"There is no run {run} in {self.path}; was it deleted?")
-            _insert_measurements(db, run, measurements)
+            insert_measurements(db, run, measurements)
 
     def delete(self, run: str) -> None:
         """Delete a run, its outcomes, and its weights unless another run has the same.
@@ -266,7 +269,7 @@ class Store:
             row = db.execute("SELECT * FROM runs WHERE id = ?", (run,)).fetchone()
             if row is None:
                 raise StudyError(f"There is no run {run} in {self.path}; was it deleted before?")
-            if row["state"] == RunState.RUNNING.value and not _is_abandoned(row):
+            if row["state"] == RunState.RUNNING.value and not is_abandoned(row):
                 raise StudyError(f"Run {run} is being computed; cancel it before you delete it.")
             others = db.execute(
                 "SELECT count(*) FROM runs WHERE model = ? AND id != ?", (row["model"], run)
@@ -369,6 +372,9 @@ class Store:
                 if _is_leftover(path):
                     with contextlib.suppress(OSError):
                         path.unlink()
+        for folder in self.statistics_folder.glob(".*"):  # a calibration that was killed
+            if min(map(_age_seconds, [folder, *folder.glob("*")])) > 24 * 3600:
+                shutil.rmtree(folder, ignore_errors=True)
         for path in self._artifacts.glob("*.safetensors"):
             if path.stem not in known and _age_seconds(path) > 3600:
                 with contextlib.suppress(OSError):
@@ -378,10 +384,10 @@ class Store:
         with self._journal.writing() as db:
             rows = db.execute("SELECT * FROM runs WHERE state = 'running'").fetchall()
             for row in rows:
-                if _is_abandoned(row):
+                if is_abandoned(row):
                     db.execute(
                         "UPDATE runs SET state = ?, error = ?, claim = NULL WHERE id = ?",
-                        (RunState.INTERRUPTED.value, _INTERRUPTED, row["id"]),
+                        (RunState.INTERRUPTED.value, INTERRUPTED, row["id"]),
                     )
 
     def _artifact_path(self, digest: str) -> Path:
@@ -448,7 +454,7 @@ class Claim:
                     facts=json.dumps(facts | {"artifact": artifact}, sort_keys=True),
                     seconds=json.dumps(seconds),
                 )
-                _insert_measurements(db, self.run, measurements)
+                insert_measurements(db, self.run, measurements)
                 _publish(temporary, path)  # before the commit: a run that is done has its outcomes
             self._ended.set()
         finally:
@@ -492,10 +498,6 @@ def _folder(path: str | Path) -> Path:
     return folder
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
-
-
 def _age_seconds(path: Path) -> float:
     try:
         return time.time() - path.stat().st_mtime
@@ -508,6 +510,8 @@ def _host_tag() -> str:
 
 
 def _temporary(path: Path) -> Path:
+    """Return a name beside ``path``, in a folder that is made if it is not there, to write to."""
+    path.parent.mkdir(exist_ok=True)
     return path.with_name(f"{path.stem}.{_host_tag()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
 
 
@@ -532,70 +536,3 @@ def _digest(path: Path) -> str:
         while block := stream.read(1 << 20):
             sha.update(block)
     return sha.hexdigest()
-
-
-def _is_abandoned(row: sqlite3.Row) -> bool:
-    if row["state"] != RunState.RUNNING.value:
-        return False
-    owner = Owner(row["host"], row["pid"], row["pid_started"])
-    return not owner.is_alive(row["heartbeat"])
-
-
-def _record(row: sqlite3.Row, measurements: tuple[Measurement, ...]) -> RunRecord:
-    abandoned = _is_abandoned(row)
-    try:
-        recipe = Recipe.from_json(row["recipe"])
-    except ConfigError as error:
-        raise StudyError(
-            f"Run {row['id']} has a recipe that this version does not know ({error}). Upgrade"
-            " compression-workbench to open the study."
-        ) from error
-    return RunRecord(
-        id=row["id"],
-        model=row["model"],
-        recipe=recipe,
-        state=RunState.INTERRUPTED if abandoned else RunState(row["state"]),
-        parent=row["parent"],
-        measurements=measurements,
-        size_bytes=row["size_bytes"],
-        facts=json.loads(row["facts"]),
-        seconds=json.loads(row["seconds"]),
-        error=_INTERRUPTED if abandoned else row["error"],
-        created=row["created"],
-    )
-
-
-def _insert_measurements(db: sqlite3.Connection, run: str, rows: Iterable[Measurement]) -> None:
-    for measurement in rows:
-        stderr = measurement.stderr
-        db.execute(
-            "INSERT INTO measurements (run, metric, value, unit, n, stderr, part, created)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(run, measurement.metric, float(measurement.value), measurement.unit),
-                *(int(measurement.n), None if stderr is None else float(stderr)),
-                *(measurement.part, _now()),
-            ),
-        )
-
-
-def _measurements(
-    db: sqlite3.Connection, run: str | None = None
-) -> dict[str, tuple[Measurement, ...]]:
-    where, values = ("", ()) if run is None else ("WHERE run = ?", (run,))
-    found: dict[str, list[Measurement]] = {}
-    rows: Iterator[sqlite3.Row] = db.execute(
-        f"SELECT * FROM measurements {where} ORDER BY position", values
-    )
-    for row in rows:
-        found.setdefault(row["run"], []).append(
-            Measurement(
-                metric=row["metric"],
-                value=math.nan if row["value"] is None else row["value"],  # SQLite has no NaN
-                unit=row["unit"],
-                n=row["n"],
-                stderr=row["stderr"],
-                part=row["part"],
-            )
-        )
-    return {name: tuple(measured) for name, measured in found.items()}
