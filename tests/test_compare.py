@@ -280,6 +280,32 @@ def test_paired_interval_of_perplexity():
     assert choice.surely
 
 
+def test_paired_bars_of_the_view():
+    rng = np.random.default_rng(2)
+    losses = rng.normal(4.0, 1.0, 400)
+    worse = losses + rng.normal(0.01, 0.05, 400)
+    ones = np.ones(400)
+    tables = {"dense": outcomes_of(ones, loss=losses), "run": outcomes_of(ones, loss=worse)}
+    base = record("dense", 10, math.exp(losses.mean()), metric="perplexity", stderr=3)
+    run = record("run", 4, math.exp(worse.mean()), [GPTQ(4)], metric="perplexity", stderr=3)
+    own = tradeoff_view([base, run], PERPLEXITY)
+    assert [p.paired for p in own.points] == [False, False]
+    assert own.points[1].interval == pytest.approx(
+        (run_value(run) - 5.88, run_value(run) + 5.88), abs=0.01
+    )
+    view = tradeoff_view([base, run], PERPLEXITY, outcomes=lambda r: tables[r.id])
+    assert [p.paired for p in view.points] == [False, True]
+    assert view.points[0].interval is None
+    low, high = view.points[1].interval
+    assert low < run_value(run) < high
+    spread = 1.96 * (worse - losses).std(ddof=1) / 20
+    assert high == pytest.approx(run_value(run) * math.exp(spread), rel=1e-3)
+
+
+def run_value(run):
+    return run.measurements[0].value
+
+
 def test_outcomes_of_different_examples_are_not_paired():
     tables = {"dense": outcomes_of([1, 1, 1]), "good": outcomes_of([1])}
     choice = choose([GOOD], DENSE, ACCURACY, accuracy=0.9, outcomes=lambda r: tables[r.id])

@@ -56,6 +56,8 @@ def test_every_point_is_in_its_family_at_its_place():
     assert list(found["Magnitude"].customdata) == ["both"]
     assert list(found["dense baseline"].text) == ["tiny"]
     assert found["GPTQ"].error_y.array[1] == pytest.approx(0.98, abs=0.001)
+    assert found["GPTQ"].error_y.arrayminus[1] == pytest.approx(0.98, abs=0.001)
+    assert found["RTN"].error_y.array == (0,)  # an arrow has no bar
 
 
 def test_families_differ_in_colour_and_in_shape():
@@ -117,7 +119,7 @@ def test_log_axis_is_labelled_with_whole_numbers():
 def test_title_names_metric_task_and_model():
     title, subtitle = titles(VIEW)
     assert title == "Perplexity against size"
-    assert subtitle == "stdlib · tiny"
+    assert subtitle == "Task: stdlib · Model: tiny"
 
 
 def test_an_empty_study_says_so():
@@ -181,7 +183,10 @@ def test_a_note_that_no_longer_holds_is_taken_away():
     widget = go.FigureWidget(tradeoff_figure(tradeoff_view([], PERPLEXITY)))
     assert [a.text for a in widget.layout.annotations] == [" ", "No measured runs yet"]
     update_figure(widget, VIEW)
-    assert [a.text for a in widget.layout.annotations] == ["Arrows: off scale.", " "]
+    assert [a.text for a in widget.layout.annotations] == [
+        "Bars: 95 % interval. Arrows: off scale.",
+        " ",
+    ]
 
 
 def test_live_figure_takes_a_family_it_never_saw():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,9 +17,11 @@ from workbench.choice import (
     choose,
     is_baseline,
     is_measured,
+    quality_interval,
     relative_quality,
     value_of,
 )
+from workbench.outcomes import Outcomes
 from workbench.records import Metric, RunRecord, RunState
 
 if TYPE_CHECKING:
@@ -165,7 +167,11 @@ class TradeoffPoint:
         ``family`` is the title of the recipe's first step, ``"dense"`` for a base model.
     size_bytes : int
     value : float
-    stderr : float or None
+    interval : tuple of (float, float) or None
+        95 % interval of the value, for its error bar.
+    paired : bool
+        Whether the interval is that of the difference to the base model, on the same examples,
+        put around the value; it leaves out what is hard for both.
     is_baseline, on_front : bool
     facts : tuple of (str, str)
         Names and texts to show beside the numbers, such as the share of weights compressed.
@@ -177,9 +183,10 @@ class TradeoffPoint:
     family: str
     size_bytes: int
     value: float
-    stderr: float | None
+    interval: tuple[float, float] | None
     is_baseline: bool
     on_front: bool
+    paired: bool = False
     facts: tuple[tuple[str, str], ...] = ()
 
 
@@ -207,8 +214,26 @@ class TradeoffView:
     n_unmeasured: int = 0
 
 
-def tradeoff_view(records: Iterable[RunRecord], metric: Metric, *, task: str = "") -> TradeoffView:
-    """Return what the plot of a metric against size shows; see :class:`TradeoffView`."""
+def tradeoff_view(
+    records: Iterable[RunRecord],
+    metric: Metric,
+    *,
+    task: str = "",
+    outcomes: Callable[[RunRecord], Outcomes | None] | None = None,
+) -> TradeoffView:
+    """Return what the plot of a metric against size shows; see :class:`TradeoffView`.
+
+    Parameters
+    ----------
+    records : iterable of RunRecord
+        All runs of the study.
+    metric : Metric
+        What is drawn against size.
+    task : str
+        Name of the task, for the title.
+    outcomes : callable, optional
+        Returns a run's per-example outcomes, or None; with them the intervals are paired.
+    """
     records = list(records)
     front = front_ids(records, metric)
     dense = {r.model: r for r in records if is_baseline(r) and is_measured(r, metric)}
@@ -216,23 +241,25 @@ def tradeoff_view(records: Iterable[RunRecord], metric: Metric, *, task: str = "
     for record in records:
         if not is_measured(record, metric):
             continue
-        found = record.measurement(metric.name)
-        assert found is not None
-        assert record.size_bytes is not None
+        base = dense.get(record.model)
+        interval, paired = _interval(record, base, metric, outcomes)
         points.append(
             TradeoffPoint(
                 run_id=record.id,
                 model=record.model,
                 label=record.label,
                 family=family_of(record),
-                size_bytes=record.size_bytes,
-                value=found.value,
-                stderr=found.stderr,
+                size_bytes=record.size_bytes or 0,
+                value=value_of(record, metric),
+                interval=interval,
+                paired=paired,
                 is_baseline=is_baseline(record),
                 on_front=record.id in front,
-                facts=_facts(record, dense.get(record.model)),
+                facts=_facts(record, base),
             )
         )
+    if any(point.paired for point in points):  # bars of two kinds in one plot would mislead
+        points = [replace(p, interval=None) if p.is_baseline else p for p in points]
     finished = [r for r in records if r.state not in (RunState.QUEUED, RunState.RUNNING)]
     return TradeoffView(
         metric=metric,
@@ -241,6 +268,28 @@ def tradeoff_view(records: Iterable[RunRecord], metric: Metric, *, task: str = "
         points=tuple(points),
         n_unmeasured=len(finished) - len(points),
     )
+
+
+def _interval(
+    record: RunRecord,
+    base: RunRecord | None,
+    metric: Metric,
+    outcomes: Callable[[RunRecord], Outcomes | None] | None,
+) -> tuple[tuple[float, float] | None, bool]:
+    """Return the 95 % interval of a run's value, and whether it is paired with its base model."""
+    if outcomes is not None and base is not None and base.id != record.id:
+        quality = quality_interval(metric, record, base, outcomes)
+        if quality is not None and quality.method == "paired" and quality.low > 0:
+            level = value_of(base, metric)
+            ends = [
+                level * end if metric.higher_is_better else level / end
+                for end in (quality.low, quality.high)
+            ]
+            return (min(ends), max(ends)), True
+    found = record.measurement(metric.name)
+    if found is None or found.stderr is None:
+        return None, False
+    return (found.value - Z95 * found.stderr, found.value + Z95 * found.stderr), False
 
 
 def _facts(record: RunRecord, dense: RunRecord | None) -> tuple[tuple[str, str], ...]:

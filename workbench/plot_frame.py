@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from workbench.compare import Z95, TradeoffPoint, TradeoffView, relative_quality
+from workbench.compare import TradeoffPoint, TradeoffView, relative_quality
 from workbench.steps import STEPS
 
 INK = "#777777"
@@ -67,7 +67,7 @@ class Frame:
         sizes = [point.size_bytes / 1e6 for point in view.points]
         limit = _limit(view)
         inside = [p for p in view.points if (p.value >= limit if higher else p.value <= limit)]
-        ends = [p.value + sign * Z95 * (p.stderr or 0) for p in inside for sign in (-1, 1)]
+        ends = [end for p in inside for end in (p.value, *(p.interval or ()))]
         low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
         some_off = len(inside) < len(view.points)
         room = 0.08 * (high - low) or 0.05 * abs(high) or 0.5
@@ -137,10 +137,10 @@ def front_line(view: TradeoffView, frame: Frame) -> list[tuple[float, float]]:
 def titles(view: TradeoffView) -> tuple[str, str]:
     """Return the plot's title and subtitle, as plain text."""
     metric = metric_title(view)
-    where = [view.task] if view.task else []
+    where = [f"Task: {view.task}"] if view.task else []
     if view.models:
         more = f" and {len(view.models) - 3} more" if len(view.models) > 3 else ""
-        where.append(", ".join(view.models[:3]) + more)
+        where.append(f"Model: {', '.join(view.models[:3])}{more}")
     subtitle = " · ".join(where)
     return f"{metric} against size", subtitle if len(subtitle) <= 96 else subtitle[:95] + "…"
 
@@ -148,6 +148,10 @@ def titles(view: TradeoffView) -> tuple[str, str]:
 def footnote(view: TradeoffView, frame: Frame) -> str:
     """Return what a reader must know about points that are not where they would be, or ``""``."""
     notes = []
+    if any(point.paired for point in view.points):
+        notes.append("Bars: 95 % interval of the difference to the baseline.")
+    elif any(point.interval for point in view.points):
+        notes.append("Bars: 95 % interval.")
     if any(frame.is_off_scale(point) for point in view.points):
         notes.append("Arrows: off scale.")
     if view.n_unmeasured:
@@ -173,8 +177,9 @@ def details(view: TradeoffView, point: TradeoffPoint) -> list[str]:
     if len(view.models) > 1 and not point.is_baseline:
         lines.append(f"of {point.model}")
     text = f"{view.metric.name}: {point.value:.4g}"
-    if point.stderr is not None:
-        text += f" ± {Z95 * point.stderr:.2g} (95 %)"
+    if point.interval is not None:
+        kind = "paired" if point.paired else "interval"
+        text += f" (95 % {kind} {point.interval[0]:.4g} to {point.interval[1]:.4g})"
     reference = next(
         (p.value for p in view.points if p.is_baseline and p.model == point.model), None
     )

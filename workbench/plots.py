@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from workbench.compare import Z95, TradeoffPoint, TradeoffView
+from workbench.compare import TradeoffPoint, TradeoffView
 from workbench.plot_frame import (
     BASELINE_COLOUR,
     GRID,
@@ -124,10 +124,11 @@ def _points(
 ) -> dict[str, Any]:
     arrow = "arrow-down" if frame.higher_is_better else "arrow-up"
     off = [frame.is_off_scale(point) for point in points]
-    bars = [
-        None if away or point.stderr is None else Z95 * point.stderr
-        for point, away in zip(points, off, strict=True)
-    ]
+    up, down = [], []
+    for point, away in zip(points, off, strict=True):
+        low, high = (point.value,) * 2 if away or not point.interval else point.interval
+        up.append(high - point.value)
+        down.append(point.value - low)
     return {
         "name": html.escape(name),
         "x": [point.size_bytes / 1e6 for point in points],
@@ -142,17 +143,25 @@ def _points(
         },
         "error_y": {
             "type": "data",
-            "array": bars,
-            "color": colour,
+            "symmetric": False,
+            "array": up,
+            "arrayminus": down,
+            "color": _faint(colour),
             "thickness": 1.5,
             "width": 0,
-            "visible": any(bars),
+            "visible": any(up) or any(down),
         },
         "hoverinfo": "text",
         "hovertext": [_hover(view, point, frame) for point in points],
         "customdata": [point.run_id for point in points],
         "showlegend": bool(points),
     }
+
+
+def _faint(colour: str) -> str:
+    """Return a colour such as ``"#0072B2"`` half transparent."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.5)"
 
 
 def _hover(view: TradeoffView, point: TradeoffPoint, frame: Frame) -> str:

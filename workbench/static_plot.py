@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 
-from workbench.compare import Z95, TradeoffView
+from workbench.compare import TradeoffView
 from workbench.plot_frame import (
     BASELINE_COLOUR,
     INK,
@@ -84,11 +84,11 @@ def static_svg(view: TradeoffView, *, log_x: bool = False) -> str:
             scale = 1.0 if point.on_front or point.is_baseline else 0.7
             tip = html.escape("\n".join(details(view, point)))
             parts.append(f"<g><title>{tip}</title>")
-            if point.stderr and not off:
-                high = _y(point.value + Z95 * point.stderr, frame)
-                low = _y(point.value - Z95 * point.stderr, frame)
+            if point.interval and not off:
+                low, high = (_y(end, frame) for end in point.interval)
                 parts.append(
-                    f'<path d="M{x:.1f} {high:.1f}V{low:.1f}" stroke="{style.colour}" fill="none"/>'
+                    f'<path d="M{x:.1f} {high:.1f}V{low:.1f}" stroke="{style.colour}"'
+                    ' stroke-opacity="0.5" stroke-width="1.5" fill="none"/>'
                 )
             parts.append(_marker(x, y, arrow if off else style.symbol, style.colour, scale))
             if point.is_baseline:
