@@ -324,11 +324,7 @@ class Store:
                 _publish(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        with self._journal.writing() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?)", (digest, size, time.time())
-            )
-        self._evict(keep=digest)
+        self._register(digest, size)
         return digest
 
     def artifact(self, digest: str) -> Path | None:
@@ -344,10 +340,14 @@ class Store:
             db.execute("UPDATE artifacts SET last_used = ? WHERE digest = ?", (time.time(), digest))
         return path
 
-    def _evict(self, keep: str) -> None:
+    def _register(self, keep: str, size: int) -> None:
+        """Note that a file is there, and evict others until all fit into the budget."""
         budget = self.meta("disk_budget_bytes")
         budget = DISK_BUDGET_BYTES if budget is None else budget
         with self._journal.writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?)", (keep, size, time.time())
+            )
             rows = db.execute("SELECT * FROM artifacts ORDER BY last_used DESC").fetchall()
             total, evicted = 0, []
             for row in sorted(rows, key=lambda row: row["digest"] != keep):
