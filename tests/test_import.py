@@ -74,7 +74,7 @@ def test_every_promised_name_is_there(name: str) -> None:
 
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse((ROOT / "workbench" / "__init__.py").read_text(encoding="utf-8"))
-    (block,) = (n for n in tree.body if isinstance(n, ast.If))
+    block = next(n for n in tree.body if isinstance(n, ast.If))
     seen = {
         (statement.module.removeprefix("workbench."), alias.name)
         for statement in block.body
