@@ -79,9 +79,7 @@ class TestRunId:
         }
         assert len(ids) == 4
 
-    def test_the_method_version_counts(
-        self, store: Store, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_method_version_counts(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         from workbench.methods import LAYER_METHODS
 
         before = run_id(store, "tiny", RTN4)
