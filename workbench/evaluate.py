@@ -59,7 +59,9 @@ class Reference:
             dense = self.task.dense_logits(self.model, batch)
         for example, logits in zip(batch.examples, dense, strict=True):
             self.keep(batch.part, example, logits)
-        return dense
+        # What was kept is used from the first time on, so that a run's KL does not depend on
+        # which run came before it.
+        return [self._kept.get(key, logits) for key, logits in zip(keys, dense, strict=True)]
 
     def keep(self, part: str, example: Example, logits: Tensor) -> None:
         """Keep the dense model's predictions of an example if there is room.
