@@ -12,8 +12,8 @@ from workbench.evaluate import Reference, evaluate
 from workbench.models import LoadedModel, load_model
 from workbench.progress import Monitor, Progress
 from workbench.tasks import LanguageModeling, TextClassification
-from workbench.tasks import base as tasks_base
-from workbench.tasks.base import score
+from workbench.tasks import scoring
+from workbench.tasks.scoring import score
 
 
 def disturbed(model: LoadedModel, amount: float) -> LoadedModel:
@@ -61,7 +61,7 @@ def test_impossible_classes_and_broken_logits() -> None:
 def test_rows_are_scored_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, targets = torch.randn(50, 7), torch.arange(50) % 7
     whole = score(logits, targets, torch.randn(50, 7).log_softmax(-1))
-    monkeypatch.setattr(tasks_base, "CHUNK_BYTES", 4 * 7 * 8)
+    monkeypatch.setattr(scoring, "CHUNK_BYTES", 4 * 7 * 8)
     torch.manual_seed(0)
     pieces = score(logits, targets)
     assert torch.allclose(whole.loss, pieces.loss)

@@ -23,10 +23,10 @@ from workbench.tasks.base import (
     Example,
     Task,
     ratio,
-    score,
 )
 from workbench.tasks.data import read_snapshot, read_texts
 from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
+from workbench.tasks.scoring import score
 from workbench.tasks.splits import PARTS, Document, cut_documents, deal, overlap
 from workbench.uncertainty import Estimate, estimate_statistic
 

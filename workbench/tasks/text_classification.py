@@ -19,10 +19,11 @@ from workbench.models import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
-from workbench.tasks.base import KL, Batch, Example, Task, pad_token, score
+from workbench.tasks.base import KL, Batch, Example, Task, pad_token
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.head import extract_features, pooled_features, train_head
 from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
+from workbench.tasks.scoring import score
 from workbench.tasks.splits import PARTS, deal, overlap
 from workbench.uncertainty import Estimate, estimate_ratio, estimate_statistic
 
@@ -84,8 +85,10 @@ class TextClassification(Task):
 
     Examples
     --------
-    >>> rows = {"text": ["good", "bad"] * 20, "label": ["+", "-"] * 20}
-    >>> TextClassification(rows, document="text")  # doctest: +SKIP
+    >>> rows = {"text": [f"text {i}" for i in range(200)], "label": ["+", "-"] * 100}
+    >>> task = TextClassification(rows)
+    >>> task.labels
+    ('+', '-')
     """
 
     kind: ClassVar[str] = "text_classification"
