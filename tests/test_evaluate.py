@@ -11,8 +11,7 @@ from workbench.errors import CancelledError
 from workbench.evaluate import Reference, evaluate
 from workbench.models import LoadedModel, load_model
 from workbench.progress import Monitor, Progress
-from workbench.tasks import LanguageModeling, TextClassification
-from workbench.tasks import scoring
+from workbench.tasks import LanguageModeling, TextClassification, scoring
 from workbench.tasks.scoring import score
 
 
