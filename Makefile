@@ -15,6 +15,8 @@ BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
+# Tests start several processes that compute: threads that spin while they wait would starve them.
+export OMP_WAIT_POLICY ?= PASSIVE
 SOURCES := $(shell find workbench -type f ! -path '*/__pycache__/*' ! -name '.*' 2>/dev/null)
 NOTEBOOKS := notebooks/01-quickstart.ipynb
 
