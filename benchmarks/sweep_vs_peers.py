@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import tempfile
 import time
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from peers.client import Peer, peer_python
-from peers.report import Timing, hardware, print_row, print_totals, totals
+from peers.report import Timing, hardware, load_average, print_row, print_totals, totals
 from safetensors.torch import load_file
 from transformers.utils.logging import disable_progress_bar
 
@@ -206,6 +205,7 @@ def run_method(
     calibration = Timing()
     rows = [{"ours": Timing(), "peer": Timing()} for _ in configurations]
     quality: list[dict[str, Any]] = []
+    print(f"\n{'':26} {'ours s':>8} {'peer s':>8} {'ours ppl':>10} {'peer ppl':>10}  ratio - 1")
     for repeat in range(repeats):
         statistics = None
         if method == "gptq":
@@ -294,7 +294,6 @@ def main(argv: list[str] | None = None) -> None:
     model, task = wb.load_model(args.model), load_task(args.task)
     model = task.bind(model)
     groups = [group or None for group in args.groups]
-    load_before = os.getloadavg() if hasattr(os, "getloadavg") else None
     with (
         tempfile.TemporaryDirectory() as folder,
         Peer(python, threads=args.threads, log=Path(folder) / "peer.log") as peer,
@@ -307,23 +306,11 @@ def main(argv: list[str] | None = None) -> None:
         sides.ours(warm_up, sides.calibrate()[0])
         sides.theirs(warm_up, PEER_VARIANTS[variant])
         dense = sides.task.estimate("perplexity", sides.outcomes(model)).value
-        print(f"dense perplexity {dense:.4f}\n")
-        print(f"{'':26} {'ours s':>8} {'peer s':>8} {'ours ppl':>10} {'peer ppl':>10}  ratio - 1")
-        results = {}
-        for method in args.methods:
-            configurations = [
-                Configuration(method, bits, group, args.symmetric)
-                for bits in args.bits
-                for group in groups
-            ]
-            results[method] = run_method(sides, method, configurations, variant, args.repeats)
-        print()
-        for method, result in results.items():
-            print_totals(method, result)
-        about = {
+        print(f"dense perplexity {dense:.4f}")
+        about: dict[str, Any] = {
             "date": time.strftime("%Y-%m-%d"),
             "hardware": hardware(args.threads),
-            "load_average": {"before": load_before, "after": os.getloadavg()},
+            "load_average": {"before": load_average()},
             "versions": {
                 "ours": {
                     "python": platform.python_version(),
@@ -340,12 +327,21 @@ def main(argv: list[str] | None = None) -> None:
             "calibration": asdict(sides.options),
             "peer_variant": {"name": variant, "options": PEER_VARIANTS[variant], "tried": tried},
             "dense_perplexity": dense,
-            "results": results,
+            "results": {},
         }
-    RESULTS.mkdir(exist_ok=True)
-    name = args.name or f"{model.source.name}-vs-llmcompressor"
-    path = RESULTS / f"{name.replace('/', '--')}.json"
-    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        path = RESULTS / f"{args.name or f'{model.source.name}-vs-llmcompressor'}.json"
+        for method in args.methods:
+            configurations = [
+                Configuration(method, bits, group, args.symmetric)
+                for bits in args.bits
+                for group in groups
+            ]
+            result = run_method(sides, method, configurations, variant, args.repeats)
+            print_totals(method, result)
+            about["results"][method] = result
+            about["load_average"][f"after {method}"] = load_average()
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     print(f"\nWritten to benchmarks/results/{path.name}")
 
 

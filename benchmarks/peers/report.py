@@ -78,3 +78,8 @@ def hardware(threads: int) -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def load_average() -> list[float] | None:
+    """Return the mean number of busy processes over 1, 5 and 15 minutes, if the system tells."""
+    return [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None
