@@ -547,7 +547,10 @@ class Study:
         from workbench import compare, plots
 
         view = compare.tradeoff_view(
-            self._store.records(), self._metric(metric), task=self._store.meta("task")["name"]
+            self._store.records(),
+            self._metric(metric),
+            task=self._store.meta("task")["name"],
+            outcomes=self._outcomes,
         )
         return plots.tradeoff_figure(view)
 
