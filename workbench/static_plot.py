@@ -20,7 +20,7 @@ from workbench.plot_frame import (
     titles,
 )
 
-_WIDTH, _HEIGHT = 760, 440
+_WIDTH, _HEIGHT = 760, 460
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 610, 66, 380
 
 _OUTLINES: dict[str, list[tuple[float, float]]] = {
