@@ -326,3 +326,31 @@ class TestReload:
         execution = engine.execute("tiny", Recipe())
         assert execution.record.state is RunState.FAILED
         assert "load_model(model.hf_model" in (execution.record.error or "")
+
+
+def test_a_head_is_trained_once_and_kept_with_the_study(tmp_path: Path, monkeypatch: Any) -> None:
+    from tests.tiny import tiny_model, tiny_tokenizer
+    from workbench.models import load_model
+    from workbench.tasks import TextClassification, text_classification
+
+    rows = {
+        "text": [f"{word} number {i}" for i in range(30) for word in ("cold", "warm")],
+        "label": ["c", "w"] * 30,
+    }
+    model = load_model(tiny_model("BertModel"), tiny_tokenizer(), device="cpu")
+    study = Study(model, TextClassification(rows), tmp_path / "s", calibration=CALIBRATION)
+    first = study.run([]).measurements
+    before = study.run(RTN(4, group_size=8)).model()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the head was trained again")
+
+    monkeypatch.setattr(text_classification, "train_head", refuse)
+    reopened = Study.open(tmp_path / "s")
+    baseline = reopened.baseline()
+    assert baseline is not None
+    assert reopened.run([]).measurements == first
+    after = reopened.run(RTN(4, group_size=8)).model()
+    assert before.head is not None
+    assert after.head is not None
+    assert torch.equal(after.head.weight, before.head.weight)

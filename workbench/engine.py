@@ -13,6 +13,7 @@ import json
 import platform
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -322,10 +323,25 @@ class Engine:
             self._base = None
             monitor.report("load", 0, 1, name)
             model = given if given is not None else reload_model(self.store, name)
-            dense = self.task.bind(model, monitor=monitor)
+            dense = self._bound(name, model, monitor)
             self._base = _Base(name, dense, Reference(dense, self.task))
             monitor.report("load", 1, 1, name)
         return self._base
+
+    def _bound(self, name: str, model: LoadedModel, monitor: Monitor) -> LoadedModel:
+        """Bind the model to the task; a head that was trained for it is kept in the study."""
+        from workbench.models import ClassificationHead
+
+        path = self.store.task_folder / f"{self.store.model_folder(name).name}.head.safetensors"
+        if path.is_file():
+            model = dataclasses.replace(model, head=ClassificationHead.load(path))
+            return self.task.bind(model, monitor=monitor)
+        dense = self.task.bind(model, monitor=monitor)
+        if dense.head is not None and dense.head is not model.head:
+            aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+            dense.head.save(aside)
+            aside.replace(path)
+        return dense
 
     def _statistics(
         self, base: _Base, recipe: Recipe, options: CalibrationOptions, monitor: Monitor

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -84,6 +85,27 @@ class ClassificationHead:
             )
         if self.pooling != "mean":
             raise ConfigError(f"pooling={self.pooling!r} is not accepted; give 'mean'.")
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file: weight and bias, with labels and pooling as metadata."""
+        from safetensors.torch import save_file
+
+        tensors = {"weight": self.weight, "bias": self.bias}
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            path,
+            metadata={"labels": json.dumps(self.labels), "pooling": self.pooling},
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> ClassificationHead:
+        """Read what :meth:`save` wrote."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata()
+            labels = tuple(json.loads(meta["labels"]))
+            return cls(file.get_tensor("weight"), file.get_tensor("bias"), labels, meta["pooling"])
 
 
 @dataclass(eq=False)

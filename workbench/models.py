@@ -170,8 +170,6 @@ def save_model(model: LoadedModel, folder: str | os.PathLike[str]) -> Path:
     Path
         The folder.
     """
-    from safetensors.torch import save_file
-
     path = Path(folder).expanduser()
     path.mkdir(parents=True, exist_ok=True)
     state: dict[str, Tensor] = {}
@@ -192,9 +190,8 @@ def save_model(model: LoadedModel, folder: str | os.PathLike[str]) -> Path:
             model.hf_model.save_pretrained(aside, state_dict=state)
         model.tokenizer.save_pretrained(aside)
         if model.head is not None:
-            tensors = {"weight": model.head.weight, "bias": model.head.bias}
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, aside / HEAD)
-            extras |= {"labels": list(model.head.labels), "pooling": model.head.pooling}
+            model.head.save(aside / HEAD)
+            extras["head"] = HEAD
         (aside / EXTRAS).write_text(json.dumps(extras, indent=1), encoding="utf-8")
         for file in aside.iterdir():
             file.replace(path / file.name)
@@ -356,13 +353,8 @@ def _read_extras(folder: Path) -> dict[str, Any]:
 
 
 def _read_head(folder: Path, extras: dict[str, Any]) -> ClassificationHead | None:
-    from safetensors.torch import load_file
-
-    if "labels" not in extras:
+    if "head" not in extras:
         return None
     if not (folder / HEAD).is_file():
         raise ModelNotFoundError(f"{str(folder)!r} lacks its head ({HEAD}); copy it again.")
-    tensors = load_file(folder / HEAD)
-    return ClassificationHead(
-        tensors["weight"], tensors["bias"], tuple(extras["labels"]), extras["pooling"]
-    )
+    return ClassificationHead.load(folder / HEAD)
