@@ -405,7 +405,6 @@ def test_other_objects_are_refused() -> None:
         ClassificationHead(torch.zeros(3, 4), torch.zeros(3), ("a", "b"))
 
 
-@pytest.mark.skipif(not DEMO_FOLDER.is_dir(), reason="the bundled model is not built yet")
 def test_the_bundled_model() -> None:
     model: LoadedModel = load_model("demo")
     assert (model.source.kind, model.source.name) == ("demo", "demo")

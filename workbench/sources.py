@@ -92,9 +92,16 @@ def find_source(
     HubUnreachableError
         If the Hub does not answer and the model is not in the local cache.
     ConfigError
-        If ``revision`` is given for a folder.
+        If ``revision`` is given for a folder or for the bundled model.
     """
     text = os.fspath(ref)
+    path = Path(text).expanduser()
+    if revision is not None and (text == DEMO or path.is_dir()):
+        what = "the bundled model" if text == DEMO else f"the folder {text!r}"
+        raise ConfigError(
+            f"revision={revision!r} has no meaning for {what}; leave it out, or give a Hugging"
+            " Face id."
+        )
     if text == DEMO:
         if not DEMO_FOLDER.is_dir():
             raise ModelNotFoundError(
@@ -102,13 +109,7 @@ def find_source(
                 " Reinstall compression-workbench, or give a folder or a Hugging Face id."
             )
         return Source(DEMO, DEMO, None, DEMO_FOLDER)
-    path = Path(text).expanduser()
     if path.is_dir():
-        if revision is not None:
-            raise ConfigError(
-                f"revision={revision!r} has no meaning for the folder {text!r}; leave it out, or"
-                " give a Hugging Face id."
-            )
         return Source("folder", str(path.resolve()), None, path.resolve())
     if path.is_file():
         raise ModelNotFoundError(
