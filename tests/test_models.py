@@ -19,7 +19,6 @@ from workbench.errors import (
     UnsupportedArchitectureError,
 )
 from workbench.models import ClassificationHead, LoadedModel, ModelSource, load_model, save_model
-from workbench.sources import DEMO_FOLDER
 
 
 class Halves:
