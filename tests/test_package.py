@@ -77,3 +77,8 @@ def test_the_wheel_carries_its_licence_and_command(wheel: zipfile.ZipFile) -> No
     metadata = wheel.read(info["METADATA"]).decode()
     assert "License-Expression: Apache-2.0" in metadata
     assert not machine_paths(metadata)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_notebook_that_the_terminal_opens(wheel: zipfile.ZipFile) -> None:
+    assert "workbench/notebooks/01-quickstart.ipynb" in wheel.namelist()

@@ -90,9 +90,11 @@ def demo(
     ]
     recipes += [MagnitudePruning(ratio) for ratio in (0.3, 0.5, 0.7)]
     run_sweep(lambda: _study("demo", "demo", study), recipes, html, "workbench demo")
-    _output().print(
-        "Next: workbench lab   (opens the quickstart notebook in JupyterLab)", highlight=False
-    )
+    if importlib.util.find_spec("jupyterlab") is None:
+        following = 'make lab   (or pip install "compression-workbench[lab]", then workbench lab)'
+    else:
+        following = "workbench lab   (opens the quickstart notebook in JupyterLab)"
+    _output().print(f"Next: {following}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
