@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["TradeoffFigure", "static_svg", "tradeoff_figure", "update_figure", "write_html"]
 
 _HEIGHT = 480
+_SMALL = '<span style="font-size: 13px">{}</span>'
 
 
 class TradeoffFigure(go.Figure):
@@ -60,7 +61,7 @@ class TradeoffFigure(go.Figure):
         return {
             "application/vnd.plotly.v1+json": json.loads(self.to_json()),
             "image/svg+xml": static_svg(self._view, log_x=self._log_x),
-            "text/plain": f"{self.layout.title.text}: {self.layout.title.subtitle.text}",
+            "text/plain": ". ".join(titles(self._view)),
         }
 
 
@@ -198,8 +199,9 @@ def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "title": {
-            "text": html.escape(title),
-            "subtitle": {"text": html.escape(subtitle), "font": {"color": INK, "size": 13}},
+            "text": f"{html.escape(title)}<br>{_SMALL.format(html.escape(subtitle))}",
+            "y": 0.97,
+            "yanchor": "top",
             "x": 0.01,
             "xanchor": "left",
             "font": {"size": 18},
@@ -220,9 +222,16 @@ def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": INK, "family": "system-ui, sans-serif", "size": 13},
         "hoverlabel": {"align": "left"},
-        "legend": {"itemsizing": "constant", "x": 1.01, "y": 1, "xanchor": "left"},
-        "margin": {"l": 70, "r": 20, "t": 84, "b": 72},
+        "legend": {
+            "itemsizing": "constant",
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+        },
+        "margin": {"l": 70, "r": 20, "t": 112, "b": 72},
         "height": _HEIGHT,
+        "autosize": True,
         "uirevision": "keep",
     }
 
@@ -292,7 +301,7 @@ def write_html(figure: go.Figure, path: str | Path, *, table: pd.DataFrame | Non
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    title = figure.layout.title.text or "Workbench"
+    title = (figure.layout.title.text or "Workbench").split("<br>")[0]
     page = _PAGE.format(
         title=title,
         figure=figure.to_html(

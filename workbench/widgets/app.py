@@ -12,7 +12,7 @@ import ipywidgets as w
 
 from workbench.widgets.banner import Banner
 from workbench.widgets.choose_panel import ChoosePanel
-from workbench.widgets.frontier import FrontierPanel
+from workbench.widgets.frontier import WIDTH, FrontierPanel
 from workbench.widgets.run_panel import RunPanel
 from workbench.widgets.table import TablePanel, table_html
 
@@ -52,8 +52,10 @@ class Workbench:
         self._css = f"wb-picture-{uuid.uuid4().hex[:12]}"
         self._picture: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        left = w.VBox([self.run_panel.widget], layout=w.Layout(flex="1 1 340px", min_width="300px"))
-        right = w.VBox([self.frontier.widget], layout=w.Layout(flex="2 1 520px", min_width="420px"))
+        narrow = w.Layout(flex="1 1 300px", min_width="300px", max_width="520px")
+        left = w.VBox([self.run_panel.widget], layout=narrow)
+        wide = w.Layout(flex=f"0 0 {WIDTH + 4}px")  # goes below the form where there is no room
+        right = w.VBox([self.frontier.widget], layout=wide)
         top = w.HBox([left, right], layout=w.Layout(flex_flow="row wrap", width="100%"))
         # The picture for notebooks without a kernel is hidden for as long as this is shown.
         hide = w.HTML(f"<style>.{self._css} {{ display: none; }}</style>")

@@ -40,7 +40,7 @@ class ChoosePanel:
             tooltip=f"Share of the base model's quality ({study.metric.name})",
             continuous_update=False,
             style={"description_width": "150px"},
-            layout=w.Layout(width="100%", max_width="460px"),
+            layout=w.Layout(width="auto", max_width="460px"),
         )
         self.answer = w.HTML()
         self.bar.observe(self._changed, names="value")

@@ -46,14 +46,15 @@ class Control:
         if info.optional and not listed:
             label = f"no {_spoken(info)}: {info.none_means}"
             self._none = w.Checkbox(
-                description=label, indent=True, style=_WIDE, layout=w.Layout(width="100%")
+                description=label, indent=True, style=_WIDE, layout=w.Layout(width="auto")
             )
             rows.insert(0, self._none)
         self.set(info.default)
         for control in (self._list, self._none, self._input):
             if control is not None:
                 control.observe(self._changed, names="value")
-        help = f'<div style="opacity: .7; font-size: 90%">{html.escape(info.help)}</div>'
+        style = "opacity: .75; font-size: 90%; line-height: 1.25"
+        help = f'<div style="{style}">{html.escape(info.help)}</div>'
         rows.append(w.HTML(help, layout=w.Layout(margin="0 0 4px 158px")))
         self.widget = w.VBox(rows, layout=w.Layout(width="100%"))
 
@@ -107,7 +108,7 @@ class Control:
             "description": spoken + unit,
             "tooltip": info.help,
             "style": _WIDE,
-            "layout": w.Layout(width="100%", max_width="460px"),
+            "layout": w.Layout(width="auto", max_width="460px"),
         }
 
     def _make_input(self) -> w.ValueWidget:
@@ -199,7 +200,7 @@ class MethodForm:
             description="method",
             tooltip="How the model is made smaller",
             style=_WIDE,
-            layout=w.Layout(width="100%", max_width="460px"),
+            layout=w.Layout(width="auto", max_width="460px"),
         )
         self._place = w.VBox()
         self.method.observe(self._switch, names="value")

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from workbench.compare import TradeoffView
     from workbench.study import Study
 
+WIDTH = 700
+"""Of the figure, in pixels."""
+
 
 class FrontierPanel:
     """Quality against size of every run of a study.
@@ -41,7 +44,7 @@ class FrontierPanel:
             indent=False,
         )
         self.log_x.observe(lambda _: self._draw(), names="value")
-        self.figure = go.FigureWidget(tradeoff_figure(self._view))
+        self.figure = self._new_figure()
         self.widget = w.VBox([self.figure, self.log_x])
         self.refresh = Throttle(self._refresh)
 
@@ -55,7 +58,7 @@ class FrontierPanel:
         with self._lock:
             old = self.figure
             self._view = self._study.plot().view
-            self.figure = go.FigureWidget(tradeoff_figure(self._view, log_x=self.log_x.value))
+            self.figure = self._new_figure()
             self.widget.children = [self.figure, self.log_x]
             old.close()
 
@@ -68,6 +71,12 @@ class FrontierPanel:
     def code(self) -> str:
         """Return the Python that makes the plot."""
         return "study.plot()"
+
+    def _new_figure(self) -> go.FigureWidget:
+        figure = go.FigureWidget(tradeoff_figure(self._view, log_x=self.log_x.value))
+        # A figure that is drawn before it is attached cannot know how much room it has.
+        figure.layout.width = WIDTH
+        return figure
 
     def _refresh(self) -> None:
         self._view = self._study.plot().view

@@ -52,7 +52,7 @@ class RunPanel:
         )
         self.run.on_click(banner.guard(self._run))
         self.cancel.on_click(banner.guard(self._cancel))
-        self.bar = w.IntProgress(min=0, max=1, layout=w.Layout(width="100%", max_width="460px"))
+        self.bar = w.IntProgress(min=0, max=1, layout=w.Layout(width="auto", max_width="460px"))
         self.status = w.HTML("Nothing is running.")
         self._progress = Throttle(self._show_progress)
         self.widget = w.VBox(
