@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
+from workbench.errors import ConfigError
 from workbench.widgets.banner import Banner
 from workbench.widgets.choose_panel import ChoosePanel
 from workbench.widgets.frontier import WIDTH, FrontierPanel
@@ -43,6 +44,11 @@ class Workbench:
     """
 
     def __init__(self, study: Study) -> None:
+        if not hasattr(study, "submit"):
+            raise ConfigError(
+                f"Workbench takes a study, not a {type(study).__name__}; make one with"
+                " wb.Study(model, task, path=...)."
+            )
         self.study = study
         self.banner = Banner()
         self.frontier = FrontierPanel(study)

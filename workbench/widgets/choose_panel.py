@@ -39,7 +39,7 @@ class ChoosePanel:
             description="keep at least",
             tooltip=f"Share of the base model's quality ({study.metric.name})",
             continuous_update=False,
-            style={"description_width": "150px"},
+            style={"description_width": "120px"},
             layout=w.Layout(width="auto", max_width="460px"),
         )
         self.answer = w.HTML()

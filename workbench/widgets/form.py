@@ -10,7 +10,7 @@ import ipywidgets as w
 
 from workbench.steps import STEPS, FieldInfo, Step, fields_of
 
-_WIDE = {"description_width": "150px"}
+_WIDE = {"description_width": "120px"}
 _SLIDER_SPAN = 64
 """Whole numbers with more values than this get a box to type in instead of a slider."""
 
@@ -55,7 +55,7 @@ class Control:
                 control.observe(self._changed, names="value")
         style = "opacity: .75; font-size: 90%; line-height: 1.25"
         help = f'<div style="{style}">{html.escape(info.help)}</div>'
-        rows.append(w.HTML(help, layout=w.Layout(margin="0 0 4px 158px")))
+        rows.append(w.HTML(help, layout=w.Layout(margin="0 0 4px 128px")))
         self.widget = w.VBox(rows, layout=w.Layout(width="100%"))
 
     def get(self) -> Any:
