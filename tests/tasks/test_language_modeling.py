@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -247,7 +248,7 @@ def test_an_own_metric_is_primary_and_has_an_error(model: LoadedModel) -> None:
 
 
 def test_an_own_metric_of_a_notebook_is_asked_for_again(tmp_path: Path) -> None:
-    data = task(metric=lambda outcomes: 1.0)
+    data = task(metric=lambda outcomes: 1.0, higher_is_better=True)
     with pytest.raises(DataError, match=r"cannot be imported .*pass it when opening"):
         task_from_dict(data.save(tmp_path), tmp_path)
 
@@ -261,11 +262,24 @@ def test_an_unusable_metric_is_refused(model: LoadedModel) -> None:
 
     with pytest.raises(ConfigError, match="rename it"):
         task(metric=accuracy)
-    data = task(metric=lambda outcomes: outcomes["nothing"])
+    data = task(metric=lambda outcomes: outcomes["nothing"], higher_is_better=False)
     with pytest.raises(ConfigError, match="failed: KeyError"):
         data.measure(data.evaluate(model))
     with pytest.raises(ConfigError, match="no metric 'f1'; it has perplexity"):
         task().metric("f1")
+
+
+def test_the_direction_of_an_own_metric_is_never_guessed() -> None:
+    def cost(outcomes: Outcomes) -> float:
+        return float(outcomes["loss"].sum())
+
+    with pytest.raises(ConfigError, match=r"'cost'.*higher_is_better=True .*=False"):
+        task(metric=cost)
+    with pytest.raises(ConfigError, match="higher_is_better='lower'"):
+        task(metric=cost, higher_is_better="lower")
+    assert not task(metric=cost, higher_is_better=False).primary.higher_is_better
+    assert not task(metric=partial(perplexity_of_words)).primary.higher_is_better
+    assert task(metric=perplexity_of_words, higher_is_better=True).primary.higher_is_better
 
 
 def test_two_models_are_compared_on_the_same_windows(model: LoadedModel) -> None:

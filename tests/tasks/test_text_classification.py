@@ -52,6 +52,9 @@ def share_of_reds(labels: np.ndarray, predictions: np.ndarray, which: str = "red
     return float((predictions[labels == which] == which).mean())
 
 
+share_of_reds.higher_is_better = True  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     "architecture", ["BertModel", "LlamaForCausalLM", "GPT2LMHeadModel", "BertForMaskedLM"]
 )

@@ -68,7 +68,7 @@ class LanguageModeling(Task):
         ``loss``, ``n_predictions``, ``n_correct``, ``n_bytes``, ``document``), returns a float. It
         becomes the primary metric; its standard error comes from a jackknife over documents.
     higher_is_better : bool, optional
-        Of your own metric; by default its attribute of that name, else True.
+        Of your own metric, where it has no attribute of that name; one of the two is needed.
     name : str, optional
         For tables and plots.
     encoding : str

@@ -19,21 +19,21 @@ def describe_metric(
     ----------
     function : callable
         Its ``__name__`` becomes the metric's name; its attribute ``higher_is_better`` counts
-        where the argument is None; the default is True.
+        where the argument is None.
     higher_is_better : bool or None
-        The user's word on it.
+        The user's word on it; there is no default, because a wrong one would reverse every choice.
     taken : tuple of str
         Names of the task's own metrics.
 
     Raises
     ------
     ConfigError
-        If it is not callable or its name is taken.
+        If it is not callable, its name is taken or its direction is not given.
     """
     if not callable(function):
         raise ConfigError(
-            f"metric={function!r} is not accepted; give a function, such as"
-            " def cost(labels, predictions): return float(...)."
+            f"metric={function!r} is not accepted; give a function that returns one number, such as"
+            " metric=my_score, and say higher_is_better=True or higher_is_better=False."
         )
     inner = getattr(function, "func", function)  # functools.partial
     name = str(getattr(inner, "__name__", type(inner).__name__))
@@ -45,8 +45,21 @@ def describe_metric(
             f" ({', '.join(taken)}); rename it."
         )
     if higher_is_better is None:
-        higher_is_better = bool(getattr(function, "higher_is_better", True))
-    return Metric(name, "", higher_is_better)
+        higher_is_better = getattr(
+            function, "higher_is_better", getattr(inner, "higher_is_better", None)
+        )
+    if higher_is_better is None:
+        raise ConfigError(
+            f"It is not known whether more of your metric {name!r} is better; give"
+            " higher_is_better=True (such as a score) or higher_is_better=False (such as a cost"
+            " or an error) beside metric=."
+        )
+    if higher_is_better not in (True, False):
+        raise ConfigError(
+            f"higher_is_better={higher_is_better!r} is not accepted for your metric {name!r}; give"
+            " True or False."
+        )
+    return Metric(name, "", bool(higher_is_better))
 
 
 def call_metric(function: Callable[..., float] | None, *arguments: Any) -> float:
