@@ -310,3 +310,44 @@ def test_outcomes_of_different_examples_are_not_paired():
     tables = {"dense": outcomes_of([1, 1, 1]), "good": outcomes_of([1])}
     choice = choose([GOOD], DENSE, ACCURACY, accuracy=0.9, outcomes=lambda r: tables[r.id])
     assert choice.interval.method == "independent"
+
+
+def classified(labels, predictions):
+    n = len(labels)
+    return Outcomes(
+        {
+            "example": np.arange(n),
+            "document": np.arange(n),
+            "loss": np.ones(n),
+            "n_predictions": np.ones(n, dtype=np.int64),
+            "kl": np.zeros(n),
+            "label": np.asarray(labels),
+            "prediction": np.asarray(predictions),
+            "confidence": np.ones(n),
+        }
+    )
+
+
+def test_accuracy_of_a_classifier_is_paired():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 4, 1000)
+    dense = np.where(rng.random(1000) < 0.9, labels, (labels + 1) % 4)
+    other = dense.copy()
+    right = np.flatnonzero(dense == labels)[:10]
+    other[right] = (labels[right] + 2) % 4
+    wrong = np.flatnonzero(dense != labels)[:5]
+    other[wrong] = (labels[wrong] + 3) % 4  # another wrong class: neither better nor worse
+    tables = {"dense": classified(labels, dense), "good": classified(labels, other)}
+    base = record("dense", 1000, (dense == labels).mean(), stderr=0.0095)
+    run = record("good", 400, (other == labels).mean(), [GPTQ(4)], stderr=0.0097)
+    choice = choose([run], base, ACCURACY, accuracy=0.97, outcomes=lambda r: tables[r.id])
+    assert choice.interval.method == "paired"
+    assert choice.surely
+    with_counts = {
+        "dense": outcomes_of(dense == labels),
+        "good": outcomes_of(other == labels),
+    }
+    same = choose([run], base, ACCURACY, accuracy=0.97, outcomes=lambda r: with_counts[r.id])
+    assert choice.interval == same.interval
+    view = tradeoff_view([base, run], ACCURACY, outcomes=lambda r: tables[r.id])
+    assert [p.paired for p in view.points] == [False, True]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from workbench.errors import ConfigError, StudyError
 from workbench.outcomes import Outcomes
@@ -323,19 +324,28 @@ _PAIRED_COLUMNS = {
 """Columns of Outcomes whose sums are the numerator and denominator of a metric."""
 
 
+def _column(table: Outcomes, name: str) -> NDArray[np.generic] | None:
+    """Return a column, None without it; whether a class was right follows from the two classes."""
+    if name in table:
+        return table[name]
+    if name == "n_correct" and "label" in table and "prediction" in table:
+        return np.asarray(table["label"]) == np.asarray(table["prediction"])
+    return None
+
+
 def _paired_interval(
     metric: Metric, columns: tuple[str, str], run: Outcomes, baseline: Outcomes
 ) -> Interval | None:
-    if any(name not in table for name in columns for table in (run, baseline)):
-        return None
     _, first, second = np.intersect1d(
         np.asarray(run["example"]), np.asarray(baseline["example"]), return_indices=True
     )
-    top, bottom = columns
-    mine = estimate_ratio(run[top][first], run[bottom][first], run["document"][first])
-    theirs = estimate_ratio(
-        baseline[top][second], baseline[bottom][second], baseline["document"][second]
-    )
+    estimates = []
+    for table, rows in ((run, first), (baseline, second)):
+        top, bottom = (_column(table, name) for name in columns)
+        if top is None or bottom is None:
+            return None
+        estimates.append(estimate_ratio(top[rows], bottom[rows], table["document"][rows]))
+    mine, theirs = estimates
     if mine.n_clusters != theirs.n_clusters:
         return None
     if metric.name == "perplexity":  # the quality is exp(-(difference of the mean losses))
