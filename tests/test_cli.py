@@ -261,3 +261,9 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "done before" in err or "[1/2]" in err
+
+
+@pytest.mark.parametrize("name", ["plot.pdf", "."])
+def test_a_plot_file_that_cannot_be_is_refused_before_anything_runs(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"ends with \.html"):
+        cli.run_sweep(lambda: pytest.fail("the study was made"), [], Path(name), "again")

@@ -105,6 +105,7 @@ def sweep(
     ] = "demo",
     text: Annotated[str | None, typer.Option(help="Column of the table with the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the table with the labels.")] = None,
+    encoding: Annotated[str, typer.Option(help="Of the text file or table.")] = "utf-8",
     methods: Annotated[
         str, typer.Option(help="Names, separated by commas.")
     ] = "rtn,gptq,awq,magnitude",
@@ -119,7 +120,10 @@ def sweep(
     """Compress a model in every combination of methods and settings; finished runs are kept."""
     recipes = recipes_of(methods, bits, group_sizes, ratios)
     run_sweep(
-        lambda: _study(model, _task(task, text, label), study), recipes, html, "the same command"
+        lambda: _study(model, _task(task, text, label, encoding), study),
+        recipes,
+        html,
+        "the same command",
     )
 
 
@@ -143,6 +147,7 @@ def plot(
     log_x: Annotated[bool, typer.Option(help="Logarithmic size axis.")] = False,
 ) -> None:
     """Write the interactive plot of a study, or a picture if the file ends with .svg."""
+    _check_plot(html)
     _write_plot(_open(study), html, log_x)
 
 
@@ -278,26 +283,41 @@ def _size(text: str) -> int | None:
     return None if text.lower() in ("none", "channel") else int(text)
 
 
-def _task(ref: str, text: str | None, label: str | None) -> Task | str:
+def _task(ref: str, text: str | None, label: str | None, encoding: str) -> Task | str:
     if not ref.lower().endswith(_TABLES):
         if text is not None or label is not None:
             raise ConfigError(
                 f"--text and --label name columns of a table, and --task {ref} is none; give a"
                 f" file that ends with {', '.join(_TABLES)}, or leave them out."
             )
-        return ref
+        if ref == "demo":
+            return ref
+        from workbench.tasks import LanguageModeling
+
+        return LanguageModeling(ref, encoding=encoding)
     if text is None or label is None:
         raise ConfigError(
             f"--task {ref} is a table: name its columns, as in --text question --label intent."
         )
     from workbench.tasks import TextClassification
 
-    return TextClassification(ref, text=text, label=label)
+    return TextClassification(ref, text=text, label=label, encoding=encoding)
+
+
+def _check_plot(path: Path) -> None:
+    """Refuse a plot file before minutes are spent on its runs."""
+    if path.suffix.lower() not in (".html", ".htm", ".svg") or path.is_dir():
+        raise ConfigError(
+            f"--html {path} is not accepted; give a file that ends with .html (interactive) or"
+            " .svg (a picture)."
+        )
 
 
 def _open(path: Path) -> Study:
     from workbench.study import Study
 
+    if path.is_file():
+        raise StudyError(f"{path} is a file; give the folder of a study.")
     if not path.is_dir():
         raise StudyError(f"There is no study in {path}; workbench sweep --study {path} makes one.")
     return Study.open(path)
@@ -332,6 +352,7 @@ def run_sweep(
     """
     from workbench.terminal import follow
 
+    _check_plot(html)
     console, out = _errors(), _output()
     waiting = console.status("Loading the model and the task …")
     with waiting if console.is_terminal else contextlib.nullcontext():
@@ -359,12 +380,18 @@ def _write_plot(study: Study, path: Path, log_x: bool) -> None:
     from workbench.plots import static_svg, tradeoff_figure, write_html
 
     view = study.plot().view
-    if path.suffix.lower() == ".svg":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(static_svg(view, log_x=log_x), encoding="utf-8")
-    else:
-        rows = _rows(study.table(), study.metric)
-        write_html(tradeoff_figure(view, log_x=log_x), path, table=rows)
+    try:
+        if path.suffix.lower() == ".svg":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(static_svg(view, log_x=log_x), encoding="utf-8")
+        else:
+            rows = _rows(study.table(), study.metric)
+            write_html(tradeoff_figure(view, log_x=log_x), path, table=rows)
+    except OSError as error:
+        raise ConfigError(
+            f"--html {path}: the plot cannot be written there ({error.strerror or error}). Finished"
+            f" runs are kept: workbench plot {study.path} --html FILE writes it again."
+        ) from error
     _output().print(f"Wrote the plot: {path.resolve()}", highlight=False, soft_wrap=True)
 
 

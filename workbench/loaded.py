@@ -108,7 +108,7 @@ class ClassificationHead:
             return cls(file.get_tensor("weight"), file.get_tensor("bias"), labels, meta["pooling"])
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class LoadedModel:
     """A transformers model with its tokenizer and the form that its weights are stored in.
 
@@ -273,6 +273,9 @@ class LoadedModel:
         if self.head is not None:
             text += f", head of {len(self.head.labels)} labels"
         return f"{text}; computes in {_short(self.dtype)} on {self.device}"
+
+    def __repr__(self) -> str:
+        return f"<LoadedModel {self.summary()}>"
 
     def generate(self, prompt: str, *, max_new_tokens: int = 50) -> str:
         """Return the text that the model continues a prompt with, greedily (no sampling).
