@@ -351,3 +351,101 @@ def test_accuracy_of_a_classifier_is_paired():
     assert choice.interval == same.interval
     view = tradeoff_view([base, run], ACCURACY, outcomes=lambda r: tables[r.id])
     assert [p.paired for p in view.points] == [False, True]
+
+
+# -- bars and values that are out of the ordinary ------------------------------------------------
+
+KL = Metric("kl", "nats", higher_is_better=False)
+SCORE = Metric("score")
+
+
+@pytest.mark.parametrize(
+    ("metric", "reference", "best", "worst"),
+    [(KL, 0.0, 0.01, 2.5), (SCORE, -3.0, -3.1, -9.0), (SCORE, 0.0, 0.2, -0.1)],
+)
+def test_limits_alone_choose_the_best_value_whatever_the_baselines(metric, reference, best, worst):
+    name = metric.name
+    dense = record("dense", 1000, reference, metric=name, stderr=0.0)
+    fine = record("fine", 400, best, [GPTQ(4)], metric=name, stderr=0.1)
+    poor = record("poor", 200, worst, [GPTQ(2)], metric=name, stderr=0.1)
+    large = record("large", 900, best, [GPTQ(8)], metric=name, stderr=0.1)
+    for runs in ([dense, poor, fine, large], [large, fine, poor, dense]):
+        choice = choose(runs, dense, metric, size_bytes=500)
+        assert choice.run is fine
+        assert choice.quality is None
+        assert choice.interval is None
+        assert f"best {name} of the 2 runs within the limits" in choice.nearest
+        assert choose(runs, dense, metric, size_bytes=950).run is fine  # of equals the smaller
+        assert choose(runs, dense, metric, size_bytes=300).run is poor
+    assert "the only run within" in choose(runs, dense, metric, size_bytes=300).nearest
+    with pytest.raises(StudyError, match="relative=False"):
+        choose(runs, dense, metric, accuracy=0.9)
+
+
+def test_absolute_bars_need_no_baseline_and_speak_of_values():
+    dense = record("dense", 1000, 0.0, metric="kl")
+    near = record("near", 400, 0.04, [GPTQ(4)], metric="kl", stderr=0.001)
+    far = record("far", 300, 0.3, [GPTQ(3)], metric="kl", stderr=0.2)
+    choice = choose([near, far], dense, KL, accuracy=0.05, relative=False)
+    assert choice.run is near
+    assert choice.surely
+    assert "kl 0.04, bar 0.05" in choice.nearest
+    unsure = choose([near, far], dense, KL, accuracy=0.4, relative=False)
+    assert unsure.run is far
+    assert not unsure.surely
+    assert "reaches beyond the bar" in unsure.nearest
+    none = choose([near, far], None, KL, accuracy=0.01, relative=False)
+    assert none.nearest_run is near
+    assert none.nearest.endswith("it has kl 0.04, bar 0.01.")
+    ppl = record("ppl", 400, 18.73, [GPTQ(4)], metric="perplexity")
+    base = record("dense", 1000, 18.5, metric="perplexity")
+    missed = choose([ppl], base, PERPLEXITY, accuracy=5, relative=False).nearest
+    assert "perplexity 18.73, bar 5" in missed
+    assert "%" not in missed.split("it has")[1]
+    negative = record("s", 400, -2.0, [GPTQ(4)], metric="score")
+    assert choose([negative], None, SCORE, accuracy=-3, relative=False).run is negative
+    assert choose([negative], None, SCORE, accuracy=-1, relative=False).run is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_not_measured(value):
+    broken = record("broken", 1, value, [RTN(2)])
+    assert choose([broken, GOOD], DENSE, ACCURACY, accuracy=0.9).run is GOOD
+    assert choose([broken, GOOD], DENSE, ACCURACY, size_bytes=500).run is GOOD
+    alone = choose([DENSE, broken], DENSE, ACCURACY, accuracy=0.9)
+    assert alone.nearest_run is None
+    assert "not a finite number on: RTN 2-bit" in alone.nearest
+    dense = record("dense", 1000, value)
+    with pytest.raises(StudyError, match="is done, but its accuracy is") as caught:
+        choose([GOOD], dense, ACCURACY, accuracy=0.9)
+    assert "Run the baseline" not in str(caught.value)
+    assert ("not a number" if math.isnan(value) else "infinite") in str(caught.value)
+    timed = replace(GOOD, measurements=(*GOOD.measurements, Measurement("latency", value, "ms")))
+    with pytest.raises(StudyError, match="measured latency"):
+        choose([timed], DENSE, ACCURACY, latency_ms=8)
+
+
+def test_why_the_baseline_has_no_value():
+    failed = replace(DENSE, state=RunState.FAILED, error="Out of memory.")
+    with pytest.raises(StudyError, match=r"failed.*: Out of memory\. Give") as caught:
+        choose([GOOD], failed, ACCURACY, accuracy=0.9)
+    assert "Run the baseline" not in str(caught.value)
+    with pytest.raises(StudyError, match="was not measured"):
+        choose([GOOD], record("dense", 1000, None), ACCURACY, accuracy=0.9)
+    with pytest.raises(StudyError, match="Run the baseline first"):
+        choose([GOOD], replace(DENSE, state=RunState.QUEUED), ACCURACY, accuracy=0.9)
+    assert choose([GOOD, SMALL], failed, ACCURACY, size_bytes=500).run is GOOD
+
+
+@pytest.mark.parametrize("name", ["accuracy", "size_bytes", "latency_ms"])
+@pytest.mark.parametrize("value", ["0.97", True, math.nan, [1], 0])
+def test_bars_that_are_no_numbers(name, value):
+    with pytest.raises(ConfigError, match=f"{name}=.* is not accepted; give a number above 0"):
+        choose(RECORDS, DENSE, ACCURACY, **{name: value})
+
+
+def test_numpy_numbers_are_bars_and_absolute_text_is_not():
+    assert choose(RECORDS, DENSE, ACCURACY, accuracy=np.float32(0.97)).run is GOOD
+    assert choose(RECORDS, DENSE, ACCURACY, size_bytes=np.int64(500)).run is GOOD
+    with pytest.raises(ConfigError, match="a finite value of accuracy"):
+        choose(RECORDS, DENSE, ACCURACY, accuracy="0.8", relative=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,10 +68,12 @@ class Choice:
         None if no run passes.
     quality : float or None
         Quality of ``run`` (or of ``nearest_run``) relative to the baseline; see :func:`choose`.
+        None where that has no meaning: the baseline's value is missing, zero or negative.
     interval : Interval or None
         95 % interval of ``quality``; None where no uncertainty was recorded.
     surely : bool
-        Whether the lower end of the interval passes the quality bar too.
+        Whether the worse end of the 95 % interval passes the quality bar too: that of ``quality``
+        for a relative bar, that of the run's own value for an absolute one. True without a bar.
     nearest_run : RunRecord or None
         The chosen run, else the measured run nearest to what was asked.
     nearest : str
@@ -90,27 +93,39 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Bar:
-    """What was asked, in comparable form: a least quality and most bytes and milliseconds."""
+    """What was asked: the worst acceptable value of the metric, most bytes and milliseconds.
+
+    ``share`` is the relative bar that ``value`` was computed from, None for an absolute one.
+    """
 
     metric: Metric
     baseline: float
-    quality: float | None
+    value: float | None
+    share: float | None
     size_bytes: float | None
     latency_ms: float | None
+
+    def is_met(self, value: float) -> bool:
+        """Return whether a value of the metric passes the quality bar."""
+        if self.value is None:
+            return True
+        return value >= self.value if self.metric.higher_is_better else value <= self.value
 
     def shortfalls(self, record: RunRecord) -> list[tuple[float, str]]:
         """Return what the record lacks: relative amounts, with words."""
         lacks = []
-        quality = relative_quality(self.metric, value_of(record, self.metric), self.baseline)
-        if self.quality is not None and quality < self.quality:
-            value = value_of(record, self.metric)
-            lacks.append(
-                (
-                    1 - quality / self.quality,
-                    f"has {self.metric.name} {value:.4g}, {quality:.1%} of the baseline's"
-                    f" quality, {self.quality - quality:.1%} below the bar of {self.quality:.1%}",
+        value = value_of(record, self.metric)
+        if self.value is not None and not self.is_met(value):
+            text = f"has {self.metric.name} {value:.4g}, "
+            quality = _quality(self.metric, value, self.baseline)
+            if self.share is None or quality is None:
+                text += f"bar {self.value:.4g}"
+            else:
+                text += (
+                    f"{quality:.1%} of the baseline's quality, {self.share - quality:.1%} below"
+                    f" the bar of {self.share:.1%}"
                 )
-            )
+            lacks.append((abs(value - self.value) / max(abs(value), abs(self.value)), text))
         size = record.size_bytes or 0
         if self.size_bytes is not None and size > self.size_bytes:
             over = (size - self.size_bytes) / 1e6
@@ -141,6 +156,15 @@ def relative_quality(metric: Metric, value: float, baseline: float) -> float:
     return top / bottom if bottom else math.nan
 
 
+def _quality(metric: Metric, value: float, baseline: float) -> float | None:
+    """Return the relative quality, None where a share of the baseline has no meaning."""
+    if not (math.isfinite(baseline) and baseline > 0 and math.isfinite(value)):
+        return None
+    if not metric.higher_is_better and value <= 0:
+        return None
+    return relative_quality(metric, value, baseline)
+
+
 def choose(
     records: Iterable[RunRecord],
     baseline: RunRecord | None,
@@ -152,20 +176,22 @@ def choose(
     size_bytes: float | None = None,
     latency_ms: float | None = None,
 ) -> Choice:
-    """Choose the smallest run that passes every bar that is given.
+    """Choose the smallest run that passes every bar; without ``accuracy``, the best that fits.
 
-    A run is judged by its measured values; ``Choice.surely`` tells whether the lower end of the
+    If ``accuracy`` is given, the smallest run that passes is chosen; of equal sizes the one with
+    the better value of the metric. If it is not, only limits are, and the run with the best value
+    of the metric among those within the limits is chosen; of equal values the smaller one.
+
+    A run is judged by its measured values; ``Choice.surely`` tells whether the worse end of the
     95 % interval passes as well. Runs that are not done, or have no size or no finite value of
-    the metric, are never chosen, nor is the baseline itself. Among runs of equal size the one of
-    higher quality wins. If ``accuracy`` is not given, the run of highest quality within the
-    limits is chosen instead of the smallest.
+    the metric, are never chosen, nor is the baseline itself.
 
     Parameters
     ----------
     records : iterable of RunRecord
         The runs to choose from; those of other base models may be among them.
-    baseline : RunRecord
-        The base model's own run, which relative bars refer to.
+    baseline : RunRecord or None
+        The base model's own run. Only a relative bar needs its value, which must be above 0.
     metric : Metric
         What "accuracy" means for the task.
     outcomes : callable, optional
@@ -173,7 +199,7 @@ def choose(
     accuracy : float, optional
         The least acceptable quality. Relative: for metrics where higher is better the value must
         be at least ``accuracy * baseline``; where lower is better (perplexity) it must be at most
-        ``baseline / accuracy``. Absolute: the bar for the value itself.
+        ``baseline / accuracy``. Absolute: the bar for the value itself, any finite number.
     relative : bool
         Whether ``accuracy`` is a share of the baseline's.
     size_bytes, latency_ms : float, optional
@@ -184,50 +210,101 @@ def choose(
     ConfigError
         If no bar is given, or one has no meaning.
     StudyError
-        If the baseline was not measured, or latency is asked and no run has one.
+        If the bar is relative and the baseline has no value above 0, or latency is asked and no
+        run has one.
     """
     _check_bars(accuracy, relative, size_bytes, latency_ms, metric)
-    if baseline is None or not is_measured(baseline, metric):
-        raise StudyError(
-            f"The base model has no measured {metric.name} yet, so there is nothing to compare"
-            " with. Run the baseline first: study.run([])."
-        )
     records = list(records)
     if latency_ms is not None and all(_latency(record) is None for record in records):
         raise StudyError(
             "A latency limit was given, but no run in this study has a measured latency. Leave"
             " latency_ms out, or measure latency first; it is never estimated."
         )
-    reference = value_of(baseline, metric)
-    least = accuracy
-    if accuracy is not None and not relative:
-        least = relative_quality(metric, accuracy, reference)
-    if (accuracy is not None and reference <= 0) or (least is not None and math.isnan(least)):
-        raise StudyError(
-            f"The baseline's {metric.name} is {reference:g}, so no quality relative to it can be"
-            " computed."
-        )
-    bar = _Bar(metric, reference, least, size_bytes, latency_ms)
-    candidates = [r for r in records if is_measured(r, metric) and r.id != baseline.id]
+    done = baseline is not None and baseline.state is RunState.DONE
+    reference = value_of(baseline, metric) if baseline is not None and done else math.nan
+    worst, share = accuracy, None
+    if accuracy is not None and relative:
+        _check_baseline(baseline, metric)
+        share = accuracy
+        worst = reference * accuracy if metric.higher_is_better else reference / accuracy
+    bar = _Bar(metric, reference, worst, share, size_bytes, latency_ms)
+    candidates = [
+        r for r in records if is_measured(r, metric) and (baseline is None or r.id != baseline.id)
+    ]
     if not candidates:
         said = f"none of {len(records)} runs has" if records else "the study has no runs with"
         said = f"No run can be chosen: {said} a measured size and {metric.name}."
-        return Choice(None, None, None, False, None, said)
+        return Choice(None, None, None, False, None, said + _not_numbers(records, metric))
 
-    def quality(record: RunRecord) -> float:
-        return relative_quality(metric, value_of(record, metric), reference)
+    def cost(record: RunRecord) -> float:
+        return value_of(record, metric) * (-1 if metric.higher_is_better else 1)
 
     passing = [record for record in candidates if not bar.shortfalls(record)]
     if passing and accuracy is not None:
-        found = min(passing, key=lambda r: (r.size_bytes or 0, -quality(r)))
+        found = min(passing, key=lambda r: (r.size_bytes or 0, cost(r)))
     elif passing:
-        found = max(passing, key=lambda r: (quality(r), -(r.size_bytes or 0)))
+        found = min(passing, key=lambda r: (cost(r), r.size_bytes or 0))
     else:
-        found = min(candidates, key=lambda r: sum(amount for amount, _ in bar.shortfalls(r)))
-    interval = quality_interval(metric, found, baseline, outcomes)
-    surely = bool(passing) and (least is None or (interval is not None and interval.low >= least))
-    words = _words(bar, found, baseline, interval, bool(passing), surely)
-    return Choice(found if passing else None, quality(found), interval, surely, found, words)
+        found = min(candidates, key=lambda r: (sum(x for x, _ in bar.shortfalls(r)), cost(r)))
+    quality = _quality(metric, value_of(found, metric), reference)
+    interval = None
+    if quality is not None and baseline is not None:
+        interval = quality_interval(metric, found, baseline, outcomes)
+    surely = bool(passing) and _is_sure(bar, found, interval)
+    if passing:
+        words = _words(bar, found, baseline, interval, surely, len(passing))
+    else:
+        lacks = ", and ".join(text for _, text in bar.shortfalls(found))
+        words = f"No run passes. Nearest is {_name(found, baseline)}: it {lacks}."
+    return Choice(found if passing else None, quality, interval, surely, found, words)
+
+
+def _not_numbers(records: list[RunRecord], metric: Metric) -> str:
+    """Return a sentence about the runs whose metric was computed but is no finite number."""
+    broken = [
+        r.label
+        for r in records
+        if r.state is RunState.DONE
+        and r.measurement(metric.name) is not None
+        and not math.isfinite(value_of(r, metric))
+    ]
+    if not broken:
+        return ""
+    shown = ", ".join(broken[:3]) + (" …" if len(broken) > 3 else "")
+    return f" The {metric.name} is not a finite number on: {shown}."
+
+
+def _check_baseline(baseline: RunRecord | None, metric: Metric) -> None:
+    """Raise a StudyError that says why no share of the baseline's quality can be asked."""
+    instead = "Give an absolute bar with relative=False, or only limits."
+    if baseline is not None and baseline.state is RunState.FAILED:
+        error = (baseline.error or "no error was recorded").strip().rstrip(".")
+        raise StudyError(
+            f"The base model's own run failed, so there is no {metric.name} to compare with:"
+            f" {error}. {instead}"
+        )
+    if baseline is None or baseline.state is not RunState.DONE:
+        raise StudyError(
+            f"The base model has no measured {metric.name} yet, so there is nothing to compare"
+            " with. Run the baseline first: study.run([])."
+        )
+    if baseline.measurement(metric.name) is None:
+        raise StudyError(
+            f"The baseline is done, but its {metric.name} was not measured, so there is nothing to"
+            f" compare with. {instead}"
+        )
+    value = value_of(baseline, metric)
+    if not math.isfinite(value):
+        what = "not a number" if math.isnan(value) else "infinite"
+        raise StudyError(
+            f"The baseline is done, but its {metric.name} is {what}, so no quality relative to it"
+            f" can be computed. {instead}"
+        )
+    if value <= 0:
+        raise StudyError(
+            f"The baseline's {metric.name} is {value:g}, so no quality relative to it can be"
+            f" computed. {instead}"
+        )
 
 
 def _check_bars(
@@ -244,8 +321,18 @@ def _check_bars(
             " or latency_ms=…."
         )
     for name, bar in bars.items():
-        if bar is not None and not (math.isfinite(bar) and bar > 0):
-            raise ConfigError(f"{name}={bar!r} is not accepted; give a number above 0.")
+        if bar is None:
+            continue
+        is_number = isinstance(bar, Real) and not isinstance(bar, bool) and math.isfinite(bar)
+        is_value = name == "accuracy" and not relative
+        if not is_number or (bar <= 0 and not is_value):
+            accepted = {
+                "accuracy": "a number above 0, such as 0.97 for 97 % of the baseline's quality",
+                "size_bytes": "a number above 0, in bytes, such as 5e6 for 5 MB",
+                "latency_ms": "a number above 0, in milliseconds",
+            }[name]
+            accepted = f"a finite value of {metric.name}" if is_value else accepted
+            raise ConfigError(f"{name}={bar!r} is not accepted; give {accepted}.")
     if accuracy is not None and relative and accuracy > 2:
         raise ConfigError(
             f"accuracy={accuracy:g} is a share of the baseline's {metric.name} and would ask for"
@@ -256,34 +343,68 @@ def _check_bars(
 
 def _latency(record: RunRecord) -> float | None:
     found = record.measurement("latency") or record.measurement("latency_ms")
-    return None if found is None else found.value
+    return None if found is None or not math.isfinite(found.value) else found.value
+
+
+def _is_sure(bar: _Bar, found: RunRecord, interval: Interval | None) -> bool:
+    """Return whether the worse end of the 95 % interval passes the quality bar too."""
+    if bar.value is None:
+        return True
+    if bar.share is not None:
+        return interval is not None and interval.low >= bar.share
+    ends = _own_interval(found, bar.metric)
+    return ends is not None and all(bar.is_met(end) for end in ends)
+
+
+def _own_interval(record: RunRecord, metric: Metric) -> tuple[float, float] | None:
+    found = record.measurement(metric.name)
+    if found is None or found.stderr is None or not math.isfinite(found.stderr):
+        return None
+    return found.value - Z95 * found.stderr, found.value + Z95 * found.stderr
+
+
+def _name(found: RunRecord, baseline: RunRecord | None) -> str:
+    same = baseline is None or found.model == baseline.model
+    return found.label if same else f"{found.model}, {found.label}"
 
 
 def _words(
     bar: _Bar,
     found: RunRecord,
-    baseline: RunRecord,
+    baseline: RunRecord | None,
     interval: Interval | None,
-    passes: bool,
     surely: bool,
+    n_passing: int,
 ) -> str:
-    name = found.label if found.model == baseline.model else f"{found.model}, {found.label}"
-    if not passes:
-        lacks = ", and ".join(text for _, text in bar.shortfalls(found))
-        return f"No run passes. Nearest is {name}: it {lacks}."
-    value = value_of(found, bar.metric)
-    quality = relative_quality(bar.metric, value, bar.baseline)
-    size, whole = found.size_bytes or 0, baseline.size_bytes or 0
-    text = (
-        f"{name} passes with {size / 1e6:.2f} MB ({size / whole:.0%} of the baseline) and"
-        f" {bar.metric.name} {value:.4g} ({quality:.1%} of the baseline's quality"
-    )
-    if interval is not None:
-        text += f", 95 % interval {interval.low:.1%} to {interval.high:.1%}, {interval.method}"
-    text += ")."
-    if bar.quality is not None and interval is not None and not surely:
-        text += f" The lower end of the interval is below the bar of {bar.quality:.1%}."
-    if size >= whole:
+    """Return what people read about a run that passes."""
+    metric, value = bar.metric, value_of(found, bar.metric)
+    size, whole = found.size_bytes or 0, (baseline.size_bytes or 0) if baseline else 0
+    text = f"{_name(found, baseline)} passes with {size / 1e6:.2f} MB"
+    if whole:
+        text += f" ({size / whole:.0%} of the baseline)"
+    text += f" and {metric.name} {value:.4g}"
+    if bar.value is not None and bar.share is None:
+        text += f", bar {bar.value:.4g}"
+    quality = _quality(metric, value, bar.baseline)
+    if quality is not None:
+        text += f" ({quality:.1%} of the baseline's quality"
+        if interval is not None:
+            text += f", 95 % interval {interval.low:.1%} to {interval.high:.1%}, {interval.method}"
+        text += ")"
+    text += "."
+    if bar.value is None and n_passing > 1:
+        text += f" It has the best {metric.name} of the {n_passing} runs within the limits."
+    elif bar.value is None:
+        text += " It is the only run within the limits."
+    own = _own_interval(found, metric)
+    if bar.share is not None and interval is not None and not surely:
+        text += f" The lower end of the interval is below the bar of {bar.share:.1%}."
+    elif bar.value is not None and bar.share is None and own is not None and not surely:
+        text += (
+            f" The 95 % interval of its {metric.name}, {own[0]:.4g} to {own[1]:.4g}, reaches"
+            " beyond the bar."
+        )
+    if whole and size >= whole:
         text += " It is not smaller than the baseline."
     return text
 
@@ -309,10 +430,13 @@ def quality_interval(
     mine, theirs = record.measurement(metric.name), baseline.measurement(metric.name)
     if mine is None or theirs is None or mine.stderr is None or theirs.stderr is None:
         return None
-    quality = relative_quality(metric, mine.value, theirs.value)
-    if not math.isfinite(quality) or not mine.value or not theirs.value:
+    quality = _quality(metric, mine.value, theirs.value)
+    if not quality:
         return None
-    half = Z95 * quality * math.hypot(mine.stderr / mine.value, theirs.stderr / theirs.value)
+    error = math.hypot(mine.stderr / mine.value, theirs.stderr / theirs.value)
+    half = Z95 * abs(quality) * error
+    if not math.isfinite(half):
+        return None
     return Interval(quality - half, quality + half, "independent")
 
 
