@@ -33,11 +33,15 @@ def test_every_kind_of_table_gives_the_same_rows(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "t.csv", index=False)
     frame.to_csv(tmp_path / "t.tsv", index=False, sep="\t")
     frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    frame.to_json(tmp_path / "t.ndjson", orient="records", lines=True)
     frame.to_json(tmp_path / "t.json", orient="records")
     frame.to_parquet(tmp_path / "t.parquet")
     expected = [Row(row["question"], row["intent"], "") for row in ROWS]
     for source in (
-        *(str(tmp_path / f"t.{kind}") for kind in ("csv", "tsv", "jsonl", "json", "parquet")),
+        *(
+            str(tmp_path / f"t.{kind}")
+            for kind in ("csv", "tsv", "jsonl", "ndjson", "json", "parquet")
+        ),
         tmp_path / "t.csv",
         frame,
         datasets.Dataset.from_list(ROWS),
@@ -77,6 +81,50 @@ def test_an_unknown_column_is_answered_with_the_nearest() -> None:
         read(ROWS, label="intents")
 
 
+@pytest.mark.parametrize("name", [None, True, 1.5, ["intent"]])
+def test_what_cannot_name_a_column(name: object) -> None:
+    with pytest.raises(DataError, match=r"label=.* is not accepted.*'question', 'intent'"):
+        read(ROWS, label=name)  # type: ignore[arg-type]
+
+
+def test_columns_whose_names_are_numbers() -> None:
+    frame = pd.DataFrame({0: ["a", "b"], 1: ["x", "y"]})
+    expected = [Row("a", "x", ""), Row("b", "y", "")]
+    assert read(frame, text="0", label="1") == expected
+    assert read(frame, text=0, label=1) == expected  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="no column 'question'; it has '0', '1'"):
+        read(frame)
+    with pytest.raises(DataError, match="no column '1'"):
+        read(ROWS, label=1)  # type: ignore[arg-type]
+
+
+def test_columns_of_one_name_are_not_chosen_from() -> None:
+    frame = pd.DataFrame([["a", "x", "y"]], columns=["question", "intent", "intent"])
+    with pytest.raises(DataError, match="2 columns called 'intent'; rename or remove"):
+        read(frame)
+
+
+def test_an_encoding_is_a_name(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("question,intent\na,x\n")
+    with pytest.raises(DataError, match='encoding=None is not accepted.*"utf-8"'):
+        read(tmp_path / "t.csv", encoding=None)  # type: ignore[arg-type]
+
+
+def test_advice_on_a_missing_file_fits_what_is_wanted(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="text of more than one line"):
+        read_texts(str(tmp_path / "t.txt"))
+    with pytest.raises(DataError, match="or a table in memory"):
+        read(str(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.ndjson", "t.JSON", "t.parquet"])
+def test_a_table_is_never_read_as_text(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("question,intent\na,x\n")
+    for source in (tmp_path / name, [str(tmp_path / name)]):
+        with pytest.raises(DataError, match=r"pandas\.read_.*\.tolist\(\).*TextClassification"):
+            read_texts(source)
+
+
 def test_missing_labels_are_counted_and_located() -> None:
     rows = [dict(row) for row in ROWS]
     rows[2]["intent"] = None  # type: ignore[assignment]
@@ -94,7 +142,15 @@ def test_missing_labels_are_counted_and_located() -> None:
         ("t.csv", b"question,intent\n", "no rows"),
         ("t.csv", "question,intent\nstraße,x".encode("latin-1"), 'encoding="latin-1"'),
         ("t.csv", b'question,intent\n"a,b\nc,d,e,f', "cannot be read as csv"),
-        ("t.jsonl", b'{"question": "a"\n', "cannot be read as jsonl"),
+        ("t.jsonl", b'{"question": "a"\n', "cannot be read as jsonl: line 1: "),
+        ("t.jsonl", b'{"question": "a"}\n\n{"question"}\n', "line 3: Expecting ':'"),
+        ("t.jsonl", b'{"question": "a"}\n[1, 2]\n', r"line 2: \[1, 2\] is not an object"),
+        ("t.ndjson", b"3\n", "read as ndjson: line 1: 3 is not an object"),
+        ("t.json", b'[{"question": "a"},\n{"question"}]', r"line 2, column 12: .*list of records"),
+        ("t.json", b'{"question": "a"}\n{"question": "b"}\n', r"name the file \.jsonl"),
+        ("t.json", b"[1, 2]", "a list with 1 in it"),
+        ("t.json", b"3", "holds no table"),
+        ("t.json", b'{"question": "a"}', "holds no table"),
         ("t.parquet", b"no parquet", "not a Parquet file"),
         ("t.xlsx", b"PK", "not a kind of table"),
     ],
@@ -159,7 +215,9 @@ def test_texts_from_files_folders_and_strings(tmp_path: Path) -> None:
         ([], "list of texts is empty"),
         (["fine", 3], "Item 1 of the list is a int"),
         ("", "Text is empty"),
-        ({"a": "b"}, "A dict is not text"),
+        ({"a": "b"}, r"A dict is a table, not text.*list\(data\["),
+        (pd.DataFrame(ROWS), r'DataFrame is a table.*\(data\["text"\]\.tolist\(\)\).*TextClass'),
+        (ROWS, r'A list is a table.*\[row\["text"\] for row in data\]'),
     ],
 )
 def test_what_is_no_text(source: object, message: str) -> None:

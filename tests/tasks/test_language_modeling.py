@@ -313,6 +313,19 @@ def test_tasks_are_loaded_by_name_or_from_text_files(tmp_path: Path) -> None:
         load_task("dmeo")
 
 
+def test_what_is_no_task(model: LoadedModel) -> None:
+    import pandas as pd
+
+    for given, message in (
+        (None, 'None is not a task; give "demo"'),
+        (7, "A int is not a task"),
+        (pd.DataFrame({"text": ["a"]}), "A DataFrame is a table: say which columns"),
+        (model, r"a model, not a task.*Study\(model, task\)"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_task(given)
+
+
 def test_the_demo_task_needs_nothing_and_its_parts_do_not_overlap(model: LoadedModel) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import DataError
+from workbench.models import LoadedModel
 from workbench.tasks.base import Batch, Example, Task
-from workbench.tasks.data import TABLE_FILES, existing_path
+from workbench.tasks.data import TABLE_FILES, column_call, existing_path, is_table
 from workbench.tasks.language_modeling import LanguageModeling
 from workbench.tasks.text_classification import TextClassification
 
@@ -26,7 +27,7 @@ TASKS: dict[str, type[Task]] = {task.kind: task for task in (LanguageModeling, T
 """Every kind of task by the name that saved studies use."""
 
 
-def load_task(ref: str | Path | Task) -> Task:
+def load_task(ref: Any) -> Task:
     """Return a task by name or from a text file.
 
     Parameters
@@ -39,10 +40,12 @@ def load_task(ref: str | Path | Task) -> Task:
     Raises
     ------
     DataError
-        If there is no such task.
+        If there is no such task, or it is a table, a model or another object.
     """
     if isinstance(ref, Task):
         return ref
+    if not isinstance(ref, (str, Path)):
+        raise DataError(_not_a_task(ref))
     if ref == "demo":
         from workbench.demo.tasks import DEMO_OPTIONS, demo_documents
 
@@ -58,6 +61,25 @@ def load_task(ref: str | Path | Task) -> Task:
             " make a task with LanguageModeling(…) or TextClassification(…)."
         )
     return LanguageModeling(ref)
+
+
+def _not_a_task(given: Any) -> str:
+    kind = type(given).__name__
+    if isinstance(given, LoadedModel):
+        return (
+            f"A {kind} is a model, not a task; give the model first and the task second, as in"
+            " Study(model, task)."
+        )
+    if is_table(given):
+        return (
+            f"A {kind} is a table: say which columns to use, as in TextClassification(data,"
+            f' text="question", label="intent"), or LanguageModeling({column_call(given)}).'
+        )
+    what = "None" if given is None else f"A {kind}"
+    return (
+        f'{what} is not a task; give "demo" or the path of a text file, or make a task with'
+        " LanguageModeling(…) or TextClassification(…)."
+    )
 
 
 def task_from_dict(saved: dict[str, Any], folder: Path) -> Task:

@@ -25,11 +25,12 @@ _PATH_LIKE = re.compile(
 )
 
 
-def existing_path(source: str | Path) -> Path | None:
+def existing_path(source: str | Path, *, table: bool = False) -> Path | None:
     """Return the file or folder that a string names, None if the string is text.
 
     A string of several lines or more than 1,000 characters is text. A string that looks like a
-    path (it has a separator and no space, or ends like a file name) must exist.
+    path (it has a separator and no space, or ends like a file name) must exist. ``table`` says
+    that a table is wanted, which no string can be.
 
     Raises
     ------
@@ -46,11 +47,11 @@ def existing_path(source: str | Path) -> Path | None:
         return None
     known = str(source).lower().endswith((*TEXT_FILES, *TABLE_FILES))
     if isinstance(source, Path) or known or _PATH_LIKE.match(source):
-        raise DataError(_missing(path, source))
+        raise DataError(_missing(path, source, table))
     return None
 
 
-def _missing(path: Path, source: str | Path) -> str:
+def _missing(path: Path, source: str | Path, table: bool) -> str:
     if "://" in str(source):
         return (
             f"{str(source)!r} is an address; nothing is downloaded here. Download the file and"
@@ -62,9 +63,10 @@ def _missing(path: Path, source: str | Path) -> str:
     names = sorted(p.name for p in folder.iterdir())
     near = difflib.get_close_matches(path.name, names, 1, 0.6)
     hint = f" Did you mean {str(folder / near[0])!r}?" if near else ""
+    other = "a table in memory" if table else "a text of more than one line to use the text itself"
     return (
         f"There is no file {str(source)!r} (looked in {str(folder.resolve())!r}).{hint} Give the"
-        " path of an existing file, or a text of more than one line to use the text itself."
+        f" path of an existing file, or {other}."
     )
 
 
@@ -76,12 +78,20 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     DataError
         If the file is not text in this encoding.
     """
+    if not isinstance(encoding, str):
+        raise DataError(
+            f"encoding={encoding!r} is not accepted; give a name, such as "
+            '"utf-8" (the default), "latin-1" or "utf-16".'
+        )
     try:
         return path.read_bytes().decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
         raise DataError(_undecodable(path, encoding, error)) from error
     except LookupError as error:
-        raise DataError(f"encoding={encoding!r} is no encoding that Python knows.") from error
+        raise DataError(
+            f"encoding={encoding!r} is no encoding that Python knows; give a name such as"
+            ' "utf-8", "latin-1" or "utf-16".'
+        ) from error
     except OSError as error:
         raise DataError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
 
@@ -100,7 +110,8 @@ def read_texts(source: Any, encoding: str = "utf-8") -> list[tuple[str, str]]:
     Parameters
     ----------
     source : str, Path, or iterable of them
-        A text file, a folder (its .txt and .md files), a text, or several of these.
+        A text file, a folder (its .txt and .md files), a text, or several of these. A table is
+        refused.
     encoding : str
         Of the files.
 
@@ -111,7 +122,13 @@ def read_texts(source: Any, encoding: str = "utf-8") -> list[tuple[str, str]]:
     """
     if isinstance(source, (str, Path)):
         return _read_one(source, "text", encoding)
-    if isinstance(source, Mapping) or not isinstance(source, Iterable):
+    if is_table(source):
+        raise DataError(
+            f"A {type(source).__name__} is a table, not text; give one column's texts, as in"
+            f" LanguageModeling({column_call(source)}), or use TextClassification(data,"
+            ' text="text", label="label") to predict labels.'
+        )
+    if not isinstance(source, Iterable):
         raise DataError(
             f"A {type(source).__name__} is not text; give the path of a text file, a string, or a"
             " list of paths and strings."
@@ -143,10 +160,42 @@ def _read_one(source: str | Path, name: str, encoding: str) -> list[tuple[str, s
                 f"The folder {str(path)!r} has no .txt or .md file; give the paths of the files."
             )
         return [pair for file in files for pair in _read_one(file, name, encoding)]
+    if path.suffix.lower() in TABLE_FILES:
+        raise DataError(
+            f"{str(path)!r} is a table, not text. Give one column's texts, as in"
+            f' LanguageModeling({_reader(path)}["text"].tolist()), or use'
+            f' TextClassification({str(path)!r}, text="text", label="label") to predict labels.'
+        )
     text = read_text(path, encoding)
     if not text.strip():
         raise DataError(f"The file {str(path)!r} is empty; give a file with text.")
     return [(path.name, text)]
+
+
+def is_table(source: Any) -> bool:
+    """Return whether an object has named columns: a data frame, a dataset, or a mapping of them."""
+    if isinstance(source, Mapping) or hasattr(source, "columns") or hasattr(source, "column_names"):
+        return True
+    return isinstance(source, Sequence) and len(source) > 0 and isinstance(source[0], Mapping)
+
+
+def column_call(source: Any) -> str:
+    """Return the expression that lists the texts of a table called ``data``."""
+    if hasattr(source, "iloc"):
+        return 'data["text"].tolist()'
+    if isinstance(source, Sequence):
+        return '[row["text"] for row in data]'
+    return 'list(data["text"])'
+
+
+def _reader(path: Path) -> str:
+    """Return the pandas call that reads a table."""
+    name, more = {
+        ".tsv": ("csv", ', sep="\\t"'),
+        ".jsonl": ("json", ", lines=True"),
+        ".ndjson": ("json", ", lines=True"),
+    }.get(path.suffix.lower(), (path.suffix.lower()[1:], ""))
+    return f"pandas.read_{name}({str(path)!r}{more})"
 
 
 @dataclass(frozen=True)
@@ -180,13 +229,13 @@ def read_rows(
         If the source cannot be read, lacks a column, or has rows without text or label.
     """
     frame, name = _read_frame(source, encoding)
-    wanted = [text, label] + ([document] if document is not None else [])
-    for column in wanted:
-        _check_column(frame, column, name)
-    if len(frame) == 0:
+    if len(frame) == 0 or len(frame.columns) == 0:
         raise DataError(f"{name} has no rows; give a table with labelled texts.")
-    texts = [_as_text(value) for value in frame[text].tolist()]
-    labels = [_as_label(value) for value in _label_values(source, frame, label)]
+    text_values = _column(frame, "text", text, name)
+    label_values = _column(frame, "label", label, name)
+    document_values = [] if document is None else _column(frame, "document", document, name)
+    texts = [_as_text(value) for value in text_values]
+    labels = [_as_label(value) for value in _named(source, label_values, label)]
     for column, values in ((text, texts), (label, labels)):
         empty = [i for i, value in enumerate(values) if not value.strip()]
         if empty:
@@ -197,22 +246,34 @@ def read_rows(
                 f" data.dropna(subset=[{column!r}])."
             )
     clusters = (
-        [_as_label(value) for value in frame[document].tolist()]
+        [_as_label(value) for value in document_values]
         if document is not None
         else [""] * len(frame)
     )
     return [Row(*values) for values in zip(texts, labels, clusters, strict=True)]
 
 
-def _check_column(frame: pandas.DataFrame, column: str, name: str) -> None:
+def _column(frame: pandas.DataFrame, role: str, column: Any, name: str) -> list[Any]:
+    """Return a column's values; a number's text finds the column that has the number as name."""
     columns = [str(c) for c in frame.columns]
-    if column in columns:
-        return
+    shown = ", ".join(repr(c) for c in columns[:12]) + (" …" if len(columns) > 12 else "")
+    if not isinstance(column, (str, int)) or isinstance(column, bool):
+        raise DataError(
+            f"{role}={column!r} is not accepted; give the name of a column. {name} has {shown}."
+        )
+    column = str(column)
+    places = [place for place, known in enumerate(columns) if known == column]
+    if len(places) > 1:
+        raise DataError(
+            f"{name} has {len(places)} columns called {column!r}; rename or remove all but one, for"
+            " example with data.loc[:, ~data.columns.duplicated()]."
+        )
+    if places:
+        return list(frame.iloc[:, places[0]].tolist())
     near = difflib.get_close_matches(column, columns, 1, 0.5)
     lower = {c.lower().strip(): c for c in columns}
     best = lower.get(column.lower().strip()) or (near[0] if near else None)
-    hint = f" Did you mean {best!r}?" if best else ""
-    shown = ", ".join(repr(c) for c in columns[:12]) + (" …" if len(columns) > 12 else "")
+    hint = f" Did you mean {best!r}?" if best else f" Say which one, as in {role}={columns[0]!r}."
     raise DataError(f"{name} has no column {column!r}; it has {shown}.{hint}")
 
 
@@ -222,7 +283,7 @@ def _read_frame(source: Any, encoding: str) -> tuple[pandas.DataFrame, str]:
     if isinstance(source, pandas.DataFrame):
         return source, "The DataFrame"
     if isinstance(source, (str, Path)):
-        path = existing_path(source)
+        path = existing_path(source, table=True)
         if path is None or path.is_dir():
             raise DataError(
                 f"{str(source)[:80]!r} is not a table; give the path of a {', '.join(TABLE_FILES)}"
@@ -266,12 +327,11 @@ def _read_file(path: Path, encoding: str) -> pandas.DataFrame:
     content = read_text(path, encoding)
     if not content.strip():
         raise DataError(f"The file {str(path)!r} is empty; give a table with labelled texts.")
+    if suffix == ".json":
+        return _read_json(path, content)
+    if suffix in (".jsonl", ".ndjson"):
+        return _read_json_lines(path, content)
     try:
-        if suffix == ".json":
-            return pandas.DataFrame(json.loads(content))
-        if suffix in (".jsonl", ".ndjson"):
-            lines = [json.loads(line) for line in content.split("\n") if line.strip()]
-            return pandas.DataFrame(lines)
         # all as text: "None", "NA" and "007" are labels like any other
         return pandas.read_csv(
             io.StringIO(content),
@@ -279,18 +339,79 @@ def _read_file(path: Path, encoding: str) -> pandas.DataFrame:
             dtype=str,
             keep_default_na=False,
         )
-    except ValueError as error:  # pandas' ParserError and JSONDecodeError are ValueErrors
+    except ValueError as error:  # pandas' ParserError is one
         raise DataError(
             f"{str(path)!r} cannot be read as {suffix[1:]}: {error}. Check the separator and the"
             " quotes, or read it with pandas and give the DataFrame."
         ) from error
 
 
-def _label_values(source: Any, frame: pandas.DataFrame, label: str) -> list[Any]:
+def _read_json(path: Path, content: str) -> pandas.DataFrame:
+    import pandas
+
+    advice = (
+        'give a list of records, such as [{"text": "…", "label": "…"}], or read it with pandas'
+        " and give the DataFrame."
+    )
+    try:
+        data = json.loads(content)
+    except json.JSONDecodeError as error:
+        lines = content.split("\n")
+        more = error.msg == "Extra data" and all(_is_object(x) for x in lines if x.strip())
+        hint = " It looks like JSON lines: name the file .jsonl." if more else ""
+        raise DataError(
+            f"{str(path)!r} cannot be read as json: line {error.lineno}, column {error.colno}:"
+            f" {error.msg}.{hint or ' Correct it there, or ' + advice}"
+        ) from error
+    records = isinstance(data, list) and all(isinstance(item, dict) for item in data)
+    if not records and not isinstance(data, dict):
+        raise DataError(f"{str(path)!r} holds no table ({_kind_of(data)}); {advice}")
+    try:
+        return pandas.DataFrame(data)
+    except ValueError as error:  # columns of unequal length, or no lists
+        raise DataError(f"{str(path)!r} holds no table ({error}); {advice}") from error
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, list):
+        wrong = next((item for item in value if not isinstance(item, dict)), None)
+        return f"a list with {str(json.dumps(wrong))[:40]} in it"
+    return str(json.dumps(value))[:40]
+
+
+def _read_json_lines(path: Path, content: str) -> pandas.DataFrame:
+    import pandas
+
+    rows = []
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            wrong = None if isinstance(row, dict) else f"{line.strip()[:40]} is not an object"
+        except json.JSONDecodeError as error:
+            wrong = f"{error.msg}, at character {error.pos + 1}"
+        if wrong:
+            raise DataError(
+                f"{str(path)!r} cannot be read as {path.suffix[1:]}: line {number}: {wrong}. Every"
+                ' line must be one object, such as {"text": "…", "label": "…"}; correct it, or'
+                " remove the line."
+            )
+        rows.append(row)
+    return pandas.DataFrame(rows)
+
+
+def _named(source: Any, values: list[Any], label: str) -> list[Any]:
     """Return the labels; a Hugging Face dataset's ClassLabel codes become their names."""
-    values = frame[label].tolist()
-    feature = (getattr(source, "features", None) or {}).get(label) if source is not frame else None
-    names = getattr(feature, "names", None)
+    features = getattr(source, "features", None) if hasattr(source, "column_names") else None
+    names = getattr((features or {}).get(label), "names", None)
     if names:
         return [names[v] if isinstance(v, int) and 0 <= v < len(names) else None for v in values]
     return values
