@@ -564,7 +564,9 @@ class Study:
         metric: str | None = None,
         model: str | None = None,
     ) -> Choice:
-        """Choose the smallest run that passes; see :func:`workbench.compare.choose`.
+        """Choose the smallest run that passes, or with limits alone the best one that fits.
+
+        See :func:`workbench.compare.choose`.
 
         Parameters
         ----------
