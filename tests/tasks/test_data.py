@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -21,7 +22,7 @@ from workbench.tasks.data import (
 ROWS = [{"question": f"question {i}, indeed", "intent": "ab"[i % 2]} for i in range(12)]
 
 
-def read(source: object, **options: str) -> list[Row]:
+def read(source: object, **options: Any) -> list[Row]:
     return read_rows(
         source, **({"text": "question", "label": "intent", "document": None} | options)
     )
@@ -84,18 +85,18 @@ def test_an_unknown_column_is_answered_with_the_nearest() -> None:
 @pytest.mark.parametrize("name", [None, True, 1.5, ["intent"]])
 def test_what_cannot_name_a_column(name: object) -> None:
     with pytest.raises(DataError, match=r"label=.* is not accepted.*'question', 'intent'"):
-        read(ROWS, label=name)  # type: ignore[arg-type]
+        read(ROWS, label=name)
 
 
 def test_columns_whose_names_are_numbers() -> None:
     frame = pd.DataFrame({0: ["a", "b"], 1: ["x", "y"]})
     expected = [Row("a", "x", ""), Row("b", "y", "")]
     assert read(frame, text="0", label="1") == expected
-    assert read(frame, text=0, label=1) == expected  # type: ignore[arg-type]
+    assert read(frame, text=0, label=1) == expected
     with pytest.raises(DataError, match="no column 'question'; it has '0', '1'"):
         read(frame)
     with pytest.raises(DataError, match="no column '1'"):
-        read(ROWS, label=1)  # type: ignore[arg-type]
+        read(ROWS, label=1)
 
 
 def test_columns_of_one_name_are_not_chosen_from() -> None:
@@ -106,8 +107,8 @@ def test_columns_of_one_name_are_not_chosen_from() -> None:
 
 def test_an_encoding_is_a_name(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("question,intent\na,x\n")
-    with pytest.raises(DataError, match='encoding=None is not accepted.*"utf-8"'):
-        read(tmp_path / "t.csv", encoding=None)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r'encoding=None is not accepted.*"utf-8"'):
+        read(tmp_path / "t.csv", encoding=None)
 
 
 def test_advice_on_a_missing_file_fits_what_is_wanted(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from workbench.tasks.splits import (
     FEW_DOCUMENTS,
+    PARTS,
     cut_documents,
     deal,
     overlap,
@@ -74,8 +75,16 @@ def test_copies_between_parts_are_found_whatever_case_and_spaces() -> None:
         }
     )
     assert len(findings) == 1
-    assert "1 of 3 texts of the evaluation part" in findings[0]
-    assert "calibration" in findings[0]
+    assert findings[0].startswith(
+        "1 of 3 evaluation texts also occur in calibration (1 identical); remove the copies"
+    )
+
+
+def test_all_pairs_of_parts_are_in_one_sentence() -> None:
+    findings = overlap({part: ["Same"] for part in PARTS})
+    assert len(findings) == 1
+    assert findings[0].count("1 of 1") == 3
+    assert findings[0].count("remove the copies") == 1
 
 
 def test_a_mostly_shared_text_is_found() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import os
 import warnings as python_warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -431,8 +433,20 @@ class Task(ABC):
     def _warn(self, messages: Iterable[str]) -> None:
         """Record what is doubtful about the data, and say it once through Python's warnings."""
         self.warnings = tuple(messages)
-        for message in self.warnings:
-            python_warnings.warn(f"{self.name}: {message}", UserWarning, stacklevel=3)
+        if self.warnings:
+            text = f"{self.name}: {' '.join(m[:1].upper() + m[1:] for m in self.warnings)}"
+            python_warnings.warn(text, UserWarning, stacklevel=_users_level())
+
+
+def _users_level() -> int:
+    """Return the ``stacklevel`` for the caller at which the user's line is warned about."""
+    package = str(Path(__file__).parents[1]) + os.sep
+    frame = inspect.currentframe()
+    frame = frame.f_back if frame is not None else None
+    level = 1
+    while frame is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_part(part: str) -> str:

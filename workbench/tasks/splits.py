@@ -148,13 +148,13 @@ def normalise(text: str) -> str:
 
 
 def overlap(parts: Mapping[str, Sequence[str]]) -> list[str]:
-    """Find texts of one part that occur in another, and say so in a sentence each.
+    """Find texts of one part that occur in another, and say so in one sentence, or none.
 
     Texts are equal if they are so after case and whitespace are normalised. A long text also
     counts if at least half of its sentences and lines of 40 or more characters occur in the other
     part.
     """
-    findings = []
+    pairs = []
     whole = {part: {hash(normalise(text)) for text in texts} for part, texts in parts.items()}
     units = {part: {h for text in texts for h in _units(text)} for part, texts in parts.items()}
     names = [part for part in PARTS if part in parts]
@@ -171,12 +171,13 @@ def overlap(parts: Mapping[str, Sequence[str]]) -> list[str]:
                 near += bool(own) and 2 * shared >= sum(own.values())
             if same or near:
                 what = [f"{same} identical"] * bool(same) + [f"{near} mostly shared"] * bool(near)
-                findings.append(
-                    f"{same + near} of {len(texts)} texts of the {tested} part also occur in the"
-                    f" {seen} part ({', '.join(what)}); results on them look better than they are."
-                    " Remove them, or split by a key that keeps copies together."
+                pairs.append(
+                    f"{same + near} of {len(texts)} {tested} texts also occur in {seen}"
+                    f" ({', '.join(what)})"
                 )
-    return findings
+    if not pairs:
+        return []
+    return [f"{', '.join(pairs)}; remove the copies, or results look better than they are."]
 
 
 def _units(text: str) -> dict[int, int]:
