@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from workbench.tasks import Task
 
 NOTEBOOK = "01-quickstart.ipynb"
-_TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 app = typer.Typer(
     name="workbench",

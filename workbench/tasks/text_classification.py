@@ -50,7 +50,7 @@ class TextClassification(Task):
     Parameters
     ----------
     source : str, Path, pandas.DataFrame, datasets.Dataset or a mapping of columns, optional
-        A .csv, .tsv, .jsonl, .json or .parquet file, or a table in memory. A
+        A .csv, .tsv, .jsonl, .ndjson, .json or .parquet file, or a table in memory. A
         ``datasets.DatasetDict`` gives its train, validation and test parts.
     text, label : str
         Columns.
@@ -71,7 +71,7 @@ class TextClassification(Task):
         labels are, else strings), returns a float. It becomes the primary metric; its standard
         error comes from a jackknife over documents.
     higher_is_better : bool, optional
-        Of your own metric; by default its attribute of that name, else True.
+        Of your own metric; needed unless it has an attribute of that name.
     name : str, optional
         For tables and plots.
     encoding : str
