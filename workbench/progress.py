@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from workbench.errors import CancelledError
 
@@ -57,15 +57,6 @@ class Monitor:
         """Raise CancelledError if the user asked to stop."""
         if self._is_cancelled is not None and self._is_cancelled():
             raise CancelledError("Cancelled. Finished runs are kept; run the same again to go on.")
-
-    def within(self, prefix: str) -> Monitor:
-        """Return a monitor that reports to this one with ``prefix`` before each detail."""
-
-        def forward(progress: Progress) -> None:
-            if self._on_progress is not None:
-                self._on_progress(replace(progress, detail=f"{prefix} {progress.detail}".strip()))
-
-        return Monitor(forward, self._is_cancelled)
 
 
 SILENT = Monitor()

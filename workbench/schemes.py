@@ -84,12 +84,3 @@ class Sparsity:
             )
         if self.n is not None and self.m is not None and not 0 < self.n < self.m:
             raise ConfigError(f"n={self.n}, m={self.m}: n must be at least 1 and below m.")
-
-    @property
-    def removed(self) -> float:
-        """Share of the weights that is removed, 0 to 1."""
-        if self.ratio is not None:
-            return self.ratio
-        assert self.n is not None
-        assert self.m is not None
-        return 1 - self.n / self.m

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from workbench.linalg import InverseFactor, inverse_factor
@@ -27,11 +26,6 @@ class InputStatistics:
     gram: Tensor
     abs_sum: Tensor
     n_tokens: int
-
-    @classmethod
-    def zeros(cls, in_features: int) -> InputStatistics:
-        """Return the statistics of no tokens."""
-        return cls(torch.zeros(in_features, in_features), torch.zeros(in_features), 0)
 
     def __add__(self, other: InputStatistics) -> InputStatistics:
         return InputStatistics(

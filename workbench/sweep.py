@@ -242,7 +242,7 @@ def progress_event(job: Job, progress: Progress) -> Event:
 
 
 # Threads that spin while they wait for each other slow every process down where several share the
-# cores, as in a classroom: evaluation took three times as long beside one other busy process.
+# cores, as in a classroom; where a process is alone, waiting passively costs nothing.
 _WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
