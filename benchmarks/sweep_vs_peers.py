@@ -34,7 +34,7 @@ from transformers.utils.logging import disable_progress_bar
 
 import workbench as wb
 from workbench import layers
-from workbench.calibrate import CalibrationOptions, Statistics, calibrate
+from workbench.calibrate import CalibrationOptions, Calibrator
 from workbench.compress import compress
 from workbench.evaluate import evaluate
 from workbench.loaded import put_weight
@@ -115,18 +115,18 @@ class Sides:
         np.save(folder / "tokens.npy", np.array(rows[: args.windows]))
         model.hf_model.save_pretrained(folder / "dense")
 
-    def calibrate(self) -> tuple[Statistics, float, float]:
-        """Return fresh statistics, and the wall and CPU seconds that they took."""
-        with_name = Path(tempfile.mkdtemp(dir=self._folder))
-        return timed(
-            lambda: calibrate(self.model, self._tokenised, self.options, folder=with_name)  # type: ignore[arg-type]
-        )
+    def calibrate(self) -> tuple[Calibrator, float, float]:
+        """Return a calibrator with fresh statistics, and their wall and CPU seconds."""
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        calibrator = Calibrator(self._tokenised, self.options, folder=folder)  # type: ignore[arg-type]
+        _, wall, cpu = timed(lambda: calibrator.statistics(self.model))
+        return calibrator, wall, cpu
 
     def ours(
-        self, configuration: Configuration, statistics: Statistics | None
+        self, configuration: Configuration, calibrator: Calibrator | None
     ) -> tuple[LoadedModel, float, float]:
         """Return the compressed model, and the wall and CPU seconds."""
-        found, wall, cpu = timed(lambda: compress(self.model, configuration.recipe, statistics))
+        found, wall, cpu = timed(lambda: compress(self.model, configuration.recipe, calibrator))
         return found.model, wall, cpu
 
     def theirs(
@@ -207,13 +207,13 @@ def run_method(
     quality: list[dict[str, Any]] = []
     print(f"\n{'':26} {'ours s':>8} {'peer s':>8} {'ours ppl':>10} {'peer ppl':>10}  ratio - 1")
     for repeat in range(repeats):
-        statistics = None
+        calibrator = None
         if method == "gptq":
-            statistics, wall, cpu = sides.calibrate()
+            calibrator, wall, cpu = sides.calibrate()
             calibration.add(wall, cpu)
         for index, configuration in enumerate(configurations):
             actions: dict[str, Callable[[], tuple[LoadedModel, float, float]]] = {
-                "ours": lambda c=configuration, s=statistics: sides.ours(c, s),
+                "ours": lambda c=configuration, s=calibrator: sides.ours(c, s),
                 "peer": lambda c=configuration: sides.theirs(c, options),
             }
             names = list(actions) if (index + repeat) % 2 == 0 else list(reversed(actions))

@@ -6,7 +6,7 @@ import torch
 from tests.test_calibrate import OPTIONS, RowsTask
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.artifacts import load_weights, save_weights
-from workbench.calibrate import calibrate
+from workbench.calibrate import Calibrator
 from workbench.compress import compress, method_versions, needs_statistics
 from workbench.errors import CancelledError
 from workbench.layers import find_linears
@@ -20,16 +20,22 @@ ARCHITECTURES = ["LlamaForCausalLM", "OPTForCausalLM", "GPT2LMHeadModel", "BertM
 IDS = torch.tensor([[5, 9, 77, 120, 33, 200, 41]])
 
 
+def calibrated(model, folder):
+    calibrator = Calibrator(RowsTask(), OPTIONS, folder=folder)
+    calibrator.statistics(model)
+    return calibrator
+
+
 @pytest.fixture(params=ARCHITECTURES)
 def prepared(request, tmp_path):
     model = load_model(tiny_model(request.param), tiny_tokenizer(), device="cpu")
-    return model, calibrate(model, RowsTask(), OPTIONS, folder=tmp_path / "statistics")
+    return model, calibrated(model, tmp_path / "statistics")
 
 
 @pytest.fixture
 def llama(tmp_path):
     model = load_model(tiny_model("LlamaForCausalLM"), tiny_tokenizer(), device="cpu")
-    return model, calibrate(model, RowsTask(), OPTIONS, folder=tmp_path / "statistics")
+    return model, calibrated(model, tmp_path / "statistics")
 
 
 @torch.no_grad()
@@ -43,9 +49,9 @@ def outputs(model):
     ids=lambda s: s.title,
 )
 def test_whole_path(prepared, step, tmp_path):
-    model, statistics = prepared
+    model, calibrator = prepared
     before = {n: t.clone() for n, t in model.hf_model.state_dict().items()}
-    result = compress(model, Recipe.of(step), statistics)
+    result = compress(model, Recipe.of(step), calibrator)
 
     assert set(result.model.weights) == set(find_linears(model.hf_model))
     for name, tensor in model.hf_model.state_dict().items():
@@ -75,13 +81,13 @@ def test_folding_scales_into_the_layer_before_changes_no_output(architecture, tm
     """The same model with its scales stored beside the layers gives the same outputs."""
     hf_model = tiny_model(architecture)
     model = load_model(hf_model, tiny_tokenizer(), device="cpu")
-    statistics = calibrate(model, RowsTask(), OPTIONS, folder=tmp_path)
+    calibrator = calibrated(model, tmp_path)
     recipe = Recipe.of(AWQ(8, group_size=8))
-    folded = compress(model, recipe, statistics)
+    folded = compress(model, recipe, calibrator)
 
     unknown = load_model(hf_model, tiny_tokenizer(), device="cpu")
     unknown.hf_model.config.model_type = "not-in-the-table"
-    stored = compress(unknown, recipe, statistics)
+    stored = compress(unknown, recipe, calibrator)
 
     assert stored.facts["scales_stored"] == 8
     assert "scales_folded" not in stored.facts
@@ -100,11 +106,11 @@ def test_folding_scales_into_the_layer_before_changes_no_output(architecture, tm
 
 
 def test_pruning_then_quantizing_keeps_zeros_and_stores_codes(llama):
-    model, statistics = llama
-    result = compress(model, Recipe.of([MagnitudePruning(0.5), GPTQ(4, group_size=8)]), statistics)
+    model, calibrator = llama
+    result = compress(model, Recipe.of([MagnitudePruning(0.5), GPTQ(4, group_size=8)]), calibrator)
     assert result.facts["zero_share"] >= 0.49
     assert all(isinstance(w, QuantizedWeight) for w in result.model.weights.values())
-    only = compress(model, Recipe.of(GPTQ(4, group_size=8)), statistics)
+    only = compress(model, Recipe.of(GPTQ(4, group_size=8)), calibrator)
     assert result.model.size_bytes == only.model.size_bytes
 
 
@@ -132,25 +138,25 @@ def test_dense_recipe_changes_nothing(llama):
 def test_factors_are_computed_once_for_all_bits(llama, monkeypatch):
     import workbench.statistics as module
 
-    model, statistics = llama
+    model, calibrator = llama
     calls = []
     real = module.inverse_factor
     monkeypatch.setattr(
         module, "inverse_factor", lambda *a, **k: (calls.append(1), real(*a, **k))[1]
     )
     for bits in (2, 3, 4):
-        compress(model, Recipe.of(GPTQ(bits, group_size=8)), statistics)
-    assert len(calls) == len(statistics.groups)
+        compress(model, Recipe.of(GPTQ(bits, group_size=8)), calibrator)
+    assert len(calls) == len(calibrator.statistics(model).groups)
 
 
 def test_progress_and_cancel(llama):
-    model, statistics = llama
+    model, calibrator = llama
     reports = []
-    compress(model, Recipe.of(GPTQ(4)), statistics, monitor=Monitor(reports.append))
+    compress(model, Recipe.of(GPTQ(4)), calibrator, monitor=Monitor(reports.append))
     assert [r.done for r in reports] == list(range(1, 9))
     assert {r.stage for r in reports} == {"gptq"}
     with pytest.raises(CancelledError):
-        compress(model, Recipe.of(GPTQ(4)), statistics, monitor=Monitor(None, lambda: True))
+        compress(model, Recipe.of(GPTQ(4)), calibrator, monitor=Monitor(None, lambda: True))
 
 
 def test_what_a_recipe_needs():

@@ -101,6 +101,49 @@ class Statistics:
         return sum(4 * g.in_features**2 for g in self.groups)
 
 
+class Calibrator:
+    """Collects statistics of any model on one task, once per model, and keeps them at hand.
+
+    Parameters
+    ----------
+    task : Task
+        Its calibration part is read.
+    options : CalibrationOptions, optional
+    folder : Path
+        A cache on disk, see :func:`calibrate`.
+    """
+
+    def __init__(
+        self, task: Task, options: CalibrationOptions | None = None, *, folder: Path
+    ) -> None:
+        self.task = task
+        self.options = options or CalibrationOptions()
+        self.folder = folder
+        self._known: dict[str, Statistics] = {}
+
+    def has(self, model: LoadedModel) -> bool:
+        """Return whether the model's statistics are there without reading any data."""
+        return model.fingerprint in self._known
+
+    def statistics(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> Statistics:
+        """Return a bound model's statistics, collecting them if need be; see :func:`calibrate`."""
+        if not self.has(model):
+            self._known[model.fingerprint] = calibrate(
+                model, self.task, self.options, folder=self.folder, monitor=monitor
+            )
+        return self._known[model.fingerprint]
+
+    def windows(self, model: LoadedModel) -> dict[str, list[list[int]]]:
+        """Return the token ids of the ``"solve"`` and the ``"judge"`` half, one list per window.
+
+        Raises
+        ------
+        CalibrationError
+            If the calibration part has too few tokens.
+        """
+        return _windows(model, self.task, self.options)
+
+
 def _mapped(path: Path, k: int, *, shared: bool) -> tuple[Tensor, Tensor]:
     flat = torch.from_file(str(path), shared=shared, size=k * k + k, dtype=torch.float32)
     return flat[: k * k].view(k, k), flat[k * k :]

@@ -27,7 +27,7 @@ from workbench.store import Claim, Store
 from workbench.version import __version__
 
 if TYPE_CHECKING:
-    from workbench.calibrate import CalibrationOptions, Statistics
+    from workbench.calibrate import CalibrationOptions, Calibrator
     from workbench.evaluate import Reference
     from workbench.models import LoadedModel
     from workbench.tasks import Task
@@ -64,7 +64,7 @@ class _Base:
     name: str
     dense: LoadedModel
     reference: Reference
-    statistics: dict[CalibrationOptions, Statistics] = field(default_factory=dict)
+    calibrators: dict[CalibrationOptions, Calibrator] = field(default_factory=dict)
 
 
 def run_id(store: Store, model: str, recipe: Recipe) -> str:
@@ -271,6 +271,7 @@ class Engine:
             return load_weights(path, base.dense)
 
     def _compute(self, claim: Claim, name: str, recipe: Recipe, monitor: Monitor) -> None:
+        from workbench.compress import compress, needs_statistics
         from workbench.evaluate import evaluate
 
         if recipe.steps:
@@ -282,14 +283,16 @@ class Engine:
         model, artifact = base.dense, None
         if recipe.steps:
             options = calibration_options(self.store)
-            with _timed(seconds, "calibrate"):
-                statistics = self._statistics(base, recipe, options, monitor)
-            with _timed(seconds, "compress"):
-                model, solved = self._solve(base, recipe, statistics, monitor)
-            facts |= solved
-            if statistics is not None:
+            calibrator = self._calibrator(base, options)
+            if needs_statistics(recipe):
+                with _timed(seconds, "calibrate"):
+                    statistics = calibrator.statistics(base.dense, monitor=monitor)
                 facts["calibration"] = dataclasses.asdict(options)
                 facts["calibration_tokens"] = statistics.n_tokens
+            with _timed(seconds, "compress"):
+                compressed = compress(base.dense, recipe, calibrator, monitor=monitor)
+            model = compressed.model
+            facts |= compressed.facts
         with _timed(seconds, "evaluate"):
             evaluation = evaluate(
                 model,
@@ -343,31 +346,14 @@ class Engine:
             aside.replace(path)
         return dense
 
-    def _statistics(
-        self, base: _Base, recipe: Recipe, options: CalibrationOptions, monitor: Monitor
-    ) -> Statistics | None:
-        from workbench.calibrate import calibrate
-        from workbench.compress import needs_statistics
+    def _calibrator(self, base: _Base, options: CalibrationOptions) -> Calibrator:
+        from workbench.calibrate import Calibrator
 
-        if not needs_statistics(recipe):
-            return None
-        if options not in base.statistics:
-            base.statistics[options] = calibrate(
-                base.dense,
-                self.task,
-                options,
-                folder=self.store.statistics_folder,
-                monitor=monitor,
+        if options not in base.calibrators:
+            base.calibrators[options] = Calibrator(
+                self.task, options, folder=self.store.statistics_folder
             )
-        return base.statistics[options]
-
-    def _solve(
-        self, base: _Base, recipe: Recipe, statistics: Statistics | None, monitor: Monitor
-    ) -> tuple[LoadedModel, dict[str, Any]]:
-        from workbench.compress import compress
-
-        compressed = compress(base.dense, recipe, statistics, monitor=monitor)
-        return compressed.model, compressed.facts
+        return base.calibrators[options]
 
     def _save(self, model: LoadedModel) -> tuple[str, str]:
         """Return the digest of the file, and that of the tensors in it."""
@@ -379,11 +365,12 @@ class Engine:
 
     def _solve_again(self, base: _Base, record: RunRecord, monitor: Monitor) -> Path:
         from workbench.calibrate import CalibrationOptions
+        from workbench.compress import compress
 
         options = CalibrationOptions(**record.facts.get("calibration", {}))
-        statistics = self._statistics(base, record.recipe, options, monitor)
-        model, _ = self._solve(base, record.recipe, statistics, monitor)
-        digest, contents = self._save(model)
+        calibrator = self._calibrator(base, options)
+        compressed = compress(base.dense, record.recipe, calibrator, monitor=monitor)
+        digest, contents = self._save(compressed.model)
         path = self.store.artifact(digest)
         if contents != record.facts["weights_digest"] or path is None:
             raise StudyError(

@@ -1,13 +1,20 @@
-"""One solver per file, and the table that finds it by the type of a step's configuration."""
+"""One method per file, and the table that finds a step's method by the step's type."""
 
 from __future__ import annotations
 
 from workbench.methods.awq import AWQSolver
-from workbench.methods.base import GroupWeights, LayerMethod
+from workbench.methods.base import (
+    GroupWeights,
+    LayerMethod,
+    ModelContext,
+    ModelMethod,
+    ModelResult,
+)
+from workbench.methods.cast import Caster
 from workbench.methods.gptq import GPTQSolver
 from workbench.methods.magnitude import MagnitudePruner
 from workbench.methods.rtn import RoundToNearest
-from workbench.steps import AWQ, GPTQ, RTN, MagnitudePruning, Step
+from workbench.steps import AWQ, GPTQ, RTN, Cast, MagnitudePruning, Step
 
 LAYER_METHODS: dict[type[Step], LayerMethod] = {
     RTN: RoundToNearest(),
@@ -15,5 +22,18 @@ LAYER_METHODS: dict[type[Step], LayerMethod] = {
     AWQ: AWQSolver(),
     MagnitudePruning: MagnitudePruner(),
 }
+MODEL_METHODS: dict[type[Step], ModelMethod] = {
+    Cast: Caster(),
+}
+METHODS: dict[type[Step], LayerMethod | ModelMethod] = {**LAYER_METHODS, **MODEL_METHODS}
 
-__all__ = ["LAYER_METHODS", "GroupWeights", "LayerMethod"]
+__all__ = [
+    "LAYER_METHODS",
+    "METHODS",
+    "MODEL_METHODS",
+    "GroupWeights",
+    "LayerMethod",
+    "ModelContext",
+    "ModelMethod",
+    "ModelResult",
+]

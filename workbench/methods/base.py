@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from workbench.calibrate import Calibrator
+from workbench.models import LoadedModel
+from workbench.progress import SILENT, Monitor
 from workbench.statistics import GroupStatistics
 from workbench.steps import Step
 from workbench.weights import CompressedWeight
@@ -85,4 +88,62 @@ class LayerMethod(ABC):
         ------
         CompressionError
             If no usable weight can be found; never a silent fallback.
+        """
+
+
+@dataclass(frozen=True)
+class ModelContext:
+    """What a method that works on whole models may read beside the model.
+
+    Attributes
+    ----------
+    origin : LoadedModel
+        The model that statistics refer to: the dense one, or what the last step left that changed
+        the architecture.
+    calibrator : Calibrator or None
+        None only where the method's ``needs`` is empty.
+    monitor : Monitor
+        To report to, and to be cancelled by.
+    """
+
+    origin: LoadedModel
+    calibrator: Calibrator | None = None
+    monitor: Monitor = SILENT
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """A changed model, and JSON-ready facts for the run's record."""
+
+    model: LoadedModel
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class ModelMethod(ABC):
+    """A method that needs the whole model at once: structure, formats, training.
+
+    ``version`` and ``needs`` are as in :class:`LayerMethod`; ``changes_architecture`` says that
+    shapes or the number of blocks change, so that statistics of the model before do not apply.
+    """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[frozenset[str]] = frozenset()
+    changes_architecture: ClassVar[bool] = False
+
+    @abstractmethod
+    def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
+        """Return a new model; mutates nothing.
+
+        Parameters
+        ----------
+        model : LoadedModel
+            What the steps before left.
+        context : ModelContext
+        config : Step
+            Of the type that the method is listed under.
+
+        Raises
+        ------
+        CompressionError
+            If no usable model can be made; never a silent fallback.
         """

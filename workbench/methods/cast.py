@@ -1,0 +1,39 @@
+"""Cast: dense tensors in a 16-bit floating-point format."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from workbench.methods.base import ModelContext, ModelMethod, ModelResult
+from workbench.models import LoadedModel
+from workbench.steps import Cast, Step
+from workbench.weights import PrunedWeight, QuantizedWeight
+
+
+class Caster(ModelMethod):
+    """Every dense tensor is rounded to the format that it is stored in from now on."""
+
+    def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
+        assert isinstance(config, Cast)
+        return ModelResult(_cast(model.copy(), config))
+
+
+def _cast(model: LoadedModel, step: Cast) -> LoadedModel:
+    """Round every dense tensor to the 16-bit format it is stored in from now on."""
+    dtype = getattr(torch, step.dtype)
+    for tensor in [*model.hf_model.parameters(), *model.hf_model.buffers()]:
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.to(dtype))
+    for name, weight in list(model.weights.items()):
+        if isinstance(weight, PrunedWeight):
+            model.set_weight(name, dataclasses.replace(weight, values=weight.values.to(dtype)))
+        elif isinstance(weight, QuantizedWeight):
+            model.set_weight(name, weight)
+    head = model.head
+    if head is not None:
+        head = dataclasses.replace(
+            head, weight=head.weight.to(dtype).float(), bias=head.bias.to(dtype).float()
+        )
+    return dataclasses.replace(model, stored_dtype=dtype, head=head)
