@@ -56,7 +56,7 @@ def test_whole_path(prepared, step, tmp_path):
     assert set(result.model.weights) == set(find_linears(model.hf_model))
     for name, tensor in model.hf_model.state_dict().items():
         assert torch.equal(tensor, before[name]), "the given model was changed"
-    share = sum(m.weight.numel() for m in find_linears(model.hf_model).values())
+    share = sum(s.stored.numel() for s in find_linears(model.hf_model).values())
     assert result.facts["compressed_share"] == pytest.approx(share / model.n_parameters)
     assert set(result.facts["layer_errors"]) == set(result.model.weights)
     assert 0 < max(result.facts["layer_errors"].values()) < 1

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from workbench.errors import UnsupportedArchitectureError
 from workbench.sources import Source
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 def is_causal(architecture: str) -> bool:
@@ -118,6 +119,66 @@ def refuse_unsupported(given: str, config: PretrainedConfig) -> None:
             f"{given} is not a text model ({kind}: images or sound), which is not supported yet."
             f" {accepted}."
         )
+
+
+def backbone(hf_model: PreTrainedModel) -> PreTrainedModel:
+    """Return the part of a model that holds its blocks, without the output head if that is apart.
+
+    An encoder-decoder is returned whole.
+    """
+    inner = hf_model.base_model
+    return hf_model if getattr(hf_model.config, "is_encoder_decoder", False) else inner
+
+
+def text_inputs(
+    hf_model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor
+) -> dict[str, Tensor]:
+    """Return what a text model's forward pass is given for rows of tokens.
+
+    An encoder-decoder's decoder reads the same rows, one token later, as in training on a copy
+    of its input.
+
+    Parameters
+    ----------
+    hf_model : PreTrainedModel
+    input_ids, attention_mask : Tensor of shape (rows, tokens), int64
+        Padded on the right.
+    """
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    config = hf_model.config
+    if getattr(config, "is_encoder_decoder", False):
+        start = getattr(config, "decoder_start_token_id", None)
+        start = start if start is not None else getattr(config, "pad_token_id", None)
+        shifted = input_ids.roll(1, dims=1)
+        shifted[:, 0] = start or 0
+        inputs |= {"decoder_input_ids": shifted, "decoder_attention_mask": attention_mask}
+    return inputs
+
+
+def probe_inputs(hf_model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return the smallest inputs that run a whole model once: four tokens, or an empty image.
+
+    Raises
+    ------
+    UnsupportedArchitectureError
+        If the model reads neither text nor images.
+    """
+    device = next(hf_model.parameters()).device
+    reads = hf_model.main_input_name
+    if reads == "input_ids":
+        ids = torch.arange(4, device=device)[None]
+        return text_inputs(hf_model, ids, torch.ones_like(ids))
+    if reads == "pixel_values":
+        config = hf_model.config
+        size = config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        dtype = next(p.dtype for p in hf_model.parameters() if p.is_floating_point())
+        shape = (1, config.num_channels, height, width)
+        return {"pixel_values": torch.zeros(shape, dtype=dtype, device=device)}
+    raise UnsupportedArchitectureError(
+        f"{type(hf_model).__name__} reads {reads!r}; accepted are models that read text"
+        " ('input_ids') or images ('pixel_values')."
+    )
 
 
 def count_parameters(auto: Any, config: PretrainedConfig, name: str, trust: bool) -> int:

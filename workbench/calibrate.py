@@ -7,16 +7,18 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from workbench.errors import CalibrationError
+from workbench.architectures import backbone, text_inputs
+from workbench.errors import CalibrationError, ConfigError
 from workbench.layers import LinearGroup, shared_inputs
+from workbench.listening import listening
 from workbench.models import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.statistics import GroupStatistics, InputStatistics
@@ -24,7 +26,7 @@ from workbench.statistics import GroupStatistics, InputStatistics
 if TYPE_CHECKING:
     from workbench.tasks import Task
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _LEAST_TOKENS = 64
 _HALVES = ("solve", "judge")
 
@@ -54,6 +56,49 @@ class CalibrationOptions:
     seed: int = 0
 
 
+class CalibrationInputs:
+    """Forward inputs to calibrate with, in place of a task: images, or inputs of your own making.
+
+    Four fifths of the batches, the first ones, are what solvers see; the rest judges.
+
+    Parameters
+    ----------
+    batches : sequence of mapping of str to Tensor
+        Each is given to the model's forward pass as keyword arguments, such as
+        ``{"pixel_values": (images, channels, height, width)}`` or ``{"input_ids": …,
+        "attention_mask": …, "decoder_input_ids": …}``. An attention mask says which positions are
+        padding and do not count; without one, all do. Two masks of one shape must be equal.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer than two batches, or one holds something else than tensors.
+    """
+
+    def __init__(self, batches: Sequence[Mapping[str, Tensor]], name: str = "inputs") -> None:
+        self.name = name
+        self.batches = tuple(dict(batch) for batch in batches)
+        values = [value for batch in self.batches for value in batch.values()]
+        if len(self.batches) < 2 or not all(isinstance(value, Tensor) for value in values):
+            raise ConfigError(
+                f"CalibrationInputs: {len(self.batches)} batches are given; give at least two, each"
+                ' a dict of tensors such as {"pixel_values": images}.'
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of every tensor."""
+        digest = hashlib.sha256()
+        for batch in self.batches:
+            for name, tensor in sorted(batch.items()):
+                flat = tensor.detach().cpu().contiguous().reshape(-1)
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                digest.update(flat.view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
+
+
 class Statistics:
     """The statistics of one model on one task, memory-mapped from a folder.
 
@@ -63,7 +108,9 @@ class Statistics:
         Depends on everything that changes the numbers.
     groups : tuple of LinearGroup
     n_tokens : dict of str to int
-        Tokens in the ``"solve"`` and the ``"judge"`` half.
+        Tokens (for images: positions) in the ``"solve"`` and the ``"judge"`` half. What entered a
+        group is counted in its own statistics: fewer for an expert, more for a layer that is
+        called twice.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,9 +119,9 @@ class Statistics:
         self.key: str = meta["key"]
         self.n_tokens: dict[str, int] = meta["n_tokens"]
         self.groups = tuple(
-            LinearGroup(g["key"], tuple(g["names"]), g["in_features"], g["block"])
-            for g in meta["groups"]
+            LinearGroup(**{**group, "names": tuple(group["names"])}) for group in meta["groups"]
         )
+        self._rows: dict[str, list[int]] = meta["group_tokens"]
         self._index = {group.key: i for i, group in enumerate(self.groups)}
         self._opened: dict[str, GroupStatistics] = {}
 
@@ -87,7 +134,7 @@ class Statistics:
             for half in _HALVES:
                 path = self._folder / f"{index:04d}.{half}.f32"
                 gram, abs_sum = _mapped(path, k, shared=False)
-                halves[half] = InputStatistics(gram, abs_sum, self.n_tokens[half])
+                halves[half] = InputStatistics(gram, abs_sum, self._rows[half][index])
             self._opened[key] = GroupStatistics(halves["solve"], halves["judge"])
         return self._opened[key]
 
@@ -106,7 +153,7 @@ class Calibrator:
 
     Parameters
     ----------
-    task : Task
+    task : Task or CalibrationInputs
         Its calibration part is read.
     options : CalibrationOptions, optional
     folder : Path
@@ -114,7 +161,11 @@ class Calibrator:
     """
 
     def __init__(
-        self, task: Task, options: CalibrationOptions | None = None, *, folder: Path
+        self,
+        task: Task | CalibrationInputs,
+        options: CalibrationOptions | None = None,
+        *,
+        folder: Path,
     ) -> None:
         self.task = task
         self.options = options or CalibrationOptions()
@@ -139,9 +190,24 @@ class Calibrator:
         Raises
         ------
         CalibrationError
+            If the calibration part has too few tokens, or is not made of tokens.
+        """
+        if isinstance(self.task, CalibrationInputs):
+            raise CalibrationError(
+                f"The calibration data {self.task.name!r} are tensors, not rows of tokens; this"
+                " needs a task."
+            )
+        return _windows(model, self.task, self.options)
+
+    def batches(self, model: LoadedModel) -> dict[str, list[dict[str, Tensor]]]:
+        """Return the forward inputs of the ``"solve"`` and the ``"judge"`` half, on the CPU.
+
+        Raises
+        ------
+        CalibrationError
             If the calibration part has too few tokens.
         """
-        return _windows(model, self.task, self.options)
+        return _halves(model, self.task, self.options)
 
 
 def _mapped(path: Path, k: int, *, shared: bool) -> tuple[Tensor, Tensor]:
@@ -151,7 +217,7 @@ def _mapped(path: Path, k: int, *, shared: bool) -> tuple[Tensor, Tensor]:
 
 def calibrate(
     model: LoadedModel,
-    task: Task,
+    task: Task | CalibrationInputs,
     options: CalibrationOptions | None = None,
     *,
     folder: Path,
@@ -163,7 +229,7 @@ def calibrate(
     ----------
     model : LoadedModel
         Dense, and bound to the task. Not changed.
-    task : Task
+    task : Task or CalibrationInputs
         Its calibration part is read.
     options : CalibrationOptions, optional
     folder : Path
@@ -181,18 +247,21 @@ def calibrate(
     target = folder / key
     if (target / "meta.json").exists():
         return Statistics(target)
-    halves = _windows(model, task, options)
+    halves = _halves(model, task, options)
     groups = shared_inputs(model.hf_model)
     # Named by this process, so that two of them calibrating at once cannot mix their sums.
     building = folder / f".{key}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     building.mkdir(parents=True)
     try:
-        _collect(model, groups, halves, options, building, monitor)
+        counts = _collect(model, groups, halves, building, monitor)
         meta = {
             "version": FORMAT_VERSION,
             "key": key,
             "options": asdict(options),
-            "n_tokens": {half: sum(map(len, rows)) for half, rows in halves.items()},
+            "n_tokens": {
+                half: _count(batches) or counts[half][0] for half, batches in halves.items()
+            },
+            "group_tokens": counts,
             "groups": [asdict(group) for group in groups],
         }
         (building / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
@@ -206,7 +275,7 @@ def calibrate(
     return Statistics(target)
 
 
-def _key(model: LoadedModel, task: Task, options: CalibrationOptions) -> str:
+def _key(model: LoadedModel, task: Task | CalibrationInputs, options: CalibrationOptions) -> str:
     parts = {
         "version": FORMAT_VERSION,
         "model": model.fingerprint,
@@ -245,49 +314,76 @@ def _windows(
     return halves
 
 
-def _batches(rows: list[list[int]], options: CalibrationOptions) -> Iterator[list[list[int]]]:
+def _halves(
+    model: LoadedModel, task: Task | CalibrationInputs, options: CalibrationOptions
+) -> dict[str, list[dict[str, Tensor]]]:
+    """Return the batches of both halves as the model's forward pass takes them."""
+    if isinstance(task, CalibrationInputs):
+        split = max(1, len(task.batches) * 4 // 5)
+        return {"solve": list(task.batches[:split]), "judge": list(task.batches[split:])}
+    windows = _windows(model, task, options)
+    return {half: list(_batches(model, rows, options)) for half, rows in windows.items()}
+
+
+def _batches(
+    model: LoadedModel, rows: list[list[int]], options: CalibrationOptions
+) -> Iterator[dict[str, Tensor]]:
     """Yield rows of similar length together, at most ``batch_tokens`` with padding."""
     batch: list[list[int]] = []
     for row in sorted(rows, key=len):
         if batch and (len(batch) + 1) * len(row) > options.batch_tokens:
-            yield batch
+            yield _padded(model, batch)
             batch = []
         batch.append(row)
     if batch:
-        yield batch
+        yield _padded(model, batch)
+
+
+def _padded(model: LoadedModel, batch: list[list[int]]) -> dict[str, Tensor]:
+    width = max(map(len, batch))
+    ids = torch.zeros(len(batch), width, dtype=torch.long)
+    mask = torch.zeros(len(batch), width, dtype=torch.long)
+    for i, row in enumerate(batch):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return text_inputs(model.hf_model, ids, mask)
+
+
+def _count(batches: list[dict[str, Tensor]]) -> int:
+    """Return the tokens of batches of text, zero for others."""
+    total = 0
+    for batch in batches:
+        if "attention_mask" in batch:
+            total += int(batch["attention_mask"].sum())
+        elif "input_ids" in batch:
+            total += batch["input_ids"].numel()
+    return total
 
 
 @torch.no_grad()
 def _collect(
     model: LoadedModel,
     groups: tuple[LinearGroup, ...],
-    halves: dict[str, list[list[int]]],
-    options: CalibrationOptions,
+    halves: dict[str, list[dict[str, Tensor]]],
     folder: Path,
     monitor: Monitor,
-) -> None:
+) -> dict[str, list[int]]:
+    """Write the sums of both halves, and return how many rows entered each group."""
     hf_model = model.hf_model
-    backbone = getattr(hf_model, "base_model", hf_model)
-    device = next(hf_model.parameters()).device
-    plan = [(half, list(_batches(rows, options))) for half, rows in halves.items()]
-    total = sum(len(batches) for _, batches in plan)
+    run = backbone(hf_model)
+    total = sum(map(len, halves.values()))
     done = 0
-    for half, batches in plan:
+    counts = {}
+    for half, batches in halves.items():
         sums = {}
         for index, group in enumerate(groups):
             path = folder / f"{index:04d}.{half}.f32"
             sums[group.key] = _mapped(path, group.in_features, shared=True)
         sink = _Sums(sums)
-        with _listening(hf_model, groups, sink.add):
+        with listening(hf_model, groups, sink.add):
             for batch in batches:
-                width = max(map(len, batch))
-                ids = torch.zeros(len(batch), width, dtype=torch.long)
-                mask = torch.zeros(len(batch), width, dtype=torch.long)
-                for i, row in enumerate(batch):
-                    ids[i, : len(row)] = torch.tensor(row)
-                    mask[i, : len(row)] = 1
-                sink.begin_batch(mask)
-                backbone(input_ids=ids.to(device), attention_mask=mask.to(device))
+                sink.begin_batch(batch)
+                run(**{name: tensor.to(model.device) for name, tensor in batch.items()})
                 done += 1
                 monitor.report("calibrate", done, total, half)
         for key, (gram, _) in sums.items():
@@ -296,49 +392,52 @@ def _collect(
                     f"The inputs of {key} are not finite on the calibration data. Load the model"
                     ' with dtype="float32", or check it with model.generate(...).'
                 )
+        counts[half] = [sink.counts[group.key] for group in groups]
+    return counts
 
 
 class _Sums:
-    """Adds the inputs of every group to its sums, without padded positions."""
+    """Adds the inputs of every group to its sums, without padded positions.
+
+    A layer that is called several times in one pass adds what it is given each time. Padding is
+    left out where an input has the positions of an attention mask; an input of another shape
+    (DeBERTa's table of relative positions) is counted whole.
+    """
 
     def __init__(self, sums: dict[str, tuple[Tensor, Tensor]]) -> None:
         self._sums = sums
-        self._kept: Tensor | None = None
+        self._masks: list[Tensor] = []
+        self.counts = dict.fromkeys(sums, 0)
 
-    def begin_batch(self, mask: Tensor) -> None:
-        """Take the attention mask, (batch, tokens), of the inputs to come."""
-        self._kept = None if bool(mask.all()) else mask.reshape(-1).bool()
+    def begin_batch(self, batch: Mapping[str, Tensor]) -> None:
+        """Take the forward inputs whose layer inputs come next."""
+        masks = [batch[n] for n in ("attention_mask", "decoder_attention_mask") if n in batch]
+        self._masks = [mask.bool().cpu() for mask in masks if mask.ndim == 2]
+        if len(self._masks) == 2 and self._masks[0].shape == self._masks[1].shape:
+            if not torch.equal(*self._masks):
+                raise CalibrationError(
+                    "The attention masks of encoder and decoder have one shape and different"
+                    " padding, so a layer's padding cannot be told. Pad the decoder's tokens by"
+                    " one more."
+                )
+            self._masks.pop()
 
-    def add(self, key: str, x: Tensor) -> None:
-        """Add one input of shape (batch, tokens, in_features)."""
+    def add(self, key: str, x: Tensor, tokens: Tensor | None = None) -> None:
+        """Add one input of a group; see :class:`workbench.listening.Listener`."""
         rows = x.reshape(-1, x.shape[-1]).float().cpu()
-        if self._kept is not None:
-            rows = rows[self._kept]
+        kept = self._kept(x.shape[:-1], None if tokens is None else tokens.cpu())
+        if kept is not None:
+            rows = rows[kept]
         gram, abs_sum = self._sums[key]
         gram.addmm_(rows.T, rows)
         abs_sum.add_(rows.abs().sum(0))
+        self.counts[key] += len(rows)
 
-
-class _listening:
-    """Call back with the input of each group's first layer while the context is open."""
-
-    def __init__(
-        self,
-        hf_model: nn.Module,
-        groups: tuple[LinearGroup, ...],
-        callback: Callable[[str, Tensor], None],
-    ) -> None:
-        self._hf_model, self._groups, self._callback = hf_model, groups, callback
-
-    def __enter__(self) -> None:
-        def hook_for(key: str) -> Callable[..., None]:
-            return lambda _module, args: self._callback(key, args[0])
-
-        self._hooks = [
-            self._hf_model.get_submodule(group.key).register_forward_pre_hook(hook_for(group.key))
-            for group in self._groups
-        ]
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
+    def _kept(self, shape: torch.Size, tokens: Tensor | None) -> Tensor | None:
+        """Return which rows are no padding, None for all of them."""
+        for mask in self._masks:
+            flat = len(shape) == 1 and shape[0] == mask.numel()
+            if tokens is not None or flat or shape == mask.shape:
+                kept = mask.reshape(-1) if tokens is None else mask.reshape(-1)[tokens]
+                return None if bool(kept.all()) else kept
+        return None

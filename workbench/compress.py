@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from workbench import layers
 from workbench.calibrate import Calibrator
 from workbench.layerwise import apply_layer_method
 from workbench.methods import LAYER_METHODS, METHODS, MODEL_METHODS, ModelContext
@@ -99,7 +98,7 @@ def _shares(model: LoadedModel) -> dict[str, Any]:
         count = weight.shape[0] * weight.shape[1]
         compressed += count
         stored_bytes += weight.stored_bytes
-        dense = layers.weight_of(model.hf_model.get_submodule(name))
+        dense = model.site(name).matrix
         zeros += count - int(torch.count_nonzero(dense))
     return {
         "compressed_share": compressed / model.n_parameters,

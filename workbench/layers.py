@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from workbench.architectures import backbone, probe_inputs
 from workbench.errors import UnsupportedArchitectureError
+from workbench.sites import WeightSite, expert_sites, module_site
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LINEAR_TYPES = (nn.Linear, Conv1D)
 
@@ -29,13 +34,16 @@ class LinearGroup:
         Module names, such as ``"model.layers.0.self_attn.q_proj"``.
     in_features : int
     block : str
-        Name of the block that the layers lie in.
+        Name of the block that the (first of the) layers lie in.
+    routed : bool
+        Whether only some of the tokens enter, those routed to one expert.
     """
 
     key: str
     names: tuple[str, ...]
     in_features: int
     block: str
+    routed: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,46 +93,49 @@ def _has_linear(module: nn.Module) -> bool:
     return any(isinstance(m, LINEAR_TYPES) for m in module.modules())
 
 
-def find_linears(hf_model: nn.Module) -> dict[str, nn.Module]:
-    """Return the linear layers inside the blocks by name, in the model's order.
+def find_linears(hf_model: nn.Module) -> dict[str, WeightSite]:
+    """Return the weight matrices inside the blocks by name, in the model's order.
 
-    Embeddings, the output head and norms lie outside of the blocks or hold a negligible share of
-    the weights; they are kept.
+    They are the weights of linear layers, and every matrix of fused experts (see
+    :mod:`workbench.sites`). Embeddings, the output head and norms lie outside of the blocks or
+    hold a negligible share of the weights; they are kept. So are the routers of experts: they are
+    tiny, and an error in them sends tokens to other experts.
 
     Raises
     ------
     UnsupportedArchitectureError
         If the model has no blocks, or more than 1 % of their weights lie in parameters that
-        are not linear layers; the message names them.
+        are neither; the message names them.
     """
-    found: dict[str, nn.Module] = {}
-    n_linear = n_all = 0
+    found: dict[str, WeightSite] = {}
+    n_handled = n_all = 0
     unhandled: list[str] = []
     for block_name, block in find_blocks(hf_model).items():
-        inside = {
-            f"{block_name}.{n}" if n else block_name: m
-            for n, m in block.named_modules()
-            if isinstance(m, LINEAR_TYPES)
-        }
-        found.update(inside)
+        kept = {f"{block_name}.{name}" for name in _routers(block)}
+        handled = set(kept)
+        for inner, module in block.named_modules():
+            name = f"{block_name}.{inner}" if inner else block_name
+            sites = expert_sites(name, module)
+            if isinstance(module, LINEAR_TYPES) and f"{name}.weight" not in kept:
+                sites = [module_site(name, module)]
+            found.update((site.name, site) for site in sites)
+            handled |= {f"{name}.{site.parameter}" for site in sites}
         for name, parameter in block.named_parameters():
-            owner = f"{block_name}.{name}".rpartition(".")[0]
             n_all += parameter.numel()
-            if owner in inside:
-                n_linear += parameter.numel()
-            elif parameter.ndim > 1:
-                unhandled.append(f"{block_name}.{name} {tuple(parameter.shape)}")
+            # Norms and biases are kept dense, never compressed.
+            if f"{block_name}.{name}" in handled or parameter.ndim < 2 or name.endswith("bias"):
+                n_handled += parameter.numel()
             else:
-                n_linear += parameter.numel()  # norms and biases: kept dense, never compressed
+                unhandled.append(f"{block_name}.{name} {tuple(parameter.shape)}")
     kind = type(hf_model).__name__
     if not found:
         raise UnsupportedArchitectureError(
             f"{kind} has no repeated blocks with linear layers to compress. The workbench handles"
             " transformer decoders and encoders of the transformers library."
         )
-    if n_linear < _LEAST_SHARE * n_all:
+    if n_handled < _LEAST_SHARE * n_all:
         raise UnsupportedArchitectureError(
-            f"{kind} keeps {1 - n_linear / n_all:.0%} of its block weights outside of linear"
+            f"{kind} keeps {1 - n_handled / n_all:.0%} of its block weights outside of linear"
             f" layers, where they would be skipped silently: {', '.join(unhandled[:4])}"
             f"{' …' if len(unhandled) > 4 else ''}. Use a model whose blocks are made of linear"
             " layers."
@@ -132,54 +143,67 @@ def find_linears(hf_model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def weight_of(module: nn.Module) -> Tensor:
-    """Return a linear layer's weight as (out_features, in_features), float32; a view or a copy."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return (weight.detach().T if isinstance(module, Conv1D) else weight.detach()).float()
+def _routers(block: nn.Module) -> list[str]:
+    """Return the names of parameters that choose or weigh experts: those beside "experts"."""
+    names = []
+    for owner_name, owner in block.named_modules():
+        experts = getattr(owner, "experts", None)
+        if not isinstance(experts, nn.Module):
+            continue
+        listed = isinstance(experts, nn.ModuleList)
+        count = len(list(experts.children())) if listed else getattr(experts, "num_experts", 0)
+        for child_name, child in owner.named_children():
+            inner = {n: p for n, p in child.named_parameters() if p.ndim > 1}
+            if inner and all(p.ndim == 2 and len(p) in (1, count) for p in inner.values()):
+                names += [f"{owner_name}.{child_name}.{n}".lstrip(".") for n in inner]
+    return names
+
+
+def weight_of(layer: nn.Module | WeightSite) -> Tensor:
+    """Return a layer's weight as (out_features, in_features), float32; a view or a copy."""
+    return (layer if isinstance(layer, WeightSite) else module_site("", layer)).matrix
 
 
 @torch.no_grad()
-def shared_inputs(hf_model: nn.Module) -> tuple[LinearGroup, ...]:
-    """Group the linear layers by the tensor that they read, found by running four tokens.
+def shared_inputs(hf_model: PreTrainedModel) -> tuple[LinearGroup, ...]:
+    """Group the linear layers by the tensors that they read, found by running a few tokens.
 
-    Identity of the input tensor is what counts, so that no table of architectures is needed:
-    q, k and v share, gate and up share, a fused projection stands alone.
+    Identity of the input tensors is what counts, so that no table of architectures is needed:
+    q, k and v share, gate and up share, a fused projection stands alone. A layer that is called
+    several times in one pass shares with those that read the same tensors in the same order
+    (DeBERTa's query and key read hidden states and then positions, its value only the former).
+    Every matrix of every expert stands alone, because the tokens routed to an expert are its own.
     """
     linears = find_linears(hf_model)
     blocks = tuple(find_blocks(hf_model))
     # The tensors are kept alive until the end, so that no identity is used twice.
-    seen: dict[str, Tensor] = {}
+    seen: dict[nn.Module, list[Tensor]] = {site.owner: [] for site in linears.values()}
 
-    def hook_for(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            seen.setdefault(name, args[0])
+    def hook(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        seen[module].append(args[0] if args else next(iter(kwargs.values())))
 
-        return hook
-
-    hooks = [m.register_forward_pre_hook(hook_for(n)) for n, m in linears.items()]
+    hooks = [m.register_forward_pre_hook(hook, with_kwargs=True) for m in seen]
     try:
-        device = next(hf_model.parameters()).device
-        ids = torch.arange(4, device=device)[None]
-        backbone = getattr(hf_model, "base_model", hf_model)
-        backbone(input_ids=ids, attention_mask=torch.ones_like(ids))
+        backbone(hf_model)(**probe_inputs(hf_model))
     finally:
-        for hook in hooks:
-            hook.remove()
-    if missing := [n for n in linears if n not in seen]:
+        for handle in hooks:
+            handle.remove()
+    if missing := [name for name, site in linears.items() if not seen[site.owner]]:
         raise UnsupportedArchitectureError(
             f"{type(hf_model).__name__} did not use {', '.join(missing[:4])} in a forward pass, so"
             " no statistics can be collected for them."
         )
-    by_input: dict[int, list[str]] = {}
-    for name in linears:
-        by_input.setdefault(id(seen[name]), []).append(name)
+    by_input: dict[object, list[str]] = {}
+    for name, site in linears.items():
+        read = tuple(map(id, seen[site.owner])) if site.index is None else name
+        by_input.setdefault(read, []).append(name)
     return tuple(
         LinearGroup(
             key=names[0],
             names=tuple(names),
-            in_features=int(seen[names[0]].shape[-1]),
+            in_features=linears[names[0]].shape[1],
             block=next(b for b in blocks if names[0].startswith(b + ".") or names[0] == b),
+            routed=linears[names[0]].index is not None,
         )
         for names in by_input.values()
     )

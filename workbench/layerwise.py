@@ -50,12 +50,12 @@ def apply_layer_method(
     method = LAYER_METHODS[type(step)]
     linears = layers.find_linears(model.hf_model)
     groups = statistics.groups if statistics else layers.shared_inputs(model.hf_model)
-    method = method.prepared((layers.weight_of(m) for m in linears.values()), step)
+    method = method.prepared((site.matrix for site in linears.values()), step)
     stage = step.title.lower()
     errors: dict[str, float] = {}
     keep_factors = statistics is not None and statistics.factor_bytes <= _FACTOR_CACHE_BYTES
     for index, group in enumerate(groups):
-        weights = {name: layers.weight_of(linears[name]) for name in group.names}
+        weights = {name: linears[name].matrix for name in group.names}
         masks = {
             name: compressed.mask
             for name in group.names
@@ -83,8 +83,8 @@ def _layer_errors(
     """Return each layer's squared output error relative to its squared output."""
     errors = {}
     for name in group.names:
-        weight = layers.weight_of(dense.hf_model.get_submodule(name))
-        delta = layers.weight_of(model.hf_model.get_submodule(name)) - weight
+        weight = dense.site(name).matrix
+        delta = model.site(name).matrix - weight
         total = float(output_error(weight, gram).sum())
         errors[name] = float(output_error(delta, gram).sum()) / total if total else 0.0
     return errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from workbench.architectures import is_causal, quiet
 from workbench.errors import ConfigError, UnsupportedArchitectureError
+from workbench.sites import WeightSite, find_site, module_site
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -126,6 +128,9 @@ class LoadedModel:
         The compressed weights by module name; these are the truth. Change it by
         :meth:`set_weight` only.
     head : ClassificationHead or None
+    structure : dict
+        Fields of the configuration that structural steps have changed since the model was loaded;
+        JSON-ready.
     """
 
     hf_model: PreTrainedModel
@@ -134,6 +139,7 @@ class LoadedModel:
     stored_dtype: torch.dtype
     weights: dict[str, CompressedWeight] = field(default_factory=dict)
     head: ClassificationHead | None = None
+    structure: dict[str, Any] = field(default_factory=dict)
     _fingerprint: tuple[object, str] | None = field(default=None, init=False, repr=False)
 
     def copy(self) -> LoadedModel:
@@ -145,6 +151,7 @@ class LoadedModel:
             self.stored_dtype,
             dict(self.weights),
             self.head,
+            dict(self.structure),
         )
 
     def set_weight(self, name: str, weight: CompressedWeight) -> None:
@@ -155,7 +162,8 @@ class LoadedModel:
         Parameters
         ----------
         name : str
-            Module name, as in ``hf_model.named_modules()``.
+            Module name, as in ``hf_model.named_modules()``, or an expert's (see
+            :mod:`workbench.sites`).
         weight : CompressedWeight
             Of shape (out_features, in_features).
 
@@ -164,12 +172,22 @@ class LoadedModel:
         ConfigError
             If there is no such module, or the shapes differ.
         """
-        module = dict(self.hf_model.named_modules()).get(name)
-        if module is None or not isinstance(getattr(module, "weight", None), Tensor):
-            raise ConfigError(f"{self.source.name} has no module {name!r} with a weight.")
-        put_weight(module, weight.dequantize())
+        self.site(name).put(weight.dequantize())
         self.weights[name] = weight
         self._fingerprint = None
+
+    def site(self, name: str) -> WeightSite:
+        """Return where the weight of a module, or of one expert, lies.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such module.
+        """
+        try:
+            return find_site(self.hf_model, name)
+        except ConfigError as error:
+            raise ConfigError(f"{self.source.name}: {error}") from None
 
     @property
     def device(self) -> torch.device:
@@ -214,22 +232,28 @@ class LoadedModel:
 
         Parameters, persistent buffers and the head count; tied tensors count once.
         """
-        modules = dict(self.hf_model.named_modules())
         seen: set[tuple[int, int]] = set()
+        covered: Counter[tuple[int, int]] = Counter()  # values of each parameter, by its identity
         total = 0
         for name, weight in self.weights.items():
-            identity = tensor_identity(modules[name].weight)
+            site = self.site(name)
+            identity = tensor_identity(site.stored)
             if identity not in seen:
                 seen.add(identity)
+                covered[tensor_identity(site.whole)] += site.stored.numel()
                 total += weight.stored_bytes
-        itemsize = self.stored_dtype.itemsize
+        counted = set()
         for _, tensor in _stored_tensors(self.hf_model):
-            if tensor_identity(tensor) not in seen:
-                seen.add(tensor_identity(tensor))
+            identity = tensor_identity(tensor)
+            if identity not in counted:
+                counted.add(identity)
                 floating = tensor.is_floating_point()
-                total += tensor.numel() * (itemsize if floating else tensor.element_size())
+                itemsize = self.stored_dtype.itemsize if floating else tensor.element_size()
+                total += (tensor.numel() - covered[identity]) * itemsize
         if self.head is not None:
-            total += (self.head.weight.numel() + self.head.bias.numel()) * itemsize
+            total += (
+                self.head.weight.numel() + self.head.bias.numel()
+            ) * self.stored_dtype.itemsize
         return total
 
     @property
@@ -330,8 +354,8 @@ class LoadedModel:
         return str(text)
 
 
-def put_weight(module: nn.Module, weight: Tensor) -> None:
-    """Write a dense weight of shape (out_features, in_features) into a module, in place.
+def put_weight(module: nn.Module | WeightSite, weight: Tensor) -> None:
+    """Write a dense weight of shape (out_features, in_features) into a layer, in place.
 
     The parameter stays the same object, so tied modules see the change. GPT-2's ``Conv1D`` keeps
     its weight transposed and is handled.
@@ -341,16 +365,7 @@ def put_weight(module: nn.Module, weight: Tensor) -> None:
     ConfigError
         If the shapes differ.
     """
-    parameter = module.weight
-    assert isinstance(parameter, Tensor)
-    value = weight.T if type(module).__name__ == "Conv1D" else weight
-    if value.shape != parameter.shape:
-        raise ConfigError(
-            f"A weight of shape {tuple(weight.shape)} does not fit the module's"
-            f" {tuple(parameter.shape)}."
-        )
-    with torch.no_grad():
-        parameter.copy_(value)
+    (module if isinstance(module, WeightSite) else module_site("", module)).put(weight)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
