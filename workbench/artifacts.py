@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from workbench.models import LoadedModel
+from workbench.loaded import LoadedModel, tensor_identity
+from workbench.sites import find_site
+from workbench.structure import rebuild
 from workbench.weights import weight_from
 
 FORMAT_VERSION = 1
@@ -20,13 +24,18 @@ FORMAT_VERSION = 1
 
 def _dense_tensors(model: LoadedModel) -> dict[str, Tensor]:
     """Return what is not compressed, tied tensors once, in the dtype it is stored in."""
-    covered = {f"{name}.weight" for name in model.weights}
+    sites = {name: model.site(name) for name in model.weights}
+    covered: Counter[tuple[int, int]] = Counter()  # values of each parameter, by its identity
+    for stored in {tensor_identity(site.stored): site for site in sites.values()}.values():
+        covered[tensor_identity(stored.whole)] += stored.stored.numel()
     dense: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in model.hf_model.state_dict().items():
-        if name in covered or tensor.data_ptr() in seen:
+    seen: set[tuple[int, int]] = set()
+    for name, tensor in model.hf_model.state_dict(keep_vars=True).items():
+        identity = tensor_identity(tensor)
+        if covered[identity] == tensor.numel() > 0 or identity in seen:
             continue
-        seen.add(tensor.data_ptr())
+        seen.add(identity)
+        tensor = tensor.detach()
         if tensor.is_floating_point():
             tensor = tensor.to(model.stored_dtype)
         dense[name] = tensor.contiguous().clone()
@@ -45,8 +54,8 @@ def save_weights(path: Path, model: LoadedModel) -> str:
     Returns
     -------
     str
-        sha256 over names, dtypes, shapes and bytes, 64 hexadecimal digits. Equal models have
-        equal digests, on every machine.
+        sha256 over names, dtypes, shapes, bytes and the changed fields of the configuration, 64
+        hexadecimal digits. Equal models have equal digests, on every machine.
     """
     tensors = {f"dense/{name}": tensor for name, tensor in _dense_tensors(model).items()}
     described = {}
@@ -57,17 +66,19 @@ def save_weights(path: Path, model: LoadedModel) -> str:
     if model.head is not None:
         tensors["head/weight"] = model.head.weight.to(model.stored_dtype)
         tensors["head/bias"] = model.head.bias.to(model.stored_dtype)
-    meta = {
+    meta: dict[str, Any] = {
         "version": FORMAT_VERSION,
         "weights": described,
         "stored_dtype": str(model.stored_dtype).removeprefix("torch."),
     }
+    if model.structure:
+        meta["structure"] = model.structure
     save_file(tensors, str(path), metadata={"workbench": json.dumps(meta)})
-    return _digest(tensors)
+    return _digest(tensors, model.structure)
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: dict[str, Tensor], structure: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode() if structure else b"")
     for name in sorted(tensors):
         tensor = tensors[name].cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -82,9 +93,10 @@ def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
     Parameters
     ----------
     path : Path
-        Written by :func:`save_weights` for a model with the base's modules.
+        Written by :func:`save_weights` for a model that was made of the base.
     base : LoadedModel
-        Not changed.
+        Not changed. Where the file's model has fewer blocks, neurons or heads, it is built from
+        the base's configuration with the fields that the file states.
     """
     with safe_open(str(path), framework="pt") as file:
         meta = json.loads(file.metadata()["workbench"])
@@ -102,9 +114,19 @@ def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
                 weight=file.get_tensor("head/weight").float(),
                 bias=file.get_tensor("head/bias").float(),
             )
-    model = base.copy()
+    if structure := meta.get("structure"):
+        packed_names = [_parameter_name(base, name) for name in meta["weights"]]
+        model = rebuild(base, structure, dense, later=packed_names)
+    else:
+        model = base.copy()
+        model.hf_model.load_state_dict(dense, strict=False)
     model = dataclasses.replace(model, stored_dtype=getattr(torch, meta["stored_dtype"]), head=head)
-    model.hf_model.load_state_dict(dense, strict=False)
     for name, data in meta["weights"].items():
         model.set_weight(name, weight_from(data, packed[name]))
     return model
+
+
+def _parameter_name(model: LoadedModel, name: str) -> str:
+    """Return the name of the parameter that a compressed weight, or one expert's, lies in."""
+    expert = find_site(model.hf_model, name).index is not None
+    return name.rpartition(".")[0] if expert else f"{name}.weight"

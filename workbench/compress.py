@@ -26,7 +26,8 @@ class Compressed:
         ``compressed_share`` (of all parameters, 0 to 1), ``zero_share`` (zeros among the weights of
         compressed layers), ``bits_per_weight`` (stored bits per weight of those layers),
         ``layer_errors`` ({module name: output error relative to the output, on tokens that no
-        solver saw}), ``scales_folded`` and ``scales_stored`` for AWQ, ``method_versions``.
+        solver saw}), ``scales_folded`` and ``scales_stored`` for AWQ, ``structure`` (a
+        list of what each structural step removed), ``method_versions``.
     """
 
     model: LoadedModel
@@ -84,11 +85,17 @@ def compress(
             method = MODEL_METHODS[type(step)]
             applied = method.apply(result, ModelContext(origin, calibrator, monitor), step)
             result = applied.model
-            facts.update(applied.facts)
+            _add_facts(facts, applied.facts)
             if method.changes_architecture:
                 origin = result.copy()
     facts.update(_shares(result))
     return Compressed(result, facts)
+
+
+def _add_facts(facts: dict[str, Any], new: dict[str, Any]) -> None:
+    """Add a step's facts; lists of several steps are joined."""
+    for name, value in new.items():
+        facts[name] = facts.get(name, []) + value if isinstance(value, list) else value
 
 
 def _shares(model: LoadedModel) -> dict[str, Any]:

@@ -1,0 +1,272 @@
+"""Depth pruning: remove the blocks that matter least (ShortGPT, Men et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from workbench.architectures import backbone
+from workbench.errors import CompressionError, ConfigError, UnsupportedArchitectureError
+from workbench.methods.base import ModelContext, ModelMethod, ModelResult
+from workbench.models import LoadedModel
+from workbench.progress import Monitor
+from workbench.steps import DepthPruning, Step
+from workbench.structure import (
+    Architecture,
+    architecture_of,
+    block_names,
+    rebuild,
+    text_config,
+)
+from workbench.tasks.base import (
+    BATCH_TOKENS,
+    LOGITS_BYTES,
+    Batch,
+    Example,
+    Task,
+    make_batch,
+    pad_token,
+)
+
+
+class DepthPruner(ModelMethod):
+    """Blocks are judged by the tokens that no solver sees, and the rest is renumbered."""
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[frozenset[str]] = frozenset({"windows"})
+    changes_architecture: ClassVar[bool] = True
+
+    def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
+        assert isinstance(config, DepthPruning)
+        architecture = architecture_of(model)
+        _check_uniform(model, architecture)
+        blocks = block_names(model)
+        removable = list(range(architecture.keeps_first, len(blocks)))
+        most = min(len(removable), len(blocks) - 1)
+        if config.n_blocks > most:
+            first = " and the first must stay" if architecture.keeps_first else ""
+            raise ConfigError(
+                f"DepthPruning: n_blocks={config.n_blocks} is not accepted for"
+                f" {model.source.name}, which has {len(blocks)} blocks{first}; give 1 to {most}."
+            )
+        dropped, scores = _choose(model, blocks, removable, context, config)
+        fact: dict[str, Any] = {"step": config.label, "dropped_blocks": dropped}
+        if scores:
+            fact["block_scores"] = scores
+        return ModelResult(drop_blocks(model, dropped), {"structure": [fact]})
+
+
+def drop_blocks(model: LoadedModel, dropped: Collection[int]) -> LoadedModel:
+    """Return the model without some of its blocks; the others move up.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        Not changed.
+    dropped : collection of int
+        Blocks by number, from 0.
+    """
+    blocks = block_names(model)
+    kept = [i for i in range(len(blocks)) if i not in dropped]
+    renamed = {f"{blocks[old]}.": f"{blocks[new]}." for new, old in enumerate(kept)}
+    gone = tuple(f"{blocks[i]}." for i in dropped)
+    tensors = {}
+    for name, tensor in model.hf_model.state_dict().items():
+        if name.startswith(gone):
+            continue
+        prefix = next((old for old in renamed if name.startswith(old)), "")
+        tensors[renamed.get(prefix, "") + name.removeprefix(prefix)] = tensor
+    changes: dict[str, Any] = {"num_hidden_layers": len(kept)}
+    config = text_config(model)
+    for field in architecture_of(model).per_block:
+        values = getattr(config, field, None)
+        if values is not None:
+            changes[field] = [values[i] for i in kept]
+    return rebuild(model, changes, tensors)
+
+
+def _check_uniform(model: LoadedModel, architecture: Architecture) -> None:
+    config = text_config(model)
+    for field, wanted in architecture.uniform_if:
+        given = getattr(config, field, wanted)
+        if given != wanted:
+            raise UnsupportedArchitectureError(
+                f"The blocks of {model.source.name} depend on their position ({field}={given!r};"
+                f" accepted is {wanted!r}), so none can be removed. WidthPruning and the"
+                " quantizing steps do not move blocks."
+            )
+
+
+def _choose(
+    model: LoadedModel,
+    blocks: Sequence[str],
+    removable: Sequence[int],
+    context: ModelContext,
+    config: DepthPruning,
+) -> tuple[list[int], list[float]]:
+    """Return the blocks to remove, sorted, and a score: per block, or per removal for "loss"."""
+    if config.criterion == "last":
+        return list(removable)[-config.n_blocks :], []
+    if config.criterion == "random":
+        generator = torch.Generator().manual_seed(config.seed)
+        order = torch.randperm(len(removable), generator=generator).tolist()
+        return sorted(removable[i] for i in order[: config.n_blocks]), []
+    assert context.calibrator is not None
+    windows = context.calibrator.windows(model)["judge"]
+    if config.criterion == "influence":
+        scores = block_influence(model, blocks, windows, context.monitor)
+        least = sorted(removable, key=lambda i: scores[i])[: config.n_blocks]
+        return sorted(least), scores
+    task = context.calibrator.task
+    assert isinstance(task, Task)  # windows() has refused anything else
+    return _greedy(model, blocks, removable, windows, config.n_blocks, task.logits, context.monitor)
+
+
+@torch.no_grad()
+def block_influence(
+    model: LoadedModel,
+    blocks: Sequence[str],
+    windows: Sequence[list[int]],
+    monitor: Monitor,
+) -> list[float]:
+    """Return 1 − the mean cosine between each block's input and output (ShortGPT, equation 1).
+
+    Parameters
+    ----------
+    model : LoadedModel
+        Not changed.
+    blocks : sequence of str
+        Module names.
+    windows : sequence of list of int
+        Tokens; padding does not count.
+    monitor : Monitor
+        Told after every batch, stage ``"depth"``.
+    """
+    sums = torch.zeros(len(blocks), dtype=torch.float64)
+    n_tokens = 0
+    real: Tensor | None = None
+
+    def hook_for(index: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            before, after = _hidden_in(args, kwargs), _hidden_out(output)
+            cosine = torch.cosine_similarity(before.double(), after.double(), dim=-1)
+            sums[index] += cosine.sum() if real is None else cosine[real].sum()
+
+        return hook
+
+    modules = [model.hf_model.get_submodule(name) for name in blocks]
+    hooks = [
+        module.register_forward_hook(hook_for(i), with_kwargs=True)
+        for i, module in enumerate(modules)
+    ]
+    try:
+        batches = _batches(model, windows, BATCH_TOKENS)
+        for done, batch in enumerate(batches, 1):
+            ids, mask = _inputs(model, batch)
+            real = None if mask is None else mask.bool()
+            backbone(model.hf_model)(input_ids=ids, attention_mask=mask)
+            n_tokens += sum(len(e.tokens) for e in batch.examples)
+            monitor.report("depth", done, len(batches), "influence")
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return [float(value) for value in 1 - sums / n_tokens]
+
+
+@torch.no_grad()
+def _greedy(
+    model: LoadedModel,
+    blocks: Sequence[str],
+    removable: Sequence[int],
+    windows: Sequence[list[int]],
+    n_blocks: int,
+    logits: Callable[[LoadedModel, Tensor, Tensor | None], Tensor],
+    monitor: Monitor,
+) -> tuple[list[int], list[float]]:
+    """Remove, one at a time, the block without which the predictions change least (KL, nats)."""
+    vocabulary = text_config(model).vocab_size if model.is_decoder else 1
+    batches = _batches(model, windows, min(BATCH_TOKENS, LOGITS_BYTES // (4 * vocabulary)))
+    dropped: list[int] = []
+    divergences: list[float] = []
+    for step in range(n_blocks):
+        candidates = [i for i in removable if i not in dropped]
+        sums = dict.fromkeys(candidates, 0.0)
+        n_predictions = 0
+        for done, batch in enumerate(batches, 1):
+            ids, mask = _inputs(model, batch)
+            dense = _predictions(logits(model, ids, mask), mask)
+            n_predictions += len(dense)
+            for index in candidates:
+                with _skipping(model, [blocks[i] for i in (*dropped, index)]):
+                    changed = _predictions(logits(model, ids, mask), mask)
+                sums[index] += float((dense.exp() * (dense - changed)).sum())
+            monitor.report("depth", step * len(batches) + done, n_blocks * len(batches), "loss")
+        best = min(candidates, key=lambda i: sums[i])
+        dropped.append(best)
+        divergences.append(sums[best] / n_predictions)
+    return sorted(dropped), divergences
+
+
+def _predictions(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Return log-probabilities, (predictions, classes), without padded positions."""
+    if logits.ndim == 3:
+        logits = logits.flatten(0, 1) if mask is None else logits[mask.bool()]
+    return torch.log_softmax(logits.float(), -1)
+
+
+@contextmanager
+def _skipping(model: LoadedModel, names: Sequence[str]) -> Iterator[None]:
+    """Let blocks return their input while the context is open."""
+
+    def hook(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        hidden = _hidden_in(args, kwargs)
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    modules = [model.hf_model.get_submodule(name) for name in names]
+    hooks = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+def _hidden_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    hidden = args[0] if args else kwargs.get("hidden_states")
+    if not isinstance(hidden, Tensor):
+        raise CompressionError(
+            "A block of this model does not take hidden states, so its influence cannot be"
+            " measured; give criterion='last'."
+        )
+    return hidden
+
+
+def _hidden_out(output: Any) -> Tensor:
+    hidden = output[0] if isinstance(output, tuple) else output
+    assert isinstance(hidden, Tensor)
+    return hidden
+
+
+def _batches(model: LoadedModel, windows: Sequence[list[int]], batch_tokens: int) -> list[Batch]:
+    """Return windows of similar length in padded batches."""
+    pad = pad_token(model)
+    rows = sorted(windows, key=len)
+    found: list[Batch] = []
+    chunk: list[Example] = []
+    for index, row in enumerate(rows):
+        if chunk and (len(chunk) + 1) * len(row) > batch_tokens:
+            found.append(make_batch("calibration", chunk, pad))
+            chunk = []
+        chunk.append(Example(index, index, row))
+    if chunk:
+        found.append(make_batch("calibration", chunk, pad))
+    return found
+
+
+def _inputs(model: LoadedModel, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    mask = batch.attention_mask
+    return batch.input_ids.to(model.device), None if mask is None else mask.to(model.device)
