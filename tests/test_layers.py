@@ -6,7 +6,8 @@ from torch import nn
 
 from tests.tiny import tiny_model
 from workbench.errors import UnsupportedArchitectureError
-from workbench.layers import find_blocks, find_fold, find_linears, shared_inputs, weight_of
+from workbench.folds import find_fold
+from workbench.layers import find_blocks, find_linears, shared_inputs, weight_of
 
 
 @pytest.mark.parametrize(
@@ -14,8 +15,8 @@ from workbench.layers import find_blocks, find_fold, find_linears, shared_inputs
     [
         ("LlamaForCausalLM", [3, 1, 2, 1], [True, False, True, True]),
         ("OPTForCausalLM", [3, 1, 1, 1], [True, True, True, False]),
-        ("GPT2LMHeadModel", [1, 1, 1, 1], [True, False, True, False]),
-        ("BertModel", [3, 1, 1, 1], [False, False, False, False]),
+        ("GPT2LMHeadModel", [1, 1, 1, 1], [True, True, True, False]),
+        ("BertModel", [3, 1, 1, 1], [False, True, False, False]),
     ],
 )
 def test_shared_inputs_are_found_by_running_the_model(architecture, groups, folds):

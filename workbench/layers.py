@@ -46,37 +46,6 @@ class LinearGroup:
     routed: bool = False
 
 
-@dataclass(frozen=True)
-class Fold:
-    """The layer before a group that can absorb the inverse of the group's input scales."""
-
-    consumer: str
-    producer: str
-    is_norm: bool
-
-
-# Suffixes within a block, by config.model_type. A fold is listed only where nothing else reads
-# the producer's output and what lies between commutes with a positive scale per channel.
-_LLAMA_FOLDS = (
-    Fold("self_attn.q_proj", "input_layernorm", True),
-    Fold("self_attn.o_proj", "self_attn.v_proj", False),
-    Fold("mlp.gate_proj", "post_attention_layernorm", True),
-    Fold("mlp.down_proj", "mlp.up_proj", False),
-)
-FOLDS: dict[str, tuple[Fold, ...]] = {
-    "llama": _LLAMA_FOLDS,
-    "mistral": _LLAMA_FOLDS,
-    "qwen2": _LLAMA_FOLDS,
-    "qwen3": _LLAMA_FOLDS,
-    "opt": (
-        Fold("self_attn.q_proj", "self_attn_layer_norm", True),
-        Fold("self_attn.out_proj", "self_attn.v_proj", False),
-        Fold("fc1", "final_layer_norm", True),
-    ),
-    "gpt2": (Fold("attn.c_attn", "ln_1", True), Fold("mlp.c_fc", "ln_2", True)),
-}
-
-
 def find_blocks(hf_model: nn.Module) -> dict[str, nn.Module]:
     """Return the repeated blocks by name: members of the outermost module lists with linears."""
     blocks: dict[str, nn.Module] = {}
@@ -207,29 +176,3 @@ def shared_inputs(hf_model: PreTrainedModel) -> tuple[LinearGroup, ...]:
         )
         for names in by_input.values()
     )
-
-
-def find_fold(hf_model: nn.Module, group: LinearGroup) -> tuple[str, bool] | None:
-    """Return the module before a group that can absorb a scale per input channel.
-
-    Returns
-    -------
-    (name, is_norm) or None
-        None where the architecture is not listed, or where the shapes differ (grouped-query
-        attention between v and o).
-    """
-    config = getattr(hf_model, "config", None)
-    if getattr(config, "do_layer_norm_before", True) is False:
-        return None  # OPT-350m: the norm comes after the residual, which reads it too
-    for fold in FOLDS.get(getattr(config, "model_type", ""), ()):
-        if f"{group.block}.{fold.consumer}" not in group.names:
-            continue
-        name = f"{group.block}.{fold.producer}"
-        try:
-            producer = hf_model.get_submodule(name)
-        except AttributeError:
-            return None
-        weight = getattr(producer, "weight", None)
-        if isinstance(weight, Tensor) and weight.shape[0] == group.in_features:
-            return (name, fold.is_norm)
-    return None
