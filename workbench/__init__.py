@@ -34,7 +34,13 @@ if TYPE_CHECKING:
     from workbench.steps import GPTQ as GPTQ
     from workbench.steps import RTN as RTN
     from workbench.steps import Cast as Cast
+    from workbench.steps import DepthPruning as DepthPruning
+    from workbench.steps import LowRankCorrection as LowRankCorrection
     from workbench.steps import MagnitudePruning as MagnitudePruning
+    from workbench.steps import QuantizeEmbeddings as QuantizeEmbeddings
+    from workbench.steps import SparseGPT as SparseGPT
+    from workbench.steps import Wanda as Wanda
+    from workbench.steps import WidthPruning as WidthPruning
     from workbench.study import Choice as Choice
     from workbench.study import Run as Run
     from workbench.study import Study as Study
@@ -51,7 +57,19 @@ _HOMES = {
     "progress": ("Progress",),
     "recipe": ("Recipe",),
     "records": ("Measurement", "Metric", "RunRecord", "RunState"),
-    "steps": ("AWQ", "GPTQ", "RTN", "Cast", "MagnitudePruning"),
+    "steps": (
+        "AWQ",
+        "GPTQ",
+        "RTN",
+        "Cast",
+        "DepthPruning",
+        "LowRankCorrection",
+        "MagnitudePruning",
+        "QuantizeEmbeddings",
+        "SparseGPT",
+        "Wanda",
+        "WidthPruning",
+    ),
     "study": ("Choice", "Run", "Study"),
     "tasks": ("LanguageModeling", "Task", "TextClassification", "load_task"),
     "widgets": ("Workbench",),

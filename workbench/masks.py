@@ -7,10 +7,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from workbench.errors import ConfigError
 from workbench.schemes import Sparsity
 
 
-def keep_mask(scores: Tensor, sparsity: Sparsity) -> Tensor:
+def keep_mask(scores: Tensor, sparsity: Sparsity, *, by_row: bool = False) -> Tensor:
     """Return which weights to keep, those of the largest scores.
 
     Parameters
@@ -20,11 +21,17 @@ def keep_mask(scores: Tensor, sparsity: Sparsity) -> Tensor:
     sparsity : Sparsity
         A ratio counts over the whole matrix; N:M over every m consecutive inputs of a row (a
         short last group keeps at most n).
+    by_row : bool
+        Remove the ratio in every row instead, so that no output loses more than others.
 
     Returns
     -------
     Tensor of bool, the scores' shape, True where the weight is kept.
     """
+    if sparsity.ratio is not None and by_row:
+        n_removed = round(sparsity.ratio * scores.shape[1])
+        order = torch.argsort(scores, dim=-1, stable=True)
+        return torch.ones_like(scores, dtype=torch.bool).scatter_(-1, order[:, :n_removed], False)
     if sparsity.ratio is not None:
         n_removed = round(sparsity.ratio * scores.numel())
         mask = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
@@ -58,3 +65,40 @@ def global_threshold(scores: Iterable[Tensor], ratio: float) -> float:
     if n_removed == 0:
         return -torch.inf
     return float(torch.kthvalue(flat, n_removed).values)
+
+
+def cubic_schedule(final_ratio: float, n_steps: int) -> tuple[float, ...]:
+    """Return the ratios of gradual pruning (Zhu & Gupta 2017, equation 1, from 0 to the end).
+
+    Much is removed early, while there is plenty to choose from, and ever less towards the end.
+    The rounds differ from one round at the final ratio only if the model is trained in between.
+
+    Parameters
+    ----------
+    final_ratio : float
+        Share of the weights that the last round leaves removed, 0 up to, not including, 1.
+    n_steps : int
+        Number of rounds, at least 1.
+
+    Returns
+    -------
+    tuple of float
+        Share removed after each round, rising; the last one is ``final_ratio``.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+
+    Examples
+    --------
+    >>> cubic_schedule(0.8, 2)
+    (0.7, 0.8)
+    """
+    if not 0 <= final_ratio < 1 or n_steps < 1:
+        raise ConfigError(
+            f"final_ratio={final_ratio}, n_steps={n_steps} is not accepted; give a share from 0 up"
+            " to, not including, 1, and at least one step."
+        )
+    rounds = (1 - step / n_steps for step in range(1, n_steps + 1))
+    return tuple(final_ratio * (1 - left**3) for left in rounds)

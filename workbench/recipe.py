@@ -20,7 +20,8 @@ class Recipe:
     Raises
     ------
     ConfigError
-        If a member is not a step, or if a step would destroy what an earlier one stored.
+        If a member is not a step, if a step would destroy what an earlier one stored, or has
+        nothing to work on.
 
     Examples
     --------
@@ -37,6 +38,16 @@ class Recipe:
             if not isinstance(step, Step):
                 hint = f"; did you mean {step.__name__}()?" if isinstance(step, type) else "."
                 raise ConfigError(f"{step!r} is not a step{hint}")
+            if not step.repeatable and type(step) in map(type, self.steps[:index]):
+                raise ConfigError(
+                    f"{step.label}: a recipe has at most one {type(step).__name__}; leave one out."
+                )
+            if stored not in step.keeps and stored == "dense":
+                raise ConfigError(
+                    f"{step.label} needs a step before it that quantizes or prunes, such as"
+                    f" GPTQ(4): it restores what that step lost. Put {type(step).__name__} behind"
+                    " one."
+                )
             if stored not in step.keeps:
                 before = self.steps[index - 1]
                 raise ConfigError(

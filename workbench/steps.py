@@ -57,8 +57,12 @@ def option(
     choices: tuple[Any, ...] = (),
     none_means: str = "",
     positional: bool = False,
+    later: bool = False,
 ) -> Any:
-    """Declare a field of a step with what forms, help texts and validation need."""
+    """Declare a field of a step with what forms, help texts and validation need.
+
+    ``later`` marks a field that was added to a released step; see :meth:`Step.to_dict`.
+    """
     metadata = {
         "help": help,
         "unit": unit,
@@ -66,6 +70,7 @@ def option(
         "maximum": maximum,
         "choices": choices,
         "none_means": none_means,
+        "later": later,
     }
     return dataclasses.field(default=default, metadata=metadata, kw_only=not positional)
 
@@ -77,9 +82,14 @@ class Step:
     title: ClassVar[str] = ""
     about: ClassVar[str] = ""
     produces: ClassVar[str] = "dense"
-    """What is stored afterwards: ``"codes"``, ``"masks"`` or ``"dense"``."""
+    """What is stored afterwards: ``"codes"``, ``"masks"``, ``"corrected"`` or ``"dense"``.
+
+    ``"dense"`` stands for no change of the layers in the blocks. May depend on the step's values.
+    """
     keeps: ClassVar[frozenset[str]] = frozenset({"dense"})
     """Stored forms that may come before this step without being destroyed by it."""
+    repeatable: ClassVar[bool] = True
+    """Whether a recipe may hold a second step of this type."""
 
     def __post_init__(self) -> None:
         for info in fields_of(type(self)):
@@ -91,8 +101,17 @@ class Step:
         return self.title
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the step as JSON-ready data, ``{"step": name, **fields}``."""
-        return {"step": type(self).__name__, **dataclasses.asdict(self)}
+        """Return the step as JSON-ready data, ``{"step": name, **fields}``.
+
+        Fields that came with a later version are left out at their default, so that recipes
+        which do not use them keep their ids.
+        """
+        values = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if not field.metadata["later"] or getattr(self, field.name) != field.default
+        }
+        return {"step": type(self).__name__, **values}
 
     def code(self) -> str:
         """Return the Python that makes this step: the obvious first argument, then what differs."""
@@ -120,7 +139,7 @@ def fields_of(step: type[Step]) -> tuple[FieldInfo, ...]:
                 type=kinds[0],
                 default=field.default,
                 optional=types.NoneType in members,
-                **field.metadata,
+                **{key: value for key, value in field.metadata.items() if key != "later"},
             )
         )
     return tuple(infos)
@@ -199,6 +218,16 @@ def _symmetric() -> Any:
     )
 
 
+def _damping() -> Any:
+    return option(
+        0.01,
+        "Added to the diagonal of the Hessian as a share of its mean (percdamp). Raise it when"
+        " calibration tokens are few.",
+        minimum=1e-6,
+        maximum=1.0,
+    )
+
+
 @dataclass(frozen=True)
 class _Quantization(Step):
     produces: ClassVar[str] = "codes"
@@ -238,13 +267,7 @@ class GPTQ(_Quantization):
         " guided by the calibration data."
     )
 
-    damping: float = option(
-        0.01,
-        "Added to the diagonal of the Hessian as a share of its mean (percdamp). Raise it when"
-        " calibration tokens are few.",
-        minimum=1e-6,
-        maximum=1.0,
-    )
+    damping: float = _damping()
     act_order: bool = option(
         True,
         "Quantize the inputs with the largest activations first; groups keep their places"
@@ -258,6 +281,16 @@ class GPTQ(_Quantization):
         minimum=1,
         maximum=4096,
     )
+    sequential: bool = option(
+        False,
+        "Solve block by block, each with the inputs that the quantized blocks before it give."
+        " Better at 2 and 3 bits, and several times slower; meant for the last few candidates.",
+        later=True,
+    )
+
+    @property
+    def label(self) -> str:
+        return f"{super().label} sequential" if self.sequential else super().label
 
 
 @dataclass(frozen=True)
@@ -282,14 +315,28 @@ class AWQ(_Quantization):
     )
 
 
-@dataclass(frozen=True)
-class MagnitudePruning(Step):
-    """Set the weights of smallest magnitude to zero."""
-
-    title: ClassVar[str] = "Magnitude"
-    about: ClassVar[str] = (
-        "Set the smallest weights to zero. Zeros stored densely save no bytes by themselves."
+def _n() -> Any:
+    return option(
+        None,
+        "Keep n of every m consecutive inputs (N:M sparsity, such as 2:4).",
+        minimum=1,
+        maximum=64,
+        none_means="unstructured pruning by ratio",
     )
+
+
+def _m() -> Any:
+    return option(
+        None,
+        "Length of the pattern in N:M sparsity.",
+        minimum=2,
+        maximum=64,
+        none_means="unstructured pruning by ratio",
+    )
+
+
+@dataclass(frozen=True)
+class _Pruning(Step):
     produces: ClassVar[str] = "masks"
     keeps: ClassVar[frozenset[str]] = frozenset({"dense", "masks"})
 
@@ -301,34 +348,11 @@ class MagnitudePruning(Step):
         maximum=0.99,
         positional=True,
     )
-    scope: str = option(
-        "layer",
-        "Compare magnitudes within each layer, or over the whole model (global), which spares"
-        " the layers whose weights are large.",
-        choices=("layer", "global"),
-    )
-    n: int | None = option(
-        None,
-        "Keep n of every m consecutive inputs (N:M sparsity, such as 2:4).",
-        minimum=1,
-        maximum=64,
-        none_means="unstructured pruning by ratio",
-    )
-    m: int | None = option(
-        None,
-        "Length of the pattern in N:M sparsity.",
-        minimum=2,
-        maximum=64,
-        none_means="unstructured pruning by ratio",
-    )
+    n: int | None = _n()
+    m: int | None = _m()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n is not None and self.scope == "global":
-            raise ConfigError(
-                "MagnitudePruning: scope='global' has no meaning with n and m, because every"
-                " group of m inputs keeps n; leave scope at 'layer'."
-            )
         _ = self.sparsity  # its own validation names n and m
 
     @property
@@ -342,8 +366,278 @@ class MagnitudePruning(Step):
     def label(self) -> str:
         if self.n is not None:
             return f"{self.title} {self.n}:{self.m}"
-        scope = " global" if self.scope == "global" else ""
-        return f"{self.title} {self.ratio:.0%}{scope}"
+        return f"{self.title} {self.ratio:.0%}"
+
+
+@dataclass(frozen=True)
+class MagnitudePruning(_Pruning):
+    """Set the weights of smallest magnitude to zero (Han et al. 2015).
+
+    Pruning in several rounds (Zhu & Gupta 2017) differs from one round only if the model is
+    trained in between: without training the smallest weights of the second round are the ones
+    that one round would have removed as well. The ratios of such rounds are
+    :func:`workbench.masks.cubic_schedule`.
+    """
+
+    title: ClassVar[str] = "Magnitude"
+    about: ClassVar[str] = (
+        "Set the smallest weights to zero. Zeros stored densely save no bytes by themselves."
+    )
+
+    scope: str = option(
+        "layer",
+        "Compare magnitudes within each layer, or over the whole model (global), which spares"
+        " the layers whose weights are large.",
+        choices=("layer", "global"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n is not None and self.scope == "global":
+            raise ConfigError(
+                "MagnitudePruning: scope='global' has no meaning with n and m, because every"
+                " group of m inputs keeps n; leave scope at 'layer'."
+            )
+
+    @property
+    def label(self) -> str:
+        return f"{super().label} global" if self.scope == "global" else super().label
+
+
+@dataclass(frozen=True)
+class Wanda(_Pruning):
+    """Remove the weights of smallest magnitude times input norm (Sun et al. 2024)."""
+
+    title: ClassVar[str] = "Wanda"
+    about: ClassVar[str] = (
+        "Set to zero, in every row, the weights whose size times their input's is smallest. As"
+        " fast as magnitude pruning and better, because it knows which inputs are large."
+    )
+
+
+@dataclass(frozen=True)
+class SparseGPT(_Pruning):
+    """Prune column by column and correct the columns to come (Frantar & Alistarh 2023)."""
+
+    title: ClassVar[str] = "SparseGPT"
+    about: ClassVar[str] = (
+        "Remove the weights that the others can best make up for, and correct those that stay;"
+        " can quantize them in the same pass."
+    )
+
+    bits: int | None = option(
+        None,
+        "Quantize the weights that stay to so many bits in the same pass.",
+        unit="bits",
+        minimum=2,
+        maximum=8,
+        none_means="pruning only",
+    )
+    group_size: int | None = _group_size()
+    symmetric: bool = _symmetric()
+    damping: float = _damping()
+    block_size: int = option(
+        128,
+        "Columns whose mask is chosen together, from the weights as corrected so far.",
+        unit="columns",
+        minimum=1,
+        maximum=4096,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bits is None or self.m is None or self.group_size is None:
+            return
+        if self.group_size % self.m:
+            raise ConfigError(
+                f"SparseGPT: group_size={self.group_size} cuts through a pattern of m={self.m}"
+                f" inputs; give a multiple of {self.m}, or None for one scale per output channel."
+            )
+
+    @property
+    def produces(self) -> str:  # type: ignore[override]
+        """Codes with bits, else masks."""
+        return "masks" if self.bits is None else "codes"
+
+    @property
+    def scheme(self) -> IntScheme | None:
+        """The number format of the weights that stay, None if they are not quantized."""
+        if self.bits is None:
+            return None
+        return IntScheme(self.bits, self.group_size, self.symmetric)
+
+    @property
+    def label(self) -> str:
+        if self.bits is None:
+            return super().label
+        group = "per channel" if self.group_size is None else f"g{self.group_size}"
+        return f"{super().label} {self.bits}-bit {group}{' sym' if self.symmetric else ''}"
+
+
+@dataclass(frozen=True)
+class LowRankCorrection(Step):
+    """Add to compressed layers what a low-rank product can restore (EoRA, Liu et al. 2024)."""
+
+    title: ClassVar[str] = "Correction"
+    about: ClassVar[str] = (
+        "Store two thin matrices beside every compressed layer that give back the part of its"
+        " output that compression lost most of. Follows a step that quantizes or prunes."
+    )
+    produces: ClassVar[str] = "corrected"
+    keeps: ClassVar[frozenset[str]] = frozenset({"codes", "masks"})
+
+    rank: int = option(
+        16,
+        "Columns of the first and rows of the second matrix, stored in float16. A higher rank"
+        " restores more and stores more.",
+        minimum=1,
+        maximum=1024,
+        positional=True,
+    )
+
+    @property
+    def label(self) -> str:
+        return f"{self.title} rank {self.rank}"
+
+
+@dataclass(frozen=True)
+class QuantizeEmbeddings(Step):
+    """Quantize the token embeddings and the output head, which other methods leave dense."""
+
+    title: ClassVar[str] = "Embeddings"
+    about: ClassVar[str] = (
+        "Round the table of token embeddings and the output head, row by row. In small models"
+        " they are a large share of the bytes. Goes with any other method."
+    )
+    keeps: ClassVar[frozenset[str]] = frozenset({"dense", "masks", "codes", "corrected"})
+    repeatable: ClassVar[bool] = False
+
+    bits: int = option(
+        8,
+        "Bits per weight of the table; 8 is nearly always free, 4 needs a check.",
+        unit="bits",
+        minimum=2,
+        maximum=8,
+        positional=True,
+    )
+    group_size: int | None = option(
+        None,
+        "Consecutive weights of a row that share one scale. Smaller groups follow the weights"
+        " more closely and store more scales.",
+        unit="weights",
+        minimum=8,
+        maximum=65536,
+        choices=(None, 32, 64, 128),
+        none_means="one scale per token",
+    )
+
+    @property
+    def scheme(self) -> IntScheme:
+        """The number format that the tables are stored in."""
+        return IntScheme(self.bits, self.group_size)
+
+    @property
+    def label(self) -> str:
+        group = "" if self.group_size is None else f" g{self.group_size}"
+        return f"{self.title} {self.bits}-bit{group}"
+
+
+def _seed() -> Any:
+    return option(
+        0, "Of the random choice, where the criterion is random.", minimum=0, maximum=2**31 - 1
+    )
+
+
+@dataclass(frozen=True)
+class DepthPruning(Step):
+    """Remove whole blocks of the model (ShortGPT, Men et al. 2024)."""
+
+    title: ClassVar[str] = "Depth"
+    about: ClassVar[str] = (
+        "Remove the blocks that matter least. The model is smaller and faster everywhere, with no"
+        " special kernels."
+    )
+
+    n_blocks: int = option(
+        2,
+        "Blocks to remove; at least one must stay.",
+        unit="blocks",
+        minimum=1,
+        maximum=1000,
+        positional=True,
+    )
+    criterion: str = option(
+        "influence",
+        "Which blocks go: those that turn their input the least (influence, one pass); one by one"
+        " those whose removal changes the predictions least (loss, a pass per block that is"
+        " left); the last ones; or random ones, to compare with.",
+        choices=("influence", "loss", "last", "random"),
+    )
+    seed: int = _seed()
+
+    @property
+    def label(self) -> str:
+        plural = "" if self.n_blocks == 1 else "s"
+        return f"{self.title} −{self.n_blocks} block{plural}{_unless_default(self, 'criterion')}"
+
+
+@dataclass(frozen=True)
+class WidthPruning(Step):
+    """Remove neurons and attention heads, the same number in every block."""
+
+    title: ClassVar[str] = "Width"
+    about: ClassVar[str] = (
+        "Remove the neurons (and, if you like, the attention heads) that add least to the output,"
+        " and refit the layers behind them. Smaller dense matrices: really smaller and faster."
+    )
+
+    ratio: float = option(
+        0.25,
+        "Share of the neurons, or heads, to remove from every block; rounded so that kernels run"
+        " well, never to more.",
+        unit="share",
+        minimum=0.01,
+        maximum=0.95,
+        positional=True,
+    )
+    neurons: bool = option(True, "Remove neurons of the feed-forward networks.")
+    heads: bool = option(
+        False,
+        "Remove attention heads, with the keys and values that they share. Only where the model's"
+        " configuration states the head size by itself.",
+    )
+    compensate: bool = option(
+        True,
+        "Refit the layer behind by least squares, so that what stays makes up for what goes.",
+    )
+    criterion: str = option(
+        "activation",
+        "Which neurons and heads go: those that add least to the output on the calibration data"
+        " (activation), or random ones, to compare with.",
+        choices=("activation", "random"),
+    )
+    damping: float = _damping()
+    seed: int = _seed()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.neurons or self.heads):
+            raise ConfigError(
+                "WidthPruning: neurons=False and heads=False leave nothing to remove; give True"
+                " for one of them."
+            )
+
+    @property
+    def label(self) -> str:
+        what = " heads" if not self.neurons else " with heads" if self.heads else ""
+        plain = "" if self.compensate else " not refitted"
+        return f"{self.title} −{self.ratio:.0%}{what}{plain}{_unless_default(self, 'criterion')}"
+
+
+def _unless_default(step: Step, name: str) -> str:
+    info = next(i for i in fields_of(type(step)) if i.name == name)
+    value = getattr(step, name)
+    return "" if value == info.default else f" ({value})"
 
 
 @dataclass(frozen=True)
@@ -352,7 +646,7 @@ class Cast(Step):
 
     title: ClassVar[str] = "Cast"
     about: ClassVar[str] = "Store every floating-point weight in 16 bits: half the size of float32."
-    keeps: ClassVar[frozenset[str]] = frozenset({"dense", "masks", "codes"})
+    keeps: ClassVar[frozenset[str]] = frozenset({"dense", "masks", "codes", "corrected"})
 
     dtype: str = option(
         "float16",
@@ -367,7 +661,20 @@ class Cast(Step):
 
 
 STEPS: dict[str, type[Step]] = {
-    step.__name__: step for step in (RTN, GPTQ, AWQ, MagnitudePruning, Cast)
+    step.__name__: step
+    for step in (
+        RTN,
+        GPTQ,
+        AWQ,
+        MagnitudePruning,
+        Wanda,
+        SparseGPT,
+        LowRankCorrection,
+        QuantizeEmbeddings,
+        DepthPruning,
+        WidthPruning,
+        Cast,
+    )
 }
 """Every step by its name, in the order in which forms offer them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -39,6 +40,22 @@ class CompressedWeight(ABC):
     @abstractmethod
     def stored_bytes(self) -> int:
         """Bytes of :meth:`tensors`, without packing them."""
+
+    @property
+    def input_scales(self) -> Tensor | None:
+        """What the layer's input is divided by, (in_features,), float16; None for nothing."""
+        return None
+
+    def without_input_scales(self) -> CompressedWeight:
+        """Return the weight for an input that the layer before has divided already."""
+        return self
+
+    def rows_divided(self, divisor: Tensor) -> CompressedWeight | None:
+        """Return the weight with every row divided, (out_features,), at no loss of codes.
+
+        None where the stored form cannot hold the result.
+        """
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +131,15 @@ class QuantizedWeight(CompressedWeight):
             total += 2 * self.input_scales.numel()
         return total
 
+    def without_input_scales(self) -> QuantizedWeight:
+        return dataclasses.replace(self, input_scales=None)
+
+    def rows_divided(self, divisor: Tensor) -> QuantizedWeight | None:
+        scales = (self.scales.float() / divisor[:, None]).half()
+        if not bool(torch.isfinite(scales).all()) or bool((scales == 0).any()):
+            return None
+        return dataclasses.replace(self, scales=scales)
+
     @classmethod
     def restore(cls, data: dict[str, Any], tensors: dict[str, Tensor]) -> QuantizedWeight:
         """Undo :meth:`describe` and :meth:`tensors`."""
@@ -174,8 +200,72 @@ class PrunedWeight(CompressedWeight):
         return cls(tensors["values"], Sparsity(**data["sparsity"]))
 
 
-_KINDS: dict[str, type[QuantizedWeight] | type[PrunedWeight]] = {
-    kind.kind: kind for kind in (QuantizedWeight, PrunedWeight)
+@dataclass(frozen=True, eq=False)
+class CorrectedWeight(CompressedWeight):
+    """A compressed weight and the low-rank product that is added to it.
+
+    Attributes
+    ----------
+    base : CompressedWeight
+    left : Tensor of shape (out_features, rank), float16
+    right : Tensor of shape (rank, in_features), float16
+    """
+
+    kind: ClassVar[str] = "corrected"
+
+    base: CompressedWeight
+    left: Tensor
+    right: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.base.shape
+
+    def dequantize(self) -> Tensor:
+        return self.base.dequantize() + self.left.float() @ self.right.float()
+
+    def tensors(self) -> dict[str, Tensor]:
+        base = {f"base.{name}": tensor for name, tensor in self.base.tensors().items()}
+        return {**base, "left": self.left, "right": self.right}
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "base": self.base.describe()}
+
+    @property
+    def stored_bytes(self) -> int:
+        return self.base.stored_bytes + 2 * (self.left.numel() + self.right.numel())
+
+    @property
+    def input_scales(self) -> Tensor | None:
+        return self.base.input_scales
+
+    def without_input_scales(self) -> CorrectedWeight:
+        if self.input_scales is None:
+            return self
+        # The product was made for inputs that are not divided.
+        right = (self.right.float() * self.input_scales.float()).half()
+        return CorrectedWeight(self.base.without_input_scales(), self.left, right)
+
+    def rows_divided(self, divisor: Tensor) -> CorrectedWeight | None:
+        base = self.base.rows_divided(divisor)
+        left = (self.left.float() / divisor[:, None]).half()
+        if base is None or not bool(torch.isfinite(left).all()):
+            return None
+        return CorrectedWeight(base, left, self.right)
+
+    @classmethod
+    def restore(cls, data: dict[str, Any], tensors: dict[str, Tensor]) -> CorrectedWeight:
+        """Undo :meth:`describe` and :meth:`tensors`."""
+        base = {
+            name.removeprefix("base."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("base.")
+        }
+        return cls(weight_from(data["base"], base), tensors["left"], tensors["right"])
+
+
+_KINDS: dict[str, type[QuantizedWeight] | type[PrunedWeight] | type[CorrectedWeight]] = {
+    kind.kind: kind for kind in (QuantizedWeight, PrunedWeight, CorrectedWeight)
 }
 
 

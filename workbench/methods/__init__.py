@@ -11,18 +11,43 @@ from workbench.methods.base import (
     ModelResult,
 )
 from workbench.methods.cast import Caster
+from workbench.methods.depth import DepthPruner
+from workbench.methods.embeddings import EmbeddingQuantizer
 from workbench.methods.gptq import GPTQSolver
+from workbench.methods.lowrank import LowRankCorrector
 from workbench.methods.magnitude import MagnitudePruner
 from workbench.methods.rtn import RoundToNearest
-from workbench.steps import AWQ, GPTQ, RTN, Cast, MagnitudePruning, Step
+from workbench.methods.sparsegpt import SparseGPTSolver
+from workbench.methods.wanda import WandaPruner
+from workbench.methods.width import WidthPruner
+from workbench.steps import (
+    AWQ,
+    GPTQ,
+    RTN,
+    Cast,
+    DepthPruning,
+    LowRankCorrection,
+    MagnitudePruning,
+    QuantizeEmbeddings,
+    SparseGPT,
+    Step,
+    Wanda,
+    WidthPruning,
+)
 
 LAYER_METHODS: dict[type[Step], LayerMethod] = {
     RTN: RoundToNearest(),
     GPTQ: GPTQSolver(),
     AWQ: AWQSolver(),
     MagnitudePruning: MagnitudePruner(),
+    Wanda: WandaPruner(),
+    SparseGPT: SparseGPTSolver(),
+    LowRankCorrection: LowRankCorrector(),
 }
 MODEL_METHODS: dict[type[Step], ModelMethod] = {
+    QuantizeEmbeddings: EmbeddingQuantizer(),
+    DepthPruning: DepthPruner(),
+    WidthPruning: WidthPruner(),
     Cast: Caster(),
 }
 METHODS: dict[type[Step], LayerMethod | ModelMethod] = {**LAYER_METHODS, **MODEL_METHODS}

@@ -29,11 +29,18 @@ class GroupWeights:
         For layers that were pruned before: True where a weight was kept.
     dtype : torch.dtype
         What dense values are stored in.
+    originals : mapping of name to Tensor of shape (out_features, in_features), float32
+        The weights before any step compressed them; the statistics are those of this model.
+    compressed : mapping of name to CompressedWeight
+        What the steps before left, of the layers that are compressed already; ``weights`` holds
+        its dense values.
     """
 
     weights: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
     dtype: torch.dtype = torch.float32
+    originals: Mapping[str, Tensor] = field(default_factory=dict)
+    compressed: Mapping[str, CompressedWeight] = field(default_factory=dict)
 
     def stacked(self) -> Tensor:
         """Return all rows as one matrix (sum of out_features, in_features)."""

@@ -9,7 +9,7 @@ import torch
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models import LoadedModel
 from workbench.steps import Cast, Step
-from workbench.weights import PrunedWeight, QuantizedWeight
+from workbench.weights import CompressedWeight, CorrectedWeight, PrunedWeight
 
 
 class Caster(ModelMethod):
@@ -27,13 +27,19 @@ def _cast(model: LoadedModel, step: Cast) -> LoadedModel:
         if tensor.is_floating_point():
             tensor.copy_(tensor.to(dtype))
     for name, weight in list(model.weights.items()):
-        if isinstance(weight, PrunedWeight):
-            model.set_weight(name, dataclasses.replace(weight, values=weight.values.to(dtype)))
-        elif isinstance(weight, QuantizedWeight):
-            model.set_weight(name, weight)
+        model.set_weight(name, _with_values_in(dtype, weight))
     head = model.head
     if head is not None:
         head = dataclasses.replace(
             head, weight=head.weight.to(dtype).float(), bias=head.bias.to(dtype).float()
         )
     return dataclasses.replace(model, stored_dtype=dtype, head=head)
+
+
+def _with_values_in(dtype: torch.dtype, weight: CompressedWeight) -> CompressedWeight:
+    """Return a weight with what it stores densely in another format; codes stay as they are."""
+    if isinstance(weight, PrunedWeight):
+        return dataclasses.replace(weight, values=weight.values.to(dtype))
+    if isinstance(weight, CorrectedWeight):
+        return dataclasses.replace(weight, base=_with_values_in(dtype, weight.base))
+    return weight
