@@ -1,0 +1,131 @@
+"""The short decoding path against transformers, on the same weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from tests.packed.test_model import compress, llama
+from tests.tiny import tiny_model, tiny_tokenizer
+from workbench.errors import ConfigError, UnsupportedArchitectureError
+from workbench.loaded import LoadedModel
+from workbench.models import load_model
+from workbench.packed import Decoder, pack_model, why_not_lean
+from workbench.weights import CorrectedWeight
+
+PROMPT = [5, 9, 200, 31, 77, 14, 8]
+
+
+def other(kind: str, **changes: Any) -> LoadedModel:
+    config = getattr(transformers, f"{kind}Config")(
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        vocab_size=272,
+        **changes,
+    )
+    torch.manual_seed(1)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    for parameter in model.parameters():  # norms and biases that matter
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, 1.0, 0.3)
+    return load_model(model, tiny_tokenizer())
+
+
+MODELS = {
+    "llama": lambda: llama(),
+    "llama, wide keys": lambda: llama(num_key_value_heads=4, head_dim=32),
+    "llama 3 rotation": lambda: llama(
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 500.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        }
+    ),
+    "mistral": lambda: other("Mistral", sliding_window=None),
+    "qwen2, with biases": lambda: other("Qwen2"),
+    "qwen3, with head norms": lambda: other("Qwen3", head_dim=16),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("packed", [True, False])
+@torch.no_grad()
+def test_logits_are_those_of_transformers(name: str, packed: bool) -> None:
+    model = MODELS[name]()
+    if packed:
+        model = compress(model)
+    decoder = Decoder(pack_model(model).hf_model, 32)
+    ids = [*PROMPT, 40, 41, 42]
+    expected = model.hf_model(torch.tensor([ids])).logits[0]
+    given = [decoder.prefill(PROMPT), *(decoder.step(token) for token in ids[len(PROMPT) :])]
+    for position, logits in enumerate(given, len(PROMPT) - 1):
+        difference = (logits.float() - expected[position]).abs().max()
+        assert difference < 0.03 * expected.abs().max()
+    assert decoder.position == len(ids)
+
+
+@torch.no_grad()
+def test_greedy_text_is_that_of_transformers() -> None:
+    model = compress(llama(seed=3))
+    found = Decoder(pack_model(model).hf_model, 64).generate(PROMPT, 20)
+    ids = list(PROMPT)
+    for token in found:  # at a near tie bfloat16 may choose the other one
+        logits = model.hf_model(torch.tensor([ids])).logits[0, -1]
+        assert logits[token] > logits.max() - 0.03 * logits.abs().max()
+        ids.append(token)
+    assert len(found) == 20
+
+
+@torch.no_grad()
+def test_a_corrected_layer_is_not_left_out() -> None:
+    model = compress(llama())
+    name = "model.layers.1.mlp.up_proj"
+    weight = model.weights[name]
+    left, right = torch.randn(96, 4).half(), torch.randn(4, 64).half()
+    model.set_weight(name, CorrectedWeight(weight, left, right))
+    given = Decoder(pack_model(model).hf_model, 16).prefill(PROMPT).float()
+    expected = model.hf_model(torch.tensor([PROMPT])).logits[0, -1]
+    assert (given - expected).abs().max() < 0.03 * expected.abs().max()
+
+
+def test_a_new_prompt_starts_anew() -> None:
+    decoder = Decoder(pack_model(llama()).hf_model, 16)
+    first = decoder.prefill(PROMPT)
+    decoder.step(3)
+    assert torch.equal(decoder.prefill(PROMPT), first)
+
+
+def test_the_capacity_is_kept() -> None:
+    model = pack_model(llama()).hf_model
+    decoder = Decoder(model, 8)
+    decoder.prefill(PROMPT)
+    decoder.step(1)
+    with pytest.raises(ConfigError, match="used up"):
+        decoder.step(1)
+    with pytest.raises(ConfigError, match="give 1 to 8"):
+        decoder.prefill([1] * 9)
+    with pytest.raises(ConfigError, match="1 to 128"):
+        Decoder(model, 129)
+    window = pack_model(other("Mistral", sliding_window=16)).hf_model
+    with pytest.raises(ConfigError, match="1 to 16"):
+        Decoder(window, 17)
+
+
+def test_other_architectures_are_refused() -> None:
+    model = load_model(tiny_model("GPT2LMHeadModel"), tiny_tokenizer()).hf_model
+    assert why_not_lean(llama().hf_model) is None
+    assert "GPT2LMHeadModel" in (why_not_lean(model) or "")
+    with pytest.raises(UnsupportedArchitectureError, match=r"hf_model\.generate"):
+        Decoder(model, 8)
+    dynamic = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    assert "dynamic" in (why_not_lean(llama(rope_parameters=dynamic).hf_model) or "")

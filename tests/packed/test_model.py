@@ -1,0 +1,215 @@
+"""A packed copy of whole models: outputs, what is reported, and what is left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.tiny import tiny_model, tiny_tokenizer
+from workbench import affine
+from workbench.errors import ConfigError
+from workbench.layers import find_linears, shared_inputs
+from workbench.loaded import LoadedModel
+from workbench.models import load_model
+from workbench.packed import pack_model
+from workbench.packed.linear import PackedEmbedding, PackedLinear
+from workbench.schemes import IntScheme, Sparsity
+from workbench.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
+
+INT4 = IntScheme(4, 32, False)
+IDS = torch.arange(4, 24)[None]
+
+
+def llama(seed: int = 0, **changes: Any) -> LoadedModel:
+    values: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "vocab_size": 272,
+        "tie_word_embeddings": True,
+    }
+    torch.manual_seed(seed)
+    return load_model(LlamaForCausalLM(LlamaConfig(**values | changes)), tiny_tokenizer())
+
+
+def rounded(weight: torch.Tensor, scheme: IntScheme) -> QuantizedWeight:
+    scales, zeros = affine.choose_scales(weight, scheme)
+    codes = affine.quantize(weight, scales, zeros, scheme)
+    return QuantizedWeight.from_codes(codes, scales, zeros, scheme)
+
+
+def compress(model: LoadedModel, scheme: IntScheme = INT4) -> LoadedModel:
+    model = model.copy()
+    for name, site in find_linears(model.hf_model).items():
+        model.set_weight(name, rounded(site.matrix, scheme))
+    return model
+
+
+def same(packed: nn.Module, dense: nn.Module, tolerance: float = 0.03) -> None:
+    with torch.no_grad():
+        given = packed(IDS).logits.float()
+        expected = dense(IDS).logits.float()
+    assert (given - expected).abs().max() < tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("scheme", [INT4, IntScheme(3, 32, True), IntScheme(8, None, False)])
+def test_a_packed_llama_gives_what_its_dense_copy_gives(scheme: IntScheme) -> None:
+    model = compress(llama(), scheme)
+    packed = pack_model(model)
+    same(packed.hf_model, model.hf_model)
+    assert packed.report.packed_share == 1.0
+    kernel = "int8" if scheme.group_size is None else "int4"
+    assert packed.report.label == f"packed {kernel}"
+    assert all(
+        isinstance(packed.hf_model.get_submodule(name), PackedLinear) for name in model.weights
+    )
+
+
+def test_layers_of_one_input_are_one_product() -> None:
+    model = compress(llama())
+    packed = pack_model(model).hf_model
+    for group in shared_inputs(model.hf_model):
+        products = {id(packed.get_submodule(name).product) for name in group.names}
+        assert len(products) == 1
+    attention = packed.model.layers[0].self_attn
+    calls = []
+    inner = attention.q_proj.product.kernel.few
+    attention.q_proj.product.kernel.few = lambda x: calls.append(1) or inner(x)
+    x = torch.randn(1, 3, 64).bfloat16()
+    first = [attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)]
+    assert len(calls) == 1
+    assert attention.q_proj.product._input is None  # nothing is kept
+    assert torch.equal(attention.k_proj(x), first[1])
+    other = attention.v_proj(x + 1)
+    assert not torch.equal(other, first[2])
+
+
+def test_the_given_model_is_not_changed() -> None:
+    model = compress(llama())
+    before = model.fingerprint
+    packed = pack_model(model)
+    assert model.fingerprint == before
+    assert model.dtype == torch.float32
+    assert packed.hf_model is not model.hf_model
+    assert packed.hf_model.model.rotary_emb.inv_freq.dtype == torch.float32
+
+
+def test_gpt2_and_its_transposed_layers() -> None:
+    model = load_model(tiny_model("GPT2LMHeadModel"), tiny_tokenizer())
+    for name, site in find_linears(model.hf_model).items():
+        model.set_weight(name, rounded(site.matrix, IntScheme(8, None, True)))
+    packed = pack_model(model)
+    assert packed.report.label == "packed int8"
+    same(packed.hf_model, model.hf_model)
+
+
+def test_an_encoder() -> None:
+    model = load_model(tiny_model("BertModel"), tiny_tokenizer())
+    for name, site in find_linears(model.hf_model).items():
+        if site.shape[1] % 16 == 0:
+            model.set_weight(name, rounded(site.matrix, IntScheme(8, None, True)))
+    packed = pack_model(model)
+    with torch.no_grad():
+        given = packed.hf_model(IDS).last_hidden_state.float()
+        expected = model.hf_model(IDS).last_hidden_state
+    assert (given - expected).abs().max() < 0.06
+    assert 0 < packed.report.packed_share < 1
+    assert packed.report.facts()["dense_because"] == {"not compressed": 2}
+
+
+def test_what_does_not_fit_runs_dense_and_is_counted() -> None:
+    model = compress(llama())
+    odd = "model.layers.0.mlp.down_proj"
+    pruned = "model.layers.1.mlp.down_proj"
+    five = "model.layers.1.self_attn.o_proj"
+    matrix = {name: site.matrix for name, site in find_linears(model.hf_model).items()}
+    model.set_weight(odd, rounded(matrix[odd], IntScheme(4, 20, True)))
+    model.set_weight(pruned, PrunedWeight(matrix[pruned].half(), Sparsity(0.5)))
+    model.set_weight(five, rounded(matrix[five], IntScheme(5, 32, True)))
+    packed = pack_model(model)
+    same(packed.hf_model, model.hf_model)
+    facts = packed.report.facts()
+    assert facts["dense_layers"] == 3
+    assert facts["packed_layers"] == 11
+    assert sum(facts["dense_because"].values()) == 3
+    assert any("pruned" in reason for reason in facts["dense_because"])
+    assert "dense bfloat16" in packed.report.label
+    dense = sum(matrix[name].numel() for name in (odd, pruned, five))
+    share = 1 - dense / sum(m.numel() for m in matrix.values())
+    assert packed.report.packed_share == pytest.approx(share)
+
+
+def test_short_codes_are_noted() -> None:
+    notes = pack_model(compress(llama(), IntScheme(3, 32, True))).report.facts()["notes"]
+    assert notes == {"3-bit codes run as 4-bit ones": 14}
+
+
+def test_a_base_model_is_dense_bfloat16() -> None:
+    packed = pack_model(llama())
+    assert packed.report.label == "dense bfloat16"
+    assert packed.hf_model.dtype == torch.bfloat16
+    same(packed.hf_model, llama().hf_model)
+
+
+def test_inputs_are_divided_first() -> None:
+    model = llama()
+    name = "model.layers.0.mlp.down_proj"
+    weight = rounded(find_linears(model.hf_model)[name].matrix, INT4)
+    scales = torch.rand(96) + 0.5
+    changed = QuantizedWeight(weight.codes, weight.scales, weight.zeros, INT4, scales.half())
+    model.set_weight(name, changed)
+    packed = pack_model(model)
+    same(packed.hf_model, model.hf_model)
+    layer = packed.hf_model.get_submodule(name)
+    x = torch.randn(2, 96).bfloat16()
+    expected = x.float() @ changed.dequantize().T
+    assert (layer(x).float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_a_low_rank_correction_is_added() -> None:
+    model = llama()
+    names = ["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj"]
+    for name in names:
+        weight = rounded(find_linears(model.hf_model)[name].matrix, INT4)
+        left, right = torch.randn(96, 4).half(), torch.randn(4, 64).half() / 10
+        model.set_weight(name, CorrectedWeight(weight, left, right))
+    packed = pack_model(model)
+    same(packed.hf_model, model.hf_model)
+    assert packed.report.facts()["packed_layers"] == 2
+
+
+@pytest.mark.parametrize("scheme", [IntScheme(8, None, True), IntScheme(4, 32, True)])
+@pytest.mark.parametrize("tied", [True, False])
+def test_embeddings_and_head(scheme: IntScheme, tied: bool) -> None:
+    model = compress(llama(tie_word_embeddings=tied))
+    table = model.hf_model.model.embed_tokens.weight.detach().float()
+    model.set_weight("model.embed_tokens", rounded(table, scheme))
+    packed = pack_model(model)
+    assert isinstance(packed.hf_model.model.embed_tokens, PackedEmbedding)
+    assert isinstance(packed.hf_model.lm_head, PackedLinear) is tied
+    same(packed.hf_model, model.hf_model)
+
+
+def test_a_tied_int8_table_is_in_memory_once() -> None:
+    model = compress(llama())
+    table = model.hf_model.model.embed_tokens.weight.detach().float()
+    dense = pack_model(model).resident_bytes
+    model.set_weight("model.embed_tokens", rounded(table, IntScheme(8, None, True)))
+    saved = dense - pack_model(model).resident_bytes
+    assert saved == table.numel() - 2 * len(table)
+
+
+def test_packing_saves_memory() -> None:
+    assert pack_model(compress(llama())).resident_bytes < 0.6 * pack_model(llama()).resident_bytes
+
+
+def test_other_dtypes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="bfloat16"):
+        pack_model(llama(), dtype=torch.float32)
