@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from workbench.linalg import InverseFactor, inverse_factor
@@ -31,6 +32,11 @@ class InputStatistics:
         return InputStatistics(
             self.gram + other.gram, self.abs_sum + other.abs_sum, self.n_tokens + other.n_tokens
         )
+
+    @classmethod
+    def uncorrelated(cls, in_features: int) -> InputStatistics:
+        """Return what is assumed of inputs nobody saw: all of size one, none like another."""
+        return cls(torch.eye(in_features), torch.ones(in_features), 1)
 
     @property
     def mean_gram(self) -> Tensor:
@@ -60,6 +66,13 @@ class GroupStatistics:
     _factors: dict[tuple[float, bool], InverseFactor] = field(
         default_factory=dict, repr=False, compare=False
     )
+
+    def without_solve(self) -> GroupStatistics:
+        """Return statistics whose solvers learn nothing of the inputs; the judge's stay.
+
+        With them GPTQ rounds to nearest, and Wanda and SparseGPT prune by magnitude.
+        """
+        return GroupStatistics(InputStatistics.uncorrelated(len(self.solve.gram)), self.judge)
 
     def inverse_factor(self, *, damping: float, act_order: bool) -> InverseFactor:
         """Return the factor for GPTQ, computed once per damping and order (see linalg)."""

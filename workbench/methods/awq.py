@@ -28,6 +28,7 @@ class AWQSolver(LayerMethod):
 
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"gram", "abs_sum"})
+    tokens_per_input: ClassVar[float] = 1 / 8
 
     def solve(
         self, group: GroupWeights, statistics: GroupStatistics | None, config: Step

@@ -16,6 +16,7 @@ class WandaPruner(LayerMethod):
 
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
+    tokens_per_input: ClassVar[float] = 0.0  # each input's norm is estimated by itself
 
     def solve(
         self, group: GroupWeights, statistics: GroupStatistics | None, config: Step
