@@ -100,25 +100,43 @@ def architecture_of(ref: str, config: PretrainedConfig) -> str:
     return str(names[0])
 
 
-def refuse_unsupported(given: str, config: PretrainedConfig) -> None:
-    """Raise UnsupportedArchitectureError for quantized, encoder-decoder, image or sound models."""
+def refuse_unsupported(given: str, config: PretrainedConfig, *, live: bool = False) -> None:
+    """Raise UnsupportedArchitectureError for what the workbench cannot take.
+
+    Parameters
+    ----------
+    given : str
+        The model as messages name it.
+    config : PretrainedConfig
+    live : bool
+        True where only calibrating and compressing is asked for, which works for encoder-decoders
+        and for image models too; there is no task to evaluate them on.
+    """
     kind = f"model_type {config.model_type!r}"
-    accepted = "Accepted are text decoders (Llama, OPT, GPT-2 …) and encoders (BERT …)"
+    accepted = (
+        "Accepted are text decoders (Llama, OPT, GPT-2 …) and encoders (BERT …). calibrate() and"
+        " compress() take encoder-decoders and image models too, loaded with transformers and"
+        " given to load_model() live."
+    )
     if getattr(config, "quantization_config", None) is not None:
         raise UnsupportedArchitectureError(
             f"{given} is quantized already; give the original model, so that the workbench can"
             " compress it and compare."
         )
-    if getattr(config, "is_encoder_decoder", False):
+    mixed = any(hasattr(config, name) for name in ("vision_config", "audio_config"))
+    if getattr(config, "is_encoder_decoder", False) and not mixed and not live:
         raise UnsupportedArchitectureError(
-            f"{given} is an encoder-decoder ({kind}), which is not supported yet. {accepted}."
+            f"{given} is an encoder-decoder ({kind}), for which there is no task yet. {accepted}"
         )
-    seeing = any(hasattr(config, name) for name in ("vision_config", "audio_config", "image_size"))
-    if seeing or not hasattr(config.get_text_config(), "vocab_size"):
+    if mixed or (not live and not _reads_text(config)):
         raise UnsupportedArchitectureError(
-            f"{given} is not a text model ({kind}: images or sound), which is not supported yet."
-            f" {accepted}."
+            f"{given} is not a text model ({kind}: images or sound), for which there is no task"
+            f" yet. {accepted}"
         )
+
+
+def _reads_text(config: PretrainedConfig) -> bool:
+    return not hasattr(config, "image_size") and hasattr(config.get_text_config(), "vocab_size")
 
 
 def backbone(hf_model: PreTrainedModel) -> PreTrainedModel:
@@ -126,8 +144,10 @@ def backbone(hf_model: PreTrainedModel) -> PreTrainedModel:
 
     An encoder-decoder is returned whole.
     """
-    inner = hf_model.base_model
-    return hf_model if getattr(hf_model.config, "is_encoder_decoder", False) else inner
+    if getattr(hf_model.config, "is_encoder_decoder", False):
+        return hf_model
+    inner: PreTrainedModel = hf_model.base_model  # type: ignore[assignment]
+    return inner
 
 
 def text_inputs(

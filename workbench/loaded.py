@@ -120,6 +120,7 @@ class LoadedModel:
         In eval mode; no parameter requires a gradient. Where a weight is compressed this holds
         its dense copy.
     tokenizer : PreTrainedTokenizerBase
+        None for an image model, which can be calibrated and compressed but has no task.
     source : ModelSource
     stored_dtype : torch.dtype
         What uncompressed tensors are stored as (the checkpoint's dtype); computing may use
@@ -368,8 +369,10 @@ def put_weight(module: nn.Module | WeightSite, weight: Tensor) -> None:
     (module if isinstance(module, WeightSite) else module_site("", module)).put(weight)
 
 
-def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase | None) -> str:
     """Return sixteen hexadecimal digits of a tokenizer's vocabulary, rules and special tokens."""
+    if tokenizer is None:
+        return "none"
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         rules = json.loads(backend.to_str())

@@ -85,9 +85,10 @@ def load_model(
     ----------
     ref : str, path or PreTrainedModel
         ``"demo"`` (the bundled model), a folder, a Hugging Face id, or a live transformers model,
-        which is copied and never changed.
+        which is copied and never changed. A live encoder-decoder or image model is taken too, to
+        calibrate and compress; there is no task for these.
     tokenizer : str, path or tokenizer, optional
-        Where the tokenizer is, if not with the model; needed for a live model.
+        Where the tokenizer is, if not with the model; needed for a live model that reads text.
     device : str or torch.device
         ``"auto"``: the first CUDA device if there is one, else the CPU.
     dtype : str or torch.dtype
@@ -189,7 +190,8 @@ def save_model(model: LoadedModel, folder: str | os.PathLike[str]) -> Path:
         aside = Path(temporary)
         with quiet():
             model.hf_model.save_pretrained(aside, state_dict=state)
-        model.tokenizer.save_pretrained(aside)
+        if model.tokenizer is not None:
+            model.tokenizer.save_pretrained(aside)
         if model.head is not None:
             model.head.save(aside / HEAD)
             extras["head"] = HEAD
@@ -216,19 +218,30 @@ def _load_live(
         raise ConfigError(f"A {type(ref).__name__} is not accepted.{hint} {ACCEPTED}")
     architecture = type(ref).__name__
     given = f"The live {architecture}"
-    refuse_unsupported(given, ref.config)
+    refuse_unsupported(given, ref.config, live=True)
+    if ref.main_input_name not in ("input_ids", "pixel_values"):
+        raise UnsupportedArchitectureError(
+            f"{given} reads {ref.main_input_name!r}; accepted are models that read text"
+            " ('input_ids') or images ('pixel_values')."
+        )
     if any(p.device.type == "meta" for p in ref.parameters()):
         raise UnsupportedArchitectureError(
             f"{given} has parameters without data (device 'meta'); load it without offloading."
         )
-    if tokenizer is None:
+    reads_text = ref.main_input_name == "input_ids"
+    if tokenizer is None and reads_text:
         raise TokenizerMissingError(
             f"{given} comes without a tokenizer. Give it: load_model(model, tokenizer), a live"
             " tokenizer, a folder or a Hugging Face id."
         )
-    text = _tokenizer(tokenizer, ref.config, False)
-    head = is_causal(architecture) or architecture.endswith("ForSequenceClassification")
-    kept: Any = ref if head else ref.base_model  # as from a folder: no MaskedLM head
+    text: Any = _tokenizer(tokenizer, ref.config, False) if reads_text else None
+    whole = (
+        is_causal(architecture)
+        or architecture.endswith("ForSequenceClassification")
+        or not reads_text
+        or getattr(ref.config, "is_encoder_decoder", False)
+    )
+    kept: Any = ref if whole else ref.base_model  # as from a folder: no MaskedLM head
     sizes: Counter[torch.dtype] = Counter()
     for parameter in kept.parameters():
         if parameter.is_floating_point():

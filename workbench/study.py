@@ -745,6 +745,9 @@ def _loaded(model: Any) -> LoadedModel:
 
 
 def _check_dense(model: LoadedModel) -> None:
+    from workbench.architectures import refuse_unsupported
+
+    refuse_unsupported(repr(model.source.name), model.hf_model.config)
     if model.weights:
         raise StudyError(
             f"{model.source.name!r} has compressed weights already; a study starts from the"

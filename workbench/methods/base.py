@@ -75,10 +75,10 @@ class LayerMethod(ABC):
     tokens_per_input: ClassVar[float] = 1.0
     """Below so many tokens per input an expert's statistics are not used, and the run says so.
 
-    Measured on the bundled model (3 bits, groups of 32, 16 shared inputs), output error on unseen
+    Measured on the bundled model (3 bits, groups of 32, 8 shared inputs), output error on unseen
     tokens relative to round to nearest, median and worst. GPTQ with K/2 tokens for K inputs: 1.00
-    and 2.2; K: 0.71 and 1.9; 2K: 0.51 and 1.1. AWQ, which learns two numbers, with K/16: 0.83 and
-    1.04; K/8: 0.77 and 0.99; K: 0.71 and 0.82.
+    and 2.2; K: 0.71 and 1.95; 2K: 0.51 and 1.1. AWQ, which learns little more than a scale per
+    input, with K/16: 0.83 and 1.04; K/8: 0.77 and 0.99; K: 0.71 and 0.82.
     """
 
     def prepared(self, weights: Iterable[Tensor], config: Step) -> LayerMethod:
