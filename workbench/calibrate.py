@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from workbench.errors import CalibrationError, ConfigError
 from workbench.layers import LinearGroup, shared_inputs
 from workbench.listening import listening
 from workbench.models import LoadedModel
+from workbench.products import add_gram, fast_products, mirror
 from workbench.progress import SILENT, Monitor
 from workbench.statistics import GroupStatistics, InputStatistics
 
@@ -183,6 +185,11 @@ class Calibrator:
                 model, self.task, self.options, folder=self.folder, monitor=monitor
             )
         return self._known[model.fingerprint]
+
+    def judge_batches(self, model: LoadedModel) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield token ids and attention masks of the judge half, each (windows, tokens), int64."""
+        for batch in _batches(model, self.windows(model)["judge"], self.options):
+            yield batch["input_ids"], batch["attention_mask"]
 
     def windows(self, model: LoadedModel) -> dict[str, list[list[int]]]:
         """Return the token ids of the ``"solve"`` and the ``"judge"`` half, one list per window.
@@ -371,6 +378,9 @@ def _collect(
     """Write the sums of both halves, and return how many rows entered each group."""
     hf_model = model.hf_model
     run = backbone(hf_model)
+    # Keys and values of earlier tokens are of no use where whole windows are read at once.
+    takes_cache = "use_cache" in inspect.signature(run.forward).parameters
+    options = {"use_cache": False} if takes_cache else {}
     total = sum(map(len, halves.values()))
     done = 0
     counts = {}
@@ -379,13 +389,15 @@ def _collect(
         for index, group in enumerate(groups):
             path = folder / f"{index:04d}.{half}.f32"
             sums[group.key] = _mapped(path, group.in_features, shared=True)
-        sink = _Sums(sums)
-        with listening(hf_model, groups, sink.add):
+        sink = InputSums(sums)
+        with fast_products(), listening(hf_model, groups, sink.add):
             for batch in batches:
                 sink.begin_batch(batch)
-                run(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+                inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+                run(**inputs, **options)
                 done += 1
                 monitor.report("calibrate", done, total, half)
+        sink.finish()
         for key, (gram, _) in sums.items():
             if not bool(torch.isfinite(gram).all()):
                 raise CalibrationError(
@@ -396,7 +408,7 @@ def _collect(
     return counts
 
 
-class _Sums:
+class InputSums:
     """Adds the inputs of every group to its sums, without padded positions.
 
     A layer that is called several times in one pass adds what it is given each time. Padding is
@@ -424,14 +436,19 @@ class _Sums:
 
     def add(self, key: str, x: Tensor, tokens: Tensor | None = None) -> None:
         """Add one input of a group; see :class:`workbench.listening.Listener`."""
-        rows = x.reshape(-1, x.shape[-1]).float().cpu()
+        rows = x.reshape(-1, x.shape[-1]).float()
         kept = self._kept(x.shape[:-1], None if tokens is None else tokens.cpu())
         if kept is not None:
-            rows = rows[kept]
+            rows = rows[kept.to(rows.device)]
         gram, abs_sum = self._sums[key]
-        gram.addmm_(rows.T, rows)
-        abs_sum.add_(rows.abs().sum(0))
+        add_gram(gram, rows)
+        abs_sum.add_(rows.abs().sum(0).to(abs_sum.device))
         self.counts[key] += len(rows)
+
+    def finish(self) -> None:
+        """Complete the sums after the last input: until then half of each gram is missing."""
+        for gram, _ in self._sums.values():
+            mirror(gram)
 
     def _kept(self, shape: torch.Size, tokens: Tensor | None) -> Tensor | None:
         """Return which rows are no padding, None for all of them."""
