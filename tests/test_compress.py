@@ -13,8 +13,18 @@ from workbench.layers import find_linears
 from workbench.models import load_model
 from workbench.progress import Monitor
 from workbench.recipe import Recipe
-from workbench.steps import AWQ, GPTQ, RTN, Cast, MagnitudePruning
-from workbench.weights import PrunedWeight, QuantizedWeight
+from workbench.steps import (
+    AWQ,
+    GPTQ,
+    RTN,
+    Cast,
+    LowRankCorrection,
+    MagnitudePruning,
+    QuantizeEmbeddings,
+    SparseGPT,
+    Wanda,
+)
+from workbench.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
 
 ARCHITECTURES = ["LlamaForCausalLM", "OPTForCausalLM", "GPT2LMHeadModel", "BertModel"]
 IDS = torch.tensor([[5, 9, 77, 120, 33, 200, 41]])
@@ -45,7 +55,14 @@ def outputs(model):
 
 @pytest.mark.parametrize(
     "step",
-    [RTN(4, group_size=8), GPTQ(4, group_size=8), AWQ(4, group_size=8), MagnitudePruning(0.5)],
+    [
+        RTN(4, group_size=8),
+        GPTQ(4, group_size=8),
+        AWQ(4, group_size=8),
+        MagnitudePruning(0.5),
+        Wanda(0.5),
+        SparseGPT(0.5),
+    ],
     ids=lambda s: s.title,
 )
 def test_whole_path(prepared, step, tmp_path):
@@ -60,7 +77,7 @@ def test_whole_path(prepared, step, tmp_path):
     assert result.facts["compressed_share"] == pytest.approx(share / model.n_parameters)
     assert set(result.facts["layer_errors"]) == set(result.model.weights)
     assert 0 < max(result.facts["layer_errors"].values()) < 1
-    if isinstance(step, MagnitudePruning):
+    if isinstance(step, (MagnitudePruning, Wanda, SparseGPT)):
         assert result.facts["zero_share"] == pytest.approx(0.5, abs=0.01)
         assert result.model.size_bytes == model.size_bytes, "zeros stored densely save nothing"
     else:
@@ -112,6 +129,82 @@ def test_pruning_then_quantizing_keeps_zeros_and_stores_codes(llama):
     assert all(isinstance(w, QuantizedWeight) for w in result.model.weights.values())
     only = compress(model, Recipe.of(GPTQ(4, group_size=8)), calibrator)
     assert result.model.size_bytes == only.model.size_bytes
+
+
+QUANTIZED = GPTQ(3, group_size=8)
+
+
+@pytest.mark.parametrize(
+    "before", [QUANTIZED, AWQ(3, group_size=8), MagnitudePruning(0.5)], ids=lambda s: s.title
+)
+def test_correction_restores_part_of_the_output_and_is_stored(prepared, before, tmp_path):
+    model, calibrator = prepared
+    plain = compress(model, Recipe.of(before), calibrator)
+    result = compress(model, Recipe.of([before, LowRankCorrection(4)]), calibrator)
+    assert all(isinstance(w, CorrectedWeight) for w in result.model.weights.values())
+    less = [
+        result.facts["layer_errors"][name] < error
+        for name, error in plain.facts["layer_errors"].items()
+    ]
+    assert sum(less) >= 0.8 * len(less)
+    assert sum(result.facts["layer_errors"].values()) < 0.8 * sum(
+        plain.facts["layer_errors"].values()
+    )
+    factors = sum(2 * 4 * sum(w.shape) for w in result.model.weights.values())
+    assert result.model.size_bytes == pytest.approx(plain.model.size_bytes + factors, abs=1000)
+
+    save_weights(tmp_path / "weights.safetensors", result.model)
+    restored = load_weights(tmp_path / "weights.safetensors", model)
+    assert torch.equal(outputs(restored), outputs(result.model))
+    assert restored.size_bytes == result.model.size_bytes
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "OPTForCausalLM", "GPT2LMHeadModel"])
+def test_folding_the_scales_of_corrected_layers_changes_no_output(architecture, tmp_path):
+    """Layers before are corrected too: their products are divided along with their scales."""
+    hf_model = tiny_model(architecture)
+    model = load_model(hf_model, tiny_tokenizer(), device="cpu")
+    calibrator = calibrated(model, tmp_path)
+    recipe = Recipe.of([AWQ(3, group_size=8), LowRankCorrection(2)])
+    folded = compress(model, recipe, calibrator)
+    unknown = load_model(hf_model, tiny_tokenizer(), device="cpu")
+    unknown.hf_model.config.model_type = "not-in-the-table"
+    stored = compress(unknown, recipe, calibrator)
+    assert stored.facts["scales_stored"] == 8
+    assert folded.facts["scales_folded"] >= 4
+    changed = (outputs(folded.model) - outputs(stored.model)).norm()
+    assert changed < 2e-3 * outputs(stored.model).norm()
+    alone = compress(model, recipe.prefix(1), calibrator)
+    assert changed < 0.1 * (outputs(alone.model) - outputs(stored.model)).norm()
+
+
+def test_cast_keeps_the_products_of_corrected_layers(llama):
+    model, calibrator = llama
+    recipe = Recipe.of([MagnitudePruning(0.5), LowRankCorrection(2), Cast("bfloat16")])
+    result = compress(model, recipe, calibrator).model
+    for weight in result.weights.values():
+        assert isinstance(weight, CorrectedWeight)
+        assert isinstance(weight.base, PrunedWeight)
+        assert weight.base.values.dtype == torch.bfloat16
+        assert weight.left.dtype == torch.float16
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first", "last"])
+def test_embeddings_and_blocks_are_quantized_in_any_order(prepared, order, tmp_path):
+    model, calibrator = prepared
+    steps = [QuantizeEmbeddings(8), QUANTIZED]
+    result = compress(model, Recipe.of([steps[i] for i in order]), calibrator)
+    blocks = compress(model, Recipe.of(QUANTIZED), calibrator)
+    assert result.facts["embeddings"]
+    assert set(result.model.weights) - set(blocks.model.weights) == set(result.facts["embeddings"])
+    for name, weight in blocks.model.weights.items():
+        assert torch.equal(weight.codes, result.model.weights[name].codes)
+    save_weights(tmp_path / "weights.safetensors", result.model)
+    restored = load_weights(tmp_path / "weights.safetensors", model)
+    assert torch.equal(outputs(restored), outputs(result.model))
+    assert restored.size_bytes == result.model.size_bytes < blocks.model.size_bytes
+    stored = (tmp_path / "weights.safetensors").stat().st_size
+    assert stored - result.model.size_bytes == pytest.approx(0, abs=12_000), "header only"
 
 
 def test_cast_halves_a_float32_model(llama):

@@ -13,7 +13,11 @@ from workbench.steps import (
     RTN,
     STEPS,
     Cast,
+    LowRankCorrection,
     MagnitudePruning,
+    QuantizeEmbeddings,
+    SparseGPT,
+    Wanda,
     fields_of,
     step_from_dict,
 )
@@ -83,10 +87,30 @@ def test_recipe_round_trip_and_identity():
 
 
 @pytest.mark.parametrize(
+    "steps",
+    [
+        [GPTQ(4), QuantizeEmbeddings(8)],
+        [QuantizeEmbeddings(8), GPTQ(4)],
+        [SparseGPT(0.5), GPTQ(4), LowRankCorrection(8), QuantizeEmbeddings(4), Cast()],
+        [Wanda(0.5), LowRankCorrection(8)],
+        [AWQ(4), QuantizeEmbeddings(8), LowRankCorrection(8)],
+    ],
+    ids=lambda s: Recipe.of(s).label,
+)
+def test_steps_that_go_together(steps):
+    assert Recipe.from_json(Recipe.of(steps).to_json()).steps == tuple(steps)
+
+
+@pytest.mark.parametrize(
     ("steps", "words"),
     [
         ([GPTQ(4), MagnitudePruning(0.5)], "cannot follow GPTQ 4-bit g128"),
         ([GPTQ(4), AWQ(4)], "stored as codes"),
+        ([SparseGPT(0.5, bits=4), GPTQ(4)], "stored as codes"),
+        (LowRankCorrection(8), "needs a step before it that quantizes or prunes"),
+        ([Cast(), LowRankCorrection(8)], "needs a step before it"),
+        ([GPTQ(4), LowRankCorrection(8), RTN(4)], "stored as corrected"),
+        ([QuantizeEmbeddings(8), QuantizeEmbeddings(4)], "at most one QuantizeEmbeddings"),
         ([GPTQ], r"did you mean GPTQ\(\)"),
         ("GPTQ", "is not a recipe"),
     ],

@@ -13,6 +13,8 @@ from workbench.methods import LAYER_METHODS, METHODS, MODEL_METHODS, ModelContex
 from workbench.models import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.recipe import Recipe
+from workbench.sequential import apply_sequentially
+from workbench.steps import GPTQ
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,11 @@ class Compressed:
         ``compressed_share`` (of all parameters, 0 to 1), ``zero_share`` (zeros among the weights of
         compressed layers), ``bits_per_weight`` (stored bits per weight of those layers),
         ``layer_errors`` ({module name: output error relative to the output, on tokens that no
-        solver saw}), ``scales_folded`` and ``scales_stored`` for AWQ, ``structure`` (a
-        list of what each structural step removed), ``method_versions``.
+        solver saw; an expert that no such token was routed to is left out}), ``undersampled``
+        ({module name: tokens} of experts with too few tokens to learn from: they are solved as
+        if their inputs were uncorrelated, so GPTQ rounds them to nearest), ``scales_folded`` and
+        ``scales_stored`` for AWQ, ``embeddings`` (what was quantized outside of the blocks),
+        ``structure`` (a list of what each structural step removed), ``method_versions``.
     """
 
     model: LoadedModel
@@ -74,13 +79,18 @@ def compress(
     # What statistics and layer errors refer to: the model when it last changed its architecture.
     origin, result = model, model.copy()
     facts: dict[str, Any] = {"method_versions": method_versions(recipe)}
-    for step in recipe.steps:
+    for index, step in enumerate(recipe.steps):
         if type(step) in LAYER_METHODS:
             needed = bool(LAYER_METHODS[type(step)].needs)
             statistics = None
             if calibrator is not None and (needed or calibrator.has(origin)):
                 statistics = calibrator.statistics(origin, monitor=monitor)
-            apply_layer_method(origin, result, step, statistics, facts, monitor)
+            if isinstance(step, GPTQ) and step.sequential:
+                assert calibrator is not None
+                apply_sequentially(origin, result, step, calibrator, facts, monitor)
+                continue
+            fold = not any(type(later) in LAYER_METHODS for later in recipe.steps[index + 1 :])
+            apply_layer_method(origin, result, step, statistics, facts, monitor, fold=fold)
         else:
             method = MODEL_METHODS[type(step)]
             applied = method.apply(result, ModelContext(origin, calibrator, monitor), step)

@@ -11,14 +11,18 @@ from workbench import layers
 from workbench.calibrate import Statistics
 from workbench.folding import fold_input_scales
 from workbench.linalg import output_error
-from workbench.methods import LAYER_METHODS, GroupWeights
+from workbench.methods import LAYER_METHODS, GroupWeights, LayerMethod
 from workbench.models import LoadedModel
 from workbench.progress import Monitor
+from workbench.statistics import GroupStatistics
 from workbench.steps import Step
 from workbench.weights import PrunedWeight
 
-_FACTOR_CACHE_BYTES = 2 << 30
+FACTOR_CACHE_BYTES = 2 << 30
 """Factors of all groups are kept between runs while one set of them stays below this."""
+
+_LEAST_TOKENS = 64
+"""Fewer tokens than these tell nothing of an expert, however few inputs it has."""
 
 
 @torch.no_grad()
@@ -29,13 +33,15 @@ def apply_layer_method(
     statistics: Statistics | None,
     facts: dict[str, Any],
     monitor: Monitor,
+    *,
+    fold: bool = True,
 ) -> None:
     """Compress every linear layer of ``model`` in place, one shared input at a time.
 
     Parameters
     ----------
     dense : LoadedModel
-        What ``layer_errors`` are relative to; not changed.
+        What ``statistics`` are of, and ``layer_errors`` are relative to; not changed.
     model : LoadedModel
         Changed.
     step : Step
@@ -46,6 +52,9 @@ def apply_layer_method(
         What happened is added to it.
     monitor : Monitor
         Reports a stage by groups of layers.
+    fold : bool
+        Whether layers before may absorb input scales (AWQ). False where a step to come compares
+        the weights with the dense ones, which knows the inputs as the statistics do.
     """
     method = LAYER_METHODS[type(step)]
     linears = layers.find_linears(model.hf_model)
@@ -53,31 +62,49 @@ def apply_layer_method(
     method = method.prepared((site.matrix for site in linears.values()), step)
     stage = step.title.lower()
     errors: dict[str, float] = {}
-    keep_factors = statistics is not None and statistics.factor_bytes <= _FACTOR_CACHE_BYTES
+    keep_factors = statistics is not None and statistics.factor_bytes <= FACTOR_CACHE_BYTES
     for index, group in enumerate(groups):
-        weights = {name: linears[name].matrix for name in group.names}
-        masks = {
-            name: compressed.mask
-            for name in group.names
-            if isinstance(compressed := model.weights.get(name), PrunedWeight)
-        }
         own = statistics[group.key] if statistics is not None and method.needs else None
-        solved = method.solve(GroupWeights(weights, masks, model.stored_dtype), own, step)
-        for name, weight in solved.items():
-            model.set_weight(name, weight)
-        if statistics is not None:
+        solve_group(method, dense, model, group, own, step, facts)
+        if statistics is not None and statistics[group.key].judge.n_tokens:
             gram = statistics[group.key].judge.mean_gram
-            errors.update(_layer_errors(dense, model, group, gram))
+            errors.update(layer_errors(dense, model, group, gram))
         if statistics is not None and not keep_factors:
             statistics.release(group.key)
         monitor.report(stage, index + 1, len(groups), group.key)
     if errors:
         facts["layer_errors"] = errors
-    for group in groups:
+    for group in groups if fold else ():
         fold_input_scales(model, group, facts)
 
 
-def _layer_errors(
+def solve_group(
+    method: LayerMethod,
+    dense: LoadedModel,
+    model: LoadedModel,
+    group: layers.LinearGroup,
+    statistics: GroupStatistics | None,
+    step: Step,
+    facts: dict[str, Any],
+) -> None:
+    """Compress the layers of one shared input of ``model`` in place."""
+    if statistics is not None and is_undersampled(group, statistics, method):
+        fewer = dict.fromkeys(group.names, statistics.solve.n_tokens)
+        facts.setdefault("undersampled", {}).update(fewer)
+        statistics = statistics.without_solve()
+    known = {name: model.weights[name] for name in group.names if name in model.weights}
+    weights = GroupWeights(
+        weights={name: model.site(name).matrix for name in group.names},
+        masks={name: w.mask for name, w in known.items() if isinstance(w, PrunedWeight)},
+        dtype=model.stored_dtype,
+        originals={name: dense.site(name).matrix for name in group.names},
+        compressed=known,
+    )
+    for name, weight in method.solve(weights, statistics, step).items():
+        model.set_weight(name, weight)
+
+
+def layer_errors(
     dense: LoadedModel, model: LoadedModel, group: layers.LinearGroup, gram: Tensor
 ) -> dict[str, float]:
     """Return each layer's squared output error relative to its squared output."""
@@ -88,3 +115,15 @@ def _layer_errors(
         total = float(output_error(weight, gram).sum())
         errors[name] = float(output_error(delta, gram).sum()) / total if total else 0.0
     return errors
+
+
+def is_undersampled(
+    group: layers.LinearGroup, statistics: GroupStatistics, method: LayerMethod
+) -> bool:
+    """Return whether too few tokens were routed to an expert for a method to learn from them.
+
+    Layers that every token enters are never left out: of those the calibration as a whole has
+    enough tokens or is refused.
+    """
+    least = max(_LEAST_TOKENS, method.tokens_per_input * group.in_features)
+    return group.routed and statistics.solve.n_tokens < least
