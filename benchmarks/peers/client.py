@@ -28,13 +28,22 @@ def peer_python(environment: Path, pip_args: list[str]) -> Path:
 
 
 class Peer:
-    """A worker process of llm-compressor; ``about`` holds its versions and threads."""
+    """A worker process, by default llm-compressor's; ``about`` holds its versions and threads."""
 
-    def __init__(self, python: Path, *, threads: int, log: Path) -> None:
+    def __init__(
+        self,
+        python: Path,
+        *,
+        threads: int,
+        log: Path,
+        worker: Path = WORKER,
+        name: str = "llm-compressor",
+    ) -> None:
         self._log = log
+        self._name = name
         with log.open("w") as stream:
             self._process = subprocess.Popen(
-                [python, WORKER],
+                [python, worker],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stream,
@@ -55,7 +64,7 @@ class Peer:
         self._process.stdin.flush()
         answer = self._read()
         if "error" in answer:
-            raise RuntimeError(f"llm-compressor failed on {request}: {answer['error']}")
+            raise RuntimeError(f"{self._name} failed on {request}: {answer['error']}")
         return answer
 
     def _read(self) -> dict[str, Any]:
