@@ -149,7 +149,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         **_DECODER,
         "num_experts": 8,
         "num_experts_per_tok": 2,
-        "moe_intermediate_size": 24,
+        "moe_intermediate_size": 32,
         "shared_expert_intermediate_size": 32,
     },
     "Qwen3Moe": {
