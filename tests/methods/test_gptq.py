@@ -8,7 +8,7 @@ import torch
 from workbench import affine
 from workbench.errors import CompressionError
 from workbench.linalg import inverse_factor
-from workbench.methods.gptq import gptq
+from workbench.methods.gptq import gptq, gptq_many
 from workbench.schemes import IntScheme
 
 
@@ -96,3 +96,36 @@ def test_a_gram_that_is_not_positive_definite_is_an_error():
     gram[0, 1] = gram[1, 0] = 5.0
     with pytest.raises(CompressionError, match="larger damping"):
         inverse_factor(gram, damping=0.01, act_order=True)
+
+
+@pytest.mark.parametrize("act_order", [True, False])
+@pytest.mark.parametrize("n_rows", [3, 40])
+def test_schemes_solved_together_come_out_as_if_alone(act_order: bool, n_rows: int):
+    torch.manual_seed(4)
+    weight = torch.randn(n_rows, 200)
+    mask = torch.rand(n_rows, 200) > 0.3
+    factor = inverse_factor(correlated_gram(200), damping=0.01, act_order=act_order)
+    sizes = (None, 128, 48, 7) if act_order else (48,)
+    schemes = [IntScheme(b, g, s) for b in (2, 4, 8) for g in sizes for s in (True, False)]
+    for kept in (None, mask):
+        together = gptq_many(weight * (1 if kept is None else kept), factor, schemes, mask=kept)
+        for scheme, found in zip(schemes, together, strict=True):
+            alone = gptq(weight * (1 if kept is None else kept), factor, scheme, mask=kept)
+            for a, b in zip(found, alone, strict=True):
+                assert torch.equal(a, b), scheme
+            codes, scales, zeros = found
+            assert codes.shape == weight.shape
+            assert scales.shape == zeros.shape == (n_rows, scheme.n_groups(200))
+            dense = affine.dequantize(codes, scales, zeros, scheme)
+            assert kept is None or bool((dense[~kept] == 0).all())
+
+
+def test_many_rows_are_solved_in_parts_with_the_same_result(monkeypatch):
+    torch.manual_seed(5)
+    weight = torch.randn(70, 64)
+    factor = inverse_factor(correlated_gram(64), damping=0.01, act_order=True)
+    schemes = [IntScheme(3, 16), IntScheme(2, None)]
+    whole = gptq_many(weight, factor, schemes)
+    monkeypatch.setattr("workbench.methods.gptq._WORK_BYTES", 12 * 64 * 2 * 32)
+    for a, b in zip(whole, gptq_many(weight, factor, schemes), strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))

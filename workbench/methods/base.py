@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -104,6 +104,30 @@ class LayerMethod(ABC):
         CompressionError
             If no usable weight can be found; never a silent fallback.
         """
+
+    def together(self, config: Step) -> Hashable | None:
+        """Return what configurations agree in that are solved faster together.
+
+        None where nothing is gained by it.
+        """
+        return None
+
+    def solve_many(
+        self,
+        group: GroupWeights,
+        statistics: GroupStatistics | None,
+        configs: Sequence[Step],
+    ) -> list[dict[str, CompressedWeight]]:
+        """Return what :meth:`solve` returns for each configuration, to the last bit.
+
+        Parameters
+        ----------
+        group, statistics
+            As for :meth:`solve`.
+        configs : sequence of Step
+            At least one; :meth:`together` gives the same for all of them.
+        """
+        return [self.solve(group, statistics, config) for config in configs]
 
 
 @dataclass(frozen=True)
