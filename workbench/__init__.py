@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from workbench.steps import DepthPruning as DepthPruning
     from workbench.steps import LowRankCorrection as LowRankCorrection
     from workbench.steps import MagnitudePruning as MagnitudePruning
+    from workbench.steps import Mixed as Mixed
     from workbench.steps import QuantizeEmbeddings as QuantizeEmbeddings
     from workbench.steps import SparseGPT as SparseGPT
     from workbench.steps import Wanda as Wanda
@@ -65,6 +66,7 @@ _HOMES = {
         "DepthPruning",
         "LowRankCorrection",
         "MagnitudePruning",
+        "Mixed",
         "QuantizeEmbeddings",
         "SparseGPT",
         "Wanda",

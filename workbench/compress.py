@@ -46,7 +46,8 @@ def needs_statistics(recipe: Recipe) -> bool:
 
 def method_versions(recipe: Recipe) -> dict[str, int]:
     """Return the version of every method that the recipe uses; part of every run's identity."""
-    return {type(step).__name__: METHODS[type(step)].version for step in recipe.steps}
+    parts = [part for step in recipe.steps for part in (step, *step.parts)]
+    return {type(step).__name__: METHODS[type(step)].version for step in parts}
 
 
 @torch.no_grad()

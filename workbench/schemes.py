@@ -59,6 +59,16 @@ class IntScheme:
         """Return the length of a full group in a row of ``in_features`` weights."""
         return in_features if self.group_size is None else min(self.group_size, in_features)
 
+    def stored_bytes(self, out_features: int, in_features: int) -> int:
+        """Return the bytes of a packed weight: codes, float16 scales, and zero points if any.
+
+        >>> IntScheme(4, 128).stored_bytes(16, 256)
+        2128
+        """
+        n_scales = out_features * self.n_groups(in_features)
+        total = (out_features * in_features * self.bits + 7) // 8 + 2 * n_scales
+        return total if self.symmetric else total + (n_scales * self.bits + 7) // 8
+
 
 @dataclass(frozen=True)
 class Sparsity:

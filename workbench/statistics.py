@@ -82,3 +82,48 @@ class GroupStatistics:
                 self.solve.mean_gram, damping=damping, act_order=act_order
             )
         return self._factors[key]
+
+
+@dataclass(frozen=True)
+class OutputGram:
+    """Σ g gᵀ of the loss's gradient g at a layer's output: the Fisher's other factor.
+
+    A wide layer keeps the diagonal blocks alone, so that memory grows with its width and not with
+    the square: rows in different blocks are taken as independent.
+
+    Attributes
+    ----------
+    blocks : Tensor of shape (n_blocks, block_size, block_size), float32
+        The last one is padded with zeros.
+    n_rows : int
+        Positions in the sums.
+    n_predictions : int
+        Predictions whose losses were differentiated.
+    out_features : int
+    """
+
+    blocks: Tensor
+    n_rows: int
+    n_predictions: int
+    out_features: int
+
+    def divergence(self, delta: Tensor, mean_gram: Tensor) -> float:
+        """Return ½ · (rows / predictions) · tr(G ΔW H ΔWᵀ), with G and H as means per row.
+
+        To second order this is the KL divergence per prediction from the model to the one whose
+        weight is changed by ΔW (Martens 2020, section 5), in nats.
+
+        Parameters
+        ----------
+        delta : Tensor of shape (out_features, in_features), float32
+        mean_gram : Tensor of shape (in_features, in_features), float32
+            Mean of x xᵀ per row.
+        """
+        outer = delta @ mean_gram
+        width = self.blocks.shape[1]
+        total = 0.0
+        for index, block in enumerate(self.blocks):
+            rows = slice(index * width, min((index + 1) * width, self.out_features))
+            n = rows.stop - rows.start
+            total += float(((block[:n, :n] @ outer[rows]) * delta[rows]).sum())
+        return 0.5 * total / max(self.n_predictions, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -112,6 +113,22 @@ class Step:
             if not field.metadata["later"] or getattr(self, field.name) != field.default
         }
         return {"step": type(self).__name__, **values}
+
+    @classmethod
+    def from_fields(cls, values: dict[str, Any]) -> Step:
+        """Return the step with these values of its fields; the opposite of :meth:`to_dict`."""
+        known = {info.name for info in fields_of(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(
+                f"{cls.__name__} has no field {', '.join(unknown)}; its fields are"
+                f" {', '.join(sorted(known))}."
+            )
+        return cls(**values)
+
+    @property
+    def parts(self) -> tuple[Step, ...]:
+        """The steps that this one stands for: itself, unless it is made of others."""
+        return (self,)
 
     def code(self) -> str:
         """Return the Python that makes this step: the obvious first argument, then what differs."""
@@ -229,7 +246,9 @@ def _damping() -> Any:
 
 
 @dataclass(frozen=True)
-class _Quantization(Step):
+class Quantization(Step):
+    """Base class of the methods that store integer codes."""
+
     produces: ClassVar[str] = "codes"
     keeps: ClassVar[frozenset[str]] = frozenset({"dense", "masks"})
 
@@ -250,7 +269,7 @@ class _Quantization(Step):
 
 
 @dataclass(frozen=True)
-class RTN(_Quantization):
+class RTN(Quantization):
     """Round to nearest: each weight to the closest level of its group, no data needed."""
 
     title: ClassVar[str] = "RTN"
@@ -258,7 +277,7 @@ class RTN(_Quantization):
 
 
 @dataclass(frozen=True)
-class GPTQ(_Quantization):
+class GPTQ(Quantization):
     """Quantize column by column and correct the columns to come (Frantar et al. 2023)."""
 
     title: ClassVar[str] = "GPTQ"
@@ -294,7 +313,7 @@ class GPTQ(_Quantization):
 
 
 @dataclass(frozen=True)
-class AWQ(_Quantization):
+class AWQ(Quantization):
     """Scale salient input channels up before rounding (Lin et al. 2024)."""
 
     title: ClassVar[str] = "AWQ"
@@ -336,7 +355,9 @@ def _m() -> Any:
 
 
 @dataclass(frozen=True)
-class _Pruning(Step):
+class Pruning(Step):
+    """Base class of the methods that set single weights to zero."""
+
     produces: ClassVar[str] = "masks"
     keeps: ClassVar[frozenset[str]] = frozenset({"dense", "masks"})
 
@@ -370,7 +391,7 @@ class _Pruning(Step):
 
 
 @dataclass(frozen=True)
-class MagnitudePruning(_Pruning):
+class MagnitudePruning(Pruning):
     """Set the weights of smallest magnitude to zero (Han et al. 2015).
 
     Pruning in several rounds (Zhu & Gupta 2017) differs from one round only if the model is
@@ -405,7 +426,7 @@ class MagnitudePruning(_Pruning):
 
 
 @dataclass(frozen=True)
-class Wanda(_Pruning):
+class Wanda(Pruning):
     """Remove the weights of smallest magnitude times input norm (Sun et al. 2024)."""
 
     title: ClassVar[str] = "Wanda"
@@ -416,7 +437,7 @@ class Wanda(_Pruning):
 
 
 @dataclass(frozen=True)
-class SparseGPT(_Pruning):
+class SparseGPT(Pruning):
     """Prune column by column and correct the columns to come (Frantar & Alistarh 2023)."""
 
     title: ClassVar[str] = "SparseGPT"
@@ -550,7 +571,7 @@ def _seed() -> Any:
 
 @dataclass(frozen=True)
 class DepthPruning(Step):
-    """Remove whole blocks of the model (ShortGPT, Men et al. 2024)."""
+    """Remove whole blocks of the model (ShortGPT, Men et al. 2024; by loss, Kim et al. 2024)."""
 
     title: ClassVar[str] = "Depth"
     about: ClassVar[str] = (
@@ -567,11 +588,11 @@ class DepthPruning(Step):
         positional=True,
     )
     criterion: str = option(
-        "influence",
-        "Which blocks go: those that turn their input the least (influence, one pass); one by one"
-        " those whose removal changes the predictions least (loss, a pass per block that is"
-        " left); the last ones; or random ones, to compare with.",
-        choices=("influence", "loss", "last", "random"),
+        "loss",
+        "Which blocks go: one by one those whose removal changes the predictions least (loss, a"
+        " pass per block that is left); those that turn their input the least (influence, one"
+        " pass, for large models); the last ones; or random ones, to compare with.",
+        choices=("loss", "influence", "last", "random"),
     )
     seed: int = _seed()
 
@@ -660,6 +681,90 @@ class Cast(Step):
         return f"{self.title} {self.dtype}"
 
 
+@dataclass(frozen=True, init=False)
+class Mixed(Step):
+    """Another quantization for every shared input; :meth:`workbench.Study.fit` makes these.
+
+    Parameters
+    ----------
+    steps : sequence of RTN, GPTQ or AWQ
+    layers : mapping of str to int
+        For the first layer of every shared input, by module name, the position in ``steps``.
+        Layers that are not named stay dense.
+
+    Raises
+    ------
+    ConfigError
+        If a step does not quantize layer by layer, or a position does not exist.
+
+    Examples
+    --------
+    >>> Mixed([GPTQ(2), GPTQ(4)], {"model.layers.0.mlp.gate_proj": 0}).label
+    'Mixed GPTQ 2-bit g128'
+    """
+
+    title: ClassVar[str] = "Mixed"
+    about: ClassVar[str] = "Another quantization for every layer, as a size budget allows."
+    produces: ClassVar[str] = "codes"
+    keeps: ClassVar[frozenset[str]] = frozenset({"dense", "masks"})
+
+    steps: tuple[Quantization, ...]
+    layers: tuple[tuple[str, int], ...]
+
+    def __init__(self, steps: Iterable[Quantization], layers: Mapping[str, int]) -> None:
+        given, places = tuple(steps), dict(layers)
+        for step in given:
+            if not isinstance(step, Quantization) or getattr(step, "sequential", False):
+                raise ConfigError(
+                    f"Mixed: {step!r} is not accepted; give RTN, GPTQ (not sequential) or AWQ."
+                )
+        if not places:
+            raise ConfigError("Mixed: layers is empty; name the layers to quantize.")
+        for name, place in places.items():
+            if type(name) is not str or type(place) is not int or not 0 <= place < len(given):
+                raise ConfigError(
+                    f"Mixed: layers has {name!r}: {place!r}; give module names with positions from"
+                    f" 0 to {len(given) - 1}."
+                )
+        used = [step for i, step in enumerate(given) if i in places.values()]
+        order = {step: i for i, step in enumerate(dict.fromkeys(used))}
+        object.__setattr__(self, "steps", tuple(order))
+        ordered = sorted((name, order[given[i]]) for name, i in places.items())
+        object.__setattr__(self, "layers", tuple(ordered))
+
+    @property
+    def parts(self) -> tuple[Step, ...]:
+        return self.steps
+
+    @property
+    def label(self) -> str:
+        counts = [sum(place == i for _, place in self.layers) for i in range(len(self.steps))]
+        first = sorted(range(len(counts)), key=lambda i: -counts[i])
+        names = [self.steps[i].label for i in first]
+        more = f" +{len(names) - 3}" if len(names) > 3 else ""
+        return f"{self.title} {', '.join(names[:3])}{more}"
+
+    def step_of(self, layer: str) -> Quantization | None:
+        """Return the step of a shared input by its first layer's name, None if it stays dense."""
+        place = dict(self.layers).get(layer)
+        return None if place is None else self.steps[place]
+
+    def to_dict(self) -> dict[str, Any]:
+        steps = [step.to_dict() for step in self.steps]
+        return {"step": "Mixed", "steps": steps, "layers": dict(self.layers)}
+
+    @classmethod
+    def from_fields(cls, values: dict[str, Any]) -> Mixed:
+        if set(values) != {"steps", "layers"} or not isinstance(values["layers"], dict):
+            raise ConfigError("Mixed takes steps (a list) and layers (names with positions).")
+        steps = [step_from_dict(step) for step in values["steps"]]
+        return cls(steps, values["layers"])  # type: ignore[arg-type]
+
+    def code(self) -> str:
+        steps = ", ".join(step.code() for step in self.steps)
+        return f"wb.Mixed([{steps}], {dict(self.layers)!r})"
+
+
 STEPS: dict[str, type[Step]] = {
     step.__name__: step
     for step in (
@@ -689,11 +794,8 @@ def step_from_dict(data: dict[str, Any]) -> Step:
     """
     values = dict(data)
     name = values.pop("step", None)
+    if name == Mixed.__name__:
+        return Mixed.from_fields(values)
     if name not in STEPS:
         raise ConfigError(f"Unknown step {name!r}; known steps are {', '.join(STEPS)}.")
-    known = {info.name for info in fields_of(STEPS[name])}
-    if unknown := sorted(set(values) - known):
-        raise ConfigError(
-            f"{name} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}."
-        )
-    return STEPS[name](**values)
+    return STEPS[name].from_fields(values)

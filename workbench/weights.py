@@ -123,13 +123,8 @@ class QuantizedWeight(CompressedWeight):
 
     @property
     def stored_bytes(self) -> int:
-        bits = self.scheme.bits
-        total = affine.packed_bytes(self.codes.numel(), bits) + 2 * self.scales.numel()
-        if self.zeros is not None:
-            total += affine.packed_bytes(self.zeros.numel(), bits)
-        if self.input_scales is not None:
-            total += 2 * self.input_scales.numel()
-        return total
+        total = self.scheme.stored_bytes(*self.shape)
+        return total if self.input_scales is None else total + 2 * self.input_scales.numel()
 
     def without_input_scales(self) -> QuantizedWeight:
         return dataclasses.replace(self, input_scales=None)

@@ -16,6 +16,7 @@ from workbench.methods.embeddings import EmbeddingQuantizer
 from workbench.methods.gptq import GPTQSolver
 from workbench.methods.lowrank import LowRankCorrector
 from workbench.methods.magnitude import MagnitudePruner
+from workbench.methods.mixed import MixedSolver
 from workbench.methods.rtn import RoundToNearest
 from workbench.methods.sparsegpt import SparseGPTSolver
 from workbench.methods.wanda import WandaPruner
@@ -28,6 +29,7 @@ from workbench.steps import (
     DepthPruning,
     LowRankCorrection,
     MagnitudePruning,
+    Mixed,
     QuantizeEmbeddings,
     SparseGPT,
     Step,
@@ -44,6 +46,7 @@ LAYER_METHODS: dict[type[Step], LayerMethod] = {
     SparseGPT: SparseGPTSolver(),
     LowRankCorrection: LowRankCorrector(),
 }
+LAYER_METHODS[Mixed] = MixedSolver(LAYER_METHODS)
 MODEL_METHODS: dict[type[Step], ModelMethod] = {
     QuantizeEmbeddings: EmbeddingQuantizer(),
     DepthPruning: DepthPruner(),

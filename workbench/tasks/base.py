@@ -186,6 +186,26 @@ class Task(ABC):
             classification. Gradients flow where the caller enables them.
         """
 
+    @abstractmethod
+    def count_predictions(self, input_ids: Tensor, attention_mask: Tensor) -> int:
+        """Return how many predictions a batch holds: next tokens, or examples."""
+
+    @abstractmethod
+    def flat_logits(self, logits: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the logits of a batch's predictions as (predictions, classes).
+
+        Parameters
+        ----------
+        logits : Tensor
+            As :meth:`logits` returns them.
+        attention_mask : Tensor of shape (examples, tokens)
+        """
+
+    def predictions(self, model: LoadedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return log-probabilities of a batch's predictions, (predictions, classes), float32."""
+        logits = self.logits(model, input_ids, attention_mask)
+        return self.flat_logits(logits, attention_mask).float().log_softmax(-1)
+
     def examples(
         self, model: LoadedModel, part: str = "evaluation", *, limit: int | None = None
     ) -> list[Example]:

@@ -216,6 +216,12 @@ class LanguageModeling(Task):
         output = model.hf_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         return output.logits
 
+    def count_predictions(self, input_ids: Tensor, attention_mask: Tensor) -> int:
+        return int(attention_mask[:, 1:].sum())
+
+    def flat_logits(self, logits: Tensor, attention_mask: Tensor) -> Tensor:
+        return logits[:, :-1][attention_mask[:, 1:].bool()]
+
     def _make_examples(self, model: LoadedModel, part: str, length: int) -> list[Example]:
         """Return windows of at most ``length`` tokens.
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from workbench.architectures import refuse_unsupported
 from workbench.errors import ConfigError, DataError
 from workbench.models import LoadedModel
 from workbench.outcomes import Outcomes
@@ -197,7 +198,13 @@ class TextClassification(Task):
             Not changed; the returned one shares its weights.
         monitor : Monitor
             Reports stages ``"features"`` (by batches) and ``"head"``.
+
+        Raises
+        ------
+        UnsupportedArchitectureError
+            If the model is an encoder-decoder or reads no text.
         """
+        refuse_unsupported(repr(model.source.name), model.hf_model.config)
         if _columns_for(self.labels, model) is not None:
             return self._with_padding(model)
         bare = dataclasses.replace(model, weights=dict(model.weights), head=None)
@@ -239,6 +246,12 @@ class TextClassification(Task):
         else:
             logits = model.hf_model(input_ids=input_ids, attention_mask=attention_mask).logits
         return logits if columns == sorted(columns) else logits[:, columns]
+
+    def count_predictions(self, input_ids: Tensor, attention_mask: Tensor) -> int:
+        return len(input_ids)
+
+    def flat_logits(self, logits: Tensor, attention_mask: Tensor) -> Tensor:
+        return logits
 
     def _make_examples(self, model: LoadedModel, part: str, length: int) -> list[Example]:
         """Return the tokenised rows; ``index`` is the row's position within its part."""

@@ -1,0 +1,181 @@
+"""Build the table of predicted costs: every layer under every configuration, without a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from workbench.calibrate import CalibrationInputs, Calibrator, Statistics
+from workbench.cost_table import CostTable, LayerGroup, ModelSizes
+from workbench.errors import StudyError
+from workbench.folds import find_fold
+from workbench.gradients import Gradients, collect_gradients
+from workbench.layers import LinearGroup
+from workbench.layerwise import FACTOR_CACHE_BYTES
+from workbench.loaded import tensor_identity
+from workbench.methods import LAYER_METHODS, MODEL_METHODS, GroupWeights, LayerMethod, ModelContext
+from workbench.methods.embeddings import find_tables
+from workbench.models import LoadedModel
+from workbench.progress import SILENT, Monitor
+from workbench.steps import (
+    AWQ,
+    GPTQ,
+    RTN,
+    MagnitudePruning,
+    QuantizeEmbeddings,
+    SparseGPT,
+    Step,
+    Wanda,
+)
+
+BITS = (4, 3, 2, 8)
+GROUP_SIZES = (128, 32)
+RATIOS = (0.5, 0.3, 0.7, 0.1)
+GRID: tuple[Step, ...] = (
+    *(method(b, group_size=g) for g in GROUP_SIZES for b in BITS for method in (GPTQ, RTN, AWQ)),
+    *(method(r) for r in RATIOS for method in (MagnitudePruning, Wanda, SparseGPT)),
+    *(method(0.5, n=2, m=4) for method in (MagnitudePruning, Wanda, SparseGPT)),
+)
+"""What is tabulated, the most asked-for first; what lies between is interpolated."""
+WHOLE: tuple[Step, ...] = (QuantizeEmbeddings(8), QuantizeEmbeddings(4))
+"""Steps beside the layers, whose divergence is measured on the judge half itself."""
+
+
+@torch.no_grad()
+def tabulate(
+    model: LoadedModel,
+    calibrator: Calibrator,
+    path: Path,
+    steps: Iterable[Step] = (*GRID, *WHOLE),
+    *,
+    monitor: Monitor = SILENT,
+) -> CostTable:
+    """Solve every layer under every step, and judge each by the Fisher information.
+
+    The cost of a layer is ½ · (rows / predictions) · tr(G ΔW H ΔWᵀ), with H and G of calibration
+    data that no solver saw. Costs of layers add up: errors in different layers are taken as
+    independent.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        Dense, and bound to the calibrator's task. Not changed.
+    calibrator : Calibrator
+    path : Path
+        A JSON file. What it has already is kept; it is written anew after every step, so that
+        predictions come one by one and a cancelled table goes on where it stopped.
+    steps : iterable of Step
+        Those that do not work layer by layer must keep the architecture and need no statistics.
+    monitor : Monitor
+        Reports stage ``"predict"`` by steps.
+    """
+    statistics = calibrator.statistics(model, monitor=monitor)
+    gradients = collect_gradients(model, calibrator, statistics, monitor=monitor)
+    table = _opened(path) or CostTable(
+        (_layer_group(model, group) for group in statistics.groups), _sizes(model, statistics)
+    )
+    todo = list(dict.fromkeys(steps))
+    for done, step in enumerate(todo, 1):
+        if type(step) in LAYER_METHODS and step not in table.columns:
+            table.columns[step] = _column(model, statistics, gradients, step, monitor)
+            table.save(path)
+        elif type(step) in MODEL_METHODS and step not in table.whole:
+            table.whole[step] = _whole(model, calibrator, step, monitor)
+            table.save(path)
+        monitor.report("predict", done, len(todo), step.label)
+    return table
+
+
+def _opened(path: Path) -> CostTable | None:
+    try:
+        return CostTable.load(path) if path.exists() else None
+    except StudyError:
+        return None  # damaged or old: made again
+
+
+def _column(
+    model: LoadedModel,
+    statistics: Statistics,
+    gradients: Gradients,
+    step: Step,
+    monitor: Monitor,
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    sites = [model.site(name) for group in statistics.groups for name in group.names]
+    method = LAYER_METHODS[type(step)].prepared((site.matrix for site in sites), step)
+    nats = np.full(len(statistics.groups), np.nan)
+    keep_factors = statistics.factor_bytes <= FACTOR_CACHE_BYTES
+    for index, group in enumerate(statistics.groups):
+        monitor.check()
+        if not set(group.names) & set(gradients.missing):
+            nats[index] = _cost(model, statistics, gradients, method, group, step)
+        if not keep_factors:
+            statistics.release(group.key)
+    return nats
+
+
+def _cost(
+    model: LoadedModel,
+    statistics: Statistics,
+    gradients: Gradients,
+    method: LayerMethod,
+    group: LinearGroup,
+    step: Step,
+) -> float:
+    own = statistics[group.key]
+    weights = {name: model.site(name).matrix for name in group.names}
+    solved = method.solve(
+        GroupWeights(weights, {}, model.stored_dtype, originals=weights),
+        own if method.needs else None,
+        step,
+    )
+    gram = own.judge.mean_gram
+    return sum(
+        gradients[name].divergence(weight.dequantize() - weights[name], gram)
+        for name, weight in solved.items()
+    )
+
+
+def _whole(model: LoadedModel, calibrator: Calibrator, step: Step, monitor: Monitor) -> float:
+    """Return the KL divergence per prediction that a step causes on the judge half."""
+    changed = MODEL_METHODS[type(step)].apply(model, ModelContext(model, None, monitor), step).model
+    task = calibrator.task
+    assert not isinstance(task, CalibrationInputs)  # collect_gradients has refused them
+    total, count = 0.0, 0
+    for ids, mask in calibrator.judge_batches(model):
+        monitor.check()
+        ids, mask = ids.to(model.device), mask.to(model.device)
+        dense, other = (task.predictions(m, ids, mask) for m in (model, changed))
+        total += float((dense.exp() * (dense - other)).sum())
+        count += len(dense)
+    return max(total / max(count, 1), 0.0)
+
+
+def _layer_group(model: LoadedModel, group: LinearGroup) -> LayerGroup:
+    fold = find_fold(model.hf_model, group)
+    rows, columns = zip(*(model.site(name).shape for name in group.names), strict=True)
+    return LayerGroup(
+        group.key,
+        group.block,
+        group.names,
+        tuple(zip(rows, columns, strict=True)),
+        absorber="" if fold is None else "norm" if fold.is_norm else fold.name,
+    )
+
+
+def _sizes(model: LoadedModel, statistics: Statistics) -> ModelSizes:
+    """Split the stored bytes of a dense model into layers, tables and the rest."""
+    itemsize = model.stored_dtype.itemsize
+    grouped = sum(
+        model.site(name).matrix.numel() for group in statistics.groups for name in group.names
+    )
+    tables = [model.site(name).shape for name in find_tables(model.hf_model)]
+    in_tables = sum(rows * columns for rows, columns in tables)
+    seen: dict[tuple[int, int], tuple[bool, int]] = {}
+    for tensor in model.hf_model.state_dict().values():
+        seen[tensor_identity(tensor)] = (tensor.is_floating_point(), tensor.nbytes)
+    other_bytes = sum(nbytes for is_float, nbytes in seen.values() if not is_float)
+    floats = (model.size_bytes - other_bytes) // itemsize
+    return ModelSizes(itemsize, floats - grouped - in_tables, other_bytes, tuple(tables))
