@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import bisect
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.architectures import backbone
+from workbench.calibrate import CalibrationInputs
 from workbench.errors import CompressionError, ConfigError, UnsupportedArchitectureError
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models import LoadedModel
@@ -27,10 +30,12 @@ from workbench.tasks.base import (
     LOGITS_BYTES,
     Batch,
     Example,
-    Task,
     make_batch,
     pad_token,
 )
+
+_LOSS_TOKENS = 4096
+"""Tokens that removals are compared on: all see the same ones, so few tell them apart."""
 
 
 class DepthPruner(ModelMethod):
@@ -121,8 +126,10 @@ def _choose(
         scores = block_influence(model, blocks, windows, context.monitor)
         least = sorted(removable, key=lambda i: scores[i])[: config.n_blocks]
         return sorted(least), scores
+    few = list(itertools.accumulate(map(len, windows)))
+    windows = windows[: bisect.bisect_left(few, _LOSS_TOKENS) + 1]
     task = context.calibrator.task
-    assert isinstance(task, Task)  # windows() has refused anything else
+    assert not isinstance(task, CalibrationInputs)  # windows() has refused these
     return _greedy(model, blocks, removable, windows, config.n_blocks, task.logits, context.monitor)
 
 
@@ -148,32 +155,18 @@ def block_influence(
     """
     sums = torch.zeros(len(blocks), dtype=torch.float64)
     n_tokens = 0
-    real: Tensor | None = None
-
-    def hook_for(index: int) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            before, after = _hidden_in(args, kwargs), _hidden_out(output)
-            cosine = torch.cosine_similarity(before.double(), after.double(), dim=-1)
-            sums[index] += cosine.sum() if real is None else cosine[real].sum()
-
-        return hook
-
     modules = [model.hf_model.get_submodule(name) for name in blocks]
-    hooks = [
-        module.register_forward_hook(hook_for(i), with_kwargs=True)
-        for i, module in enumerate(modules)
-    ]
-    try:
-        batches = _batches(model, windows, BATCH_TOKENS)
-        for done, batch in enumerate(batches, 1):
-            ids, mask = _inputs(model, batch)
-            real = None if mask is None else mask.bool()
+    batches = _batches(model, windows, BATCH_TOKENS)
+    for done, batch in enumerate(batches, 1):
+        ids, mask = _inputs(model, batch)
+        with _recording(modules) as states:
             backbone(model.hf_model)(input_ids=ids, attention_mask=mask)
-            n_tokens += sum(len(e.tokens) for e in batch.examples)
-            monitor.report("depth", done, len(batches), "influence")
-    finally:
-        for handle in hooks:
-            handle.remove()
+        for index, (before, output) in enumerate(states):
+            after = output[0] if isinstance(output, tuple) else output
+            cosine = torch.cosine_similarity(before.double(), after.double(), dim=-1)
+            sums[index] += float(cosine.sum() if mask is None else cosine[mask.bool()].sum())
+        n_tokens += sum(len(e.tokens) for e in batch.examples)
+        monitor.report("depth", done, len(batches), "influence")
     return [float(value) for value in 1 - sums / n_tokens]
 
 
@@ -190,9 +183,12 @@ def _greedy(
     """Remove, one at a time, the block without which the predictions change least (KL, nats)."""
     vocabulary = text_config(model).vocab_size if model.is_decoder else 1
     batches = _batches(model, windows, min(BATCH_TOKENS, LOGITS_BYTES // (4 * vocabulary)))
+    modules = [model.hf_model.get_submodule(name) for name in blocks]
     dropped: list[int] = []
     divergences: list[float] = []
+    lengths: list[int] = []
     for step in range(n_blocks):
+        skipped = {modules[i]: _passing(lengths[i]) for i in dropped}
         candidates = [i for i in removable if i not in dropped]
         sums = dict.fromkeys(candidates, 0.0)
         n_predictions = 0
@@ -200,8 +196,14 @@ def _greedy(
             ids, mask = _inputs(model, batch)
             dense = _predictions(logits(model, ids, mask), mask)
             n_predictions += len(dense)
+            with _forwards(skipped), _recording(modules) as states:
+                logits(model, ids, mask)
+            lengths = [len(output) if isinstance(output, tuple) else 0 for _, output in states]
             for index in candidates:
-                with _skipping(model, [blocks[i] for i in (*dropped, index)]):
+                # What lies before the candidate is known, so it is not computed again.
+                known = {modules[i]: _giving(states[i][1]) for i in range(index)}
+                known[modules[index]] = _giving(_shaped(states[index][0], lengths[index]))
+                with _forwards({**skipped, **known}):
                     changed = _predictions(logits(model, ids, mask), mask)
                 sums[index] += float((dense.exp() * (dense - changed)).sum())
             monitor.report("depth", step * len(batches) + done, n_blocks * len(batches), "loss")
@@ -211,28 +213,57 @@ def _greedy(
     return sorted(dropped), divergences
 
 
+def _shaped(hidden: Tensor, length: int) -> Any:
+    """Return hidden states as a block does: alone, or first in a tuple of this length."""
+    return (hidden, *[None] * (length - 1)) if length else hidden
+
+
+def _passing(length: int) -> Callable[..., Any]:
+    """Return the forward pass of a block that changes nothing."""
+    return lambda *args, **kwargs: _shaped(_hidden_in(args, kwargs), length)
+
+
+def _giving(output: Any) -> Callable[..., Any]:
+    """Return the forward pass of a block whose output is known."""
+    return lambda *_args, **_kwargs: output
+
+
+@contextmanager
+def _forwards(replaced: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Let modules run other forward passes while the context is open."""
+    before = {module: dict(vars(module)) for module in replaced}
+    try:
+        for module, forward in replaced.items():
+            vars(module)["forward"] = forward
+        yield
+    finally:
+        for module, own in before.items():
+            del vars(module)["forward"]
+            if "forward" in own:  # another library has replaced it before
+                vars(module)["forward"] = own["forward"]
+
+
+@contextmanager
+def _recording(modules: Sequence[nn.Module]) -> Iterator[list[tuple[Tensor, Any]]]:
+    """Collect the hidden states before, and the output of, each module in the open context."""
+    states: list[tuple[Tensor, Any]] = []
+
+    def hook(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        states.append((_hidden_in(args, kwargs), output))
+
+    hooks = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
+    try:
+        yield states
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
 def _predictions(logits: Tensor, mask: Tensor | None) -> Tensor:
     """Return log-probabilities, (predictions, classes), without padded positions."""
     if logits.ndim == 3:
         logits = logits.flatten(0, 1) if mask is None else logits[mask.bool()]
     return torch.log_softmax(logits.float(), -1)
-
-
-@contextmanager
-def _skipping(model: LoadedModel, names: Sequence[str]) -> Iterator[None]:
-    """Let blocks return their input while the context is open."""
-
-    def hook(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        hidden = _hidden_in(args, kwargs)
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-    modules = [model.hf_model.get_submodule(name) for name in names]
-    hooks = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in hooks:
-            handle.remove()
 
 
 def _hidden_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -242,12 +273,6 @@ def _hidden_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
             "A block of this model does not take hidden states, so its influence cannot be"
             " measured; give criterion='last'."
         )
-    return hidden
-
-
-def _hidden_out(output: Any) -> Tensor:
-    hidden = output[0] if isinstance(output, tuple) else output
-    assert isinstance(hidden, Tensor)
     return hidden
 
 
