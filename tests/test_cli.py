@@ -20,7 +20,7 @@ from workbench.cli import main, recipes_of
 from workbench.errors import ConfigError
 from workbench.recipe import Recipe
 from workbench.records import RunState
-from workbench.steps import GPTQ, RTN, Cast, MagnitudePruning
+from workbench.steps import GPTQ, RTN, Cast, LowRankCorrection, MagnitudePruning, SparseGPT, Wanda
 from workbench.terminal import follow
 
 
@@ -69,6 +69,7 @@ def test_help_does_not_load_torch():
     [
         (["table", "nowhere"], "There is no study in nowhere"),
         (["sweep", "--methods", "gptqq"], "Did you mean gptq?"),
+        (["sweep", "--methods", "correction"], "needs a step before it"),
         (["sweep", "--bits", "four"], "--bits: 'four' is not a number"),
         (["sweep", "--bits", "9"], "bits=9 is not accepted"),
         (["sweep", "--task", "tickets.csv"], "--text question --label intent"),
@@ -111,6 +112,13 @@ def test_recipes_are_every_combination_once():
     assert recipes_of("MagnitudePruning", "4", "128", "0.3") == recipes_of(
         "magnitude", "4", "128", "0.3"
     )
+    assert recipes_of("sparsegpt", "4", "128", "0.5,0.6") == [
+        Recipe.of(SparseGPT(0.5)),
+        Recipe.of(SparseGPT(0.6)),
+    ]
+    assert recipes_of("wanda + gptq+ correction", "3,4", "32", "0.5") == [
+        Recipe.of([Wanda(0.5), GPTQ(bits, group_size=32), LowRankCorrection()]) for bits in (3, 4)
+    ]
     with pytest.raises(ConfigError, match="--methods is empty"):
         recipes_of(",", "4", "128", "0.5")
 

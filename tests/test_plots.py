@@ -11,11 +11,11 @@ import plotly.graph_objects as go
 import pytest
 
 from workbench.compare import table, tradeoff_view
-from workbench.plot_frame import Frame, footnote, titles
+from workbench.plot_frame import Frame, families_of, footnote, style_of, titles
 from workbench.plots import static_svg, tradeoff_figure, update_figure, write_html
 from workbench.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
-from workbench.steps import AWQ, GPTQ, RTN, MagnitudePruning
+from workbench.steps import AWQ, GPTQ, RTN, STEPS, MagnitudePruning
 
 PERPLEXITY = Metric("perplexity", higher_is_better=False)
 ACCURACY = Metric("accuracy")
@@ -42,6 +42,13 @@ RECORDS = [
     record("both", 4.6, 58.0, [MagnitudePruning(0.5), GPTQ(4)]),
 ]
 VIEW = tradeoff_view(RECORDS, PERPLEXITY, task="stdlib")
+
+
+def test_every_method_has_a_colour_and_shape_of_its_own():
+    families = families_of(VIEW)
+    assert {step.title for step in STEPS.values()} <= set(families)
+    styles = [style_of(position) for position in range(len(families))]
+    assert len(set(styles)) == len(styles)
 
 
 def traces(figure):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import shutil
 import subprocess
 import sys
@@ -107,7 +108,8 @@ def sweep(
     label: Annotated[str | None, typer.Option(help="Column of the table with the labels.")] = None,
     encoding: Annotated[str, typer.Option(help="Of the text file or table.")] = "utf-8",
     methods: Annotated[
-        str, typer.Option(help="Names, separated by commas.")
+        str,
+        typer.Option(help="Names, separated by commas; gptq+correction is a recipe of two steps."),
     ] = "rtn,gptq,awq,magnitude",
     bits: Annotated[str, typer.Option(help="For methods that quantize.")] = "2,3,4",
     group_sizes: Annotated[
@@ -220,6 +222,8 @@ def quickstart() -> Path:
 def recipes_of(methods: str, bits: str, group_sizes: str, ratios: str) -> list[Recipe]:
     """Return every combination that the options of ``workbench sweep`` name, without repeats.
 
+    Methods joined by ``+`` are the steps of one recipe, from first to last.
+
     Raises
     ------
     ConfigError
@@ -231,17 +235,20 @@ def recipes_of(methods: str, bits: str, group_sizes: str, ratios: str) -> list[R
     numbers = _numbers("--bits", bits, int)
     sizes = _numbers("--group-sizes", group_sizes, _size)
     shares = _numbers("--ratios", ratios, float)
-    recipes = []
-    for name in _names("--methods", methods):
+
+    def variants(name: str) -> list[Any]:
         step = _step(name)
         fields = {info.name for info in fields_of(step)}
+        if "ratio" in fields:  # before bits: SparseGPT has them too, and prunes only by default
+            return [step(ratio=share) for share in shares]
         if {"bits", "group_size"} <= fields:
-            steps = [step(bits=b, group_size=g) for b in numbers for g in sizes]
-        elif "ratio" in fields:
-            steps = [step(ratio=share) for share in shares]
-        else:
-            steps = [step()]
-        recipes += [Recipe.of(one) for one in steps]
+            return [step(bits=b, group_size=g) for b in numbers for g in sizes]
+        return [step()]
+
+    recipes = []
+    for chain in _names("--methods", methods):
+        steps = [variants(name.strip()) for name in chain.split("+")]
+        recipes += [Recipe.of(chosen) for chosen in itertools.product(*steps)]
     return list(dict.fromkeys(recipes))
 
 
