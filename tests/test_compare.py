@@ -214,7 +214,7 @@ def test_a_choice_no_smaller_than_the_baseline_says_so():
 def test_latency_that_was_never_measured_is_explained():
     with pytest.raises(StudyError, match="measured latency"):
         choose(RECORDS, DENSE, ACCURACY, latency_ms=5)
-    timed = replace(GOOD, measurements=(*GOOD.measurements, Measurement("latency", 7.0, "ms")))
+    timed = replace(GOOD, measurements=(*GOOD.measurements, Measurement("latency_ms", 7.0, "ms")))
     assert choose([timed, SMALL], DENSE, ACCURACY, accuracy=0.5, latency_ms=8).run is timed
     assert "over the limit of 6 ms" in choose([timed], DENSE, ACCURACY, latency_ms=6).nearest
 
@@ -420,7 +420,7 @@ def test_what_is_no_number_is_not_measured(value):
         choose([GOOD], dense, ACCURACY, accuracy=0.9)
     assert "Run the baseline" not in str(caught.value)
     assert ("not a number" if math.isnan(value) else "infinite") in str(caught.value)
-    timed = replace(GOOD, measurements=(*GOOD.measurements, Measurement("latency", value, "ms")))
+    timed = replace(GOOD, measurements=(*GOOD.measurements, Measurement("latency_ms", value, "ms")))
     with pytest.raises(StudyError, match="measured latency"):
         choose([timed], DENSE, ACCURACY, latency_ms=8)
 

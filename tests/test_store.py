@@ -367,7 +367,48 @@ def test_the_journal_uses_no_write_ahead_log(store: Store) -> None:
     finish(store)
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
-        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+def as_version_1(store: Store) -> None:
+    """Make the journal what the first version wrote: measurements without how and where."""
+    with sqlite3.connect(store.path / JOURNAL_NAME) as db:
+        for column in ("spread", "how", "conditions"):
+            db.execute(f"ALTER TABLE measurements DROP COLUMN {column}")
+        db.execute("PRAGMA user_version = 1")
+
+
+def test_a_journal_of_the_first_version_is_upgraded(store: Store) -> None:
+    finish(store)
+    as_version_1(store)
+    opened = Store.open(store.path)
+    record = opened.record("a")
+    assert record is not None
+    assert record.measurement("perplexity") == Measurement("perplexity", 5.0, n=3, stderr=0.1)
+    timed = Measurement(
+        "latency_ms", 2.5, "ms", 7, part="", spread=0.1, how="packed int4", conditions="here"
+    )
+    opened.add_measurements("a", [timed])
+    record = Store.open(store.path).record("a")
+    assert record is not None
+    assert record.measurement("latency_ms") == timed
+    with sqlite3.connect(store.path / JOURNAL_NAME) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+def test_a_read_only_journal_of_the_first_version_is_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(store)
+    as_version_1(store)
+
+    def refuse(self: object) -> None:
+        raise StudyError("read-only")
+
+    monkeypatch.setattr("workbench.journal.Journal._upgrade", refuse)
+    record = Store.open(store.path).record("a")
+    assert record is not None
+    assert record.measurement("perplexity") == Measurement("perplexity", 5.0, n=3, stderr=0.1)
 
 
 class TestRefusals:
@@ -400,7 +441,7 @@ class TestRefusals:
 
     def test_a_newer_version(self, store: Store) -> None:
         with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-            db.execute("PRAGMA user_version = 2")
+            db.execute("PRAGMA user_version = 3")
         for make in (Store.create, Store.open):
             with pytest.raises(StudyError, match="Upgrade compression-workbench"):
                 make(store.path)

@@ -15,6 +15,9 @@ from workbench.outcomes import Outcomes
 from workbench.records import Metric, RunRecord, RunState
 from workbench.uncertainty import estimate_ratio, paired_difference, paired_ratio
 
+LATENCY = "latency_ms"
+"""The metric that a limit of latency is about: per new token, or one text of a classifier."""
+
 Z95 = 1.959963984540054
 """Half-width of a 95 % interval in standard errors."""
 
@@ -211,15 +214,18 @@ def choose(
         If no bar is given, or one has no meaning.
     StudyError
         If the bar is relative and the baseline has no value above 0, or latency is asked and no
-        run has one.
+        run has one, or the runs' were measured on different machines or numbers of threads.
     """
     _check_bars(accuracy, relative, size_bytes, latency_ms, metric)
     records = list(records)
     if latency_ms is not None and all(_latency(record) is None for record in records):
         raise StudyError(
             "A latency limit was given, but no run in this study has a measured latency. Leave"
-            " latency_ms out, or measure latency first; it is never estimated."
+            " latency_ms out, or measure it first with study.measure(run) for every run that is to"
+            " be chosen from; it is never estimated."
         )
+    if latency_ms is not None:
+        check_conditions(records)
     done = baseline is not None and baseline.state is RunState.DONE
     reference = value_of(baseline, metric) if baseline is not None and done else math.nan
     worst, share = accuracy, None
@@ -342,8 +348,26 @@ def _check_bars(
 
 
 def _latency(record: RunRecord) -> float | None:
-    found = record.measurement("latency") or record.measurement("latency_ms")
+    found = record.measurement(LATENCY)
     return None if found is None or not math.isfinite(found.value) else found.value
+
+
+def check_conditions(records: Iterable[RunRecord], metric: str = LATENCY) -> None:
+    """Raise StudyError if a metric was measured on different machines or numbers of threads."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        measured = record.measurement(metric)
+        if measured is not None and math.isfinite(measured.value):
+            found.setdefault(measured.conditions, []).append(record.label)
+    if len(found) > 1:
+        where = "; ".join(
+            f"{', '.join(labels[:3])}{' …' if len(labels) > 3 else ''} on {place or 'unknown'}"
+            for place, labels in found.items()
+        )
+        raise StudyError(
+            f"The runs' {metric} cannot be compared, because it was measured under different"
+            f" conditions: {where}. Measure all of them again in one place: study.measure(run)."
+        )
 
 
 def _is_sure(bar: _Bar, found: RunRecord, interval: Interval | None) -> bool:

@@ -117,7 +117,10 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         ``model``, ``recipe``, ``state``, ``size_mb`` (10^6 bytes), ``size_ratio`` (share of the
         bytes of its own base model), ``compressed_share`` (of all parameters), each metric with
         ``<metric>_stderr``, ``pareto``, ``seconds`` (all stages together) and ``error``. What
-        was not measured is NaN.
+        was not measured is NaN. If any run's speed was measured, before ``pareto`` also each of
+        those metrics (such as ``latency_ms``) with ``<metric>_spread``, their interquartile
+        range, ``runs_as`` (what ran packed, what dense) and ``measured_on``: compare the speeds of
+        rows of equal ``measured_on`` only.
     """
     import pandas as pd
 
@@ -128,7 +131,9 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         for record in records
         if is_baseline(record) and record.size_bytes
     }
-    others = (m.metric for r in records for m in r.measurements if m.part in ("evaluation", ""))
+    measured = [m for r in records for m in r.measurements if m.part in ("evaluation", "")]
+    speeds = list(dict.fromkeys(m.metric for m in measured if m.conditions))
+    others = (m.metric for m in measured if m.metric not in speeds)
     names = list(dict.fromkeys([metric.name, *others]))
     rows = []
     for record in records:
@@ -146,12 +151,23 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
             row[name] = math.nan if found is None else found.value
             stderr = None if found is None else found.stderr
             row[f"{name}_stderr"] = math.nan if stderr is None else stderr
+        for name in speeds:
+            found = record.measurement(name)
+            row[name] = math.nan if found is None else found.value
+            spread = None if found is None else found.spread
+            row[f"{name}_spread"] = math.nan if spread is None else spread
+        last = [m for m in record.measurements if m.conditions and m.how]
+        row["runs_as"] = last[-1].how if last else ""
+        row["measured_on"] = last[-1].conditions if last else ""
         row["pareto"] = record.id in front
         row["seconds"] = sum(record.seconds.values()) if record.seconds else math.nan
         row["error"] = record.error or ""
         rows.append(row)
     columns = ["model", "recipe", "state", "size_mb", "size_ratio", "compressed_share"]
     columns += [column for name in names for column in (name, f"{name}_stderr")]
+    if speeds:
+        columns += [column for name in speeds for column in (name, f"{name}_spread")]
+        columns += ["runs_as", "measured_on"]
     columns += ["pareto", "seconds", "error"]
     index = pd.Index([record.id for record in records], name="run", dtype=object)
     return pd.DataFrame(rows, index=index, columns=columns)

@@ -24,7 +24,7 @@ from workbench.errors import ConfigError, StudyError
 from workbench.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 30.0
 STALE_SECONDS = 60.0
 """A run of another computer is given up when its heartbeat is older than this."""
@@ -68,7 +68,10 @@ _SCHEMA = (
         n INTEGER NOT NULL,
         stderr REAL,
         part TEXT NOT NULL,
-        created TEXT NOT NULL
+        created TEXT NOT NULL,
+        spread REAL,
+        how TEXT NOT NULL DEFAULT '',
+        conditions TEXT NOT NULL DEFAULT ''
     )""",
     "CREATE INDEX measurements_of_run ON measurements(run)",
     """CREATE TABLE artifacts (
@@ -77,6 +80,15 @@ _SCHEMA = (
         last_used REAL NOT NULL
     )""",
 )
+
+_UPGRADES = {
+    1: (  # how something was measured, and where
+        "ALTER TABLE measurements ADD COLUMN spread REAL",
+        "ALTER TABLE measurements ADD COLUMN how TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE measurements ADD COLUMN conditions TEXT NOT NULL DEFAULT ''",
+    ),
+}
+"""What turns a journal of one version into the next one."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +173,17 @@ class Journal:
                 f"{self.path.parent} is {what}: {self.path.name} has none of a study's tables."
                 " Start a study with Study(model, task, path=...)."
             )
+        if version < SCHEMA_VERSION:
+            with contextlib.suppress(StudyError):  # a read-only study is read as it is
+                self._upgrade()
+
+    def _upgrade(self) -> None:
+        """Bring the file to this version; safe when two processes do so."""
+        with self._transaction("BEGIN IMMEDIATE") as db:
+            for version in range(_version(db)[0], SCHEMA_VERSION):
+                for statement in _UPGRADES[version]:
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         """Return a context with a connection that sees one consistent state."""
@@ -252,14 +275,15 @@ def record_of(row: sqlite3.Row, measurements: tuple[Measurement, ...]) -> RunRec
 def insert_measurements(db: sqlite3.Connection, run: str, rows: Iterable[Measurement]) -> None:
     """Append rows to the table ``measurements``."""
     for measurement in rows:
-        stderr = measurement.stderr
+        stderr, spread = measurement.stderr, measurement.spread
         db.execute(
-            "INSERT INTO measurements (run, metric, value, unit, n, stderr, part, created)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO measurements (run, metric, value, unit, n, stderr, part, created, spread,"
+            " how, conditions) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(run, measurement.metric, float(measurement.value), measurement.unit),
                 *(int(measurement.n), None if stderr is None else float(stderr)),
-                *(measurement.part, now()),
+                *(measurement.part, now(), None if spread is None else float(spread)),
+                *(measurement.how, measurement.conditions),
             ),
         )
 
@@ -274,6 +298,7 @@ def measurements_of(
         f"SELECT * FROM measurements {where} ORDER BY position", values
     )
     for row in rows:
+        known = row.keys()  # a read-only journal may be an older one
         found.setdefault(row["run"], []).append(
             Measurement(
                 metric=row["metric"],
@@ -282,6 +307,7 @@ def measurements_of(
                 n=row["n"],
                 stderr=row["stderr"],
                 part=row["part"],
+                **{name: row[name] for name in ("spread", "how", "conditions") if name in known},
             )
         )
     return {name: tuple(measured) for name, measured in found.items()}

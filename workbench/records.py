@@ -43,6 +43,13 @@ class Measurement:
         Standard error, clustered by document; None where it cannot be estimated.
     part : str
         The part of the task's data it was measured on, ``""`` where that has no meaning.
+    spread : float or None
+        Interquartile range of ``n`` repeats, of which ``value`` is the median (times, energy).
+    how : str
+        What of the model ran how, such as "packed int4, short path"; ``""`` where that has no
+        meaning.
+    conditions : str
+        Host, processor and threads; numbers of different conditions are not comparable.
     """
 
     metric: str
@@ -51,6 +58,9 @@ class Measurement:
     n: int = 0
     stderr: float | None = None
     part: str = "evaluation"
+    spread: float | None = None
+    how: str = ""
+    conditions: str = ""
 
 
 class RunState(enum.Enum):

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
-from workbench.progress import Progress
+from workbench.progress import SILENT, Monitor, Progress
 from workbench.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
 from workbench.steps import Step
@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 
     from workbench.calibrate import CalibrationOptions
     from workbench.compare import Interval
+    from workbench.cost_table import CostTable
     from workbench.engine import Engine
+    from workbench.forecast import Forecast
     from workbench.models import LoadedModel
     from workbench.outcomes import Outcomes
+    from workbench.predict import Prediction
     from workbench.sweep import InlineRunner, OnEvent, WorkerRunner
     from workbench.tasks import Task
 
@@ -110,6 +113,12 @@ class Run:
         """Return the model with the compressed weights in place; see :meth:`Study.model`."""
         return self._study.model(self)
 
+    def measure(
+        self, *, repeats: int = 7, on_progress: Callable[[Progress], None] | None = None
+    ) -> tuple[Measurement, ...]:
+        """Measure memory and time on this machine; see :meth:`Study.measure`."""
+        return self._study.measure(self, repeats=repeats, on_progress=on_progress)
+
     def delete(self) -> None:
         """Delete the run; see :meth:`Study.delete`."""
         self._study.delete(self)
@@ -166,6 +175,28 @@ class Choice:
 
     def __str__(self) -> str:
         return self.nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Sensitivity:
+    """How much each group of layers costs under each step; predicted, in nats.
+
+    Attributes
+    ----------
+    table : DataFrame
+        Index: the first layer of every shared input; columns: labels of the steps.
+    """
+
+    table: pd.DataFrame
+
+    def plot(self) -> go.Figure:
+        """Return the table as a heatmap, on a logarithmic colour scale."""
+        from workbench.plots import sensitivity_figure
+
+        return sensitivity_figure(self.table)
+
+    def _repr_html_(self) -> str:
+        return str(self.table.style.format("{:.2g}").to_html())
 
 
 class Study:
@@ -280,6 +311,7 @@ class Study:
         self._given_task = None
         self._models: dict[str, LoadedModel] = {}
         self._default = ""
+        self._tables: dict[str, CostTable] = {}
         self._lock = threading.RLock()
         self._inline: InlineRunner | None = None
         self._engine: Engine | None = None
@@ -512,6 +544,55 @@ class Study:
         """
         return self._get_engine().model(self._id_of(run))
 
+    def measure(
+        self,
+        run: Run | str,
+        *,
+        repeats: int = 7,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> tuple[Measurement, ...]:
+        """Measure memory and time of a run's model on this machine, and record them on the run.
+
+        The compressed layers run from their codes where torch has a kernel; what ran how is in
+        ``how`` of every measurement, and where in ``conditions``. It is done in this process, not
+        in the worker, which may be computing other runs: do not measure while it is. Measure the
+        baseline too, to see what is faster than what: ``study.measure(study.baseline())``. A run
+        that is measured again keeps its earlier rows, and the newest count.
+
+        Parameters
+        ----------
+        run : Run or str
+            A finished run, or its id.
+        repeats : int
+            At least 3; medians of so many are recorded with their interquartile range.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`.
+
+        Returns
+        -------
+        tuple of Measurement
+            See :func:`workbench.measure.measure_model`.
+
+        Raises
+        ------
+        StudyError
+            If the run is not done, or the worker is computing.
+        """
+        from workbench.measure import measure_model
+        from workbench.progress import Monitor
+
+        worker = self._resources.worker
+        if worker is not None and not worker.wait(0):
+            raise StudyError(
+                "The worker process is computing runs, which would spoil the times. Wait with"
+                " study.wait(), or stop it with study.cancel()."
+            )
+        id = self._id_of(run)
+        model = self._get_engine().model(id)
+        found = measure_model(model, self.task, repeats=repeats, monitor=Monitor(on_progress))
+        self._store.add_measurements(id, found)
+        return found
+
     def delete(self, run: Run | str) -> None:
         """Delete a run with its outcomes, and its weights unless another run has the same.
 
@@ -521,6 +602,149 @@ class Study:
             If it is being computed, or is the base model that others are compared to.
         """
         self._store.delete(self._id_of(run))
+
+    # Predicting
+
+    def tabulate(
+        self,
+        *,
+        model: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Make the predictions ready: one backward pass, then every layer under every scheme.
+
+        The other methods of this kind do it when they are first asked. What is there already is
+        not made again, and an interrupted table goes on where it stopped.
+
+        Parameters
+        ----------
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`.
+        """
+        name = self._name(model)
+        self._compute([Recipe()], name, _only_progress(on_progress))
+        self._tables[name] = self._get_engine().tabulate(
+            name, monitor=Monitor(on_progress) if on_progress else SILENT
+        )
+
+    def predict(
+        self,
+        recipe: Recipe | Step | Iterable[Step],
+        *,
+        model: str | None = None,
+        metric: str | None = None,
+    ) -> Prediction:
+        """Predict a recipe without running it; milliseconds once :meth:`tabulate` has run.
+
+        Parameters
+        ----------
+        recipe : Step, sequence of steps, or Recipe
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        metric : str, optional
+            Default: the task's first.
+
+        Returns
+        -------
+        Prediction
+            With no loss, and the reason, for steps that no table knows (training, structure).
+        """
+        return self._forecast(model, metric).predict(Recipe.of(recipe))
+
+    def frontier(
+        self, *, model: str | None = None, metric: str | None = None, n_mixed: int = 12
+    ) -> tuple[Prediction, ...]:
+        """Return the predicted Pareto front over uniform and mixed recipes, the smallest first.
+
+        Parameters
+        ----------
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        metric : str, optional
+            Default: the task's first.
+        n_mixed : int
+            Sizes at which mixed precision is looked at.
+        """
+        return self._forecast(model, metric).frontier(n_mixed)
+
+    def sensitivity(
+        self, steps: Iterable[Step] | None = None, *, model: str | None = None
+    ) -> Sensitivity:
+        """Return how much each group of layers costs under each step, as a table and a heatmap.
+
+        Parameters
+        ----------
+        steps : iterable of Step, optional
+            Default: everything that is tabulated.
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        """
+        forecast = self._forecast(model, None)
+        return Sensitivity(forecast.sensitivity(steps))
+
+    def fit(
+        self,
+        *,
+        size_bytes: float | None = None,
+        bits_per_weight: float | None = None,
+        verify: int = 3,
+        model: str | None = None,
+        metric: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Recipe:
+        """Return the recipe with the least loss within a budget: a precision for every layer.
+
+        The knapsack over the table of costs is solved exactly; its best answers are then run, and
+        the one that measures best is returned.
+
+        Parameters
+        ----------
+        size_bytes : float, optional
+            The most that the whole stored model may take.
+        bits_per_weight : float, optional
+            Instead: mean stored bits of the compressed layers, scales and zero points included.
+        verify : int
+            How many candidates are run; 0 trusts the prediction.
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        metric : str, optional
+            Decides among the measured. Default: KL divergence from the dense model.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`.
+
+        Raises
+        ------
+        ConfigError
+            If not exactly one budget is given, or nothing fits; the message says what would.
+        """
+        if type(verify) is not int or verify < 0:
+            raise ConfigError(f"verify={verify!r} is not accepted; give 0 or a positive number.")
+        deciding = self._metric(metric or "kl")
+        found = self._forecast(model, None).candidates(
+            size_bytes=size_bytes, bits_per_weight=bits_per_weight
+        )
+        if verify == 0:
+            return found[0].recipe
+        runs = self._compute([p.recipe for p in found[:verify]], model, _only_progress(on_progress))
+        sign = -1 if deciding.higher_is_better else 1
+        measured = [
+            (sign * value.value, run.recipe)
+            for run in runs
+            if (value := run.record.measurement(deciding.name)) is not None
+        ]
+        if not measured:
+            raise StudyError(f"No candidate could be run: {runs[0].error if runs else 'cancelled'}")
+        return min(measured, key=lambda pair: pair[0])[1]
+
+    def _forecast(self, model: str | None, metric: str | None) -> Forecast:
+        from workbench.forecast import Forecast
+
+        name = self._name(model)
+        if name not in self._tables or self.baseline(name) is None:
+            self.tabulate(model=name)
+        return Forecast(self._tables[name], self._store.records(), name, self._metric(metric))
 
     # Comparing
 

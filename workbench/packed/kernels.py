@@ -115,8 +115,8 @@ class Int4Kernel(Kernel):
         rows, columns = self.shape
         dense = _read_int4(self._packed, self.shape, _block_rows() or 0).bfloat16()
         groups = dense.view(-1, self._group, rows)
-        scales, offsets = self._pairs[:, None, :, 0], self._pairs[:, None, :, 1]
-        torch.addcmul(offsets - 8 * scales, groups, scales, out=groups)
+        scales, offsets = (part[:, None].contiguous() for part in self._pairs.unbind(-1))
+        torch.addcmul(offsets - 8 * scales, groups, scales, out=groups)  # strided: 20 times slower
         return dense.view(columns, rows)
 
     def tensors(self) -> tuple[Tensor, ...]:

@@ -1,0 +1,113 @@
+"""How much memory a model takes while it runs, asked of a process that does nothing else.
+
+The packed model goes through a file into a fresh process, which reads its resident set size after
+its imports and a first small product, loads and runs the model, frees what can be freed and reads
+it again. So neither the dense copy, nor calibration data, nor the notebook is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from workbench.errors import WorkbenchError
+from workbench.packed import PackedModel
+
+TIMEOUT_SECONDS = 600
+
+_CHILD = """
+import json, sys
+import torch, transformers
+import workbench.packed
+from workbench.measure.memory import settle
+
+path, threads, n_tokens = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(threads)
+with torch.inference_mode():
+    torch.nn.functional.linear(torch.ones(8, 64).bfloat16(), torch.ones(64, 64).bfloat16())
+    before = settle()
+    model = torch.load(path, weights_only=False)
+    size = model.config.get_text_config().vocab_size
+    ids = torch.arange(n_tokens)[None] % size
+    mask = torch.ones_like(ids)
+    for _ in range(2):
+        model(input_ids=ids, attention_mask=mask)
+        model(input_ids=ids[:, :1], attention_mask=mask[:, :1])
+print(json.dumps({"bytes": settle() - before}))
+"""
+
+
+def settle() -> int:
+    """Return the resident bytes of this process after giving back what is free."""
+    import ctypes
+    import gc
+
+    import psutil
+
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6", use_errno=True).malloc_trim(0)
+    return int(psutil.Process().memory_info().rss)
+
+
+def resident_bytes(packed: PackedModel, *, n_tokens: int = 128) -> int:
+    """Return the memory that a model takes in a fresh process, after it ran.
+
+    Parameters
+    ----------
+    packed : PackedModel
+        Written to a temporary file, which needs as much disk as the model has bytes.
+    n_tokens : int
+        Tokens of the input that it runs on, and a second input of one token.
+
+    Returns
+    -------
+    int
+        Bytes of the resident set after the run, less those before the model was loaded.
+
+    Raises
+    ------
+    WorkbenchError
+        If the model cannot be written, or the process fails or takes 10 minutes.
+    """
+    with tempfile.TemporaryDirectory(prefix="workbench-memory-") as folder:
+        path = Path(folder) / "model.pt"
+        try:
+            torch.save(packed.hf_model, path)
+        except Exception as error:
+            raise WorkbenchError(
+                f"The memory of {type(packed.hf_model).__name__} cannot be measured: it cannot be"
+                f" written to a file for another process ({type(error).__name__}: {error})."
+            ) from error
+        root = str(Path(__file__).parents[2])
+        known = os.environ.get("PYTHONPATH")
+        environment = {
+            **os.environ,
+            "PYTHONPATH": root if not known else os.pathsep.join([root, known]),
+            "HF_HUB_OFFLINE": "1",
+        }
+        threads = str(torch.get_num_threads())
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", _CHILD, str(path), threads, str(n_tokens)],
+                capture_output=True,
+                text=True,
+                env=environment,
+                timeout=TIMEOUT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise WorkbenchError(
+                f"Measuring the memory took more than {TIMEOUT_SECONDS} s and was stopped."
+            ) from error
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        words = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise WorkbenchError(f"The process that measures the memory failed: {words[0]}")
+    return int(json.loads(lines[-1])["bytes"])
