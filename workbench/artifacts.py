@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from workbench.errors import ConfigError
 from workbench.loaded import LoadedModel, tensor_identity
 from workbench.sites import find_site
 from workbench.structure import rebuild
@@ -28,11 +29,19 @@ def _dense_tensors(model: LoadedModel) -> dict[str, Tensor]:
     covered: Counter[tuple[int, int]] = Counter()  # values of each parameter, by its identity
     for stored in {tensor_identity(site.stored): site for site in sites.values()}.values():
         covered[tensor_identity(stored.whole)] += stored.stored.numel()
+    whole = model.hf_model.state_dict(keep_vars=True)
+    left: dict[str, Tensor] = {}
+    for name, tensor in whole.items():
+        if 0 < covered[tensor_identity(tensor)] < tensor.numel():  # some experts of a stack
+            names = (f"{name}.{i}" for i in range(len(tensor)))
+            left |= {n: model.site(n).stored for n in names if n not in sites}
+        elif not covered[tensor_identity(tensor)]:
+            left[name] = tensor
     dense: dict[str, Tensor] = {}
     seen: set[tuple[int, int]] = set()
-    for name, tensor in model.hf_model.state_dict(keep_vars=True).items():
+    for name, tensor in left.items():
         identity = tensor_identity(tensor)
-        if covered[identity] == tensor.numel() > 0 or identity in seen:
+        if identity in seen:
             continue
         seen.add(identity)
         tensor = tensor.detach()
@@ -114,13 +123,16 @@ def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
                 weight=file.get_tensor("head/weight").float(),
                 bias=file.get_tensor("head/bias").float(),
             )
+    experts = {name: dense.pop(name) for name in list(dense) if _is_expert(base, name)}
     if structure := meta.get("structure"):
-        packed_names = [_parameter_name(base, name) for name in meta["weights"]]
+        packed_names = [_parameter_name(base, name) for name in (*meta["weights"], *experts)]
         model = rebuild(base, structure, dense, later=packed_names)
     else:
         model = base.copy()
         model.hf_model.load_state_dict(dense, strict=False)
     model = dataclasses.replace(model, stored_dtype=getattr(torch, meta["stored_dtype"]), head=head)
+    for name, tensor in experts.items():
+        model.site(name).stored.copy_(tensor)
     for name, data in meta["weights"].items():
         model.set_weight(name, weight_from(data, packed[name]))
     return model
@@ -128,5 +140,12 @@ def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
 
 def _parameter_name(model: LoadedModel, name: str) -> str:
     """Return the name of the parameter that a compressed weight, or one expert's, lies in."""
-    expert = find_site(model.hf_model, name).index is not None
-    return name.rpartition(".")[0] if expert else f"{name}.weight"
+    return name.rpartition(".")[0] if _is_expert(model, name) else f"{name}.weight"
+
+
+def _is_expert(model: LoadedModel, name: str) -> bool:
+    """Return whether a name is one expert's, and not a module's or a tensor's."""
+    try:
+        return find_site(model.hf_model, name).index is not None
+    except ConfigError:
+        return False
