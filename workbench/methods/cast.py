@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import torch
 
@@ -15,6 +16,8 @@ from workbench.weights import CompressedWeight, CorrectedWeight, PrunedWeight
 class Caster(ModelMethod):
     """Every dense tensor is rounded to the format that it is stored in from now on."""
 
+    version: ClassVar[int] = 2
+
     def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
         assert isinstance(config, Cast)
         return ModelResult(_cast(model.copy(), config))
@@ -23,7 +26,8 @@ class Caster(ModelMethod):
 def _cast(model: LoadedModel, step: Cast) -> LoadedModel:
     """Round every dense tensor to the 16-bit format it is stored in from now on."""
     dtype = getattr(torch, step.dtype)
-    for tensor in [*model.hf_model.parameters(), *model.hf_model.buffers()]:
+    # Buffers that are not stored, such as rotary frequencies, are made anew when a model is loaded.
+    for tensor in model.hf_model.state_dict().values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.to(dtype))
     for name, weight in list(model.weights.items()):
