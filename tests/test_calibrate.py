@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.calibrate import CalibrationOptions, calibrate
-from workbench.errors import CalibrationError, CancelledError
+from workbench.calibrate import CalibrationInputs, CalibrationOptions, Calibrator, calibrate
+from workbench.errors import CalibrationError, CancelledError, ConfigError
+from workbench.layers import shared_inputs
+from workbench.listening import listening
 from workbench.models import load_model
 from workbench.progress import Monitor
 
@@ -116,3 +118,90 @@ def test_values_that_are_not_finite_are_an_error(tmp_path):
     model = load_model(hf_model, tiny_tokenizer(), device="cpu")
     with pytest.raises(CalibrationError, match="not finite"):
         calibrate(model, RowsTask(), OPTIONS, folder=tmp_path)
+
+
+def alone(model, keys, rows):
+    """What entered each group when every row was run by itself, without any padding."""
+    groups = [group for group in shared_inputs(model.hf_model) if group.key in keys]
+    seen = {key: [] for key in keys}
+    with (
+        listening(model.hf_model, groups, lambda key, x, *_: seen[key].append(x.flatten(0, -2))),
+        torch.no_grad(),
+    ):
+        for row in rows:
+            model.hf_model.base_model(input_ids=torch.tensor([row]))
+    return {key: torch.cat(found) for key, found in seen.items()}
+
+
+def test_experts_count_the_tokens_routed_to_them_and_no_padding(tmp_path):
+    model = load_model(tiny_model("Mixtral"), tiny_tokenizer(), device="cpu")
+    task = RowsTask()
+    statistics = calibrate(model, task, OPTIONS, folder=tmp_path)
+    routed = [group.key for group in statistics.groups if group.routed]
+    assert len(routed) == 2 * 2 * 4
+    n_solve = statistics.n_tokens["solve"]
+    split = next(i for i in range(40) if sum(map(len, task.rows[:i])) == n_solve)
+    for key, x in alone(model, routed, task.rows[:split]).items():
+        got = statistics[key].solve
+        assert got.n_tokens == len(x)
+        assert torch.allclose(got.gram, x.T @ x, rtol=1e-3, atol=1e-4)
+        assert torch.allclose(got.abs_sum, x.abs().sum(0), rtol=1e-3, atol=1e-4)
+    for block in ("model.layers.0", "model.layers.1"):  # every token goes to two of the experts
+        keys = [key for key in routed if key.startswith(block) and "down_proj" in key]
+        assert sum(statistics[key].solve.n_tokens for key in keys) == 2 * n_solve
+
+
+def test_a_layer_that_also_reads_positions_counts_them_once_per_pass(tmp_path):
+    model = load_model(tiny_model("DebertaV2"), tiny_tokenizer(), device="cpu")
+    statistics = calibrate(model, RowsTask(), OPTIONS, folder=tmp_path)
+    query, value = (statistics[group.key].solve.n_tokens for group in statistics.groups[:2])
+    assert value == statistics.n_tokens["solve"]
+    assert query > value
+    assert (query - value) % 16 == 0, "two times eight buckets in every batch"
+
+
+def text_batch(width, decoder_width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.ones(2, width, dtype=torch.long)
+    mask[1, 3:] = 0
+    decoder_mask = torch.ones(2, decoder_width, dtype=torch.long)
+    decoder_mask[0, 2:] = 0
+    return {
+        "input_ids": torch.randint(4, 260, (2, width), generator=generator),
+        "attention_mask": mask,
+        "decoder_input_ids": torch.randint(4, 260, (2, decoder_width), generator=generator),
+        "decoder_attention_mask": decoder_mask,
+    }
+
+
+def test_inputs_of_ones_own_for_encoder_and_decoder(tmp_path):
+    model = load_model(tiny_model("T5"), tiny_tokenizer(), device="cpu")
+    data = CalibrationInputs([text_batch(6, 5, seed) for seed in range(5)])
+    statistics = calibrate(model, data, folder=tmp_path)
+    assert statistics.n_tokens == {"solve": 4 * 9, "judge": 9}
+    counts = {group.key: statistics[group.key].judge.n_tokens for group in statistics.groups}
+    assert counts["encoder.block.0.layer.0.SelfAttention.q"] == 9
+    assert counts["decoder.block.0.layer.0.SelfAttention.q"] == 7
+    assert counts["decoder.block.0.layer.1.EncDecAttention.k"] == 9  # reads the encoder's output
+    equal = CalibrationInputs([text_batch(6, 6, seed) for seed in range(5)])
+    with pytest.raises(CalibrationError, match="Pad the decoder's tokens by one more"):
+        calibrate(model, equal, folder=tmp_path)
+
+
+def test_images(tmp_path):
+    model = load_model(tiny_model("ViT"), device="cpu")
+    pixels = torch.randn(5, 4, 3, 24, 24)
+    data = CalibrationInputs([{"pixel_values": batch} for batch in pixels])
+    statistics = calibrate(model, data, folder=tmp_path)
+    assert statistics.n_tokens == {"solve": 4 * 4 * 10, "judge": 4 * 10}  # 9 patches and a class
+    with pytest.raises(CalibrationError, match="tensors, not rows of tokens"):
+        Calibrator(data, folder=tmp_path).windows(model)
+    other = CalibrationInputs([{"pixel_values": batch + 1} for batch in pixels])
+    assert other.fingerprint != data.fingerprint
+    assert calibrate(model, other, folder=tmp_path).key != statistics.key
+
+
+@pytest.mark.parametrize("batches", [[], [{"pixel_values": torch.ones(1)}], [{"x": 1}, {"x": 2}]])
+def test_inputs_that_are_not_accepted(batches):
+    with pytest.raises(ConfigError, match="at least two, each a dict of tensors"):
+        CalibrationInputs(batches)
