@@ -1,0 +1,139 @@
+"""Measuring whole models, and what a study does with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from tests.packed.test_model import compress, llama
+from tests.tiny import tiny_model, tiny_tokenizer
+from tests.toy import toy_study, toy_task
+from workbench.errors import CancelledError, ConfigError, StudyError
+from workbench.measure import measure_model
+from workbench.models import load_model
+from workbench.progress import Monitor
+from workbench.records import Measurement
+from workbench.steps import RTN
+from workbench.study import Study
+from workbench.tasks import TextClassification
+
+
+def by_name(found: tuple[Measurement, ...]) -> dict[str, Measurement]:
+    names = {m.metric: m for m in found}
+    assert len(names) == len(found)
+    return names
+
+
+def test_a_decoder() -> None:
+    model = compress(llama())
+    stages: list[int] = []
+    monitor = Monitor(lambda p: stages.append(p.done) if p.detail == "tokens" else None)
+    found = by_name(measure_model(model, toy_task(), repeats=3, memory=False, monitor=monitor))
+    assert {"stored_bytes", "first_token_ms", "latency_ms", "decode_tokens_per_s"} <= set(found)
+    assert "resident_bytes" not in found
+    assert found["stored_bytes"].value == model.size_bytes
+    latency = found["latency_ms"]
+    assert (latency.n, latency.part, latency.unit, latency.stderr) == (3, "", "ms", None)
+    assert latency.spread is not None
+    assert latency.how.startswith("packed int4, short path")
+    assert "thread" in latency.conditions
+    # of an odd number of repeats the median of the inverses is the inverse of the median
+    assert found["decode_tokens_per_s"].value == pytest.approx(1000 / latency.value)
+    assert stages == [1, 2, 3]
+
+
+def test_a_dense_model_says_so() -> None:
+    found = by_name(measure_model(llama(), toy_task(), repeats=3, memory=False))
+    assert found["latency_ms"].how.startswith("dense bfloat16, short path")
+
+
+def classifier() -> tuple[TextClassification, list[dict[str, str]]]:
+    words = {"red": "apple cherry rose", "blue": "sky sea whale", "green": "leaf grass frog"}
+    rows = [
+        {"text": f"{word} {i} " * (1 + i % 4), "label": label}
+        for i in range(40)
+        for label, some in words.items()
+        for word in some.split()
+    ]
+    return TextClassification(rows), rows
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_classifier_with_its_head() -> None:
+    task, _ = classifier()
+    model = task.bind(load_model(tiny_model("BertModel"), tiny_tokenizer()))
+    found = by_name(measure_model(model, task, repeats=3, memory=False))
+    assert {"stored_bytes", "latency_ms", "latency_batch32_ms"} <= set(found)
+    assert "decode_tokens_per_s" not in found
+    assert found["latency_ms"].n == 9
+    assert found["latency_batch32_ms"].value > found["latency_ms"].value
+
+
+def test_memory_is_measured_by_default() -> None:
+    found = by_name(measure_model(llama(), toy_task(), repeats=3))
+    assert found["resident_bytes"].value > 0
+    assert found["resident_bytes"].how == "dense bfloat16"
+
+
+def test_it_can_be_cancelled_and_refuses_few_repeats() -> None:
+    with pytest.raises(CancelledError):
+        measure_model(llama(), toy_task(), monitor=Monitor(is_cancelled=lambda: True))
+    with pytest.raises(ConfigError, match="from 3 on"):
+        measure_model(llama(), toy_task(), repeats=2)
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    monkeypatch.setattr("workbench.measure.model.resident_bytes", lambda packed, n_tokens: 4096)
+    study = toy_study(tmp_path / "study")
+    study.run(RTN(4, group_size=8))
+    return study
+
+
+class TestStudy:
+    def test_rows_are_recorded_and_shown(self, study: Study) -> None:
+        run = study.runs[-1]
+        assert "latency_ms" not in study.table()
+        before = run.measurements
+        found = run.measure(repeats=3)
+        assert run.measurements == (*before, *found)
+        assert Study.open(study.path).runs[-1].measurements == run.measurements
+        table = study.table()
+        row = table.loc[run.id]
+        assert row["latency_ms"] == by_name(found)["latency_ms"].value
+        assert row["latency_ms_spread"] == by_name(found)["latency_ms"].spread
+        assert row["resident_bytes"] == 4096
+        assert "dense bfloat16" in row["runs_as"]  # groups of 8 have no kernel
+        assert row["measured_on"] == found[-1].conditions
+        assert table.loc[study.runs[0].id, "runs_as"] == ""
+        assert "latency_ms_stderr" not in table
+
+    def test_the_newest_counts(self, study: Study) -> None:
+        run = study.runs[-1]
+        run.measure(repeats=3)
+        newest = by_name(run.measure(repeats=4))["latency_ms"]
+        assert run.record.measurement("latency_ms") == newest
+        assert newest.n == 4
+
+    def test_a_limit_of_latency(self, study: Study) -> None:
+        run = study.runs[-1]
+        with pytest.raises(StudyError, match=r"study\.measure\(run\)"):
+            study.choose(latency_ms=1e6)
+        run.measure(repeats=3)
+        assert study.choose(latency_ms=1e6).run == run
+        assert study.choose(latency_ms=1e-6).run is None
+
+    def test_conditions_are_never_mixed(self, study: Study) -> None:
+        baseline, run = study.runs
+        found = baseline.measure(repeats=3)
+        elsewhere = [dataclasses.replace(m, conditions="elsewhere, 8 threads") for m in found]
+        study._store.add_measurements(run.id, elsewhere)
+        with pytest.raises(StudyError, match=r"elsewhere, 8 threads.*Measure all"):
+            study.choose(latency_ms=1e6)
+        assert study.choose(size_bytes=1e9).run == run
+
+    def test_only_finished_runs(self, study: Study) -> None:
+        with pytest.raises(StudyError, match="no run"):
+            study.measure("0123456789ab")

@@ -1,0 +1,131 @@
+"""The parts of measuring: repeats, meters, conditions, and the memory of a fresh process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.packed.test_model import compress, llama
+from tests.tiny import tiny_model, tiny_tokenizer
+from workbench.errors import ConfigError, WorkbenchError
+from workbench.measure import memory
+from workbench.measure.conditions import conditions, warn_if_busy
+from workbench.measure.energy import open_meter
+from workbench.measure.generation import make_generator
+from workbench.measure.timing import Summary, summarise, time_repeats
+from workbench.models import load_model
+from workbench.packed import pack_model
+
+
+def test_a_summary_is_median_and_quartiles() -> None:
+    assert summarise([5.0, 1.0, 2.0, 3.0, 100.0]) == Summary(3.0, 3.0, 5)
+    assert summarise([4.0]) == Summary(4.0, 0.0, 1)
+
+
+def test_the_warm_up_is_not_counted() -> None:
+    calls: list[int] = []
+    told: list[int] = []
+    seconds = time_repeats(lambda: calls.append(1), 3, warm_up=2, each=told.append)
+    assert (len(calls), len(seconds), told) == (5, 3, [1, 2, 3])
+    assert all(0 <= s < 1 for s in seconds)
+
+
+class TestEnergy:
+    def counter(self, folder: Path, name: str, microjoules: int) -> Path:
+        domain = folder / name
+        domain.mkdir(parents=True, exist_ok=True)
+        (domain / "energy_uj").write_text(f"{microjoules}\n")
+        (domain / "max_energy_range_uj").write_text("10000000\n")
+        return domain
+
+    def test_packages_are_added_and_their_parts_are_not(self, tmp_path: Path) -> None:
+        for name in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0"):
+            self.counter(tmp_path, name, 1_000_000)
+        meter = open_meter(powercap=tmp_path)
+        assert meter is not None
+        assert meter.read() == 0
+        self.counter(tmp_path, "intel-rapl:0", 3_000_000)
+        self.counter(tmp_path, "intel-rapl:0:0", 9_000_000)
+        self.counter(tmp_path, "intel-rapl:1", 1_500_000)
+        assert meter.read() == 2.5
+
+    def test_a_counter_that_starts_again(self, tmp_path: Path) -> None:
+        self.counter(tmp_path, "intel-rapl:0", 9_000_000)
+        meter = open_meter(powercap=tmp_path)
+        assert meter is not None
+        self.counter(tmp_path, "intel-rapl:0", 500_000)
+        assert meter.read() == 1.5
+
+    def test_no_meter(self, tmp_path: Path) -> None:
+        assert open_meter(powercap=tmp_path / "none") is None
+        (self.counter(tmp_path, "intel-rapl:0", 1) / "energy_uj").write_text("")
+        assert open_meter(powercap=tmp_path) is None
+        if not torch.cuda.is_available():
+            assert open_meter("cuda:0") is None
+
+
+def test_conditions_name_the_threads() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = conditions()
+        torch.set_num_threads(2)
+        assert conditions() == one.removesuffix("1 thread") + "2 threads"
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_busy_machine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (7.0, 0, 0))
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    with pytest.warns(UserWarning, match=r"7\.0 of 4 cores"):
+        warn_if_busy(2)
+
+
+class TestGeneration:
+    def test_a_llama_takes_the_short_path(self) -> None:
+        generator = make_generator(pack_model(compress(llama())), 128, prompt_tokens=9)
+        assert (generator.path, len(generator.prompt)) == ("short path", 9)
+        first, rest = generator()
+        assert first > 0
+        assert rest > 0
+
+    def test_others_take_that_of_transformers(self) -> None:
+        model = load_model(tiny_model("GPT2LMHeadModel"), tiny_tokenizer())
+        calls = []
+        generator = make_generator(pack_model(model), 64, prompt_tokens=5, new_tokens=3)
+        assert generator.path == "transformers"
+        packed = pack_model(model)
+        packed.hf_model.register_forward_hook(lambda *_: calls.append(1))
+        make_generator(packed, 64, prompt_tokens=5, new_tokens=3)()
+        assert len(calls) == 4  # the prompt, and one for each of three tokens
+
+    def test_what_does_not_fit_is_cut(self) -> None:
+        generator = make_generator(pack_model(llama()), 64)
+        assert len(generator.prompt) + generator.new_tokens + 1 <= 64
+        assert generator.new_tokens == 32
+        with pytest.raises(ConfigError, match="at least 3"):
+            make_generator(pack_model(llama()), 2)
+
+
+class TestMemory:
+    def test_it_is_about_the_bytes_of_the_model(self) -> None:
+        config = LlamaConfig(
+            hidden_size=512,
+            intermediate_size=2048,
+            num_hidden_layers=8,
+            num_attention_heads=8,
+            vocab_size=272,
+        )
+        model = pack_model(load_model(LlamaForCausalLM(config), tiny_tokenizer()))
+        assert model.resident_bytes > 60e6
+        found = memory.resident_bytes(model)
+        assert model.resident_bytes < found < model.resident_bytes + 40e6
+
+    def test_a_process_that_fails_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(memory, "_CHILD", "raise SystemError('no memory')")
+        with pytest.raises(WorkbenchError, match="no memory"):
+            memory.resident_bytes(pack_model(llama()))
