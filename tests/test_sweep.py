@@ -104,6 +104,17 @@ class TestInline:
         runner.submit(jobs(*RECIPES[:5]))
         assert {run.state for run in study.runs} == {RunState.DONE}
 
+    def test_a_sweep_solves_what_it_can_together(self, tmp_path: Path) -> None:
+        recipes = [Recipe.of(GPTQ(bits, group_size=8)) for bits in (2, 3, 4)]
+        swept, alone = toy_study(tmp_path / "swept"), toy_study(tmp_path / "alone")
+        swept.run(recipes[1])  # what is done already is not solved again
+        runs = swept.sweep([RECIPES[0], *recipes])
+        together = [run.record.facts.get("solved_together") for run in runs]
+        assert together == [None, 2, None, 2]
+        for recipe, run in zip(recipes, runs[1:], strict=True):
+            expected = alone.run(recipe).record.facts["weights_digest"]
+            assert run.record.facts["weights_digest"] == expected
+
 
 class Collector:
     """Collects events and lets a test wait for one."""
@@ -182,11 +193,11 @@ def test_a_worker_computes_the_same_as_this_process(
 ) -> None:
     behaviour.write_text("print")  # what libraries print must not get between the events
     collector = Collector()
-    recipes = [RECIPES[0], Recipe.of(GPTQ(3, group_size=8))]
+    recipes = [RECIPES[0], *(Recipe.of(GPTQ(bits, group_size=8)) for bits in (3, 4))]
     numbers = worker.submit(jobs(*recipes), collector)
     assert worker.wait(LONG)
-    assert collector.kinds() == ["queued"] * 2 + ["started", "finished"] * 2 + ["idle"]
-    assert numbers == [event.job for event in collector.events[:2]]
+    assert collector.kinds() == ["queued"] * 3 + ["started", "finished"] * 3 + ["idle"]
+    assert numbers == [event.job for event in collector.events[:3]]
     assert "calibrate" in {event.stage for event in collector.events}
     pid = worker.pid
     log = study._store.log_path.read_text()
@@ -213,6 +224,7 @@ def test_a_worker_computes_the_same_as_this_process(
             tolerance = 0.1 if found.metric == "kl" else 1e-12
             assert found.value == pytest.approx(expected.value, rel=tolerance)
         assert theirs.facts["weights_digest"] == mine.facts["weights_digest"]
+        assert theirs.facts.get("solved_together") == (None if recipe is RECIPES[0] else 2)
 
 
 def test_a_failure_in_the_worker_does_not_stop_the_sweep(

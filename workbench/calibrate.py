@@ -113,6 +113,8 @@ class Statistics:
         Tokens (for images: positions) in the ``"solve"`` and the ``"judge"`` half. What entered a
         group is counted in its own statistics: fewer for an expert, more for a layer that is
         called twice.
+    outputs : dict of str to float
+        Squared outputs of the dense layers on the judge half, as far as they were needed yet.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -126,6 +128,7 @@ class Statistics:
         self._rows: dict[str, list[int]] = meta["group_tokens"]
         self._index = {group.key: i for i, group in enumerate(self.groups)}
         self._opened: dict[str, GroupStatistics] = {}
+        self.outputs: dict[str, float] = {}
 
     def __getitem__(self, key: str) -> GroupStatistics:
         """Return the statistics at the shared input of a group, by the group's key."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from workbench.ahead import SolvedAhead
 from workbench.calibrate import Calibrator
 from workbench.layerwise import apply_layer_method
+from workbench.loaded import LoadedModel, tensor_identity
 from workbench.methods import LAYER_METHODS, METHODS, MODEL_METHODS, ModelContext
-from workbench.models import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.recipe import Recipe
 from workbench.sequential import apply_sequentially
@@ -27,12 +28,14 @@ class Compressed:
     facts : dict
         ``compressed_share`` (of all parameters, 0 to 1), ``zero_share`` (zeros among the weights of
         compressed layers), ``bits_per_weight`` (stored bits per weight of those layers),
+        ``kept_dense`` ({name: values} of all matrices that no step compressed),
         ``layer_errors`` ({module name: output error relative to the output, on tokens that no
         solver saw; an expert that no such token was routed to is left out}), ``undersampled``
         ({module name: tokens} of experts with too few tokens to learn from: they are solved as
         if their inputs were uncorrelated, so GPTQ rounds them to nearest), ``scales_folded`` and
         ``scales_stored`` for AWQ, ``embeddings`` (what was quantized outside of the blocks),
-        ``structure`` (a list of what each structural step removed), ``method_versions``.
+        ``structure`` (a list of what each structural step removed), ``solved_together`` (in a
+        sweep, how many configurations were solved at once, this one among them), ``method_versions``.
     """
 
     model: LoadedModel
@@ -57,6 +60,7 @@ def compress(
     calibrator: Calibrator | None = None,
     *,
     monitor: Monitor = SILENT,
+    ahead: SolvedAhead | None = None,
 ) -> Compressed:
     """Apply the steps of a recipe in order to a copy of the model.
 
@@ -71,6 +75,9 @@ def compress(
         changes the architecture, statistics are collected anew.
     monitor : Monitor
         Reports a stage per step by groups of layers.
+    ahead : SolvedAhead, optional
+        Where the caller knows which recipes come next on this model: first steps that can be
+        are solved together.
 
     Raises
     ------
@@ -91,7 +98,10 @@ def compress(
                 apply_sequentially(origin, result, step, calibrator, facts, monitor)
                 continue
             fold = not any(type(later) in LAYER_METHODS for later in recipe.steps[index + 1 :])
-            apply_layer_method(origin, result, step, statistics, facts, monitor, fold=fold)
+            first = ahead if index == 0 and not model.weights else None
+            apply_layer_method(
+                origin, result, step, statistics, facts, monitor, fold=fold, ahead=first
+            )
         else:
             method = MODEL_METHODS[type(step)]
             applied = method.apply(result, ModelContext(origin, calibrator, monitor), step)
@@ -112,15 +122,22 @@ def _add_facts(facts: dict[str, Any], new: dict[str, Any]) -> None:
 def _shares(model: LoadedModel) -> dict[str, Any]:
     """Return what share of the model was really compressed, from the stored weights themselves."""
     compressed = stored_bytes = zeros = 0
+    left = {tensor_identity(p): p.numel() for p in model.hf_model.parameters() if p.ndim > 1}
     for name, weight in model.weights.items():
+        left[tensor_identity(model.site(name).whole)] -= weight.shape[0] * weight.shape[1]
         count = weight.shape[0] * weight.shape[1]
         compressed += count
         stored_bytes += weight.stored_bytes
         dense = model.site(name).matrix
-        zeros += count - int(torch.count_nonzero(dense))
+        zeros += int((dense == 0).sum())  # count_nonzero takes five times as long
     return {
         "compressed_share": compressed / model.n_parameters,
         "compressed_layers": len(model.weights),
         "zero_share": zeros / compressed if compressed else 0.0,
         "bits_per_weight": 8 * stored_bytes / compressed if compressed else None,
+        "kept_dense": {
+            name: left[tensor_identity(parameter)]
+            for name, parameter in model.hf_model.named_parameters()
+            if left.get(tensor_identity(parameter), 0) > 0
+        },
     }

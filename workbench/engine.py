@@ -14,7 +14,7 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,14 @@ from workbench.errors import CancelledError, StudyError, TokenizerMissingError
 from workbench.progress import SILENT, Monitor
 from workbench.recipe import Recipe
 from workbench.records import RunRecord, RunState
+from workbench.steps import Step
 from workbench.store import Claim, Store
 from workbench.version import __version__
 
 if TYPE_CHECKING:
+    from workbench.ahead import SolvedAhead
     from workbench.calibrate import CalibrationOptions, Calibrator
+    from workbench.cost_table import CostTable
     from workbench.evaluate import Reference
     from workbench.models import LoadedModel
     from workbench.tasks import Task
@@ -64,6 +67,7 @@ class _Base:
     name: str
     dense: LoadedModel
     reference: Reference
+    ahead: SolvedAhead
     calibrators: dict[CalibrationOptions, Calibrator] = field(default_factory=dict)
 
 
@@ -95,6 +99,27 @@ def calibration_options(store: Store) -> CalibrationOptions:
     from workbench.calibrate import CalibrationOptions
 
     return CalibrationOptions(**(store.meta("calibration") or {}))
+
+
+def table_path(store: Store, model: str) -> Path:
+    """Return where a base model's table of costs is kept; its name holds what changes it."""
+    from workbench.compress import method_versions
+    from workbench.tabulate import GRID, WHOLE
+
+    description = _described(store, model)
+    versions: dict[str, int] = {}
+    for step in (*GRID, *WHOLE):
+        versions |= method_versions(Recipe((step,)))
+    parts = {
+        "model": description["fingerprint"],
+        "stored_dtype": description["stored_dtype"],
+        "compute_dtype": description["compute_dtype"],
+        "task": store.meta("task")["fingerprint"],
+        "calibration": dataclasses.asdict(calibration_options(store)),
+        "methods": versions,
+    }
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return store.path / "predictions" / f"{key}.json"
 
 
 def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any]:
@@ -174,7 +199,18 @@ class Engine:
         self._task = task
         self._models = dict(models or {})
         self._base: _Base | None = None
+        self._upcoming: tuple[tuple[str, Recipe], ...] = ()
         self._lock = threading.RLock()
+
+    def expect(self, upcoming: Sequence[tuple[str, Recipe]]) -> None:
+        """Say which runs will be asked for after the next one; what they share is done once.
+
+        Parameters
+        ----------
+        upcoming : sequence of (str, Recipe)
+            Base model's name and recipe, in order. Replaces what was said before.
+        """
+        self._upcoming = tuple(upcoming)
 
     def attach(self, name: str, model: LoadedModel) -> None:
         """Use a model that is in memory already as the base model of this name."""
@@ -245,6 +281,15 @@ class Engine:
             raise StudyError(f"Run {run} was deleted while it was computed.")
         return Execution(record, error=failure)
 
+    def tabulate(self, model: str, *, monitor: Monitor = SILENT) -> CostTable:
+        """Return the complete table of predicted costs of a base model; see ``tabulate``."""
+        from workbench.tabulate import tabulate
+
+        with self._lock:
+            base = self._ready(model, monitor)
+            calibrator = self._calibrator(base, calibration_options(self.store))
+            return tabulate(base.dense, calibrator, table_path(self.store, model), monitor=monitor)
+
     def model(self, run: str, *, monitor: Monitor = SILENT) -> LoadedModel:
         """Return a finished run's model with its compressed weights in place.
 
@@ -290,7 +335,10 @@ class Engine:
                 facts["calibration"] = dataclasses.asdict(options)
                 facts["calibration_tokens"] = statistics.n_tokens
             with _timed(seconds, "compress"):
-                compressed = compress(base.dense, recipe, calibrator, monitor=monitor)
+                base.ahead.expect([recipe.steps[0], *self._first_steps(base)])
+                compressed = compress(
+                    base.dense, recipe, calibrator, monitor=monitor, ahead=base.ahead
+                )
             model = compressed.model
             facts |= compressed.facts
         with _timed(seconds, "evaluate"):
@@ -314,8 +362,21 @@ class Engine:
             seconds=seconds,
         )
 
+    def _first_steps(self, base: _Base) -> list[Step]:
+        """Return the first steps of the runs of a base model that are still to be computed."""
+        steps = []
+        for model, recipe in self._upcoming:
+            if model == base.name and recipe.steps:
+                record = None
+                if recipe.steps[0] not in base.ahead:
+                    record = self.store.record(run_id(self.store, model, recipe))
+                if record is None or record.state is not RunState.DONE:
+                    steps.append(recipe.steps[0])
+        return steps
+
     def _ready(self, name: str, monitor: Monitor) -> _Base:
         """Return the base model bound to the task; another one that was kept is let go."""
+        from workbench.ahead import SolvedAhead
         from workbench.evaluate import Reference
 
         given = self._models.get(name)
@@ -327,7 +388,7 @@ class Engine:
             monitor.report("load", 0, 1, name)
             model = given if given is not None else reload_model(self.store, name)
             dense = self._bound(name, model, monitor)
-            self._base = _Base(name, dense, Reference(dense, self.task))
+            self._base = _Base(name, dense, Reference(dense, self.task), SolvedAhead())
             monitor.report("load", 1, 1, name)
         return self._base
 

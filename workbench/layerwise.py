@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from workbench import layers
+from workbench.ahead import SolvedAhead
 from workbench.calibrate import Statistics
 from workbench.folding import fold_input_scales
 from workbench.linalg import output_error
 from workbench.methods import LAYER_METHODS, GroupWeights, LayerMethod
 from workbench.models import LoadedModel
+from workbench.products import fast_products
 from workbench.progress import Monitor
 from workbench.statistics import GroupStatistics
 from workbench.steps import Step
-from workbench.weights import PrunedWeight
+from workbench.weights import CompressedWeight, PrunedWeight
 
 FACTOR_CACHE_BYTES = 2 << 30
 """Factors of all groups are kept between runs while one set of them stays below this."""
+
+Solve: TypeAlias = Callable[
+    [GroupWeights, GroupStatistics | None, Step], dict[str, CompressedWeight]
+]
 
 _LEAST_TOKENS = 64
 """Fewer tokens than these tell nothing of an expert, however few inputs it has."""
@@ -35,6 +43,7 @@ def apply_layer_method(
     monitor: Monitor,
     *,
     fold: bool = True,
+    ahead: SolvedAhead | None = None,
 ) -> None:
     """Compress every linear layer of ``model`` in place, one shared input at a time.
 
@@ -55,6 +64,8 @@ def apply_layer_method(
     fold : bool
         Whether layers before may absorb input scales (AWQ). False where a step to come compares
         the weights with the dense ones, which knows the inputs as the statistics do.
+    ahead : SolvedAhead, optional
+        Solves steps to come together with this one. ``model`` must be as dense as ``dense``.
     """
     method = LAYER_METHODS[type(step)]
     linears = layers.find_linears(model.hf_model)
@@ -63,17 +74,27 @@ def apply_layer_method(
     stage = step.title.lower()
     errors: dict[str, float] = {}
     keep_factors = statistics is not None and statistics.factor_bytes <= FACTOR_CACHE_BYTES
+    companions: tuple[Step, ...] = ()
+    if ahead is not None:
+        n_weights = sum(site.stored.numel() for site in linears.values())
+        companions = ahead.companions(method, step, n_weights)
     for index, group in enumerate(groups):
         own = statistics[group.key] if statistics is not None and method.needs else None
-        solve_group(method, dense, model, group, own, step, facts)
+        solve = method.solve
+        if ahead is not None and statistics is not None:
+            place = f"{statistics.key} {group.key}"
+            solve = partial(ahead.solve, method, companions=companions, place=place)
+        solve_group(method, dense, model, group, own, step, facts, solve=solve)
         if statistics is not None and statistics[group.key].judge.n_tokens:
             gram = statistics[group.key].judge.mean_gram
-            errors.update(layer_errors(dense, model, group, gram))
+            errors.update(layer_errors(dense, model, group, gram, statistics.outputs))
         if statistics is not None and not keep_factors:
             statistics.release(group.key)
         monitor.report(stage, index + 1, len(groups), group.key)
     if errors:
         facts["layer_errors"] = errors
+    if ahead is not None and ahead.count(step) > 1:
+        facts["solved_together"] = ahead.count(step)
     for group in groups if fold else ():
         fold_input_scales(model, group, facts)
 
@@ -86,8 +107,13 @@ def solve_group(
     statistics: GroupStatistics | None,
     step: Step,
     facts: dict[str, Any],
+    *,
+    solve: Solve | None = None,
 ) -> None:
-    """Compress the layers of one shared input of ``model`` in place."""
+    """Compress the layers of one shared input of ``model`` in place.
+
+    ``solve`` takes the place of the method's own, and returns the same.
+    """
     if statistics is not None and is_undersampled(group, statistics, method):
         fewer = dict.fromkeys(group.names, statistics.solve.n_tokens)
         facts.setdefault("undersampled", {}).update(fewer)
@@ -100,20 +126,30 @@ def solve_group(
         originals={name: dense.site(name).matrix for name in group.names},
         compressed=known,
     )
-    for name, weight in method.solve(weights, statistics, step).items():
+    for name, weight in (solve or method.solve)(weights, statistics, step).items():
         model.set_weight(name, weight)
 
 
 def layer_errors(
-    dense: LoadedModel, model: LoadedModel, group: layers.LinearGroup, gram: Tensor
+    dense: LoadedModel,
+    model: LoadedModel,
+    group: layers.LinearGroup,
+    gram: Tensor,
+    outputs: dict[str, float] | None = None,
 ) -> dict[str, float]:
-    """Return each layer's squared output error relative to its squared output."""
+    """Return each layer's squared output error relative to its squared output.
+
+    ``outputs`` keeps the latter, by layer, for the next call on the same dense model and data.
+    """
     errors = {}
-    for name in group.names:
-        weight = dense.site(name).matrix
-        delta = model.site(name).matrix - weight
-        total = float(output_error(weight, gram).sum())
-        errors[name] = float(output_error(delta, gram).sum()) / total if total else 0.0
+    outputs = {} if outputs is None else outputs
+    with fast_products():
+        for name in group.names:
+            weight = dense.site(name).matrix
+            if name not in outputs:
+                outputs[name] = float(output_error(weight, gram).sum())
+            error = float(output_error(model.site(name).matrix - weight, gram).sum())
+            errors[name] = error / outputs[name] if outputs[name] else 0.0
     return errors
 
 

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from workbench.errors import StudyError
@@ -32,6 +33,9 @@ GRACE_SECONDS = 2.0
 """A cancelled run has so long to stop by itself before its process is ended."""
 
 LOG_BYTES = 1_000_000
+
+MOST_UPCOMING = 64
+"""So many waiting jobs are told to the worker with each job, to be solved together with it."""
 
 FINAL = ("finished", "failed", "cancelled")
 
@@ -209,6 +213,7 @@ class InlineRunner:
                 if self._cancel_all.is_set():
                     emit(job.event("cancelled", error="Cancelled before it started."))
                     continue
+                self._engine.expect([(other.model, other.recipe) for other in waiting])
                 self.executions.append(self._execute(job, _noting(len(waiting), emit)))
             if numbers:
                 emit(Event("idle", numbers[-1]))
@@ -378,6 +383,10 @@ class WorkerRunner:
             "job": job.number,
             "model": job.model,
             "recipe": job.recipe.to_json(),
+            "upcoming": [
+                (other.model, other.recipe.to_json())
+                for other in islice(self._waiting, MOST_UPCOMING)
+            ],
         }
         if self._process is not None and self._process.poll() is None:
             if _send(self._process, message):

@@ -58,6 +58,7 @@ class Worker:
         while True:
             command = self._jobs.get()
             job = Job(command["job"], command["model"], Recipe.from_json(command["recipe"]))
+            engine.expect([(name, Recipe.from_json(text)) for name, text in command["upcoming"]])
             monitor = self._monitor(job)
             try:
                 execute_job(engine, job, self._emit, monitor)
