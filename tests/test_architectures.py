@@ -134,6 +134,12 @@ def test_nearly_all_block_weights_are_compressed_and_come_back_from_disk(case, t
     assert covered == pytest.approx(result.facts["compressed_share"] * case.model.n_parameters)
     assert result.model.size_bytes < case.model.size_bytes
     assert set(result.facts["layer_errors"]) == set(result.model.weights)
+    kept = result.facts["kept_dense"]
+    every = {n: p for n, p in case.model.hf_model.named_parameters() if p.ndim > 1}
+    assert covered + sum(kept.values()) == sum(p.numel() for p in every.values())
+    blocks = tuple(f"{name}." for name in find_blocks(case.model.hf_model))
+    inside = {n.rpartition(".")[0].rpartition(".")[2] for n in kept if n.startswith(blocks)}
+    assert inside <= {"gate", "shared_expert_gate", "relative_attention_bias"}
 
     path = tmp_path / "weights.safetensors"
     digest = save_weights(path, result.model)
