@@ -190,6 +190,29 @@ def test_choose_names_a_run_or_fails(monkeypatch, capsys, finished):
 # -- computing --------------------------------------------------------------------------------
 
 
+def test_measure_prints_a_line_per_run_and_fills_the_table(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(
+        "workbench.measure.model.resident_bytes", lambda packed, n_tokens: 5_000_000
+    )
+    study = toy_study(tmp_path / "study")
+    one = study.run(RTN(4, group_size=8))
+    assert run(monkeypatch, "measure", str(study.path), "--run", one.id, "--repeats", "3") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("[1/1] tiny, RTN 4-bit g8: ")
+    assert "dense bfloat16" in lines[0]
+    assert "5.0 MB in memory" in lines[0]
+    assert "thread" in lines[1]
+    assert study.baseline().record.measurement("latency_ms") is None
+    assert run(monkeypatch, "measure", str(study.path), "--all", "--repeats", "3") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert study.baseline().record.measurement("latency_ms") is not None
+    assert run(monkeypatch, "table", str(study.path)) == 0
+    assert "dense bfloat16, short path" in capsys.readouterr().out
+    assert run(monkeypatch, "measure", str(study.path)) == 2
+    assert "--run ID" in capsys.readouterr().err
+
+
 def test_follow_counts_what_ended(tmp_path):
     shown = io.StringIO()
     with toy_study(tmp_path / "study") as study:

@@ -1,4 +1,4 @@
-"""The terminal: ``workbench demo``, ``lab``, ``sweep``, ``table``, ``plot`` and ``choose``.
+"""The terminal: ``workbench demo``, ``lab``, ``sweep``, ``measure``, ``table``, ``plot`` and more.
 
 Exit codes: 0 all is well; 1 a run failed, or no run passes the bar; 2 the input is not accepted;
 130 cancelled with Ctrl-C. Results go to standard output, progress and errors to standard error.
@@ -180,6 +180,36 @@ def choose(
         raise typer.Exit(1)
     code = f"wb.Study.open({str(study)!r}).model({found.run.id!r})"
     out.print(f"Its model in Python: {code}", markup=False, highlight=False)
+
+
+@app.command()
+def measure(
+    study: StudyPath,
+    run: Annotated[
+        list[str] | None, typer.Option(help="Id of a run, from the table; may be repeated.")
+    ] = None,
+    all_runs: Annotated[
+        bool, typer.Option("--all", help="All finished runs, the base models included.")
+    ] = False,
+    repeats: Annotated[int, typer.Option(help="Medians of so many are recorded.", min=3)] = 7,
+) -> None:
+    """Measure memory and latency of runs on this machine, and record them in the study."""
+    if bool(run) == all_runs:
+        raise ConfigError("Give either --run ID (the table --csv has the ids) or --all.")
+    opened, out = _open(study), _output()
+    chosen = run or [r.id for r in opened.records if r.state is RunState.DONE]
+    if not chosen:
+        raise StudyError(f"The study in {study} has no finished runs to measure.")
+    for number, id in enumerate(chosen, 1):
+        found = {m.metric: m for m in opened.measure(id, repeats=repeats)}
+        record = next(r for r in opened.records if r.id == id)
+        latency = found["latency_ms"]
+        text = f"[{number}/{len(chosen)}] {record.model}, {record.label}: "
+        text += f"{latency.value:.4g} ms (spread {latency.spread:.2g}), {latency.how}"
+        if "resident_bytes" in found:
+            text += f", {found['resident_bytes'].value / 1e6:.1f} MB in memory"
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
+    out.print(f"Measured on {latency.conditions}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -421,6 +451,15 @@ def _rows(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
         "seconds": column(frame["seconds"], ".1f"),
         "state": list(frame["state"]),
     }
+    if "latency_ms" in frame:
+        measured = {
+            "ms": column(frame["latency_ms"], ".4g"),
+            "spread": column(frame["latency_ms_spread"], ".2g"),
+            "runs as": list(frame["runs_as"]),
+        }
+        if frame["measured_on"].replace("", None).nunique() > 1:  # else they could be compared
+            measured["measured on"] = list(frame["measured_on"])
+        rows = {**rows, **measured}
     if frame["model"].nunique() > 1:
         rows = {"model": list(frame["model"]), **rows}
     if frame["error"].astype(bool).any():

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from workbench.choice import (
+    LATENCY,
     Z95,
     Choice,
     Interval,
@@ -156,9 +157,9 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
             row[name] = math.nan if found is None else found.value
             spread = None if found is None else found.spread
             row[f"{name}_spread"] = math.nan if spread is None else spread
-        last = [m for m in record.measurements if m.conditions and m.how]
-        row["runs_as"] = last[-1].how if last else ""
-        row["measured_on"] = last[-1].conditions if last else ""
+        timed = record.measurement(LATENCY)
+        row["runs_as"] = "" if timed is None else timed.how
+        row["measured_on"] = "" if timed is None else timed.conditions
         row["pareto"] = record.id in front
         row["seconds"] = sum(record.seconds.values()) if record.seconds else math.nan
         row["error"] = record.error or ""
