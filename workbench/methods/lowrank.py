@@ -28,8 +28,9 @@ class LowRankCorrector(LayerMethod):
         root = gram_root(statistics.solve.mean_gram)
         solved: dict[str, CompressedWeight] = {}
         for name, compressed in group.compressed.items():
-            lost = group.originals[name] - compressed.dequantize()
-            left, right = low_rank_correction(lost, root, config.rank)
+            original = group.originals[name]
+            lost = original - compressed.dequantize().to(original.device)
+            left, right = low_rank_correction(lost, root.to(lost.device), config.rank)
             left, right = left.half(), right.half()
             if not bool(torch.isfinite(left).all() and torch.isfinite(right).all()):
                 raise CompressionError(

@@ -117,7 +117,8 @@ def sparsegpt(
     work = weight.T.contiguous()
     keep = torch.ones_like(work, dtype=torch.bool)
     before = None if mask is None else mask.T
-    importance = factor.upper.diagonal()[:, None].square()
+    inverse = factor.upper.to(weight.device)
+    importance = inverse.diagonal()[:, None].square()
     blocks = set(range(0, n_columns, block_size))
     edges = blocks | {n_columns}
     scales = zeros = weight.new_empty(len(weight), 0)
@@ -150,7 +151,7 @@ def sparsegpt(
             scales[:, group : group + 1], zeros[:, group : group + 1] = s, z
             step[first : first + length], zero[first : first + length] = s.T, z.T
         errors = torch.empty_like(work[first:last])
-        upper = factor.upper[first:last]
+        upper = inverse[first:last]
         for column in range(first, last):
             if sparsity.m is not None and column % pattern == 0:
                 choose(column, min(column + pattern, n_columns))

@@ -26,6 +26,6 @@ class WandaPruner(LayerMethod):
         norms = statistics.solve.mean_gram.diagonal().clamp(min=0).sqrt()
         solved: dict[str, CompressedWeight] = {}
         for name, weight in group.weights.items():
-            mask = keep_mask(weight.abs() * norms, config.sparsity, by_row=True)
+            mask = keep_mask(weight.abs() * norms.to(weight.device), config.sparsity, by_row=True)
             solved[name] = PrunedWeight((weight * mask).to(group.dtype), config.sparsity)
         return solved
