@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workbench.models import LoadedModel as LoadedModel
     from workbench.models import load_model as load_model
     from workbench.models import save_model as save_model
+    from workbench.predict import Prediction as Prediction
     from workbench.progress import Progress as Progress
     from workbench.recipe import Recipe as Recipe
     from workbench.records import Measurement as Measurement
@@ -55,6 +56,7 @@ _HOMES = {
     "calibrate": ("CalibrationOptions",),
     "errors": ("CancelledError", "ConfigError", "DataError", "StudyError", "WorkbenchError"),
     "models": ("LoadedModel", "load_model", "save_model"),
+    "predict": ("Prediction",),
     "progress": ("Progress",),
     "recipe": ("Recipe",),
     "records": ("Measurement", "Metric", "RunRecord", "RunState"),

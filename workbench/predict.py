@@ -38,7 +38,7 @@ TRUSTED_NATS = 0.3
 _REFERENCE = math.log(0.02)
 _TAIL = 0.05  # a 90 % interval leaves this at either end
 
-# Priors of log KL = level + slope * (log raw - _REFERENCE), with the standard deviation of what is
+# Priors of log KL - _REFERENCE = level + slope * (log raw - _REFERENCE), with the standard deviation of what is
 # left; from the four pairs of benchmarks/predictions.py.
 _LEVEL, _LEVEL_SD = math.log(1.6), 0.5
 _SLOPE, _SLOPE_SD = 1.15, 0.15
@@ -322,7 +322,7 @@ class _Level:
     def __init__(self, log_raw: NDArray[np.float64], log_kl: NDArray[np.float64]) -> None:
         noise = _NOISE_SD**2
         x = np.column_stack([np.ones(len(log_raw)), np.asarray(log_raw) - _REFERENCE])
-        y = np.asarray(log_kl, dtype=float)
+        y = np.asarray(log_kl, dtype=float) - _REFERENCE
         mean = np.array([_LEVEL, _SLOPE])
         precision = np.diag([noise / _LEVEL_SD**2, noise / _SLOPE_SD**2])
         posterior = precision + x.T @ x
@@ -339,7 +339,7 @@ class _Level:
         if raw <= 0:
             return 0.0, 0.0, 0.0, 0.0
         at = np.array([1.0, math.log(raw) - _REFERENCE])
-        centre = float(at @ self._mean)
+        centre = _REFERENCE + float(at @ self._mean)
         sd = math.sqrt(self._noise * (1 + float(at @ self._covariance @ at)))
         half = self._quantile * sd
         kl = math.exp(centre)
