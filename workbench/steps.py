@@ -303,7 +303,7 @@ class GPTQ(Quantization):
     sequential: bool = option(
         False,
         "Solve block by block, each with the inputs that the quantized blocks before it give."
-        " Better at 2 and 3 bits, and several times slower; meant for the last few candidates.",
+        " Pays at very few bits, and is many times slower; meant for the last few candidates.",
         later=True,
     )
 

@@ -17,6 +17,7 @@ from workbench.steps import (
     RTN,
     LowRankCorrection,
     MagnitudePruning,
+    Mixed,
     SparseGPT,
     Step,
     Wanda,
@@ -41,6 +42,7 @@ CONFIGS: list[Step] = [
     SparseGPT(0.5, bits=4, group_size=16),
     SparseGPT(n=2, m=4, bits=3, group_size=None, symmetric=True),
     LowRankCorrection(4),
+    Mixed([GPTQ(3, group_size=16)], {"a": 0}),
 ]
 PRUNING = (MagnitudePruning, Wanda, SparseGPT)
 DEAD = 5
@@ -144,7 +146,8 @@ def test_the_scheme_is_honoured(config: Step):
             assert weight.left.shape == (weight.shape[0], config.rank)
             assert weight.right.shape == (config.rank, weight.shape[1])
         elif isinstance(weight, QuantizedWeight):
-            scheme: IntScheme = config.scheme
+            chosen = config.steps[0] if isinstance(config, Mixed) else config
+            scheme: IntScheme = chosen.scheme
             assert weight.scheme == scheme
             assert int(weight.codes.max()) <= scheme.max_code
             assert weight.scales.shape == (weight.shape[0], scheme.n_groups(37))
