@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.tiny import tiny_model
 from workbench.layers import shared_inputs
-from workbench.listening import listening
+from workbench.listening import hearing_experts, listening
 
 IDS = torch.randint(4, 260, (3, 9), generator=torch.Generator().manual_seed(0))
 
@@ -114,3 +114,33 @@ def test_hooks_are_gone_afterwards():
     model = tiny_model("Mixtral").eval()
     heard(model, shared_inputs(model))
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", ["Mixtral", "Qwen2Moe", "GptOss"])
+def test_gradients_at_experts_outputs_are_those_of_their_weights(kind):
+    """dL/dW of an expert is Σ g xᵀ over its tokens: autograd through the fused stack agrees."""
+    model = (gpt_oss() if kind == "GptOss" else tiny_model(kind)).eval()
+    groups = [group for group in shared_inputs(model) if group.routed]
+    inputs, _ = heard(model, groups)
+    expected = model(input_ids=IDS).logits.logsumexp(-1).sum()
+    expected.backward()
+    gradients = {}
+
+    def callback(name: str, y: Tensor, tokens: Tensor) -> None:
+        assert len(y) == len(tokens)
+        y.register_hook(lambda gradient: gradients.__setitem__(name, gradient))
+
+    with hearing_experts(model, callback):
+        apart = model(input_ids=IDS).logits.logsumexp(-1).sum()
+        torch.autograd.backward(apart, inputs=list(model.parameters()))
+    assert torch.allclose(apart, expected, rtol=1e-5)
+    assert all("forward" not in vars(module) for module in model.modules())
+
+    assert len(gradients) > 8
+    for name, g in gradients.items():
+        owner, stack, expert = name.rsplit(".", 2)
+        module = model.get_submodule(owner)
+        x = inputs[name][0]
+        product = x.T @ g if module.is_transposed else g.T @ x
+        total = getattr(module, stack).grad[int(expert)] / 2  # of both passes
+        assert torch.allclose(product, total, rtol=1e-3, atol=1e-5), name

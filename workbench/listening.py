@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from workbench.layers import LinearGroup
-from workbench.sites import WeightSite, find_site
+from workbench.sites import WeightSite, find_site, is_fused_experts
 
 
 class Listener(Protocol):
@@ -60,6 +61,64 @@ def listening(
             handle.remove()
 
 
+class ExpertsListener(Protocol):
+    """What is called back with every output of an expert's matrix."""
+
+    def __call__(self, name: str, y: Tensor, tokens: Tensor) -> None:
+        """Take one output.
+
+        Parameters
+        ----------
+        name : str
+            Of the expert's matrix.
+        y : Tensor of shape (rows, out_features)
+            Part of the autograd graph where gradients are enabled.
+        tokens : Tensor of shape (rows,), int64
+            Which of the batch's (batch * tokens) positions the rows are.
+        """
+
+
+@contextmanager
+def hearing_experts(hf_model: nn.Module, callback: ExpertsListener) -> Iterator[None]:
+    """Run fused experts one after the other, and call back with the output of every matrix.
+
+    A fused kernel computes the outputs of all experts in one tensor that nothing outside of it
+    sees; gradients at one expert's output need it apart. Slower, with the same result up to
+    rounding.
+    """
+    found = [(n, m) for n, m in hf_model.named_modules() if is_fused_experts(m)]
+    for name, module in found:
+        module.forward = partial(_run_experts, name, module, callback)
+    try:
+        yield
+    finally:
+        for _, module in found:
+            del module.forward  # the class's own again
+
+
+def _run_experts(
+    name: str, module: Any, callback: ExpertsListener, *args: Any, **kwargs: Any
+) -> Tensor:
+    given, routing, weights = _routed(module, args, kwargs)
+    hidden = given.reshape(-1, given.shape[-1])
+    result = torch.zeros_like(hidden)
+    first = _first_stack(module)
+    for expert in range(module.num_experts):
+        chosen = routing == expert
+        tokens = chosen.any(-1).nonzero().squeeze(-1)
+        if not len(tokens):
+            continue
+        y = _product(module, first, expert, hidden[tokens])
+        callback(f"{name}.{first}.{expert}", y, tokens)
+        z = _product(module, "down_proj", expert, _activated(module, y))
+        callback(f"{name}.down_proj.{expert}", z, tokens)
+        if module.has_post_expert_norm:
+            z = module.post_expert_norm(z)
+        share = (weights * chosen).sum(-1, keepdim=True)[tokens]
+        result = result.index_add(0, tokens, (z * share).to(result.dtype))
+    return result.reshape(given.shape)
+
+
 def _linear_hook(key: str, callback: Listener) -> Any:
     def hook(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         callback(key, args[0] if args else next(iter(kwargs.values())))
@@ -72,11 +131,9 @@ def _experts_hook(sites: list[tuple[str, WeightSite]], callback: Listener) -> An
     keys = {(site.index or 0, site.parameter): key for key, site in sites}
 
     def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
-        _, hidden, routing, *_ = bound.arguments.values()
-        hidden = hidden.reshape(-1, hidden.shape[-1])
-        routing = routing.reshape(len(hidden), -1)
-        first = "gate_up_proj" if module.has_gate else "up_proj"
+        given, routing, _ = _routed(module, args, kwargs)
+        hidden = given.reshape(-1, given.shape[-1])
+        first = _first_stack(module)
         for expert in sorted({index for index, _ in keys}):
             tokens = (routing == expert).any(-1).nonzero().squeeze(-1)
             if not len(tokens):
@@ -85,17 +142,33 @@ def _experts_hook(sites: list[tuple[str, WeightSite]], callback: Listener) -> An
             if (expert, first) in keys:
                 callback(keys[expert, first], x, tokens)
             if (expert, "down_proj") in keys:
-                callback(keys[expert, "down_proj"], _between(module, first, expert, x), tokens)
+                y = _product(module, first, expert, x)
+                callback(keys[expert, "down_proj"], _activated(module, y), tokens)
 
     return hook
 
 
-@torch.no_grad()
-def _between(module: Any, first: str, expert: int, x: Tensor) -> Tensor:
+def _routed(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return hidden states as given, and expert numbers and shares, each (tokens, choices)."""
+    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
+    _, hidden, routing, weights, *_ = bound.arguments.values()
+    choices = routing.shape[-1]
+    return hidden, routing.reshape(-1, choices), weights.reshape(-1, choices)
+
+
+def _first_stack(module: Any) -> str:
+    return "gate_up_proj" if module.has_gate else "up_proj"
+
+
+def _product(module: Any, stack: str, expert: int, x: Tensor) -> Tensor:
+    weight = getattr(module, stack)[expert]
+    y: Tensor = x @ (weight if module.is_transposed else weight.T)
+    return y + getattr(module, f"{stack}_bias")[expert] if module.has_bias else y
+
+
+def _activated(module: Any, y: Tensor) -> Tensor:
     """Return what enters an expert's second matrix."""
-    weight = getattr(module, first)[expert]
-    y = x @ (weight if module.is_transposed else weight.T)
-    if module.has_bias:
-        y = y + getattr(module, f"{first}_bias")[expert]
     result: Tensor = module._apply_gate(y) if module.has_gate else module.act_fn(y)
     return result
