@@ -10,6 +10,7 @@ import torch
 from tests.structured import loaded, outputs, run
 from tests.toy import toy_study
 from workbench.artifacts import load_weights, save_weights
+from workbench.compress import starts_from_statistics
 from workbench.errors import ConfigError, UnsupportedArchitectureError
 from workbench.loaded import ClassificationHead, tensor_identity
 from workbench.models import load_model, save_model
@@ -197,6 +198,18 @@ def test_labels_and_json():
     assert {"DepthPruning", "WidthPruning"} <= set(STEPS)
 
 
+def test_statistics_of_the_dense_model_are_collected_only_where_they_are_read():
+    def reads(*steps):
+        return starts_from_statistics(Recipe.of(steps))
+
+    assert reads(GPTQ(4))
+    assert reads(WidthPruning(0.5), GPTQ(4))
+    assert reads(Cast(), GPTQ(4))
+    assert not reads(DepthPruning(1))
+    assert not reads(DepthPruning(1), GPTQ(4))
+    assert not reads(MagnitudePruning(0.5))
+
+
 @pytest.mark.parametrize("recipe", ["both", "gptq", "depth"])
 def test_a_study_runs_evicts_and_makes_them_again(recipe, tmp_path):
     study = toy_study(tmp_path / "study")
@@ -208,6 +221,8 @@ def test_a_study_runs_evicts_and_makes_them_again(recipe, tmp_path):
     assert len(facts["structure"]) == sum(
         isinstance(step, (DepthPruning, WidthPruning)) for step in RECIPES[recipe]
     )
+    assert ("calibration_tokens" in facts) == (recipe == "gptq")
+    assert facts["calibration"]["solve_tokens"] == 512
     model = study.model(run)
     assert model.size_bytes == run.size_bytes < study.run([]).size_bytes
     if recipe == "gptq":

@@ -11,7 +11,7 @@ from workbench.ahead import SolvedAhead
 from workbench.calibrate import Calibrator
 from workbench.layerwise import apply_layer_method
 from workbench.loaded import LoadedModel, tensor_identity
-from workbench.methods import LAYER_METHODS, METHODS, MODEL_METHODS, ModelContext
+from workbench.methods import LAYER_METHODS, METHODS, MODEL_METHODS, ModelContext, ModelMethod
 from workbench.progress import SILENT, Monitor
 from workbench.recipe import Recipe
 from workbench.sequential import apply_sequentially
@@ -35,7 +35,8 @@ class Compressed:
         if their inputs were uncorrelated, so GPTQ rounds them to nearest), ``scales_folded`` and
         ``scales_stored`` for AWQ, ``embeddings`` (what was quantized outside of the blocks),
         ``structure`` (a list of what each structural step removed), ``solved_together`` (in a
-        sweep, how many configurations were solved at once, this one among them), ``method_versions``.
+        sweep, how many configurations were solved at once, this one among them),
+        ``method_versions``.
     """
 
     model: LoadedModel
@@ -45,6 +46,20 @@ class Compressed:
 def needs_statistics(recipe: Recipe) -> bool:
     """Return whether a step of the recipe reads calibration data."""
     return any(METHODS[type(step)].needs for step in recipe.steps)
+
+
+def starts_from_statistics(recipe: Recipe) -> bool:
+    """Return whether statistics of the model before the recipe are read.
+
+    Those of a model that a step has changed the structure of are other ones, collected later.
+    """
+    for step in recipe.steps:
+        method = METHODS[type(step)]
+        if method.needs - {"windows"}:
+            return True
+        if isinstance(method, ModelMethod) and method.changes_architecture:
+            return False
+    return False
 
 
 def method_versions(recipe: Recipe) -> dict[str, int]:

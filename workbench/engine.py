@@ -316,7 +316,7 @@ class Engine:
             return load_weights(path, base.dense)
 
     def _compute(self, claim: Claim, name: str, recipe: Recipe, monitor: Monitor) -> None:
-        from workbench.compress import compress, needs_statistics
+        from workbench.compress import compress, needs_statistics, starts_from_statistics
         from workbench.evaluate import evaluate
 
         if recipe.steps:
@@ -330,9 +330,10 @@ class Engine:
             options = calibration_options(self.store)
             calibrator = self._calibrator(base, options)
             if needs_statistics(recipe):
+                facts["calibration"] = dataclasses.asdict(options)
+            if starts_from_statistics(recipe):
                 with _timed(seconds, "calibrate"):
                     statistics = calibrator.statistics(base.dense, monitor=monitor)
-                facts["calibration"] = dataclasses.asdict(options)
                 facts["calibration_tokens"] = statistics.n_tokens
             with _timed(seconds, "compress"):
                 base.ahead.expect([recipe.steps[0], *self._first_steps(base)])

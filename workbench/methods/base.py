@@ -161,8 +161,9 @@ class ModelResult:
 class ModelMethod(ABC):
     """A method that needs the whole model at once: structure, formats, training.
 
-    ``version`` and ``needs`` are as in :class:`LayerMethod`; ``changes_architecture`` says that
-    shapes or the number of blocks change, so that statistics of the model before do not apply.
+    ``version`` and ``needs`` are as in :class:`LayerMethod`, and ``needs`` may also name
+    ``"windows"``, the calibration tokens themselves; ``changes_architecture`` says that shapes or
+    the number of blocks change, so that statistics of the model before do not apply.
     """
 
     version: ClassVar[int] = 1
