@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -9,9 +10,16 @@ from tests.structured import IDS, OutputsTask, loaded, outputs, run
 from tests.test_calibrate import OPTIONS
 from tests.tiny import ARCHITECTURES
 from workbench.calibrate import Calibrator
-from workbench.errors import ConfigError, UnsupportedArchitectureError
+from workbench.compress import compress
+from workbench.errors import (
+    CalibrationError,
+    CompressionError,
+    ConfigError,
+    UnsupportedArchitectureError,
+)
 from workbench.methods.depth import block_influence
 from workbench.progress import SILENT
+from workbench.recipe import Recipe
 from workbench.steps import DepthPruning
 from workbench.structure import block_names
 
@@ -111,6 +119,25 @@ def test_generating_with_a_cache_gives_the_same_tokens(tmp_path):
 def test_too_many_blocks_are_refused(n_blocks, tmp_path):
     with pytest.raises(ConfigError, match=r"which has 5 blocks; give 1 to 4"):
         run(deep_llama(), DepthPruning(n_blocks), tmp_path)
+
+
+def test_without_tokens_to_judge_by_it_is_refused(tmp_path):
+    calibrator = Calibrator(
+        OutputsTask(), dataclasses.replace(OPTIONS, judge_tokens=0), folder=tmp_path
+    )
+    model = deep_llama()
+    with pytest.raises(CalibrationError, match="judge_tokens=0"):
+        compress(model, Recipe.of(DepthPruning(1)), calibrator)
+    compress(model, Recipe.of(DepthPruning(1, criterion="last")), calibrator)
+
+
+@pytest.mark.parametrize("criterion", ["influence", "loss"])
+def test_outputs_that_are_not_finite_are_an_error(criterion, tmp_path):
+    model = deep_llama()
+    with torch.no_grad():
+        model.hf_model.model.layers[2].mlp.up_proj.weight.fill_(torch.inf)
+    with pytest.raises(CompressionError, match="not finite"):
+        run(model, DepthPruning(1, criterion=criterion), tmp_path)
 
 
 def test_a_first_block_that_is_built_unlike_the_others_stays(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -13,7 +14,12 @@ from torch import Tensor, nn
 
 from workbench.architectures import backbone
 from workbench.calibrate import CalibrationInputs
-from workbench.errors import CompressionError, ConfigError, UnsupportedArchitectureError
+from workbench.errors import (
+    CalibrationError,
+    CompressionError,
+    ConfigError,
+    UnsupportedArchitectureError,
+)
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models import LoadedModel
 from workbench.progress import Monitor
@@ -122,6 +128,12 @@ def _choose(
         return sorted(removable[i] for i in order[: config.n_blocks]), []
     assert context.calibrator is not None
     windows = context.calibrator.windows(model)["judge"]
+    if not windows:
+        raise CalibrationError(
+            f"DepthPruning judges blocks by calibration tokens that no solver sees, and there are"
+            f" none (judge_tokens={context.calibrator.options.judge_tokens}). Give judge_tokens of"
+            " at least one window, or criterion='last'."
+        )
     if config.criterion == "influence":
         scores = block_influence(model, blocks, windows, context.monitor)
         least = sorted(removable, key=lambda i: scores[i])[: config.n_blocks]
@@ -167,7 +179,7 @@ def block_influence(
             sums[index] += float(cosine.sum() if mask is None else cosine[mask.bool()].sum())
         n_tokens += sum(len(e.tokens) for e in batch.examples)
         monitor.report("depth", done, len(batches), "influence")
-    return [float(value) for value in 1 - sums / n_tokens]
+    return _finite([float(value) for value in 1 - sums / n_tokens])
 
 
 @torch.no_grad()
@@ -207,6 +219,7 @@ def _greedy(
                     changed = _predictions(logits(model, ids, mask), mask)
                 sums[index] += float((dense.exp() * (dense - changed)).sum())
             monitor.report("depth", step * len(batches) + done, n_blocks * len(batches), "loss")
+        _finite(list(sums.values()))
         best = min(candidates, key=lambda i: sums[i])
         dropped.append(best)
         divergences.append(sums[best] / n_predictions)
@@ -257,6 +270,15 @@ def _recording(modules: Sequence[nn.Module]) -> Iterator[list[tuple[Tensor, Any]
     finally:
         for handle in hooks:
             handle.remove()
+
+
+def _finite(scores: list[float]) -> list[float]:
+    if not all(map(math.isfinite, scores)):
+        raise CompressionError(
+            "The model's outputs are not finite on the calibration data, so its blocks cannot be"
+            ' compared. Load it with dtype="float32", or check it with model.generate(...).'
+        )
+    return scores
 
 
 def _predictions(logits: Tensor, mask: Tensor | None) -> Tensor:
