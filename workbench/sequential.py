@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,6 +21,7 @@ from workbench.layerwise import layer_errors, solve_group
 from workbench.listening import listening
 from workbench.loaded import LoadedModel
 from workbench.methods import LAYER_METHODS
+from workbench.products import fast_products
 from workbench.progress import Monitor
 from workbench.sites import find_site
 from workbench.statistics import GroupStatistics, InputStatistics
@@ -27,6 +29,7 @@ from workbench.steps import Step
 
 
 @torch.no_grad()
+@fast_products()
 def apply_sequentially(
     dense: LoadedModel,
     model: LoadedModel,
@@ -142,10 +145,7 @@ class _HiddenStates:
         self._order: Counter[str] = Counter()  # how often each group is read, in this order
         reads: list[str] = []
         self._groups = {group.key: group for group in groups}
-        with (
-            _without_cache(model),
-            listening(model.hf_model, groups, lambda key, *_: reads.append(key)),
-        ):
+        with listening(model.hf_model, groups, lambda key, *_: reads.append(key)):
             for index, batch in enumerate(batches):
                 self._record(batch, check=index == 0)
                 if index == 0:
@@ -175,8 +175,12 @@ class _HiddenStates:
             block.register_forward_hook(hook_for(name), with_kwargs=True)
             for name, block in find_blocks(hf_model).items()
         ]
+        run = backbone(hf_model)
+        # A block that runs again would add its keys and values to a cache again.
+        takes_cache = "use_cache" in inspect.signature(run.forward).parameters
+        options = {"use_cache": False} if takes_cache else {}
         try:
-            backbone(hf_model)(**{n: t.to(self._model.device) for n, t in batch.items()})
+            run(**{n: t.to(self._model.device) for n, t in batch.items()}, **options)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -252,18 +256,3 @@ class _HiddenStates:
         for index, call in enumerate(self._calls.pop(block)):
             self._states[index] = call(module, self._states[index])
             monitor.check()
-
-
-@contextmanager
-def _without_cache(model: LoadedModel) -> Iterator[None]:
-    """Let decoders keep no keys and values: a block that runs again would add its own again."""
-    config: Any = backbone(model.hf_model).config
-    before = getattr(config, "use_cache", None)
-    config.use_cache = False
-    try:
-        yield
-    finally:
-        if before is None:
-            del config.use_cache
-        else:
-            config.use_cache = before
