@@ -287,6 +287,11 @@ def main() -> None:
             packed4_bfloat16_table, capacity
         )
         contenders["int8, short path"] = short_path(packed8.hf_model, capacity)
+        if torch.cpu._is_vnni_supported():
+            rounded8 = pack_model(int8, int8_inputs=True).hf_model
+            contenders["int8 with int8 inputs, short path"] = short_path(rounded8, capacity)
+        else:
+            missing["int8 with int8 inputs"] = "this processor has no VNNI instructions"
         if torchao is not None:
             contenders["torchao int4, bfloat16 table, transformers"] = peer_path(torchao, "int4")
         if llama is not None:
@@ -361,6 +366,10 @@ def compare(rows: dict[str, dict[str, float]]) -> dict[str, float]:
         "int4 / dense bfloat16, short path": (ours, "dense bfloat16, short path"),
         "int4 / llama.cpp Q4_0": (ours, "llama.cpp Q4_0"),
         "int8 / llama.cpp Q8_0": (rows["int8, short path"]["decode"], "llama.cpp Q8_0"),
+        "int8 with int8 inputs / llama.cpp Q8_0": (
+            rows.get("int8 with int8 inputs, short path", {}).get("decode", 0.0),
+            "llama.cpp Q8_0",
+        ),
         "int4 with a bfloat16 table / torchao int4": (
             rows["int4, bfloat16 table, short path"]["decode"],
             "torchao int4, bfloat16 table, transformers",
@@ -369,7 +378,7 @@ def compare(rows: dict[str, dict[str, float]]) -> dict[str, float]:
     return {
         label: round(top / rows[below]["decode"], 2)
         for label, (top, below) in pairs.items()
-        if below in rows
+        if below in rows and top
     }
 
 

@@ -65,6 +65,20 @@ def test_the_product_is_that_of_the_codes(
     assert kernel(x).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("tokens", [1, 5, 200])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_rounded_inputs_give_nearly_the_same(tokens: int, symmetric: bool) -> None:
+    weight = quantized(48, 256, IntScheme(8, None, symmetric))
+    x = torch.randn(tokens, 256).bfloat16()
+    x[0] *= 100  # every token has a scale of its own
+    expected = x.float() @ weight.dequantize().T
+    kernel = Int8Kernel([weight], int8_inputs=True)
+    assert kernel.most_tokens == 0
+    for row in (0, tokens - 1):
+        assert 1e-4 < error(kernel(x)[row], expected[row]) < 0.06
+    assert not kernel(torch.zeros(2, 256).bfloat16()).any()
+
+
 @pytest.mark.parametrize("rows", [16, 48, 64, 80, 128, 144, 176])
 def test_packed_codes_are_read_back_exactly(rows: int) -> None:
     weight = quantized(rows, 64, IntScheme(4, 32, True))

