@@ -44,6 +44,7 @@ FOLDED = {
     "Mistral": {"q_proj", "gate_proj", "down_proj"},
     "Qwen2": {"q_proj", "gate_proj", "down_proj"},
     "Qwen3": {"q_proj", "gate_proj", "down_proj"},
+    "Gemma": {"q_proj", "gate_proj", "down_proj"},
     "Gemma2": {"q_proj", "o_proj", "gate_proj", "down_proj"},
     "Gemma3": {"q_proj", "gate_proj", "down_proj"},
     "Phi3": {"o_proj", "qkv_proj", "gate_up_proj", "down_proj"},

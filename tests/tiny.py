@@ -100,6 +100,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "Mistral": {"config": "MistralConfig", **_DECODER, "sliding_window": 8},
     "Qwen2": {"config": "Qwen2Config", **_DECODER, "tie_word_embeddings": True},
     "Qwen3": {"config": "Qwen3Config", **_DECODER, "head_dim": 16},
+    "Gemma": {"config": "GemmaConfig", **_DECODER, "head_dim": 16, "num_key_value_heads": 1},
     "Gemma2": {
         "config": "Gemma2Config",
         **_DECODER,

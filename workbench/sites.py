@@ -94,12 +94,12 @@ def find_site(hf_model: nn.Module, name: str) -> WeightSite:
     if module is not None and isinstance(getattr(module, "weight", None), Tensor):
         return module_site(name, module)
     stack, _, number = name.rpartition(".")
-    owner_name = stack.rpartition(".")[0]
+    owner_name, _, parameter = stack.rpartition(".")
     owner = _submodule(hf_model, owner_name)
-    if owner is not None and number.isdigit():
-        for site in expert_sites(owner_name, owner):
-            if site.name == name:
-                return site
+    if owner is not None and number.isdecimal() and parameter in _stacks(owner):
+        site = _expert_site(owner_name, owner, parameter, int(number))
+        if site.name == name and int(number) < len(site.whole):
+            return site
     raise ConfigError(f"{type(hf_model).__name__} has no module {name!r} with a weight.")
 
 
@@ -115,14 +115,19 @@ def is_fused_experts(module: nn.Module) -> bool:
     return all(hasattr(module, a) for a in ("num_experts", "has_gate", "has_bias", "is_transposed"))
 
 
+def _stacks(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of a module's stacks of experts' matrices; none for other modules."""
+    if not is_fused_experts(module):
+        return ()
+    return ("gate_up_proj" if module.has_gate else "up_proj", "down_proj")
+
+
+def _expert_site(name: str, module: nn.Module, stack: str, index: int) -> WeightSite:
+    return WeightSite(f"{name}.{stack}.{index}", module, stack, index, bool(module.is_transposed))
+
+
 def expert_sites(name: str, module: nn.Module) -> list[WeightSite]:
     """Return the matrices of a stack of experts, expert by expert; none for other modules."""
-    if not is_fused_experts(module):
-        return []
-    stacks = ("gate_up_proj" if module.has_gate else "up_proj", "down_proj")
-    count = int(module.num_experts)  # type: ignore[arg-type]
-    return [
-        WeightSite(f"{name}.{stack}.{i}", module, stack, i, bool(module.is_transposed))
-        for i in range(count)
-        for stack in stacks
-    ]
+    stacks = _stacks(module)
+    count = len(getattr(module, stacks[0])) if stacks else 0
+    return [_expert_site(name, module, stack, i) for i in range(count) for stack in stacks]
