@@ -4,6 +4,11 @@ The labels are drawn from the model's own predictions, so the second moments of 
 the Fisher information (Martens 2020, "New insights and perspectives on the natural gradient
 method", section 5), factored as in K-FAC (Martens and Grosse 2015): G at the output of every layer
 beside the gram H at its input.
+
+Where one prediction is made from many tokens (classification), the gradients at the tokens of one
+example are far from independent. Inputs and gradients are then split into their mean over the
+example's tokens and the rest, and each part has factors of its own: what K-FAC-reduce and
+K-FAC-expand (Eschenhagen et al. 2023) see, added.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +31,12 @@ from torch import Tensor, nn
 from workbench.calibrate import CalibrationInputs, Calibrator, Statistics
 from workbench.errors import CalibrationError
 from workbench.layers import find_linears
+from workbench.listening import listening
 from workbench.models import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.statistics import OutputGram
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -70,15 +76,43 @@ class Gradients:
         self.key: str = meta["key"]
         self.missing: tuple[str, ...] = tuple(meta["missing"])
         self._layers: dict[str, dict[str, Any]] = meta["layers"]
+        self._inputs: dict[str, dict[str, Any]] = meta["inputs"]
         self._predictions: int = meta["predictions"]
 
-    def __getitem__(self, name: str) -> OutputGram:
-        """Return a layer's output gram, per prediction."""
+    def divergence(self, key: str, name: str, delta: Tensor, mean_gram: Tensor) -> float:
+        """Return the KL divergence per prediction that a change of one layer causes, in nats.
+
+        Parameters
+        ----------
+        key : str
+            Of the layer's group.
+        name : str
+            Of the layer.
+        delta : Tensor of shape (out_features, in_features), float32
+        mean_gram : Tensor of shape (in_features, in_features), float32
+            Of the group's inputs, per row; not read where inputs were collected with the gradients.
+        """
+        tokens = self._output_gram(name, "tokens")
+        if key not in self._inputs:
+            return tokens.divergence(delta, mean_gram)
+        around, means = self._input_grams(key)
+        return tokens.divergence(delta, around) + self._output_gram(name, "sums").divergence(
+            delta, means
+        )
+
+    def _output_gram(self, name: str, part: str) -> OutputGram:
         layer = self._layers[name]
-        shape = tuple(layer["shape"])
-        path = str(self._folder / layer["file"])
-        flat = torch.from_file(path, shared=False, size=math.prod(shape), dtype=torch.float32)
-        return OutputGram(flat.view(shape), layer["rows"], self._predictions, layer["features"])
+        blocks = _mapped(self._folder / f"{layer['file']}.{part}.f32", layer["shape"], shared=False)
+        return OutputGram(blocks, self._predictions, layer["features"])
+
+    def _input_grams(self, key: str) -> list[Tensor]:
+        group = self._inputs[key]
+        shape = [group["features"], group["features"]]
+        return [
+            _mapped(self._folder / f"{group['file']}.{part}.f32", shape, shared=False)
+            / max(group[part], 1)
+            for part in ("around", "means")
+        ]
 
 
 def collect_gradients(
@@ -116,7 +150,7 @@ def collect_gradients(
     building = calibrator.folder / f".gradients-{key}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     building.mkdir(parents=True)
     try:
-        meta = _collect(model, calibrator, options, building, monitor)
+        meta = _collect(model, calibrator, statistics, options, building, monitor)
         (building / "meta.json").write_text(json.dumps({"key": key, **meta}), encoding="utf-8")
         try:
             building.replace(target)
@@ -131,6 +165,7 @@ def collect_gradients(
 def _collect(
     model: LoadedModel,
     calibrator: Calibrator,
+    statistics: Statistics,
     options: GradientOptions,
     folder: Path,
     monitor: Monitor,
@@ -141,29 +176,43 @@ def _collect(
             f"Predictions need a task whose loss can be differentiated, and {task.name!r} has"
             " inputs alone; give a LanguageModeling or TextClassification task."
         )
-    sinks: dict[str, _Sum] = {}
+    sinks: dict[str, _OutputSums] = {}
     missing = []
     for index, (name, site) in enumerate(find_linears(model.hf_model).items()):
         if site.index is None:
-            sinks[name] = _Sum(folder / f"{index:04d}.f32", site.shape[0], options.block_size)
+            file = folder / f"{index:04d}"
+            sinks[name] = _OutputSums(file, site.shape[0], options.block_size, task.pools_tokens)
         else:
             missing.append(name)
+    inputs: dict[str, _InputSums] = {}
+    if task.pools_tokens:
+        for index, group in enumerate(statistics.groups):
+            if not group.routed:
+                inputs[group.key] = _InputSums(folder / f"input-{index:04d}", group.in_features)
     batches = list(calibrator.judge_batches(model))
     per_pass = sum(task.count_predictions(ids, mask) for ids, mask in batches)
     draws = min(4, max(1, math.ceil(options.predictions / max(per_pass, 1))))
     generator = torch.Generator(model.device).manual_seed(options.seed)
+    heard = [group for group in statistics.groups if group.key in inputs]
     with _hearing(model.hf_model, sinks):
-        for done, (ids, mask) in enumerate(batches * draws, 1):
-            for sink in sinks.values():
-                sink.mask = mask
-            with torch.enable_grad():
+        for done, (ids, mask) in enumerate(batches * draws):
+            for output in sinks.values():
+                output.mask = mask
+            for entering in inputs.values():
+                entering.mask = mask
+            with ExitStack() as stack:
+                if done < len(batches):  # the inputs are the same in every pass
+                    stack.enter_context(
+                        listening(model.hf_model, heard, lambda key, x, _t=None: inputs[key].add(x))
+                    )
+                stack.enter_context(torch.enable_grad())
                 ids, mask = ids.to(model.device), mask.to(model.device)
                 log_probabilities = task.predictions(model, ids, mask)
                 labels = torch.multinomial(log_probabilities.detach().exp(), 1, generator=generator)
                 (-log_probabilities.gather(-1, labels)).sum().backward()
-            monitor.report("gradients", done, len(batches) * draws, "backward")
+            monitor.report("gradients", done + 1, len(batches) * draws, "backward")
     for name, sink in sinks.items():
-        if not bool(torch.isfinite(sink.blocks).all()):
+        if not bool(torch.isfinite(sink.tokens).all()):
             raise CalibrationError(
                 f"The gradients at {name} are not finite on the calibration data. Load the model"
                 ' with dtype="float32".'
@@ -172,44 +221,108 @@ def _collect(
         "predictions": per_pass * draws,
         "missing": missing,
         "layers": {name: sink.describe() for name, sink in sinks.items()},
+        "inputs": {key: sum_.describe() for key, sum_ in inputs.items()},
     }
 
 
-class _Sum:
-    """Adds Σ g gᵀ of one layer to a file, by diagonal blocks, without padded positions."""
+class _OutputSums:
+    """Adds Σ g gᵀ of one layer to files, by diagonal blocks, without padded positions.
 
-    def __init__(self, path: Path, features: int, block_size: int) -> None:
+    With ``pooled``, ``tokens`` has the gradients around their example's mean, and ``sums`` has
+    their sum over each example.
+    """
+
+    def __init__(self, file: Path, features: int, block_size: int, pooled: bool) -> None:
         width = min(features, block_size)
-        shape = (math.ceil(features / width), width, width)
-        flat = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float32)
-        self.blocks = flat.view(shape)
+        self._shape = [math.ceil(features / width), width, width]
+        self._file, self._features = file, features
         self.mask: Tensor | None = None
-        self._path, self._features, self._rows = path, features, 0
+        self.tokens = _mapped(file.with_suffix(".tokens.f32"), self._shape, shared=True)
+        self.sums = None
+        if pooled:
+            self.sums = _mapped(file.with_suffix(".sums.f32"), self._shape, shared=True)
 
     def add(self, gradient: Tensor) -> None:
         """Add one gradient of shape (..., out_features)."""
-        mask = self.mask
-        rows = gradient.detach().reshape(-1, self._features)
-        if mask is not None and tuple(gradient.shape[:-1]) == tuple(mask.shape):
-            rows = rows[mask.reshape(-1).bool().to(rows.device)]
-        rows = rows.float().cpu()
-        width = self.blocks.shape[1]
-        for block, part in zip(self.blocks, rows.split(width, dim=1), strict=True):
+        gradient = gradient.detach().float().cpu()
+        if self.sums is None or not _fits(gradient, self.mask):
+            self._add(self.tokens, _rows(gradient, self.mask))
+            return
+        around, means, counts = _split(gradient, self.mask)
+        self._add(self.tokens, around)
+        self._add(self.sums, means * counts)
+
+    def _add(self, blocks: Tensor, rows: Tensor) -> None:
+        width = blocks.shape[1]
+        for block, part in zip(blocks, rows.split(width, dim=1), strict=True):
             n = part.shape[1]
             block[:n, :n].addmm_(part.T, part)
-        self._rows += len(rows)
 
     def describe(self) -> dict[str, Any]:
-        """Return what reads the file again."""
-        shape, file = list(self.blocks.shape), self._path.name
-        return {"file": file, "shape": shape, "rows": self._rows, "features": self._features}
+        """Return what reads the files again."""
+        return {"file": self._file.name, "shape": self._shape, "features": self._features}
+
+
+class _InputSums:
+    """Adds the grams of the inputs of one group: of the examples' means, and around them."""
+
+    def __init__(self, file: Path, features: int) -> None:
+        self._file, self._features = file, features
+        self.mask: Tensor | None = None
+        self._parts = {
+            part: _mapped(file.with_suffix(f".{part}.f32"), [features, features], shared=True)
+            for part in ("around", "means")
+        }
+        self._counts = dict.fromkeys(self._parts, 0)
+
+    def add(self, x: Tensor) -> None:
+        """Add one input of shape (..., in_features)."""
+        x = x.detach().float().cpu()
+        if not _fits(x, self.mask):
+            self._add("around", _rows(x, None))
+            return
+        around, means, _ = _split(x, self.mask)
+        self._add("around", around)
+        self._add("means", means)
+
+    def _add(self, part: str, rows: Tensor) -> None:
+        self._parts[part].addmm_(rows.T, rows)
+        self._counts[part] += len(rows)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what reads the files again."""
+        return {"file": self._file.name, "features": self._features, **self._counts}
+
+
+def _fits(x: Tensor, mask: Tensor | None) -> bool:
+    return mask is not None and tuple(x.shape[:-1]) == tuple(mask.shape)
+
+
+def _rows(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the rows of a tensor (..., features) that are not padding."""
+    rows = x.reshape(-1, x.shape[-1])
+    return rows[mask.reshape(-1).bool()] if mask is not None and _fits(x, mask) else rows
+
+
+def _split(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the rows around their example's mean, the means, and how many rows each is of."""
+    assert mask is not None
+    kept = mask.to(x.dtype)[..., None]
+    counts = kept.sum(1).clamp(min=1)
+    means = (x * kept).sum(1) / counts
+    return _rows(x - means[:, None], mask), means, counts
+
+
+def _mapped(path: Path, shape: list[int], *, shared: bool) -> Tensor:
+    size = math.prod(shape)
+    return torch.from_file(str(path), shared=shared, size=size, dtype=torch.float32).view(shape)
 
 
 @contextmanager
-def _hearing(hf_model: nn.Module, sinks: dict[str, _Sum]) -> Iterator[None]:
+def _hearing(hf_model: nn.Module, sinks: dict[str, _OutputSums]) -> Iterator[None]:
     """Let every sink hear the gradients at its layer's output while the context is open."""
 
-    def hook_for(sink: _Sum) -> Any:
+    def hook_for(sink: _OutputSums) -> Any:
         def hook(_module: nn.Module, _args: object, output: Tensor) -> None:
             if output.requires_grad:
                 output.register_hook(sink.add)

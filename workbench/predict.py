@@ -42,6 +42,7 @@ _TAIL = 0.05  # a 90 % interval leaves this at either end
 # left; from the four pairs of benchmarks/predictions.py.
 _LEVEL, _LEVEL_SD = math.log(1.6), 0.5
 _SLOPE, _SLOPE_SD = 1.15, 0.15
+_LEAST_SLOPE = 0.3
 _NOISE_SD, _NOISE_WEIGHT = 0.25, 4.0
 
 # Priors of the metric's loss = scale * KL ** power.
@@ -260,13 +261,11 @@ def size_bytes(table: CostTable, recipe: Recipe) -> int | None:
     coded: dict[str, int] = {}
     correction = 0
     tables: int | None = None
-    for index, step in enumerate(recipe.steps):
+    for step in recipe.steps:
         if isinstance(step, Cast):
             itemsize = 2
         elif isinstance(step, (Quantization, Mixed)):
-            later = recipe.steps[index + 1 :]
-            folds = not any(isinstance(s, (LowRankCorrection, Quantization)) for s in later)
-            coded = group_bytes(table.groups, step, folds=folds)
+            coded = group_bytes(table.groups, step)
         elif isinstance(step, SparseGPT) and step.scheme is not None:
             scheme = step.scheme
             coded = {
@@ -285,17 +284,13 @@ def size_bytes(table: CostTable, recipe: Recipe) -> int | None:
     return total + (dense_tables if tables is None else tables)
 
 
-def group_bytes(
-    groups: Iterable[LayerGroup], step: Quantization | Mixed, *, folds: bool = True
-) -> dict[str, int]:
+def group_bytes(groups: Iterable[LayerGroup], step: Quantization | Mixed) -> dict[str, int]:
     """Return the stored bytes of every group that a quantization stores as codes.
 
     Parameters
     ----------
     groups : iterable of LayerGroup
     step : RTN, GPTQ, AWQ or Mixed
-    folds : bool
-        Whether layers before may absorb AWQ's input scales.
     """
     groups = tuple(groups)
     own = {g.key: step.step_of(g.key) if isinstance(step, Mixed) else step for g in groups}
@@ -306,7 +301,7 @@ def group_bytes(
         if part is None:
             continue
         total = sum(part.scheme.stored_bytes(n, k) for n, k in group.shapes)
-        absorbed = folds and (group.absorber == "norm" or group.absorber in coded)
+        absorbed = group.absorber == "norm" or group.absorber in coded
         if isinstance(part, AWQ) and not absorbed:
             total += 2 * group.in_features * len(group.shapes)
         result[group.key] = total
@@ -327,6 +322,8 @@ class _Level:
         precision = np.diag([noise / _LEVEL_SD**2, noise / _SLOPE_SD**2])
         posterior = precision + x.T @ x
         self._mean = np.linalg.solve(posterior, precision @ mean + x.T @ y)
+        if self._mean[1] < _LEAST_SLOPE:  # runs that contradict each other must not turn the order
+            self._mean = np.array([float((y - _LEAST_SLOPE * x[:, 1]).mean()), _LEAST_SLOPE])
         self._covariance = np.linalg.inv(posterior)
         squares = _NOISE_WEIGHT * noise + y @ y + mean @ precision @ mean
         squares -= self._mean @ posterior @ self._mean

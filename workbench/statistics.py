@@ -95,20 +95,17 @@ class OutputGram:
     ----------
     blocks : Tensor of shape (n_blocks, block_size, block_size), float32
         The last one is padded with zeros.
-    n_rows : int
-        Positions in the sums.
     n_predictions : int
         Predictions whose losses were differentiated.
     out_features : int
     """
 
     blocks: Tensor
-    n_rows: int
     n_predictions: int
     out_features: int
 
     def divergence(self, delta: Tensor, mean_gram: Tensor) -> float:
-        """Return ½ · (rows / predictions) · tr(G ΔW H ΔWᵀ), with G and H as means per row.
+        """Return tr(G ΔW H ΔWᵀ) / (2 · predictions), with G a sum and H a mean over the same rows.
 
         To second order this is the KL divergence per prediction from the model to the one whose
         weight is changed by ΔW (Martens 2020, section 5), in nats.

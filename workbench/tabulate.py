@@ -49,7 +49,7 @@ def tabulate(
     model: LoadedModel,
     calibrator: Calibrator,
     path: Path,
-    steps: Iterable[Step] = (*GRID, *WHOLE),
+    steps: Iterable[Step] | None = None,
     *,
     monitor: Monitor = SILENT,
 ) -> CostTable:
@@ -67,8 +67,8 @@ def tabulate(
     path : Path
         A JSON file. What it has already is kept; it is written anew after every step, so that
         predictions come one by one and a cancelled table goes on where it stopped.
-    steps : iterable of Step
-        Those that do not work layer by layer must keep the architecture and need no statistics.
+    steps : iterable of Step, optional
+        Default: :data:`GRID` and :data:`WHOLE`. Those that do not work layer by layer must keep the architecture and need no statistics.
     monitor : Monitor
         Reports stage ``"predict"`` by steps.
     """
@@ -77,7 +77,7 @@ def tabulate(
     table = _opened(path) or CostTable(
         (_layer_group(model, group) for group in statistics.groups), _sizes(model, statistics)
     )
-    todo = list(dict.fromkeys(steps))
+    todo = list(dict.fromkeys((*GRID, *WHOLE) if steps is None else steps))
     for done, step in enumerate(todo, 1):
         if type(step) in LAYER_METHODS and step not in table.columns:
             table.columns[step] = _column(model, statistics, gradients, step, monitor)
@@ -133,7 +133,7 @@ def _cost(
     )
     gram = own.judge.mean_gram
     return sum(
-        gradients[name].divergence(weight.dequantize() - weights[name], gram)
+        gradients.divergence(group.key, name, weight.dequantize() - weights[name], gram)
         for name, weight in solved.items()
     )
 

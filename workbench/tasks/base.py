@@ -115,6 +115,8 @@ class Task(ABC):
     """
 
     kind: ClassVar[str]
+    pools_tokens: ClassVar[bool] = False
+    """Whether one prediction is made from all tokens of an example."""
     name: str
     metrics: tuple[Metric, ...]
     warnings: tuple[str, ...] = ()

@@ -93,6 +93,7 @@ class TextClassification(Task):
     """
 
     kind: ClassVar[str] = "text_classification"
+    pools_tokens: ClassVar[bool] = True
 
     def __init__(
         self,
