@@ -15,6 +15,7 @@ from workbench.choice import (
     Z95,
     Choice,
     Interval,
+    check_conditions,
     choose,
     is_baseline,
     is_measured,
@@ -22,6 +23,7 @@ from workbench.choice import (
     relative_quality,
     value_of,
 )
+from workbench.errors import ConfigError, StudyError
 from workbench.outcomes import Outcomes
 from workbench.records import Metric, RunRecord, RunState
 
@@ -29,12 +31,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "AXES",
     "SHARE_FACT",
+    "SIZE",
     "Z95",
+    "Axis",
     "Choice",
     "Interval",
     "TradeoffPoint",
     "TradeoffView",
+    "axis_named",
     "choose",
     "family_of",
     "front_ids",
@@ -91,13 +97,67 @@ def pareto_front(
     return on_front
 
 
-def front_ids(records: Iterable[RunRecord], metric: Metric) -> frozenset[str]:
-    """Return the ids of the runs on the Pareto front of size and metric."""
+@dataclass(frozen=True)
+class Axis:
+    """What a trade-off plot draws a metric against; less of it is better.
+
+    Attributes
+    ----------
+    name : str
+        For titles, as in "Accuracy against size".
+    title, unit : str
+        Of the axis, and after a number.
+    measured : str or None
+        The measurement that is drawn, None for the size, which every finished run has.
+    divisor : float
+        From the measurement to the unit.
+    """
+
+    name: str
+    title: str
+    unit: str
+    measured: str | None
+    divisor: float = 1.0
+
+    def of(self, record: RunRecord) -> float:
+        """Return where a run lies on the axis, NaN where that was not measured."""
+        if self.measured is None:
+            return math.nan if record.size_bytes is None else record.size_bytes / self.divisor
+        found = record.measurement(self.measured)
+        return math.nan if found is None else found.value / self.divisor
+
+
+SIZE = Axis("size", "Size of the model (MB)", "MB", None, 1e6)
+AXES = {
+    axis.name: axis
+    for axis in (
+        SIZE,
+        Axis("latency", "Latency (ms)", "ms", LATENCY),
+        Axis("memory", "Memory while running (MB)", "MB", "resident_bytes", 1e6),
+    )
+}
+"""What ``study.plot(x=...)`` takes."""
+
+
+def axis_named(name: str) -> Axis:
+    """Return the axis of this name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    if name not in AXES:
+        known = ", ".join(map(repr, AXES))
+        raise ConfigError(f"x={name!r} is not accepted; give one of {known}.")
+    return AXES[name]
+
+
+def front_ids(records: Iterable[RunRecord], metric: Metric, axis: Axis = SIZE) -> frozenset[str]:
+    """Return the ids of the runs on the Pareto front of an axis and a metric."""
     measured = [record for record in records if is_measured(record, metric)]
     values = [value_of(record, metric) for record in measured]
-    mask = pareto_front(
-        [record.size_bytes or 0 for record in measured], values, metric.higher_is_better
-    )
+    mask = pareto_front([axis.of(record) for record in measured], values, metric.higher_is_better)
     return frozenset(record.id for record, kept in zip(measured, mask, strict=True) if kept)
 
 
@@ -189,6 +249,8 @@ class TradeoffPoint:
     paired : bool
         Whether the interval is that of the difference to the base model, on the same examples,
         put around the value; it leaves out what is hard for both.
+    x : float or None
+        Where it lies on the view's axis, in the axis's unit; None for the size.
     is_baseline, on_front : bool
     facts : tuple of (str, str)
         Names and texts to show beside the numbers, such as the share of weights compressed.
@@ -204,7 +266,13 @@ class TradeoffPoint:
     is_baseline: bool
     on_front: bool
     paired: bool = False
+    x: float | None = None
     facts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def across(self) -> float:
+        """Where the point is drawn on the axis, in its unit."""
+        return self.size_bytes / 1e6 if self.x is None else self.x
 
 
 @dataclass(frozen=True)
@@ -222,6 +290,8 @@ class TradeoffView:
         The measured runs.
     n_unmeasured : int
         Runs without a point: failed, cancelled, or without a finite value.
+    axis : Axis
+        What the metric is drawn against.
     """
 
     metric: Metric
@@ -229,6 +299,7 @@ class TradeoffView:
     models: tuple[str, ...] = ()
     points: tuple[TradeoffPoint, ...] = ()
     n_unmeasured: int = 0
+    axis: Axis = SIZE
 
 
 def tradeoff_view(
@@ -237,6 +308,7 @@ def tradeoff_view(
     *,
     task: str = "",
     outcomes: Callable[[RunRecord], Outcomes | None] | None = None,
+    axis: Axis = SIZE,
 ) -> TradeoffView:
     """Return what the plot of a metric against size shows; see :class:`TradeoffView`.
 
@@ -250,13 +322,28 @@ def tradeoff_view(
         Name of the task, for the title.
     outcomes : callable, optional
         Returns a run's per-example outcomes, or None; with them the intervals are paired.
+    axis : Axis
+        What the metric is drawn against, one of :data:`AXES`. Runs where that was not measured
+        have no point.
+
+    Raises
+    ------
+    StudyError
+        If no run has a value on the axis, or the runs' were measured under different conditions.
     """
     records = list(records)
-    front = front_ids(records, metric)
+    if axis.measured is not None:
+        if records and all(math.isnan(axis.of(record)) for record in records):
+            raise StudyError(
+                f"No run has a measured {axis.name}. Measure the runs first, the baseline too:"
+                " study.measure(run); it is never estimated."
+            )
+        check_conditions(records, axis.measured)
+    front = front_ids(records, metric, axis)
     dense = {r.model: r for r in records if is_baseline(r) and is_measured(r, metric)}
     points = []
     for record in records:
-        if not is_measured(record, metric):
+        if not is_measured(record, metric) or not math.isfinite(axis.of(record)):
             continue
         base = dense.get(record.model)
         interval, paired = _interval(record, base, metric, outcomes)
@@ -270,6 +357,7 @@ def tradeoff_view(
                 value=value_of(record, metric),
                 interval=interval,
                 paired=paired,
+                x=axis.of(record),
                 is_baseline=is_baseline(record),
                 on_front=record.id in front,
                 facts=_facts(record, base),
@@ -284,6 +372,7 @@ def tradeoff_view(
         models=tuple(dict.fromkeys(record.model for record in records)),
         points=tuple(points),
         n_unmeasured=len(finished) - len(points),
+        axis=axis,
     )
 
 

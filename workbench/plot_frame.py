@@ -64,7 +64,7 @@ class Frame:
     def of(cls, view: TradeoffView, *, log_x: bool = False) -> Frame:
         """Return the ranges that show every point that is not far off, with some room."""
         higher = view.metric.higher_is_better
-        sizes = [point.size_bytes / 1e6 for point in view.points]
+        sizes = [point.across for point in view.points]
         limit = _limit(view)
         inside = [p for p in view.points if (p.value >= limit if higher else p.value <= limit)]
         ends = [end for p in inside for end in (p.value, *(p.interval or ()))]
@@ -124,10 +124,10 @@ def _limit(view: TradeoffView) -> float:
 
 def front_line(view: TradeoffView, frame: Frame) -> list[tuple[float, float]]:
     """Return the corners of the Pareto front's staircase, from the smallest run on."""
-    front = sorted((p for p in view.points if p.on_front), key=lambda p: p.size_bytes)
+    front = sorted((p for p in view.points if p.on_front), key=lambda p: p.across)
     corners: list[tuple[float, float]] = []
     for point in front:
-        x, y = point.size_bytes / 1e6, frame.height(point)
+        x, y = point.across, frame.height(point)
         if corners:
             corners.append((x, corners[-1][1]))
         corners.append((x, y))
@@ -142,7 +142,9 @@ def titles(view: TradeoffView) -> tuple[str, str]:
         more = f" and {len(view.models) - 3} more" if len(view.models) > 3 else ""
         where.append(f"Model: {', '.join(view.models[:3])}{more}")
     subtitle = " · ".join(where)
-    return f"{metric} against size", subtitle if len(subtitle) <= 96 else subtitle[:95] + "…"
+    return f"{metric} against {view.axis.name}", subtitle if len(subtitle) <= 96 else subtitle[
+        :95
+    ] + "…"
 
 
 def footnote(view: TradeoffView, frame: Frame) -> str:
@@ -186,6 +188,8 @@ def details(view: TradeoffView, point: TradeoffPoint) -> list[str]:
     if reference and not point.is_baseline:
         text += f", {relative_quality(view.metric, point.value, reference):.1%} of baseline"
     lines += [text, f"size: {point.size_bytes / 1e6:.2f} MB"]
+    if view.axis.measured is not None:
+        lines.append(f"{view.axis.name}: {point.across:.4g} {view.axis.unit}")
     lines += [f"{name}: {fact}" for name, fact in point.facts]
     if point.on_front:
         lines.append("on the Pareto front")

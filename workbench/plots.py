@@ -132,7 +132,7 @@ def _points(
         down.append(point.value - low)
     return {
         "name": html.escape(name),
-        "x": [point.size_bytes / 1e6 for point in points],
+        "x": [point.across for point in points],
         "y": [frame.height(point) for point in points],
         "mode": "markers",
         "marker": {
@@ -208,7 +208,7 @@ def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
         },
         "xaxis": {
             **axis,
-            "title": {"text": "Size of the model (MB)"},
+            "title": {"text": view.axis.title},
             "type": "log" if frame.log_x else "linear",
             "range": x,
             # plotly labels 20 on a log axis as a cryptic small 2

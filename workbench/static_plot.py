@@ -77,7 +77,7 @@ def static_svg(view: TradeoffView, *, log_x: bool = False) -> str:
         if members:
             legend.append((name, style))
         for point in members:
-            x = _x(point.size_bytes / 1e6, frame)
+            x = _x(point.across, frame)
             y = _y(frame.height(point), frame)
             off = frame.is_off_scale(point)
             arrow = "arrow-down" if frame.higher_is_better else "arrow-up"
@@ -116,7 +116,7 @@ def _axes(view: TradeoffView, frame: Frame) -> list[str]:
     parts += [_text(_x(t, frame), _BOTTOM + 20, f"{t:g}", "middle") for t in frame.x_ticks]
     parts += [_text(_LEFT - 9, _y(t, frame) + 4, f"{t:g}", "end") for t in frame.y_ticks]
     middle = (_LEFT + _RIGHT) / 2
-    parts.append(_text(middle, _BOTTOM + 44, "Size of the model (MB)", "middle", 13))
+    parts.append(_text(middle, _BOTTOM + 44, view.axis.title, "middle", 13))
     name = html.escape(axis_title(view))
     parts.append(
         f'<text transform="translate(18 {(_TOP + _BOTTOM) / 2}) rotate(-90)"'

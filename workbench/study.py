@@ -760,13 +760,16 @@ class Study:
 
         return compare.table(self._store.records(), self._metric(metric))
 
-    def plot(self, metric: str | None = None) -> go.Figure:
+    def plot(self, metric: str | None = None, *, x: str = "size") -> go.Figure:
         """Return a plotly figure of a metric against size, with the Pareto front.
 
         Parameters
         ----------
         metric : str, optional
             Default: the task's first.
+        x : {"size", "latency", "memory"}
+            What the metric is drawn against; the last two are of runs that were measured with
+            :meth:`measure`.
         """
         from workbench import compare, plots
 
@@ -775,6 +778,7 @@ class Study:
             self._metric(metric),
             task=self._store.meta("task")["name"],
             outcomes=self._outcomes,
+            axis=compare.axis_named(x),
         )
         return plots.tradeoff_figure(view)
 

@@ -134,6 +134,25 @@ class TestStudy:
             study.choose(latency_ms=1e6)
         assert study.choose(size_bytes=1e9).run == run
 
+    def test_the_plot_against_latency_has_what_was_measured(self, study: Study) -> None:
+        baseline, run = study.runs
+        with pytest.raises(StudyError, match="No run has a measured latency"):
+            study.plot(x="latency")
+        with pytest.raises(ConfigError, match="'size', 'latency', 'memory'"):
+            study.plot(x="speed")
+        found = by_name(run.measure(repeats=3))
+        view = study.plot(x="latency").view
+        assert [(p.run_id, p.across) for p in view.points] == [(run.id, found["latency_ms"].value)]
+        assert view.n_unmeasured == 1
+        assert view.points[0].on_front
+        baseline.measure(repeats=3)
+        figure = study.plot(x="memory")
+        assert [p.across for p in figure.view.points] == [0.004096, 0.004096]
+        assert figure.layout.xaxis.title.text == "Memory while running (MB)"
+        assert "against memory" in figure.layout.title.text
+        assert "Memory while running" in figure._repr_mimebundle_()["image/svg+xml"]
+        assert len(study.plot().view.points) == 2
+
     def test_only_finished_runs(self, study: Study) -> None:
         with pytest.raises(StudyError, match="no run"):
             study.measure("0123456789ab")
