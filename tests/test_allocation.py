@@ -83,7 +83,7 @@ def test_a_budget_that_nothing_fits_says_what_would():
 def test_layers_without_a_cost_are_refused():
     costs = table()
     options = [*options_of(costs)[:-1], []]
-    with pytest.raises(ConfigError, match="experts"):
+    with pytest.raises(ConfigError, match="no predicted cost"):
         allocate(costs, options, 10**9)
 
 

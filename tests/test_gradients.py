@@ -21,6 +21,12 @@ def decoder():
     return task.bind(model), task
 
 
+def experts():
+    model = load_model(tiny_model("Mixtral"), tiny_tokenizer(), device="cpu")
+    task = LanguageModeling(texts(), sequence_length=32, name="toy")
+    return task.bind(model), task
+
+
 def encoder():
     model = load_model(tiny_model("BertModel"), tiny_tokenizer(), device="cpu")
     rows = [{"text": text[: 20 + 5 * i], "label": "ab"[i % 2]} for i, text in enumerate(texts(60))]
@@ -52,7 +58,7 @@ def measured_kl(model, task, calibrator, name, delta):
     return total / count
 
 
-@pytest.mark.parametrize("make", [decoder, encoder], ids=["decoder", "encoder"])
+@pytest.mark.parametrize("make", [decoder, encoder, experts])
 def test_a_small_change_diverges_as_predicted(make, tmp_path):
     """Second order is exact for small changes but for the factoring: right within a factor of 2."""
     model, task, calibrator, statistics, gradients = collected(make(), tmp_path, predictions=4000)

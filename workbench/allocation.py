@@ -86,8 +86,8 @@ def allocate(table: CostTable, options: Sequence[Sequence[Option]], budget_bytes
     least = sum(group[0].n_bytes for group in options if group)
     if any(not group for group in options):
         raise ConfigError(
-            "Some layers have no predicted cost (fused experts), so no precision can be chosen for"
-            " them; give uniform recipes instead."
+            "Some layers have no predicted cost, so no precision can be chosen for them; give"
+            " uniform recipes instead."
         )
     if least > budget_bytes:
         raise ConfigError(

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from workbench.calibrate import CalibrationInputs, Calibrator, Statistics
 from workbench.errors import CalibrationError
 from workbench.layers import find_linears
-from workbench.listening import listening
+from workbench.listening import hearing_experts, listening
 from workbench.models import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.statistics import OutputGram
@@ -66,15 +66,12 @@ class Gradients:
     ----------
     key : str
         Depends on everything that changes the numbers.
-    missing : tuple of str
-        Layers without one: fused experts, whose outputs never appear as a tensor of their own.
     """
 
     def __init__(self, folder: Path) -> None:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         self._folder = folder
         self.key: str = meta["key"]
-        self.missing: tuple[str, ...] = tuple(meta["missing"])
         self._layers: dict[str, dict[str, Any]] = meta["layers"]
         self._inputs: dict[str, dict[str, Any]] = meta["inputs"]
         self._predictions: int = meta["predictions"]
@@ -177,13 +174,10 @@ def _collect(
             " inputs alone; give a LanguageModeling or TextClassification task."
         )
     sinks: dict[str, _OutputSums] = {}
-    missing = []
     for index, (name, site) in enumerate(find_linears(model.hf_model).items()):
-        if site.index is None:
-            file = folder / f"{index:04d}"
-            sinks[name] = _OutputSums(file, site.shape[0], options.block_size, task.pools_tokens)
-        else:
-            missing.append(name)
+        pooled = task.pools_tokens and site.index is None
+        file = folder / f"{index:04d}"
+        sinks[name] = _OutputSums(file, site.shape[0], options.block_size, pooled)
     inputs: dict[str, _InputSums] = {}
     if task.pools_tokens:
         for index, group in enumerate(statistics.groups):
@@ -219,7 +213,6 @@ def _collect(
             )
     return {
         "predictions": per_pass * draws,
-        "missing": missing,
         "layers": {name: sink.describe() for name, sink in sinks.items()},
         "inputs": {key: sum_.describe() for key, sum_ in inputs.items()},
     }
@@ -251,6 +244,12 @@ class _OutputSums:
         around, means, counts = _split(gradient, self.mask)
         self._add(self.tokens, around)
         self._add(self.sums, means * counts)
+
+    def add_routed(self, gradient: Tensor, tokens: Tensor) -> None:
+        """Add one gradient of an expert, (rows, out_features), of the positions ``tokens``."""
+        kept = None if self.mask is None else self.mask.reshape(-1).bool()[tokens.cpu()]
+        rows = gradient.detach().float().cpu()
+        self._add(self.tokens, rows if kept is None else rows[kept])
 
     def _add(self, blocks: Tensor, rows: Tensor) -> None:
         width = blocks.shape[1]
@@ -329,13 +328,20 @@ def _hearing(hf_model: nn.Module, sinks: dict[str, _OutputSums]) -> Iterator[Non
 
         return hook
 
+    def hear_expert(name: str, y: Tensor, tokens: Tensor) -> None:
+        if y.requires_grad:
+            y.register_hook(lambda gradient: sinks[name].add_routed(gradient, tokens))
+
+    linears = find_linears(hf_model)
     # The parameters need no gradient, so the graph has to begin at the embeddings.
     embeddings = hf_model.get_input_embeddings()  # type: ignore[operator]
     handles = [embeddings.register_forward_hook(lambda _m, _a, out: out.requires_grad_(True))]
     for name, sink in sinks.items():
-        handles.append(hf_model.get_submodule(name).register_forward_hook(hook_for(sink)))
+        if linears[name].index is None:
+            handles.append(linears[name].owner.register_forward_hook(hook_for(sink)))
     try:
-        yield
+        with hearing_experts(hf_model, hear_expert):
+            yield
     finally:
         for handle in handles:
             handle.remove()

@@ -38,8 +38,8 @@ TRUSTED_NATS = 0.3
 _REFERENCE = math.log(0.02)
 _TAIL = 0.05  # a 90 % interval leaves this at either end
 
-# Priors of log KL - _REFERENCE = level + slope * (log raw - _REFERENCE), with the standard deviation of what is
-# left; from the four pairs of benchmarks/predictions.py.
+# Priors of log KL - _REFERENCE = level + slope * (log raw - _REFERENCE), with the standard deviation
+# of what is left; from the four pairs of benchmarks/predictions.py.
 _LEVEL, _LEVEL_SD = math.log(1.6), 0.5
 _SLOPE, _SLOPE_SD = 1.15, 0.15
 _LEAST_SLOPE = 0.3
@@ -202,7 +202,7 @@ def raw_cost(table: CostTable, recipe: Recipe) -> RawCost:
         if not np.isfinite(nats).all():
             missing = [g.key for g, x in zip(table.groups, nats, strict=True) if math.isnan(x)]
             return RawCost(
-                None, reason=f"fused experts are not predicted yet ({missing[0]}); run it instead"
+                None, reason=f"{missing[0]} has no predicted cost under it; run it instead"
             )
         total += float(nats.sum())
         n_layered += 1

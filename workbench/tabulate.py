@@ -14,7 +14,7 @@ from workbench.errors import StudyError
 from workbench.folds import find_fold
 from workbench.gradients import Gradients, collect_gradients
 from workbench.layers import LinearGroup
-from workbench.layerwise import FACTOR_CACHE_BYTES
+from workbench.layerwise import FACTOR_CACHE_BYTES, is_undersampled
 from workbench.loaded import tensor_identity
 from workbench.methods import LAYER_METHODS, MODEL_METHODS, GroupWeights, LayerMethod, ModelContext
 from workbench.methods.embeddings import find_tables
@@ -68,7 +68,8 @@ def tabulate(
         A JSON file. What it has already is kept; it is written anew after every step, so that
         predictions come one by one and a cancelled table goes on where it stopped.
     steps : iterable of Step, optional
-        Default: :data:`GRID` and :data:`WHOLE`. Those that do not work layer by layer must keep the architecture and need no statistics.
+        Default: :data:`GRID` and :data:`WHOLE`. Steps that do not work layer by layer must keep the
+        architecture and need no statistics.
     monitor : Monitor
         Reports stage ``"predict"`` by steps.
     """
@@ -109,8 +110,7 @@ def _column(
     keep_factors = statistics.factor_bytes <= FACTOR_CACHE_BYTES
     for index, group in enumerate(statistics.groups):
         monitor.check()
-        if not set(group.names) & set(gradients.missing):
-            nats[index] = _cost(model, statistics, gradients, method, group, step)
+        nats[index] = _cost(model, statistics, gradients, method, group, step)
         if not keep_factors:
             statistics.release(group.key)
     return nats
@@ -124,11 +124,13 @@ def _cost(
     group: LinearGroup,
     step: Step,
 ) -> float:
-    own = statistics[group.key]
+    own = seen = statistics[group.key]
+    if method.needs and is_undersampled(group, own, method):
+        seen = own.without_solve()
     weights = {name: model.site(name).matrix for name in group.names}
     solved = method.solve(
         GroupWeights(weights, {}, model.stored_dtype, originals=weights),
-        own if method.needs else None,
+        seen if method.needs else None,
         step,
     )
     gram = own.judge.mean_gram
