@@ -8,97 +8,46 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from workbench.architectures import backbone, text_inputs
-from workbench.errors import CalibrationError, ConfigError
+from workbench.architectures import backbone
+from workbench.calibration_data import (
+    CalibrationInputs,
+    CalibrationOptions,
+    count_tokens,
+    pad_windows,
+    take_batches,
+    take_windows,
+)
+from workbench.errors import CalibrationError
+from workbench.input_sums import InputSums
 from workbench.layers import LinearGroup, shared_inputs
 from workbench.listening import listening
 from workbench.models import LoadedModel
-from workbench.products import add_gram, fast_products, mirror
+from workbench.products import fast_products
 from workbench.progress import SILENT, Monitor
 from workbench.statistics import GroupStatistics, InputStatistics
 
 if TYPE_CHECKING:
     from workbench.tasks import Task
 
+__all__ = [
+    "CalibrationInputs",
+    "CalibrationOptions",
+    "Calibrator",
+    "InputSums",
+    "Statistics",
+    "calibrate",
+]
+
 FORMAT_VERSION = 2
-_LEAST_TOKENS = 64
 _HALVES = ("solve", "judge")
-
-
-@dataclass(frozen=True)
-class CalibrationOptions:
-    """How much of the calibration data is read, and how.
-
-    Attributes
-    ----------
-    solve_tokens : int
-        Tokens whose statistics the solvers see.
-    judge_tokens : int
-        Further, disjoint tokens whose statistics predictions and error reports use.
-    sequence_length : int
-        Tokens per window; longer examples are cut.
-    batch_tokens : int
-        Tokens per forward pass, padding included.
-    seed : int
-        Of the order in which windows are taken.
-    """
-
-    solve_tokens: int = 128 * 256
-    judge_tokens: int = 32 * 256
-    sequence_length: int = 256
-    batch_tokens: int = 2048
-    seed: int = 0
-
-
-class CalibrationInputs:
-    """Forward inputs to calibrate with, in place of a task: images, or inputs of your own making.
-
-    Four fifths of the batches, the first ones, are what solvers see; the rest judges.
-
-    Parameters
-    ----------
-    batches : sequence of mapping of str to Tensor
-        Each is given to the model's forward pass as keyword arguments, such as
-        ``{"pixel_values": (images, channels, height, width)}`` or ``{"input_ids": …,
-        "attention_mask": …, "decoder_input_ids": …}``. An attention mask says which positions are
-        padding and do not count; without one, all do. Two masks of one shape must be equal.
-    name : str
-        For messages.
-
-    Raises
-    ------
-    ConfigError
-        If there are fewer than two batches, or one holds something else than tensors.
-    """
-
-    def __init__(self, batches: Sequence[Mapping[str, Tensor]], name: str = "inputs") -> None:
-        self.name = name
-        self.batches = tuple(dict(batch) for batch in batches)
-        values = [value for batch in self.batches for value in batch.values()]
-        if len(self.batches) < 2 or not all(isinstance(value, Tensor) for value in values):
-            raise ConfigError(
-                f"CalibrationInputs: {len(self.batches)} batches are given; give at least two, each"
-                ' a dict of tensors such as {"pixel_values": images}.'
-            )
-
-    @property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of every tensor."""
-        digest = hashlib.sha256()
-        for batch in self.batches:
-            for name, tensor in sorted(batch.items()):
-                flat = tensor.detach().cpu().contiguous().reshape(-1)
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-                digest.update(flat.view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:16]
 
 
 class Statistics:
@@ -191,7 +140,7 @@ class Calibrator:
 
     def judge_batches(self, model: LoadedModel) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield token ids and attention masks of the judge half, each (windows, tokens), int64."""
-        for batch in _batches(model, self.windows(model)["judge"], self.options):
+        for batch in pad_windows(model, self.windows(model)["judge"], self.options):
             yield batch["input_ids"], batch["attention_mask"]
 
     def windows(self, model: LoadedModel) -> dict[str, list[list[int]]]:
@@ -207,7 +156,7 @@ class Calibrator:
                 f"The calibration data {self.task.name!r} are tensors, not rows of tokens; this"
                 " needs a task."
             )
-        return _windows(model, self.task, self.options)
+        return take_windows(model, self.task, self.options)
 
     def batches(self, model: LoadedModel) -> dict[str, list[dict[str, Tensor]]]:
         """Return the forward inputs of the ``"solve"`` and the ``"judge"`` half, on the CPU.
@@ -217,7 +166,7 @@ class Calibrator:
         CalibrationError
             If the calibration part has too few tokens.
         """
-        return _halves(model, self.task, self.options)
+        return take_batches(model, self.task, self.options)
 
 
 def _mapped(path: Path, k: int, *, shared: bool) -> tuple[Tensor, Tensor]:
@@ -257,7 +206,7 @@ def calibrate(
     target = folder / key
     if (target / "meta.json").exists():
         return Statistics(target)
-    halves = _halves(model, task, options)
+    halves = take_batches(model, task, options)
     groups = shared_inputs(model.hf_model)
     # Named by this process, so that two of them calibrating at once cannot mix their sums.
     building = folder / f".{key}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
@@ -269,7 +218,7 @@ def calibrate(
             "key": key,
             "options": asdict(options),
             "n_tokens": {
-                half: _count(batches) or counts[half][0] for half, batches in halves.items()
+                half: count_tokens(batches) or counts[half][0] for half, batches in halves.items()
             },
             "group_tokens": counts,
             "groups": [asdict(group) for group in groups],
@@ -294,80 +243,6 @@ def _key(model: LoadedModel, task: Task | CalibrationInputs, options: Calibratio
         "options": asdict(options),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _windows(
-    model: LoadedModel, task: Task, options: CalibrationOptions
-) -> dict[str, list[list[int]]]:
-    """Take windows for both halves; with too few, keep four fifths for the solvers."""
-    rows = task.calibration_windows(
-        model, sequence_length=options.sequence_length, seed=options.seed
-    )
-    rows = [row for row in rows if row]
-    available = sum(map(len, rows))
-    if available < _LEAST_TOKENS:
-        raise CalibrationError(
-            f"The calibration part of {task.name!r} has {available} tokens; at least"
-            f" {_LEAST_TOKENS} are needed and {options.solve_tokens:,} are asked for. Give more"
-            " or longer calibration texts."
-        )
-    wanted = options.solve_tokens + options.judge_tokens
-    share = options.solve_tokens / wanted
-    solve_limit = min(options.solve_tokens, int(available * share))
-    halves: dict[str, list[list[int]]] = {"solve": [], "judge": []}
-    used = 0
-    for row in rows:
-        if used >= wanted:
-            break
-        halves["solve" if used < solve_limit else "judge"].append(row)
-        used += len(row)
-    return halves
-
-
-def _halves(
-    model: LoadedModel, task: Task | CalibrationInputs, options: CalibrationOptions
-) -> dict[str, list[dict[str, Tensor]]]:
-    """Return the batches of both halves as the model's forward pass takes them."""
-    if isinstance(task, CalibrationInputs):
-        split = max(1, len(task.batches) * 4 // 5)
-        return {"solve": list(task.batches[:split]), "judge": list(task.batches[split:])}
-    windows = _windows(model, task, options)
-    return {half: list(_batches(model, rows, options)) for half, rows in windows.items()}
-
-
-def _batches(
-    model: LoadedModel, rows: list[list[int]], options: CalibrationOptions
-) -> Iterator[dict[str, Tensor]]:
-    """Yield rows of similar length together, at most ``batch_tokens`` with padding."""
-    batch: list[list[int]] = []
-    for row in sorted(rows, key=len):
-        if batch and (len(batch) + 1) * len(row) > options.batch_tokens:
-            yield _padded(model, batch)
-            batch = []
-        batch.append(row)
-    if batch:
-        yield _padded(model, batch)
-
-
-def _padded(model: LoadedModel, batch: list[list[int]]) -> dict[str, Tensor]:
-    width = max(map(len, batch))
-    ids = torch.zeros(len(batch), width, dtype=torch.long)
-    mask = torch.zeros(len(batch), width, dtype=torch.long)
-    for i, row in enumerate(batch):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
-    return text_inputs(model.hf_model, ids, mask)
-
-
-def _count(batches: list[dict[str, Tensor]]) -> int:
-    """Return the tokens of batches of text, zero for others."""
-    total = 0
-    for batch in batches:
-        if "attention_mask" in batch:
-            total += int(batch["attention_mask"].sum())
-        elif "input_ids" in batch:
-            total += batch["input_ids"].numel()
-    return total
 
 
 @torch.no_grad()
@@ -409,55 +284,3 @@ def _collect(
                 )
         counts[half] = [sink.counts[group.key] for group in groups]
     return counts
-
-
-class InputSums:
-    """Adds the inputs of every group to its sums, without padded positions.
-
-    A layer that is called several times in one pass adds what it is given each time. Padding is
-    left out where an input has the positions of an attention mask; an input of another shape
-    (DeBERTa's table of relative positions) is counted whole.
-    """
-
-    def __init__(self, sums: dict[str, tuple[Tensor, Tensor]]) -> None:
-        self._sums = sums
-        self._masks: list[Tensor] = []
-        self.counts = dict.fromkeys(sums, 0)
-
-    def begin_batch(self, batch: Mapping[str, Tensor]) -> None:
-        """Take the forward inputs whose layer inputs come next."""
-        masks = [batch[n] for n in ("attention_mask", "decoder_attention_mask") if n in batch]
-        self._masks = [mask.bool().cpu() for mask in masks if mask.ndim == 2]
-        if len(self._masks) == 2 and self._masks[0].shape == self._masks[1].shape:
-            if not torch.equal(*self._masks):
-                raise CalibrationError(
-                    "The attention masks of encoder and decoder have one shape and different"
-                    " padding, so a layer's padding cannot be told. Pad the decoder's tokens by"
-                    " one more."
-                )
-            self._masks.pop()
-
-    def add(self, key: str, x: Tensor, tokens: Tensor | None = None) -> None:
-        """Add one input of a group; see :class:`workbench.listening.Listener`."""
-        rows = x.reshape(-1, x.shape[-1]).float()
-        kept = self._kept(x.shape[:-1], None if tokens is None else tokens.cpu())
-        if kept is not None:
-            rows = rows[kept.to(rows.device)]
-        gram, abs_sum = self._sums[key]
-        add_gram(gram, rows)
-        abs_sum.add_(rows.abs().sum(0).to(abs_sum.device))
-        self.counts[key] += len(rows)
-
-    def finish(self) -> None:
-        """Complete the sums after the last input: until then half of each gram is missing."""
-        for gram, _ in self._sums.values():
-            mirror(gram)
-
-    def _kept(self, shape: torch.Size, tokens: Tensor | None) -> Tensor | None:
-        """Return which rows are no padding, None for all of them."""
-        for mask in self._masks:
-            flat = len(shape) == 1 and shape[0] == mask.numel()
-            if tokens is not None or flat or shape == mask.shape:
-                kept = mask.reshape(-1) if tokens is None else mask.reshape(-1)[tokens]
-                return None if bool(kept.all()) else kept
-        return None
