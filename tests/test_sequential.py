@@ -8,10 +8,12 @@ import torch
 from tests.test_calibrate import OPTIONS, RowsTask
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench import sequential
-from workbench.calibrate import Calibrator
+from workbench.architectures import backbone
+from workbench.calibrate import Calibrator, InputSums
 from workbench.compress import compress
 from workbench.errors import CancelledError, UnsupportedArchitectureError
 from workbench.layers import find_linears
+from workbench.listening import listening
 from workbench.models import load_model
 from workbench.progress import Monitor
 from workbench.recipe import Recipe
@@ -70,6 +72,56 @@ def test_each_group_is_solved_with_what_the_layers_before_it_give_by_then(
     assert distance(seen[0][2], statistics[seen[0][0]].solve.gram) < 1e-5
     for key, _, gram in seen[1:]:
         assert distance(gram, statistics[key].solve.gram) > 3e-4, key
+
+
+def whole_pass(model, group, batches):
+    """The sums over what enters one group in passes of the whole model."""
+    sums = {
+        group.key: (
+            torch.zeros(group.in_features, group.in_features),
+            torch.zeros(group.in_features),
+        )
+    }
+    sink = InputSums(sums)
+    with torch.no_grad(), listening(model.hf_model, [group], sink.add):
+        for batch in batches:
+            sink.begin_batch(batch)
+            backbone(model.hf_model)(**batch)
+    sink.finish()
+    return sums[group.key][0], sink.counts[group.key]
+
+
+@pytest.mark.parametrize(
+    "architecture", ["Gemma3", "GPTNeoX", "DebertaV2", "ModernBert", "Qwen3Moe"]
+)
+def test_masks_positions_and_experts_reach_blocks_that_run_alone(
+    architecture, tmp_path, monkeypatch
+):
+    """Blocks with masks of their own, shared tables of positions, and routed tokens."""
+    model, calibrator = prepared(architecture, tmp_path)
+    batches = calibrator.batches(model)["solve"]
+    real = sequential.solve_group
+    checked = []
+
+    def check(method, dense, half_done, group, statistics, step, facts):
+        if not any(name.rpartition(".")[0] in checked for name in group.names):
+            gram, count = whole_pass(half_done, group, batches)
+            assert statistics.solve.n_tokens == count
+            if count:
+                assert distance(statistics.solve.gram, gram) < 1e-4, group.key
+        if group.routed:  # experts of one kind are solved together: the first one is checked
+            checked.append(group.key.rpartition(".")[0])
+        real(method, dense, half_done, group, statistics, step, facts)
+
+    monkeypatch.setattr(sequential, "solve_group", check)
+    result = compress(model, Recipe.of(STEP), calibrator)
+    assert set(result.model.weights) == set(find_linears(model.hf_model))
+
+
+def test_an_encoder_decoder_is_refused(tmp_path):
+    model, calibrator = prepared("T5", tmp_path)
+    with pytest.raises(UnsupportedArchitectureError, match="one after the other"):
+        compress(model, Recipe.of(STEP), calibrator)
 
 
 def test_the_default_is_not_touched_and_the_sequential_one_is_closer_to_dense(tmp_path):
