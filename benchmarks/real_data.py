@@ -33,7 +33,18 @@ RECIPES = [
     wb.RTN(2, group_size=32),
     wb.GPTQ(2, group_size=32),
     wb.AWQ(2, group_size=32),
+    wb.GPTQ(2, group_size=32, sequential=True),
+    [wb.GPTQ(2, group_size=32), wb.LowRankCorrection(16)],
     wb.MagnitudePruning(0.5),
+    wb.Wanda(0.5),
+    wb.SparseGPT(0.5),
+    wb.MagnitudePruning(n=2, m=4),
+    wb.Wanda(n=2, m=4),
+    wb.SparseGPT(n=2, m=4),
+    wb.SparseGPT(0.5, bits=4, group_size=32),
+    wb.GPTQ(4, group_size=32),
+    [wb.GPTQ(4, group_size=32), wb.QuantizeEmbeddings(8)],
+    [wb.GPTQ(4, group_size=32), wb.QuantizeEmbeddings(4)],
 ]
 
 
