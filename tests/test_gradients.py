@@ -78,6 +78,20 @@ def test_a_small_change_diverges_as_predicted(make, tmp_path):
     assert all(0.2 < ratio < 5 for ratio in ratios)
 
 
+def test_layers_that_read_no_tokens_have_gradients_too(tmp_path):
+    """DeBERTa's projections of relative positions do not come from the embeddings."""
+    model = load_model(tiny_model("DebertaV2-own"), tiny_tokenizer(), device="cpu")
+    rows = [{"text": text[: 20 + 5 * i], "label": "ab"[i % 2]} for i, text in enumerate(texts(60))]
+    task = TextClassification(rows, name="toy")
+    made = task.bind(model), task
+    model, _, _, statistics, gradients = collected(made, tmp_path, predictions=50)
+    group = next(g for g in statistics.groups if g.key.endswith("pos_key_proj"))
+    gram = statistics[group.key].judge.mean_gram
+    for name in group.names:
+        delta = model.site(name).matrix
+        assert gradients.divergence(group.key, name, delta, gram) > 0
+
+
 def test_padding_and_batches_change_nothing(tmp_path):
     """The sums of padded batches are those of every example by itself."""
     made = encoder()

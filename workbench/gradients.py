@@ -322,9 +322,11 @@ def _hearing(hf_model: nn.Module, sinks: dict[str, _OutputSums]) -> Iterator[Non
     """Let every sink hear the gradients at its layer's output while the context is open."""
 
     def hook_for(sink: _OutputSums) -> Any:
-        def hook(_module: nn.Module, _args: object, output: Tensor) -> None:
-            if output.requires_grad:
-                output.register_hook(sink.add)
+        def hook(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
+            if not output.requires_grad:  # DeBERTa's positions do not come from the embeddings
+                output = output.detach().requires_grad_(True).clone()
+            output.register_hook(sink.add)
+            return output
 
         return hook
 
