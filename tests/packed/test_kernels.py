@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench import affine
-from workbench.packed import kernels
+from workbench.packed import kernels, native
 from workbench.packed.kernels import Int4Kernel, Int8Kernel, kernel_name, make_kernel
 from workbench.schemes import IntScheme, Sparsity
 from workbench.weights import PrunedWeight, QuantizedWeight
@@ -51,11 +51,18 @@ FITTING = [
 @pytest.mark.parametrize(("rows", "columns", "scheme", "name"), FITTING)
 @pytest.mark.parametrize("tokens", [1, 3, 200])
 def test_the_product_is_that_of_the_codes(
-    rows: int, columns: int, scheme: IntScheme, name: str, tokens: int
+    rows: int,
+    columns: int,
+    scheme: IntScheme,
+    name: str,
+    tokens: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     weight = quantized(rows, columns, scheme)
     assert kernel_name(weight, CPU) == (name, "")
+    monkeypatch.setattr(native, "native_library", lambda: (None, "not now"))
     kernel = make_kernel(name, [weight], CPU)
+    assert isinstance(kernel, (Int4Kernel, Int8Kernel))
     x = torch.randn(tokens, columns).bfloat16()
     expected = x.float() @ weight.dequantize().T
     # bfloat16 keeps 8 bits: of the scales, of the result, and of offsets several scales large

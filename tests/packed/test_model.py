@@ -66,7 +66,7 @@ def test_a_packed_llama_gives_what_its_dense_copy_gives(scheme: IntScheme) -> No
     same(packed.hf_model, model.hf_model)
     assert packed.report.packed_share == 1.0
     kernel = "int8" if scheme.group_size is None else "int4"
-    assert packed.report.label == f"packed {kernel}"
+    assert packed.report.label.startswith(f"packed {kernel}")
     assert all(
         isinstance(packed.hf_model.get_submodule(name), PackedLinear) for name in model.weights
     )
@@ -87,6 +87,17 @@ def test_rounded_inputs_need_the_instructions(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: False)
     with pytest.raises(ConfigError, match="VNNI"):
         pack_model(llama(), int8_inputs=True)
+
+
+def test_which_int4_kernel_ran_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "there is no C compiler"
+    for module in ("native", "model"):
+        monkeypatch.setattr(f"workbench.packed.{module}.native_library", lambda: (None, reason))
+    model = compress(llama())
+    packed = pack_model(model)
+    assert packed.report.label == "packed int4"
+    assert packed.report.facts()["int4_kernel"] == f"torch's; the compiled one: {reason}"
+    same(packed.hf_model, model.hf_model)
 
 
 def test_layers_of_one_input_are_one_product() -> None:

@@ -81,15 +81,10 @@ class Int4Kernel(Kernel):
     name = "int4"
 
     def __init__(self, weights: Sequence[QuantizedWeight]) -> None:
-        # Codes of 2 and 3 bits are moved to around 8, where the offsets are small and exact.
-        codes = torch.cat([w.codes + (8 - w.scheme.middle) for w in weights])
+        self._group = min(int4_group(w) or 0 for w in weights)
+        codes, scales, offsets = joined_int4(weights, self._group)
         self.shape = (codes.shape[0], codes.shape[1])
-        self._group = min(_int4_group(w) or 0 for w in weights)
-        scales = torch.cat([_per_group(w.scales.float(), w, self._group) for w in weights])
-        zeros = torch.cat(
-            [_per_group(_zeros(w) + 8 - w.scheme.middle, w, self._group) for w in weights]
-        )
-        pairs = torch.stack([scales, (8 - zeros) * scales], -1).bfloat16()
+        pairs = torch.stack([scales, offsets], -1).bfloat16()
         self._pairs = pairs.transpose(0, 1).contiguous()  # (n_groups, out_features, 2)
         self._packed = self._pack(codes)
         self.most_tokens = INT4_MOST_TOKENS if self._is_readable(codes) else None
@@ -217,7 +212,7 @@ def kernel_name(weight: CompressedWeight, device: torch.device) -> tuple[str | N
     rows, columns = weight.shape
     scheme = weight.scheme
     per_row = scheme.n_groups(columns) == 1
-    if scheme.bits <= 4 and _int4_group(weight) is not None:
+    if scheme.bits <= 4 and int4_group(weight) is not None:
         multiple = 8 if device.type == "cuda" else 16
         if rows % multiple:
             return None, f"the int4 kernel takes rows in multiples of {multiple}"
@@ -242,11 +237,30 @@ def make_kernel(
     """Return the kernel of this name for the joined rows of weights that read the same input."""
     if name == "int8":
         return Int8Kernel(weights, int8_inputs=int8_inputs)
-    return Int4CudaKernel(weights) if device.type == "cuda" else Int4Kernel(weights)
+    if device.type == "cuda":
+        return Int4CudaKernel(weights)
+    from workbench.packed import native  # it needs the interface above
+
+    return native.NativeInt4Kernel(weights) if native.native_library()[0] else Int4Kernel(weights)
 
 
-def _int4_group(weight: QuantizedWeight) -> int | None:
-    """The largest group of the kernel into which every group of the weight can be cut."""
+def joined_int4(weights: Sequence[QuantizedWeight], group: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the joined rows of weights for ``scale · (code − 8) + offset``.
+
+    Returns
+    -------
+    codes : Tensor of shape (out_features, in_features), uint8
+        Those of 2 and 3 bits are moved to around 8, where the offsets are small.
+    scales, offsets : Tensor of shape (out_features, in_features / group), float32
+    """
+    codes = torch.cat([w.codes + (8 - w.scheme.middle) for w in weights])
+    scales = torch.cat([_per_group(w.scales.float(), w, group) for w in weights])
+    moved = torch.cat([_per_group(w.scheme.middle - _zeros(w), w, group) for w in weights])
+    return codes, scales, moved * scales
+
+
+def int4_group(weight: QuantizedWeight) -> int | None:
+    """Return the largest group of the kernel into which every group of a weight can be cut."""
     columns = weight.shape[1]
     length = weight.scheme.group_length(columns)
     if columns % length:

@@ -1,0 +1,130 @@
+"""The compiled int4 kernel: against the codes, its fallbacks, and its cache."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.packed.test_kernels import CPU, FITTING, error, quantized
+from workbench.packed import native
+from workbench.packed.kernels import Int4Kernel, make_kernel
+from workbench.packed.native import NativeInt4Kernel, native_library
+from workbench.schemes import IntScheme
+
+here = pytest.mark.skipif(native_library()[0] is None, reason=native_library()[1] or "-")
+
+
+@here
+@pytest.mark.parametrize(
+    ("rows", "columns", "scheme"), [case[:3] for case in FITTING if case[3] == "int4"]
+)
+@pytest.mark.parametrize("tokens", [1, 3, 200])
+def test_the_product_is_that_of_the_codes(
+    rows: int, columns: int, scheme: IntScheme, tokens: int
+) -> None:
+    weight = quantized(rows, columns, scheme)
+    kernel = make_kernel("int4", [weight], CPU)
+    assert isinstance(kernel, NativeInt4Kernel)
+    x = torch.randn(tokens, columns).bfloat16()
+    expected = x.float() @ weight.dequantize().T
+    # sums are float32 and scales float16: what is left is the rounding of the result
+    assert error(kernel.few(x), expected) < 0.025
+    assert error(kernel.many(x), expected) < 0.06
+    dense = kernel.dense_transposed().float().T
+    assert torch.allclose(dense, weight.dequantize(), rtol=0.006, atol=0.01)
+
+
+@here
+def test_it_is_no_worse_than_that_of_torch() -> None:
+    weight = quantized(256, 512, IntScheme(4, 32, False))
+    x = torch.randn(8, 512).bfloat16()
+    expected = x.float() @ weight.dequantize().T
+    assert error(NativeInt4Kernel([weight]).few(x), expected) <= error(
+        Int4Kernel([weight]).few(x), expected
+    )
+
+
+@here
+def test_any_number_of_threads_and_any_strides() -> None:
+    weight = quantized(80, 64, IntScheme(4, 32, False))
+    kernel = NativeInt4Kernel([weight])
+    x = torch.randn(64, 5).bfloat16().T
+    assert not x.is_contiguous()
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = kernel.few(x)
+        torch.set_num_threads(2)
+        assert torch.equal(kernel.few(x), one)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(kernel.few(x[3:4]), one[3:4])
+
+
+@here
+def test_a_copy_has_its_own_memory() -> None:
+    kernel = NativeInt4Kernel([quantized(32, 64, IntScheme(4, 32, False))])
+    x = torch.randn(1, 64).bfloat16()
+    expected = kernel.few(x)
+    for other in (copy.deepcopy(kernel), pickle.loads(pickle.dumps(kernel))):  # noqa: S301
+        kernel_bytes = other.resident_bytes
+        assert torch.equal(other.few(x), expected)
+        assert other._zeros == other._offsets.data_ptr()
+        assert kernel_bytes == 32 * 64 // 2 + 2 * 2 * 32 * 2
+
+
+def fresh() -> tuple[object, str]:
+    """Look for the library anew."""
+    return native_library.__wrapped__()
+
+
+def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_NATIVE", "0")
+    assert fresh() == (None, "turned off by WORKBENCH_NATIVE=0")
+
+
+def test_without_the_instructions_or_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+    assert "AVX-512 BF16" in fresh()[1]
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    assert fresh() == (None, "there is no C compiler")
+    monkeypatch.setattr(native, "native_library", fresh)
+    weight = quantized(32, 64, IntScheme(4, 32, True))
+    assert isinstance(make_kernel("int4", [weight], CPU), Int4Kernel)
+    with pytest.raises(RuntimeError, match="no C compiler"):
+        NativeInt4Kernel([weight])
+
+
+@here
+def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert fresh()[0] is not None
+    files = list((tmp_path / "compression-workbench").iterdir())
+    assert [file.suffix for file in files] == [".so"]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("compiled twice")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    assert fresh()[0] is not None
+
+
+@here
+def test_a_source_that_does_not_compile_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    broken = tmp_path / "broken.c"
+    broken.write_text("int4 is no C")
+    monkeypatch.setattr(native, "SOURCE", broken)
+    library, why = fresh()
+    assert library is None
+    assert why.startswith("compiling it failed: ")
+    assert "error" in why
