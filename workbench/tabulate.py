@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from workbench.calibrate import CalibrationInputs, Calibrator, Statistics
 from workbench.cost_table import CostTable, LayerGroup, ModelSizes
@@ -81,7 +82,7 @@ def tabulate(
     todo = list(dict.fromkeys((*GRID, *WHOLE) if steps is None else steps))
     for done, step in enumerate(todo, 1):
         if type(step) in LAYER_METHODS and step not in table.columns:
-            table.columns[step] = _column(model, statistics, gradients, step, monitor)
+            table.columns[step] = step_costs(model, statistics, gradients, step, monitor=monitor)
             table.save(path)
         elif type(step) in MODEL_METHODS and step not in table.whole:
             table.whole[step] = _whole(model, calibrator, step, monitor)
@@ -97,13 +98,34 @@ def _opened(path: Path) -> CostTable | None:
         return None  # damaged or old: made again
 
 
-def _column(
+@torch.no_grad()
+def step_costs(
     model: LoadedModel,
     statistics: Statistics,
     gradients: Gradients,
     step: Step,
-    monitor: Monitor,
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    *,
+    monitor: Monitor = SILENT,
+) -> NDArray[np.float64]:
+    """Return what a step costs in every group of layers, in nats per prediction.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        Dense.
+    statistics : Statistics
+        Of the model.
+    gradients : Gradients
+        Of the model.
+    step : Step
+        Of a type in :data:`workbench.methods.LAYER_METHODS`.
+    monitor : Monitor
+        May cancel.
+
+    Returns
+    -------
+    ndarray of shape (n_groups,), float64
+    """
     sites = [model.site(name) for group in statistics.groups for name in group.names]
     method = LAYER_METHODS[type(step)].prepared((site.matrix for site in sites), step)
     nats = np.full(len(statistics.groups), np.nan)
