@@ -11,7 +11,7 @@ from workbench.calibrate import CalibrationOptions, Calibrator
 from workbench.compress import compress
 from workbench.models import load_model
 from workbench.recipe import Recipe
-from workbench.steps import AWQ, GPTQ, RTN, Wanda
+from workbench.steps import AWQ, GPTQ, RTN, Mixed, Wanda
 
 OPTIONS = CalibrationOptions(solve_tokens=300, judge_tokens=40, batch_tokens=256)
 
@@ -68,6 +68,15 @@ def test_every_other_method_goes_through_and_records_it(prepared):
         kept = result.model.weights[name].dequantize() != 0
         largest = prepared[0].site(name).matrix.abs().topk(kept.shape[1] // 2).indices
         assert torch.equal(kept, torch.zeros_like(kept).scatter(1, largest, True))
+
+
+def test_a_mixture_needs_tokens_only_where_its_methods_do(prepared):
+    _, _, statistics = prepared
+    few = [g.key for g in statistics.groups if g.routed and not statistics[g.key].solve.n_tokens]
+    assert len(few) >= 2
+    learns, rounds, *_ = few
+    mixed = Mixed([GPTQ(4, group_size=8), RTN(4, group_size=8)], {learns: 0, rounds: 1})
+    assert run(prepared, mixed).facts["undersampled"] == {learns: 0}
 
 
 def test_errors_are_left_out_where_no_token_judges(prepared):

@@ -114,7 +114,7 @@ def solve_group(
 
     ``solve`` takes the place of the method's own, and returns the same.
     """
-    if statistics is not None and is_undersampled(group, statistics, method):
+    if statistics is not None and is_undersampled(group, statistics, method, step):
         fewer = dict.fromkeys(group.names, statistics.solve.n_tokens)
         facts.setdefault("undersampled", {}).update(fewer)
         statistics = statistics.without_solve()
@@ -154,12 +154,15 @@ def layer_errors(
 
 
 def is_undersampled(
-    group: layers.LinearGroup, statistics: GroupStatistics, method: LayerMethod
+    group: layers.LinearGroup, statistics: GroupStatistics, method: LayerMethod, step: Step
 ) -> bool:
     """Return whether too few tokens were routed to an expert for a method to learn from them.
 
     Layers that every token enters are never left out: of those the calibration as a whole has
     enough tokens or is refused.
     """
-    least = max(_LEAST_TOKENS, method.tokens_per_input * group.in_features)
-    return group.routed and statistics.solve.n_tokens < least
+    acting = method.acting(group.names, step)
+    if not group.routed or acting is None or not acting.needs:
+        return False
+    least = max(_LEAST_TOKENS, acting.tokens_per_input * group.in_features)
+    return statistics.solve.n_tokens < least

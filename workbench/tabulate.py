@@ -147,7 +147,7 @@ def _cost(
     step: Step,
 ) -> float:
     own = seen = statistics[group.key]
-    if method.needs and is_undersampled(group, own, method):
+    if is_undersampled(group, own, method, step):
         seen = own.without_solve()
     weights = {name: model.site(name).matrix for name in group.names}
     solved = method.solve(

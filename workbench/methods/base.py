@@ -85,6 +85,10 @@ class LayerMethod(ABC):
         """Return the solver for one model; most methods need not see all of its weights first."""
         return self
 
+    def acting(self, names: Sequence[str], config: Step) -> LayerMethod | None:
+        """Return the method that solves a group's layers; None if they are left as they are."""
+        return self
+
     @abstractmethod
     def solve(
         self, group: GroupWeights, statistics: GroupStatistics | None, config: Step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from workbench.methods.base import GroupWeights, LayerMethod
@@ -25,6 +25,11 @@ class MixedSolver(LayerMethod):
 
     def __init__(self, solvers: Mapping[type[Step], LayerMethod]) -> None:
         self._solvers = solvers
+
+    def acting(self, names: Sequence[str], config: Step) -> LayerMethod | None:
+        assert isinstance(config, Mixed)
+        step = config.step_of(names[0])
+        return None if step is None else self._solvers[type(step)]
 
     def solve(
         self, group: GroupWeights, statistics: GroupStatistics | None, config: Step
