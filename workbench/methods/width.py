@@ -146,9 +146,8 @@ class _Pruning:
         name = self._model.source.name
         if not accepted:
             raise UnsupportedArchitectureError(
-                f"{name} has {n_shared} key-value head{'s' * (n_shared > 1)}, which go with the heads"
-                " that share them, and its configuration accepts no smaller number; give"
-                " heads=False."
+                f"{name} has {n_shared} key-value head{'s' * (n_shared > 1)}, which heads share and"
+                " go with, and its configuration accepts no smaller number; give heads=False."
             )
         ratios = ", ".join(f"{1 - k / n_shared:.3g}" for k in reversed(accepted))
         raise ConfigError(
