@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench.architectures import backbone
-from workbench.calibrate import Calibrator, InputSums
+from workbench.calibrate import Calibrator
 from workbench.errors import CalibrationError, UnsupportedArchitectureError
+from workbench.input_sums import InputSums
 from workbench.layers import LinearGroup, find_blocks
 from workbench.layerwise import layer_errors, solve_group
 from workbench.listening import listening
