@@ -43,7 +43,7 @@ bench: test-install ## the sweep against llm-compressor, which gets an environme
 	$(BIN)/python benchmarks/sweep_vs_peers.py --pip-args="$(PIP_ARGS)" $(BENCH_ARGS)
 
 clean: ## remove the environments and everything that was built
-	rm -rf $(VENV) .venv-llmcompressor build dist *.egg-info
+	rm -rf $(VENV) .venv-llmcompressor .venv-gptqmodel build dist *.egg-info
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

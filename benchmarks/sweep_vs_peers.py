@@ -1,20 +1,25 @@
-"""Time the same sweep here and with llm-compressor, and compare the quality pair by pair.
+"""Time the same sweep here and with other engines, and compare the quality pair by pair.
 
-    python benchmarks/sweep_vs_peers.py        # makes .venv-llmcompressor if it is missing
+    python benchmarks/sweep_vs_peers.py                   # makes .venv-… where it is missing
+    python benchmarks/sweep_vs_peers.py --peer llm-compressor gptqmodel
     python benchmarks/sweep_vs_peers.py --model a/folder --task corpus.txt --groups 128 64 32
+    python benchmarks/sweep_vs_peers.py --model random:100M --configurations 3
 
-Both sides get the same dense weights, the same calibration tokens and the same number of threads,
-and are timed from tokens in memory to compressed weights in memory: here one ``calibrate`` and a
-``compress`` per configuration, there one ``oneshot`` per configuration (for GPTQ a pass over the
-data is part of each). Loading, tokenising and evaluating are not counted on either side, and each
-side runs once before anything is counted. Who goes first alternates by configuration and repeat.
-Both results are evaluated by this package on the same windows. Other load on the machine spoils
-wall times; CPU seconds and the load average are recorded so that one can see it.
+All sides get the same dense weights, the same calibration tokens and the same number of threads,
+and are timed from tokens in memory to compressed weights in memory: here one ``calibrate``, and a
+``compress`` per configuration that knows which ones come next, as in a study's sweep (so the first
+one takes most of the time); there one run per configuration (for GPTQ a pass over the data is part
+of each). Loading, tokenising and evaluating are not counted on any side, and each side runs once
+before anything is counted. Who goes first alternates by configuration and repeat. All results are
+evaluated by this package on the same windows; a random model, of which perplexity says nothing, by
+its layers' output errors on tokens that no side saw. Other load on the machine spoils wall times;
+CPU seconds and the load average are recorded so that one can see it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import tempfile
@@ -27,27 +32,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from peers.client import Peer, peer_python
+from peers.client import GPTQMODEL, LLMCOMPRESSOR, Peer, peer_python
 from peers.report import Timing, hardware, load_average, print_row, print_totals, totals
+from random_models import RandomTokens, parse_size, random_llama
 from safetensors.torch import load_file
 from transformers.utils.logging import disable_progress_bar
 
 import workbench as wb
 from workbench import layers
+from workbench.ahead import SolvedAhead
 from workbench.calibrate import CalibrationOptions, Calibrator
 from workbench.compress import compress
 from workbench.evaluate import evaluate
-from workbench.loaded import put_weight
+from workbench.layerwise import layer_errors
 from workbench.models import LoadedModel
-from workbench.outcomes import Outcomes
 from workbench.recipe import Recipe
 from workbench.tasks import Task, load_task
-from workbench.uncertainty import paired_ratio
+from workbench.uncertainty import Estimate, paired_ratio
 
 SEQUENCE_LENGTH = 256
 RESULTS = Path(__file__).parent / "results"
+WORKERS = Path(__file__).parent / "peers"
 
-PEER_VARIANTS: dict[str, dict[str, Any]] = {
+LLMCOMPRESSOR_VARIANTS: dict[str, dict[str, Any]] = {
     "sequential, one window a batch (its default)": {"pipeline": "sequential", "batch_size": 1},
     "sequential, 8 windows a batch": {"pipeline": "sequential", "batch_size": 8},
     "sequential without error propagation, 8 windows a batch": {
@@ -62,7 +69,55 @@ PEER_VARIANTS: dict[str, dict[str, Any]] = {
         "batched_quantization": 16,
     },
 }
-"""Ways to run the peer; the fastest whose perplexity is no worse than its default's is used."""
+GPTQMODEL_VARIANTS: dict[str, dict[str, Any]] = {
+    "its default": {"offload_to_disk": True},
+    "weights kept in memory": {},
+    "weights kept in memory, 8 windows a batch": {"batch_size": 8},
+    "weights kept in memory, 8 windows a batch, a block's layers at once": {
+        "batch_size": 8,
+        "true_sequential": False,
+    },
+}
+
+
+@dataclass(frozen=True)
+class PeerKind:
+    """How to install a peer and how to run it.
+
+    Attributes
+    ----------
+    packages : tuple of str
+        What each call of ``pip install`` is given.
+    worker : str
+        File in ``benchmarks/peers/``.
+    environment : str
+        Default folder of its virtual environment.
+    methods : tuple of str
+    variants : dict of str to dict
+        Ways to run it, its default first; the fastest whose perplexity is no worse than the
+        default's is used.
+    """
+
+    packages: tuple[str, ...]
+    worker: str
+    environment: str
+    methods: tuple[str, ...]
+    variants: dict[str, dict[str, Any]]
+
+
+PEERS = {
+    "llm-compressor": PeerKind(
+        LLMCOMPRESSOR,
+        "llmcompressor_worker.py",
+        ".venv-llmcompressor",
+        ("gptq", "rtn"),
+        LLMCOMPRESSOR_VARIANTS,
+    ),
+    "gptqmodel": PeerKind(
+        GPTQMODEL, "gptqmodel_worker.py", ".venv-gptqmodel", ("gptq",), GPTQMODEL_VARIANTS
+    ),
+}
+PROBE_GROUP = 128
 
 
 @dataclass(frozen=True)
@@ -88,7 +143,7 @@ class Configuration:
 class Tokenised:
     """A task whose calibration windows are tokenised already, as the peer's are."""
 
-    def __init__(self, task: Task, rows: list[list[int]]) -> None:
+    def __init__(self, task: Task | RandomTokens, rows: list[list[int]]) -> None:
         self.name, self.fingerprint, self._rows = task.name, task.fingerprint, rows
 
     def calibration_windows(
@@ -98,13 +153,15 @@ class Tokenised:
 
 
 class Sides:
-    """Both contestants, ready to run one configuration each."""
+    """All contestants, ready to run one configuration each."""
 
     def __init__(
-        self, args: argparse.Namespace, folder: Path, peer: Peer, model: LoadedModel, task: Task
+        self, args: argparse.Namespace, folder: Path, model: LoadedModel, task: Task | RandomTokens
     ) -> None:
-        self.model, self.task, self.peer = model, task, peer
+        self.model, self.task = model, task
         self.options = CalibrationOptions(solve_tokens=args.windows * SEQUENCE_LENGTH)
+        self.peers: dict[str, Peer] = {}
+        self.variants: dict[str, dict[str, Any]] = {}
         self._folder = folder
         rows = task.calibration_windows(
             model, sequence_length=SEQUENCE_LENGTH, seed=self.options.seed
@@ -112,29 +169,39 @@ class Sides:
         if len(rows) < args.windows:
             raise SystemExit(f"The task has {len(rows)} calibration windows, not {args.windows}.")
         self._tokenised = Tokenised(task, rows)
+        self._calibrator: Calibrator | None = None
         np.save(folder / "tokens.npy", np.array(rows[: args.windows]))
         model.hf_model.save_pretrained(folder / "dense")
+        model.tokenizer.save_pretrained(folder / "dense")
 
     def calibrate(self) -> tuple[Calibrator, float, float]:
         """Return a calibrator with fresh statistics, and their wall and CPU seconds."""
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         calibrator = Calibrator(self._tokenised, self.options, folder=folder)  # type: ignore[arg-type]
         _, wall, cpu = timed(lambda: calibrator.statistics(self.model))
+        self._calibrator = calibrator
         return calibrator, wall, cpu
 
     def ours(
-        self, configuration: Configuration, calibrator: Calibrator | None
+        self, configuration: Configuration, calibrator: Calibrator | None, ahead: SolvedAhead
     ) -> tuple[LoadedModel, float, float]:
         """Return the compressed model, and the wall and CPU seconds."""
-        found, wall, cpu = timed(lambda: compress(self.model, configuration.recipe, calibrator))
+        recipe = configuration.recipe
+        found, wall, cpu = timed(lambda: compress(self.model, recipe, calibrator, ahead=ahead))
         return found.model, wall, cpu
 
     def theirs(
-        self, configuration: Configuration, options: dict[str, Any]
+        self, name: str, configuration: Configuration, options: dict[str, Any]
     ) -> tuple[LoadedModel, float, float]:
-        """Return this package's model with the peer's weights, and the peer's seconds."""
+        """Return this package's model with a peer's weights, and the peer's seconds.
+
+        Raises
+        ------
+        RuntimeError
+            If the peer cannot do it.
+        """
         out = self._folder / "peer.safetensors"
-        answer = self.peer.run(
+        answer = self.peers[name].run(
             {
                 "model": str(self._folder / "dense"),
                 "tokens": str(self._folder / "tokens.npy"),
@@ -144,19 +211,29 @@ class Sides:
             }
         )
         if answer["fallbacks"]:
-            print(f"  llm-compressor fell back to RTN in {answer['fallbacks']}")
+            print(f"  {name} fell back to RTN in {answer['fallbacks']}")
         model = self.model.copy()
         weights = load_file(out)
         linears = layers.find_linears(model.hf_model)
         if set(weights) != set(linears):
             raise SystemExit(f"Different layers: {sorted(set(weights) ^ set(linears))[:5]} …")
-        for name, weight in weights.items():
-            put_weight(linears[name], weight)
+        for layer, weight in weights.items():
+            linears[layer].put(weight)
         return model, answer["seconds"], answer["cpu_seconds"]
 
-    def outcomes(self, model: LoadedModel) -> Outcomes:
-        """Evaluate either side's model by one function on the same windows."""
-        return evaluate(model, self.task).outcomes
+    def quality(self, model: LoadedModel) -> Estimate | float:
+        """Return the perplexity, or for a random model the mean relative output error."""
+        if isinstance(self.task, RandomTokens):
+            if self._calibrator is None:
+                self.calibrate()
+            assert self._calibrator is not None
+            statistics = self._calibrator.statistics(self.model)
+            errors: dict[str, float] = {}
+            for group in statistics.groups:
+                gram = statistics[group.key].judge.mean_gram
+                errors |= layer_errors(self.model, model, group, gram, statistics.outputs)
+            return sum(errors.values()) / len(errors)
+        return self.task.estimate("perplexity", evaluate(model, self.task).outcomes)
 
 
 def timed(action: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -166,105 +243,125 @@ def timed(action: Callable[[], Any]) -> tuple[Any, float, float]:
     return result, time.perf_counter() - wall, time.process_time() - cpu
 
 
-def choose_variant(sides: Sides, wanted: str | None) -> tuple[str, list[dict[str, Any]]]:
-    """Return the name of the peer's fastest variant of equal quality, and all that was tried.
+def choose_variant(sides: Sides, name: str, wanted: str | None) -> tuple[str, list[dict[str, Any]]]:
+    """Return the name of a peer's fastest variant of equal quality, and all that was tried.
 
     Judged at 3 bits per group of 128, where quality differs visibly; equal means that the lower
     end of the paired 95 % interval of the perplexity ratio to its default is at most 1.
     """
     if wanted is not None:
         return wanted, []
-    probe = Configuration("gptq", 3, 128, False)
-    sides.theirs(probe, next(iter(PEER_VARIANTS.values())))  # warm-up
+    variants = PEERS[name].variants
+    probe = Configuration("gptq", 3, PROBE_GROUP, False)
+    sides.theirs(name, probe, next(iter(variants.values())))  # warm-up
     tried: list[dict[str, Any]] = []
-    default = None
-    for name, options in PEER_VARIANTS.items():
-        model, wall, cpu = sides.theirs(probe, options)
-        estimate = sides.task.estimate("perplexity", sides.outcomes(model))
-        default = default or estimate
-        low = paired_ratio(estimate, default).low if estimate is not default else 1.0
+    default: Estimate | float | None = None
+    for variant, options in variants.items():
+        model, wall, cpu = sides.theirs(name, probe, options)
+        found = sides.quality(model)
+        default = found if default is None else default
+        entry = compared(found, default)
         tried.append(
             {
-                "variant": name,
+                "variant": variant,
                 "seconds": wall,
                 "cpu_seconds": cpu,
-                "perplexity": estimate.value,
-                "no_worse": low <= 1.0,
+                "quality": entry["ours"],
+                "no_worse": entry["ratio_low"] <= 1.0 or found is default,
             }
         )
-        print(f"  {name}: {wall:.1f} s ({cpu:.1f} s CPU), perplexity {estimate.value:.4f}")
+        print(f"  {variant}: {wall:.1f} s ({cpu:.1f} s CPU), {entry['ours']:.4f}", flush=True)
     best = min((t for t in tried if t["no_worse"]), key=lambda t: t["cpu_seconds"])
     return best["variant"], tried
 
 
 def run_method(
-    sides: Sides, method: str, configurations: list[Configuration], variant: str, repeats: int
+    sides: Sides, method: str, configurations: list[Configuration], repeats: int
 ) -> dict[str, Any]:
-    """Run one method's sweep on both sides and return times, totals and paired quality."""
-    options = PEER_VARIANTS[variant]
+    """Run one method's sweep on all sides and return times, totals and paired quality."""
+    names = [name for name in sides.peers if method in PEERS[name].methods]
     calibration = Timing()
-    rows = [{"ours": Timing(), "peer": Timing()} for _ in configurations]
-    quality: list[dict[str, Any]] = []
-    print(f"\n{'':26} {'ours s':>8} {'peer s':>8} {'ours ppl':>10} {'peer ppl':>10}  ratio - 1")
+    ours = [Timing() for _ in configurations]
+    peers = {name: [Timing() for _ in configurations] for name in names}
+    quality: list[dict[str, Any]] = [{} for _ in configurations]
+    failed: dict[str, dict[int, str]] = {name: {} for name in names}
+    print(f"\n{'':26} {'side':15} {'seconds':>8} {'quality':>10}  ours / theirs - 1")
     for repeat in range(repeats):
         calibrator = None
         if method == "gptq":
             calibrator, wall, cpu = sides.calibrate()
             calibration.add(wall, cpu)
+            print(f"{'calibration':26} {'ours':15} {wall:8.2f}", flush=True)
+        ahead = SolvedAhead()
+        steps = [c.recipe.steps[0] for c in configurations]
         for index, configuration in enumerate(configurations):
-            actions: dict[str, Callable[[], tuple[LoadedModel, float, float]]] = {
-                "ours": lambda c=configuration, s=calibrator: sides.ours(c, s),
-                "peer": lambda c=configuration: sides.theirs(c, options),
-            }
-            names = list(actions) if (index + repeat) % 2 == 0 else list(reversed(actions))
-            models = {}
-            for name in names:
-                models[name], wall, cpu = actions[name]()
-                rows[index][name].add(wall, cpu)
+            models: dict[str, LoadedModel] = {}
+            order = ["ours", *names]
+            for name in order if (index + repeat) % 2 == 0 else reversed(order):
+                if name == "ours":
+                    ahead.expect(steps[index:])
+                    models[name], wall, cpu = sides.ours(configuration, calibrator, ahead)
+                    ours[index].add(wall, cpu)
+                elif index not in failed[name]:
+                    try:
+                        found = sides.theirs(name, configuration, sides.variants[name])
+                    except RuntimeError as error:
+                        failed[name][index] = str(error)
+                        continue
+                    models[name], wall, cpu = found
+                    peers[name][index].add(wall, cpu)
             if repeat == 0:
-                quality.append(compare(sides, models["ours"], models["peer"]))
-                print_row(configuration.label, rows[index], quality[-1])
+                own = sides.quality(models["ours"])
+                quality[index] = {
+                    name: compared(own, sides.quality(models[name]))
+                    for name in names
+                    if name in models
+                }
+                print_row(
+                    configuration.label, ours[index], value_of(own), peers, index, quality[index]
+                )
     return {
         "calibration": asdict(calibration),
-        "totals": totals(calibration, rows),
+        "totals": {
+            name: totals(calibration, ours, peers[name], set(failed[name])) for name in names
+        },
         "configurations": [
             {
                 "label": c.label,
                 **asdict(c),
-                "ours": asdict(r["ours"]),
-                "peer": asdict(r["peer"]),
-                **q,
+                "ours": asdict(ours[i]),
+                "peers": {
+                    name: {**asdict(peers[name][i]), **quality[i].get(name, {})}
+                    | ({"failed": failed[name][i]} if i in failed[name] else {})
+                    for name in names
+                },
             }
-            for c, r, q in zip(configurations, rows, quality, strict=True)
+            for i, c in enumerate(configurations)
         ],
     }
 
 
-def compare(sides: Sides, ours: LoadedModel, peer: LoadedModel) -> dict[str, Any]:
-    """Return both perplexities, and their ratio with its paired, clustered 95 % interval."""
-    a = sides.task.estimate("perplexity", sides.outcomes(ours))
-    b = sides.task.estimate("perplexity", sides.outcomes(peer))
-    ratio = paired_ratio(a, b)
-    return {
-        "ours_perplexity": a.value,
-        "peer_perplexity": b.value,
-        "ratio": ratio.value,
-        "ratio_low": ratio.low,
-        "ratio_high": ratio.high,
-        "bits_per_weight": bits_per_weight(ours),
-    }
+def value_of(quality: Estimate | float) -> float:
+    return quality if isinstance(quality, float) else quality.value
 
 
-def bits_per_weight(model: LoadedModel) -> float:
-    """Return the stored bits per weight of the quantized layers, scales and zero points too."""
-    count = sum(w.shape[0] * w.shape[1] for w in model.weights.values())
-    return 8 * sum(w.stored_bytes for w in model.weights.values()) / count
+def compared(ours: Estimate | float, theirs: Estimate | float) -> dict[str, float]:
+    """Return both qualities, and their ratio with its paired, clustered 95 % interval if known."""
+    a, b = value_of(ours), value_of(theirs)
+    low = high = ratio = a / b if b else 1.0
+    if not isinstance(ours, float) and not isinstance(theirs, float) and ours is not theirs:
+        paired = paired_ratio(ours, theirs)
+        ratio, low, high = paired.value, paired.low, paired.high
+    return {"ours": a, "theirs": b, "ratio": ratio, "ratio_low": low, "ratio_high": high}
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="demo", help="'demo', a folder or a Hugging Face id")
+    parser.add_argument(
+        "--model", default="demo", help="'demo', a folder, a Hugging Face id, or 'random:100M'"
+    )
     parser.add_argument("--task", default="demo", help="'demo' or a text file or folder")
+    parser.add_argument("--peer", nargs="+", default=["llm-compressor"], choices=list(PEERS))
     parser.add_argument("--methods", nargs="+", default=["gptq", "rtn"], choices=["gptq", "rtn"])
     parser.add_argument("--bits", nargs="+", type=int, default=[8, 4, 3, 2])
     parser.add_argument(
@@ -274,39 +371,66 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default=[0, 128, 64],
         help="group sizes; 0: one scale per output channel; they must divide every in_features",
     )
+    parser.add_argument(
+        "--configurations", type=int, help="only so many of bits × groups, taken evenly"
+    )
     parser.add_argument("--symmetric", action="store_true")
     parser.add_argument("--windows", type=int, default=128, help="for calibration, of 256 tokens")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--variant", choices=list(PEER_VARIANTS), help="skip choosing the fastest")
-    parser.add_argument("--peer-env", type=Path, default=Path(".venv-llmcompressor"))
-    parser.add_argument("--peer-python", type=Path, help="use this interpreter, install nothing")
-    parser.add_argument("--pip-args", default="", help="passed to pip when installing the peer")
+    for name, kind in PEERS.items():
+        key = name.replace("-", "")
+        group = parser.add_argument_group(name)
+        group.add_argument(
+            f"--{key}-variant", choices=list(kind.variants), help="skip choosing the fastest"
+        )
+        group.add_argument(f"--{key}-env", type=Path, default=Path(kind.environment))
+        group.add_argument(
+            f"--{key}-python", type=Path, help="use this interpreter, install nothing"
+        )
+    parser.add_argument("--pip-args", default="", help="passed to pip when installing a peer")
     parser.add_argument("--name", help="of the file in benchmarks/results/")
     return parser.parse_args(argv)
+
+
+def loaded(args: argparse.Namespace) -> tuple[LoadedModel, Task | RandomTokens]:
+    """Return the model, bound to its task."""
+    if args.model.startswith("random:"):
+        model = random_llama(parse_size(args.model.removeprefix("random:")))
+        return model, RandomTokens(args.windows + 32)
+    task = load_task(args.task)
+    return task.bind(wb.load_model(args.model)), task
+
+
+def configurations_of(args: argparse.Namespace, method: str) -> list[Configuration]:
+    """Return the configurations of a method's sweep."""
+    found = [
+        Configuration(method, bits, group or None, args.symmetric)
+        for bits in args.bits
+        for group in args.groups
+    ]
+    count = min(args.configurations or len(found), len(found))
+    return [found[(2 * i + 1) * len(found) // (2 * count)] for i in range(count)]
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     torch.set_num_threads(args.threads)
     disable_progress_bar()
-    python = args.peer_python or peer_python(args.peer_env, args.pip_args.split())
-    model, task = wb.load_model(args.model), load_task(args.task)
-    model = task.bind(model)
-    groups = [group or None for group in args.groups]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Peer(python, threads=args.threads, log=Path(folder) / "peer.log") as peer,
-    ):
-        sides = Sides(args, Path(folder), peer, model, task)
+    model, task = loaded(args)
+    settings = {
+        name: {
+            key: getattr(args, f"{name.replace('-', '')}_{key}")
+            for key in ("variant", "env", "python")
+        }
+        for name in args.peer
+    }
+    for name, own in settings.items():
+        if own["python"] is None:
+            own["python"] = peer_python(own["env"], args.pip_args.split(), PEERS[name].packages)
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        sides = Sides(args, Path(folder), model, task)
         print(f"{model.source.name}: {model.n_parameters:,} parameters, {args.threads} threads")
-        variant, tried = choose_variant(sides, args.variant)
-        print(f"llm-compressor {peer.about['llmcompressor']}, {variant}")
-        warm_up = Configuration("gptq", 3, groups[-1], args.symmetric)
-        sides.ours(warm_up, sides.calibrate()[0])
-        sides.theirs(warm_up, PEER_VARIANTS[variant])
-        dense = sides.task.estimate("perplexity", sides.outcomes(model)).value
-        print(f"dense perplexity {dense:.4f}")
         about: dict[str, Any] = {
             "date": time.strftime("%Y-%m-%d"),
             "hardware": hardware(args.threads),
@@ -314,29 +438,40 @@ def main(argv: list[str] | None = None) -> None:
             "versions": {
                 "ours": {
                     "python": platform.python_version(),
-                    **{p: version(p) for p in ("compression-workbench", "torch", "transformers")},
+                    "workbench": wb.__version__,
+                    **{p: version(p) for p in ("torch", "transformers")},
                 },
-                "peer": peer.about,
             },
-            "model": {
-                "name": model.source.name,
-                "fingerprint": model.fingerprint,
-                "parameters": model.n_parameters,
-            },
+            "model": {"name": args.model, "parameters": model.n_parameters},
             "task": {"name": task.name, "fingerprint": task.fingerprint},
             "calibration": asdict(sides.options),
-            "peer_variant": {"name": variant, "options": PEER_VARIANTS[variant], "tried": tried},
-            "dense_perplexity": dense,
+            "quality": "output error" if isinstance(task, RandomTokens) else "perplexity",
+            "peer_variants": {},
             "results": {},
         }
-        path = RESULTS / f"{args.name or f'{model.source.name}-vs-llmcompressor'}.json"
+        warm_up = Configuration("gptq", 3, PROBE_GROUP, args.symmetric)
+        sides.ours(warm_up, sides.calibrate()[0], SolvedAhead())
+        for name, own in settings.items():
+            log = Path(folder) / f"{name}.log"
+            worker = WORKERS / PEERS[name].worker
+            sides.peers[name] = peer = stack.enter_context(
+                Peer(own["python"], threads=args.threads, log=log, worker=worker, name=name)
+            )
+            print(f"{name}:")
+            variant, tried = choose_variant(sides, name, own["variant"])
+            sides.variants[name] = PEERS[name].variants[variant]
+            print(f"  used: {variant}")
+            if not tried:
+                sides.theirs(name, warm_up, sides.variants[name])
+            about["versions"][name] = peer.about
+            about["peer_variants"][name] = {"name": variant, "tried": tried}
+        if not isinstance(task, RandomTokens):
+            about["dense_perplexity"] = value_of(sides.quality(model))
+            print(f"dense perplexity {about['dense_perplexity']:.4f}")
+        stem = args.name or f"{args.model.replace(':', '-').replace('/', '-')}-vs-peers"
+        path = RESULTS / f"{stem}.json"
         for method in args.methods:
-            configurations = [
-                Configuration(method, bits, group, args.symmetric)
-                for bits in args.bits
-                for group in groups
-            ]
-            result = run_method(sides, method, configurations, variant, args.repeats)
+            result = run_method(sides, method, configurations_of(args, method), args.repeats)
             print_totals(method, result)
             about["results"][method] = result
             about["load_average"][f"after {method}"] = load_average()

@@ -10,20 +10,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-LLMCOMPRESSOR = "llmcompressor==0.14.0.1"
+LLMCOMPRESSOR = ("llmcompressor==0.14.0.1",)
+# GPTQModel builds against the torch that is there, so torch and the build's tools come first.
+GPTQMODEL = (
+    "torch==2.13.0 transformers>=5.14,<5.24 setuptools wheel packaging ninja numpy",
+    "--no-build-isolation gptqmodel==7.6.0 optimum",
+)
 WORKER = Path(__file__).with_name("llmcompressor_worker.py")
 
 
-def peer_python(environment: Path, pip_args: list[str]) -> Path:
-    """Return the interpreter of the peer's environment; create it and install if missing."""
+def peer_python(
+    environment: Path, pip_args: list[str], packages: tuple[str, ...] = LLMCOMPRESSOR
+) -> Path:
+    """Return the interpreter of the peer's environment; create it and install if missing.
+
+    Each of ``packages`` is what one call of ``pip install`` is given.
+    """
     python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = environment / ".installed"
-    if not (stamp.exists() and stamp.read_text() == LLMCOMPRESSOR):
-        print(f"Installing {LLMCOMPRESSOR} into {environment} …", flush=True)
+    wanted = "\n".join(packages)
+    if not (stamp.exists() and stamp.read_text() == wanted):
+        print(f"Installing {packages[-1]} into {environment} …", flush=True)
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", *pip_args, LLMCOMPRESSOR]
-        subprocess.run(install, check=True)
-        stamp.write_text(LLMCOMPRESSOR)
+        for arguments in packages:
+            install = [python, "-m", "pip", "install", "--quiet", *pip_args, *arguments.split()]
+            subprocess.run(install, check=True, env=os.environ | {"GPTQMODEL_CPU_WORKERS": "2"})
+        stamp.write_text(wanted)
     return python
 
 

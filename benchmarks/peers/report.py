@@ -24,44 +24,62 @@ class Timing:
         self.cpu.append(round(cpu, 4))
 
 
-def totals(calibration: Timing, rows: list[dict[str, Timing]]) -> list[dict[str, float]]:
-    """Return, per repeat, the whole sweep's seconds on both sides and their ratios."""
+def totals(
+    calibration: Timing, ours: list[Timing], peer: list[Timing], failed: set[int]
+) -> list[dict[str, float]]:
+    """Return, per repeat, the whole sweep's seconds on both sides and their ratios.
+
+    Ours are always those of all configurations, the peer's those of the ones that it could do.
+    """
     found = []
-    for repeat in range(len(rows[0]["ours"].wall)):
-        entry: dict[str, float] = {}
+    for repeat in range(len(ours[0].wall)):
+        entry: dict[str, float] = {"peer_configurations": len(peer) - len(failed)}
         for kind in ("wall", "cpu"):
             once = getattr(calibration, kind)
-            ours = sum(getattr(r["ours"], kind)[repeat] for r in rows) + (
-                once[repeat] if once else 0.0
-            )
-            peer = sum(getattr(r["peer"], kind)[repeat] for r in rows)
-            entry |= {f"ours_{kind}": ours, f"peer_{kind}": peer, f"{kind}_ratio": peer / ours}
+            own = sum(getattr(t, kind)[repeat] for t in ours) + (once[repeat] if once else 0.0)
+            their = sum(getattr(t, kind)[repeat] for i, t in enumerate(peer) if i not in failed)
+            entry |= {f"ours_{kind}": own, f"peer_{kind}": their, f"{kind}_ratio": their / own}
         found.append(entry)
     return found
 
 
-def print_row(label: str, row: dict[str, Timing], q: dict[str, Any]) -> None:
-    low, high = 100 * (q["ratio_low"] - 1), 100 * (q["ratio_high"] - 1)
-    print(
-        f"{label:26} {row['ours'].wall[0]:8.2f} {row['peer'].wall[0]:8.2f}"
-        f" {q['ours_perplexity']:10.3f} {q['peer_perplexity']:10.3f}"
-        f"  {100 * (q['ratio'] - 1):+7.2f} % [{low:+.2f}, {high:+.2f}]",
-        flush=True,
-    )
+def print_row(
+    label: str,
+    ours: Timing,
+    value: float,
+    peers: dict[str, list[Timing]],
+    index: int,
+    quality: dict[str, dict[str, float]],
+) -> None:
+    print(f"{label:26} {'ours':15} {ours.wall[0]:8.2f} {value:10.4f}")
+    for name, rows in peers.items():
+        if name not in quality:
+            print(f"{'':26} {name:15}   cannot do this")
+            continue
+        q = quality[name]
+        low, high = 100 * (q["ratio_low"] - 1), 100 * (q["ratio_high"] - 1)
+        print(
+            f"{'':26} {name:15} {rows[index].wall[0]:8.2f} {q['theirs']:10.4f}"
+            f"  {100 * (q['ratio'] - 1):+.2f} % [{low:+.2f}, {high:+.2f}]",
+            flush=True,
+        )
 
 
 def print_totals(method: str, result: dict[str, Any]) -> None:
-    for kind in ("wall", "cpu"):
-        ours, peer, ratio = (
-            statistics.median(t[f"{who}"] for t in result["totals"])
-            for who in (f"ours_{kind}", f"peer_{kind}", f"{kind}_ratio")
-        )
-        once = result["calibration"][kind]
-        calibrated = f", calibration {statistics.median(once):.1f} s of it" if once else ""
-        print(
-            f"{method.upper()} sweep, {kind} time: ours {ours:.1f} s{calibrated}; llm-compressor"
-            f" {peer:.1f} s; {ratio:.1f} times"
-        )
+    for name, repeats in result["totals"].items():
+        for kind in ("wall", "cpu"):
+            ours, peer, ratio = (
+                statistics.median(t[who] for t in repeats)
+                for who in (f"ours_{kind}", f"peer_{kind}", f"{kind}_ratio")
+            )
+            once = result["calibration"][kind]
+            calibrated = f", calibration {statistics.median(once):.1f} s of it" if once else ""
+            count = repeats[0]["peer_configurations"]
+            print(
+                f"{method.upper()} sweep, {kind} time: ours {ours:.1f} s{calibrated}; {name}"
+                f" {peer:.1f} s for {count} of {len(result['configurations'])} configurations;"
+                f" {ratio:.1f} times"
+            )
 
 
 def hardware(threads: int) -> dict[str, Any]:
