@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from tests.packed.test_model import compress, llama
+from tests.packed.test_pack_model import compress, llama
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, UnsupportedArchitectureError
 from workbench.loaded import LoadedModel
@@ -59,8 +59,14 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("compiled", [True, False])
 @torch.no_grad()
-def test_logits_are_those_of_transformers(name: str, packed: bool) -> None:
+def test_logits_are_those_of_transformers(
+    name: str, packed: bool, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        for module in ("native", "model"):
+            monkeypatch.setattr(f"workbench.packed.{module}.native_library", lambda: (None, "off"))
     model = MODELS[name]()
     if packed:
         model = compress(model)

@@ -1,4 +1,4 @@
-"""The compiled int4 kernel: against the codes, its fallbacks, and its cache."""
+"""The compiled kernels: against the codes and torch, their fallbacks, and their cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from tests.packed.test_kernels import CPU, FITTING, error, quantized
 from workbench.packed import native
 from workbench.packed.kernels import Int4Kernel, make_kernel
-from workbench.packed.native import NativeInt4Kernel, native_library
+from workbench.packed.native import attend, int8_product, native_library
+from workbench.packed.native_int4 import NativeInt4Kernel
 from workbench.schemes import IntScheme
 
 here = pytest.mark.skipif(native_library()[0] is None, reason=native_library()[1] or "-")
@@ -78,6 +79,43 @@ def test_a_copy_has_its_own_memory() -> None:
         assert kernel_bytes == 32 * 64 // 2 + 2 * 2 * 32 * 2
 
 
+@here
+@pytest.mark.parametrize("columns", [16, 32, 80, 1024])
+@pytest.mark.parametrize("tokens", [1, 2, 5])
+def test_the_int8_product_is_that_of_the_codes(columns: int, tokens: int) -> None:
+    codes = torch.randint(-128, 128, (37, columns), dtype=torch.int8)
+    scales = (torch.rand(37) + 0.1).bfloat16()
+    x = torch.randn(tokens, columns).bfloat16()
+    expected = (x.float() @ codes.float().T) * scales.float()
+    assert error(int8_product(x, codes, scales), expected) < 0.025
+
+
+@here
+@pytest.mark.parametrize(("heads", "shared"), [(4, 4), (8, 2), (6, 1)])
+@pytest.mark.parametrize("length", [1, 7, 256, 700])
+@pytest.mark.parametrize("width", [16, 64, 256])
+def test_attention_is_that_of_torch(heads: int, shared: int, length: int, width: int) -> None:
+    torch.manual_seed(length)
+    q = 3 * torch.randn(heads, width)
+    keys, values = torch.randn(shared, 800, width), torch.randn(shared, 800, width)
+    keys[:, length:], values[:, length:] = float("nan"), float("nan")  # never read
+    given = attend(q, keys, values, length)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        q[None, :, None], keys[None, :, :length], values[None, :, :length], enable_gqa=True
+    )
+    assert given.shape == (1, heads * width)
+    assert (given.float() - expected.reshape(1, -1)).abs().max() < 0.01 * values[
+        :, :length
+    ].abs().max()
+
+
+@here
+def test_attention_to_one_large_score_late_in_the_text() -> None:
+    q, keys, values = torch.ones(1, 16), torch.zeros(1, 600, 16), torch.randn(1, 600, 16)
+    keys[0, 500] = 100  # the scores before it vanish beside it
+    assert torch.allclose(attend(q, keys, values, 600)[0].float(), values[0, 500], atol=0.02)
+
+
 def fresh() -> tuple[object, str]:
     """Look for the library anew."""
     return native_library.__wrapped__()
@@ -95,7 +133,8 @@ def test_without_the_instructions_or_a_compiler(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CC", "no-such-compiler")
     monkeypatch.setattr("platform.system", lambda: "Linux")
     assert fresh() == (None, "there is no C compiler")
-    monkeypatch.setattr(native, "native_library", fresh)
+    for module in ("native", "native_int4"):
+        monkeypatch.setattr(f"workbench.packed.{module}.native_library", fresh)
     weight = quantized(32, 64, IntScheme(4, 32, True))
     assert isinstance(make_kernel("int4", [weight], CPU), Int4Kernel)
     with pytest.raises(RuntimeError, match="no C compiler"):

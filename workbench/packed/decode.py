@@ -4,7 +4,8 @@ transformers' modules spend more time between the products of a small layer than
 the same arithmetic for Llama and its like with preallocated caches. What was measured on the way,
 one core, 1,024 wide: attention of one token over 192 earlier ones takes 324 µs in bfloat16 and 49
 in float32, so keys, values, rotation and the residual sum are float32 here (and more exact than
-in bfloat16); torch's rms_norm takes 16 µs, the four operations below 5.
+in bfloat16); torch's rms_norm takes 16 µs, the four operations below 5. Where the package's own
+kernels are compiled, attention of one token is one call.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ConfigError, UnsupportedArchitectureError
+from workbench.packed import native
 from workbench.packed.linear import PackedLinear
 
 if TYPE_CHECKING:
@@ -85,6 +87,11 @@ class Decoder:
         # rotate_half(x) is a flip of the halves with a sign, and the sign goes into the sines.
         signed = torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
         self._cos, self._sin = cos[0].clone(), signed
+        self._compiled = (
+            self._width % 16 == 0
+            and self._width <= native.MOST_WIDTH
+            and native.native_library()[0] is not None
+        )
         self.position = 0
 
     def _layer(self, block: Any) -> tuple[Any, ...]:
@@ -150,9 +157,8 @@ class Decoder:
         n, start = len(ids), self.position
         stop = start + n
         heads, shared, width = self._n_heads, self._n_keys, self._width
-        rotated, half, repeats = heads + shared, width // 2, heads // shared
+        rotated, half = heads + shared, width // 2
         cos, sin = self._cos[start:stop, None], self._sin[start:stop, None]
-        attend = torch.nn.functional.scaled_dot_product_attention
         silu = torch.nn.functional.silu
         h = self._embed(ids).float()
         for norm, qkv, norms, keys, values, out, norm2, gate_up, down in self._layers:
@@ -162,26 +168,32 @@ class Decoder:
                 qk = torch.cat([norms[0].float(qk[:, :heads]), norms[1].float(qk[:, heads:])], 1)
             swapped = qk.view(n, rotated, 2, half).flip(2).view(n, rotated, width)
             qk = torch.addcmul(qk * cos, swapped, sin)
-            if n == 1:
-                keys[:, start] = qk[0, heads:]
-                values[:, start] = x[0, rotated:]
-                # The query heads that share keys are as many queries of one head.
-                q = qk[0, :heads].view(1, shared, repeats, width)
-                y = attend(q, keys[None, :, :stop], values[None, :, :stop])
-            else:
-                keys[:, start:stop] = qk[:, heads:].transpose(0, 1)
-                values[:, start:stop] = x[:, rotated:].transpose(0, 1)
-                q = qk[:, :heads].transpose(0, 1)[None]
-                y = attend(
-                    q, keys[None, :, :stop], values[None, :, :stop], is_causal=True, enable_gqa=True
-                )[0].transpose(0, 1)
-            h += out(y.reshape(n, heads * width).bfloat16())
+            keys[:, start:stop] = qk[:, heads:].transpose(0, 1)
+            values[:, start:stop] = x[:, rotated:].transpose(0, 1)
+            h += out(self._attend(qk[:, :heads], keys, values, stop))
             x = gate_up(norm2(h))
             middle = x.shape[1] // 2
             h += down(silu(x[:, :middle]) * x[:, middle:])
         self.position = stop
         logits: Tensor = self._head(self._norm(h[-1:]))[0]
         return logits
+
+    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, stop: int) -> Tensor:
+        """Return the attention of q, (tokens, heads, width), as (tokens, heads · width), bfloat16.
+
+        One token sees all ``stop`` positions; of several each sees those up to its own.
+        """
+        n, heads, width = q.shape
+        if n == 1 and self._compiled:
+            return native.attend(q[0], keys, values, stop)
+        attend = torch.nn.functional.scaled_dot_product_attention
+        keys, values = keys[None, :, :stop], values[None, :, :stop]
+        if n == 1:  # the query heads that share keys are as many queries of one head
+            y = attend(q.view(1, self._n_keys, -1, width), keys, values)
+        else:
+            q = q.transpose(0, 1)[None]
+            y = attend(q, keys, values, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
+        return y.reshape(n, heads * width).bfloat16()
 
 
 class _Norm:

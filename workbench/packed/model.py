@@ -61,12 +61,12 @@ class PackReport:
     ----------
     layers : tuple of LayerForm
         Every linear layer of the blocks, and every other layer that is compressed.
-    int4 : str
-        Which int4 kernel there is: "compiled", or "torch's" and why it is not the compiled one.
+    kernels : str
+        Whose kernels run: "compiled" (the package's own), or "torch's" and why.
     """
 
     layers: tuple[LayerForm, ...]
-    int4: str = "torch's"
+    kernels: str = "torch's"
 
     @property
     def packed_share(self) -> float:
@@ -82,8 +82,8 @@ class PackReport:
         if not kernels:
             return "dense bfloat16"
         text = f"packed {' and '.join(kernels)}"
-        if self.int4 == "compiled":
-            text = text.replace("int4", "int4 (compiled)")
+        if self.kernels == "compiled":
+            text += " (compiled)"
         if any("inputs" in layer.note for layer in self.layers):
             text += " with int8 inputs"
         if self.packed_share < 1:
@@ -101,7 +101,7 @@ class PackReport:
             "packed_share": round(self.packed_share, 4),
             "dense_because": dict(Counter(layer.reason for layer in dense)),
             "notes": dict(notes),
-            "int4_kernel": self.int4,
+            "kernels": self.kernels,
         }
 
     def __str__(self) -> str:
@@ -207,14 +207,14 @@ def pack_model(
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
     # Buffers keep their dtype: rotary frequencies need all of float32.
-    return PackedModel(packed.eval(), PackReport(tuple(forms), _int4_in_words(model.device)))
+    return PackedModel(packed.eval(), PackReport(tuple(forms), _kernels_in_words(model.device)))
 
 
-def _int4_in_words(device: torch.device) -> str:
+def _kernels_in_words(device: torch.device) -> str:
     if device.type == "cuda":
         return "tinygemm"
     library, why = native_library()
-    return "compiled" if library is not None else f"torch's; the compiled one: {why}"
+    return "compiled" if library is not None else f"torch's; the compiled ones: {why}"
 
 
 def _forms(

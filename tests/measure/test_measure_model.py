@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packed.test_model import compress, llama
+from tests.packed.test_pack_model import compress, llama
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.toy import toy_study, toy_task
 from workbench.errors import CancelledError, ConfigError, StudyError

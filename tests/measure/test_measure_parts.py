@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.packed.test_model import compress, llama
+from tests.packed.test_pack_model import compress, llama
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, WorkbenchError
 from workbench.measure import memory
