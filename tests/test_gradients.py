@@ -6,7 +6,7 @@ from tests.tiny import tiny_model, tiny_tokenizer
 from tests.toy import texts
 from workbench.calibrate import CalibrationOptions, Calibrator
 from workbench.errors import CancelledError
-from workbench.gradients import GradientOptions, collect_gradients
+from workbench.gradients import GradientOptions, _loss, collect_gradients
 from workbench.models import load_model
 from workbench.progress import Monitor
 from workbench.statistics import OutputGram
@@ -139,3 +139,14 @@ def test_gradients_are_collected_once_and_cancel_leaves_nothing(tmp_path):
     again = collect_gradients(model, calibrator, statistics, monitor=Monitor(reports.append))
     assert (again.key, reports) == (first.key, [])
     assert all(p.grad is None and not p.requires_grad for p in model.hf_model.parameters())
+
+
+def test_with_few_classes_the_fisher_is_exact_however_sure_the_model_is():
+    logits = torch.tensor([[9.0, 0.0, -2.0]], requires_grad=True)
+    fisher = torch.zeros(3, 3)
+    for label in range(3):
+        logits.grad = None
+        _loss(logits.log_softmax(-1), torch.Generator(), label).backward()
+        fisher += logits.grad.T @ logits.grad
+    p = logits.detach().softmax(-1)[0]
+    torch.testing.assert_close(fisher, torch.diag(p) - torch.outer(p, p))

@@ -35,8 +35,12 @@ from workbench.listening import hearing_experts, listening
 from workbench.models import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.statistics import OutputGram
+from workbench.tasks import Task
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_MOST_DRAWS = 4
+_FEW_CLASSES = 8
+"""Up to so many, each label gets a pass of its own in place of drawn ones."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class GradientOptions:
     Attributes
     ----------
     predictions : int
-        Labels to draw at least; a classifier's examples are used up to four times for it.
+        Labels to draw at least; a classifier's examples are used up to four times for it,
+        or once per label where there are few.
     block_size : int
         Rows of the diagonal blocks that are kept of a wider matrix; see
         :class:`workbench.statistics.OutputGram`.
@@ -185,7 +190,10 @@ def _collect(
                 inputs[group.key] = _InputSums(folder / f"input-{index:04d}", group.in_features)
     batches = list(calibrator.judge_batches(model))
     per_pass = sum(task.count_predictions(ids, mask) for ids, mask in batches)
-    draws = min(4, max(1, math.ceil(options.predictions / max(per_pass, 1))))
+    n_classes = _count_classes(model, task, *batches[0])
+    exact = n_classes <= _FEW_CLASSES
+    draws = min(_MOST_DRAWS, max(1, math.ceil(options.predictions / max(per_pass, 1))))
+    draws = n_classes if exact else draws
     generator = torch.Generator(model.device).manual_seed(options.seed)
     heard = [group for group in statistics.groups if group.key in inputs]
     with _hearing(model.hf_model, sinks):
@@ -202,8 +210,8 @@ def _collect(
                 stack.enter_context(torch.enable_grad())
                 ids, mask = ids.to(model.device), mask.to(model.device)
                 log_probabilities = task.predictions(model, ids, mask)
-                labels = torch.multinomial(log_probabilities.detach().exp(), 1, generator=generator)
-                (-log_probabilities.gather(-1, labels)).sum().backward()
+                draw = done // len(batches)
+                _loss(log_probabilities, generator, draw if exact else None).backward()
             monitor.report("gradients", done + 1, len(batches) * draws, "backward")
     for name, sink in sinks.items():
         if not bool(torch.isfinite(sink.tokens).all()):
@@ -212,10 +220,31 @@ def _collect(
                 ' with dtype="float32".'
             )
     return {
-        "predictions": per_pass * draws,
+        "predictions": per_pass if exact else per_pass * draws,
         "layers": {name: sink.describe() for name, sink in sinks.items()},
         "inputs": {key: sum_.describe() for key, sum_ in inputs.items()},
     }
+
+
+def _count_classes(model: LoadedModel, task: Task, ids: Tensor, mask: Tensor) -> int:
+    with torch.no_grad():
+        return task.predictions(model, ids[:1].to(model.device), mask[:1].to(model.device)).shape[
+            -1
+        ]
+
+
+def _loss(log_probabilities: Tensor, generator: torch.Generator, label: int | None) -> Tensor:
+    """Return the loss whose gradients' second moments are the Fisher information.
+
+    With ``label`` None, -log p of one drawn label per prediction. Else √p · -log p of that label:
+    over all labels the squares add up to the expectation over draws, which a classifier that is
+    nearly certain would hardly ever show.
+    """
+    probabilities = log_probabilities.detach().exp()
+    if label is None:
+        labels = torch.multinomial(probabilities, 1, generator=generator)
+        return -log_probabilities.gather(-1, labels).sum()
+    return -(probabilities[:, label].sqrt() * log_probabilities[:, label]).sum()
 
 
 class _OutputSums:
