@@ -60,7 +60,8 @@ def print_row(
         low, high = 100 * (q["ratio_low"] - 1), 100 * (q["ratio_high"] - 1)
         print(
             f"{'':26} {name:15} {rows[index].wall[0]:8.2f} {q['theirs']:10.4f}"
-            f"  {100 * (q['ratio'] - 1):+.2f} % [{low:+.2f}, {high:+.2f}]",
+            f"  {100 * (q['ratio'] - 1):+.2f} %"
+            + (f" [{low:+.2f}, {high:+.2f}]" if low < high else ""),
             flush=True,
         )
 
