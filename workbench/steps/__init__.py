@@ -1,0 +1,37 @@
+"""The frozen configuration of every step of a recipe, one kind of step per file.
+
+A configuration is data: the solver is found by its type (``workbench.methods``), the widget's
+form and the terminal's options are generated from its fields' metadata.
+"""
+
+from __future__ import annotations
+
+from workbench.steps.additions import Cast, LowRankCorrection, QuantizeEmbeddings
+from workbench.steps.base import FieldInfo, Step, fields_of, option
+from workbench.steps.pruning import MagnitudePruning, Pruning, SparseGPT, Wanda
+from workbench.steps.quantization import AWQ, GPTQ, RTN, Quantization
+from workbench.steps.structure import DepthPruning, WidthPruning
+from workbench.steps.table import STEPS, Mixed, step_from_dict
+
+__all__ = [
+    "AWQ",
+    "GPTQ",
+    "RTN",
+    "STEPS",
+    "Cast",
+    "DepthPruning",
+    "FieldInfo",
+    "LowRankCorrection",
+    "MagnitudePruning",
+    "Mixed",
+    "Pruning",
+    "Quantization",
+    "QuantizeEmbeddings",
+    "SparseGPT",
+    "Step",
+    "Wanda",
+    "WidthPruning",
+    "fields_of",
+    "option",
+    "step_from_dict",
+]
