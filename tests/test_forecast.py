@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.toy import toy_study
 from workbench import tabulate as module
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, StudyError
 from workbench.predict import size_bytes
 from workbench.recipe import Recipe
 from workbench.steps import (
@@ -62,6 +65,58 @@ def test_predictions_survive_closing_the_study(study: Study) -> None:
     )
 
 
+def test_a_complete_table_needs_no_model(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("computed")
+
+    again = Study.open(study.path)
+    monkeypatch.setattr("workbench.engine.Engine.tabulate", refuse)
+    monkeypatch.setattr("workbench.engine.Engine.execute", refuse)
+    assert again.predict(RTN(3, group_size=8)).kl is not None
+
+
+def test_the_plot_shows_the_predicted_front_and_makes_no_table(
+    study: Study, tmp_path: Path
+) -> None:
+    predicted = study.plot().view.predicted
+    assert {p.recipe for p in predicted} <= {p.recipe for p in study.frontier()}
+    assert predicted
+    assert study.plot(predicted=False).view.predicted == ()
+    with pytest.raises(ConfigError, match="only measured"):
+        study.plot(x="latency", predicted=True)
+    fresh = toy_study(tmp_path / "fresh")
+    fresh.run([])
+    assert fresh.plot().view.predicted == ()
+    with pytest.raises(StudyError, match=r"study\.tabulate\(\)"):
+        fresh.plot(predicted=True)
+    assert not (fresh.path / "predictions").exists()
+
+
+def test_a_measured_run_takes_the_place_of_its_prediction(study: Study) -> None:
+    chosen = study.plot().view.predicted[0]
+    run = study.run(chosen.recipe)
+    view = study.plot().view
+    assert chosen.recipe not in [p.recipe for p in view.predicted]
+    assert run.id in [p.run_id for p in view.points]
+
+
+def test_a_table_that_appears_or_grows_meanwhile_is_seen(study: Study, tmp_path: Path) -> None:
+    copied = Study.open(shutil.copytree(study.path, tmp_path / "copy"))
+    (path,) = (copied.path / "predictions").glob("*.json")
+    whole = path.read_text()
+    path.unlink()
+    assert copied.plot().view.predicted == ()
+    table = json.loads(whole)
+    table["columns"] = table["columns"][:2]
+    path.write_text(json.dumps(table))
+    few = copied.plot().view.predicted  # of an interrupted table, what there is
+    assert any(isinstance(p.recipe.steps[0], GPTQ) for p in few)
+    path.write_text(whole)
+    assert {p.recipe for p in few} != {p.recipe for p in copied.plot().view.predicted}
+    path.write_text("damaged")
+    assert copied.plot().view.predicted == ()
+
+
 def test_a_step_that_no_table_knows_has_a_reason(study: Study) -> None:
     found = study.predict([DepthPruning(1), GPTQ(4)])
     assert (found.kl, found.value, found.size_bytes) == (None, None, None)
@@ -101,7 +156,7 @@ def test_fit_is_no_worse_than_any_uniform_recipe_of_its_size(study: Study) -> No
 def test_fit_within_bytes_counts_the_whole_model(study: Study) -> None:
     dense = study.baseline().size_bytes
     found = study.fit(size_bytes=0.7 * dense, verify=0)
-    assert size_bytes(study._tables[study.models[0]], found) <= 0.7 * dense
+    assert size_bytes(study._table(study.models[0]), found) <= 0.7 * dense
     with pytest.raises(ConfigError, match="one of the two"):
         study.fit(size_bytes=1e6, bits_per_weight=3)
     with pytest.raises(ConfigError, match="one of the two"):

@@ -10,12 +10,20 @@ from dataclasses import replace
 import plotly.graph_objects as go
 import pytest
 
-from workbench.compare import table, tradeoff_view
-from workbench.plot_frame import Frame, families_of, footnote, style_of, titles
+from workbench.compare import Axis, table, tradeoff_view
+from workbench.plot_frame import (
+    Frame,
+    families_of,
+    footnote,
+    predicted_details,
+    style_of,
+    titles,
+)
 from workbench.plots import static_svg, tradeoff_figure, update_figure, write_html
+from workbench.predict import Prediction
 from workbench.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
-from workbench.steps import AWQ, GPTQ, RTN, STEPS, MagnitudePruning
+from workbench.steps import AWQ, GPTQ, RTN, STEPS, MagnitudePruning, Mixed
 
 PERPLEXITY = Metric("perplexity", higher_is_better=False)
 ACCURACY = Metric("accuracy")
@@ -154,6 +162,93 @@ def test_text_from_data_is_escaped_everywhere(tmp_path):
         ET.fromstring(svg)
     page = write_html(tradeoff_figure(named), tmp_path / "p.html", table=table(records, PERPLEXITY))
     assert "<img" not in re.sub(r"<script.*?</script>", "", page.read_text(), flags=re.DOTALL)
+
+
+def prediction(recipe, mb, value, kl, notes=()):
+    interval = (value * 0.9, value * 1.2)
+    return "tiny", Prediction(
+        Recipe.of(recipe), int(mb * 1e6), kl, None, "perplexity", value, interval, 3, notes
+    )
+
+
+MIXED = Mixed([GPTQ(2), GPTQ(4)], {"a": 0, "b": 1, "c": 1})
+PREDICTIONS = [
+    prediction(MIXED, 3.0, 60.0, 0.15, ("interpolated",)),
+    prediction(GPTQ(4), 4.0, 50.6, 0.01),  # was measured
+    prediction(GPTQ(3), 3.5, 52.0, 0.05),
+    prediction(RTN(2, group_size=32), 1.0, 95.0, 0.9),  # only "bad" is certain
+    prediction(RTN(3), 2.2, 1e30, 5.0),
+]
+BOTH = tradeoff_view(RECORDS, PERPLEXITY, task="stdlib", predictions=PREDICTIONS)
+
+
+def test_predictions_are_hollow_in_their_familys_colour_and_shape():
+    found = traces(tradeoff_figure(BOTH))
+    for family, measured in (("GPTQ", "GPTQ"), ("Mixed", "Mixed")):
+        hollow, solid = found[f"{family}, predicted"], found[measured]
+        assert hollow.marker.color == solid.marker.color
+        assert hollow.marker.symbol.endswith("-open")
+    assert found["GPTQ, predicted"].marker.symbol == found["GPTQ"].marker.symbol[0] + "-open"
+    assert list(found["Mixed, predicted"].x) == [3.0]
+    assert found["Mixed, predicted"].showlegend
+    assert not found["GPTQ, predicted"].showlegend  # the solid ones are there
+    assert found["predicted front"].line.dash != found["Pareto front"].line.dash
+    assert list(found["predicted front"].x) == [3.0, 3.5, 3.5]
+    assert list(found["predicted front"].y) == [60.0, 60.0, 52.0]
+    assert "Hollow: predicted, not measured." in footnote(BOTH, Frame.of(BOTH))
+
+
+def test_a_measured_recipe_has_no_predicted_point():
+    assert [p.recipe for p in BOTH.predicted if p.recipe == Recipe.of(GPTQ(4))] == []
+    assert list(traces(tradeoff_figure(BOTH))["GPTQ, predicted"].x) == [3.5]
+
+
+def test_a_prediction_says_what_it_is():
+    (text,) = traces(tradeoff_figure(BOTH))["Mixed, predicted"].hovertext
+    assert "predicted, not measured" in text
+    assert "90 % interval 54 to 72" in text
+    assert "3.00 MB" in text
+    assert "interpolated" in text
+    assert "2 of 3 layer groups: GPTQ 4-bit g128" in text
+    long = replace(BOTH, predicted=(replace(BOTH.predicted[0], label="GPTQ → " * 40),))
+    first = predicted_details(long, long.predicted[0])[0]
+    assert len(first) <= 90
+    assert first.endswith("GPTQ…")
+
+
+def test_bad_predictions_move_no_axis():
+    alone, both = Frame.of(VIEW), Frame.of(BOTH)
+    assert (both.x, both.y) == (alone.x, alone.y)
+    assert traces(tradeoff_figure(BOTH))["RTN, predicted"].x == ()
+    better = tradeoff_view(
+        RECORDS, PERPLEXITY, predictions=[prediction(GPTQ(2, group_size=8), 1.2, 60.0, 0.2)]
+    )
+    assert Frame.of(better).x[0] < 1.2  # a trusted one is shown
+
+
+def test_predictions_come_and_go_in_a_live_figure():
+    widget = go.FigureWidget(tradeoff_figure(VIEW))
+    for view in (BOTH, VIEW):
+        update_figure(widget, view)
+        fresh = tradeoff_figure(view)
+        for one, other in zip(widget.data, fresh.data, strict=True):
+            assert one.to_plotly_json() | {"uid": None} == other.to_plotly_json() | {"uid": None}
+
+
+def test_the_picture_has_hollow_markers_too():
+    svg = static_svg(BOTH)
+    root = ET.fromstring(svg)
+    tips = [e.text for e in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert sum("predicted, not measured" in tip for tip in tips) == 2
+    assert ">predicted<" in svg
+    assert svg.count('fill="none" stroke="#') > static_svg(VIEW).count('fill="none" stroke="#')
+    assert ">predicted<" not in static_svg(VIEW)
+
+
+def test_only_sizes_are_predicted():
+    axis = Axis("latency", "Latency (ms)", "ms", "perplexity")
+    view = tradeoff_view(RECORDS, PERPLEXITY, axis=axis, predictions=PREDICTIONS)
+    assert view.predicted == ()
 
 
 def test_static_svg_is_small_and_needs_nothing():

@@ -104,6 +104,34 @@ class TestInline:
         runner.submit(jobs(*RECIPES[:5]))
         assert {run.state for run in study.runs} == {RunState.DONE}
 
+    def test_predictions_are_a_job_that_can_be_cancelled_and_fail(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("workbench.tabulate.GRID", (RTN(4, group_size=8), RTN(3, group_size=8)))
+        study = toy_study(tmp_path / "s")
+        runner = InlineRunner(study._get_engine())
+        ends: list[tuple[str, str, str]] = []
+
+        def on_event(event: Event) -> None:
+            if event.kind == "progress" and event.stage == "predict" and not ends[1:]:
+                runner.cancel()
+            if event.kind in ("finished", "failed", "cancelled"):
+                ends.append((event.label, event.kind, event.recipe))
+
+        def fail(*_: object, **__: object) -> None:
+            raise MemoryError("cannot allocate 3 TB")
+
+        runner.submit([("tiny", None)], on_event)
+        assert ends.pop()[:2] == ("predictions", "cancelled")
+        assert study.plot().view.predicted  # what was tabulated by then
+        ends.append(ends[0])
+        runner.submit([("tiny", None)], on_event)
+        assert ends.pop() == ("predictions", "finished", "")
+        assert len(study.runs) == 1
+        monkeypatch.setattr("workbench.engine.Engine.tabulate", fail)
+        runner.submit([("tiny", None), *jobs(RECIPES[0])], on_event)
+        assert [kind for _, kind, _ in ends[2:]] == ["failed", "finished"]
+
     def test_a_sweep_solves_what_it_can_together(self, tmp_path: Path) -> None:
         recipes = [Recipe.of(GPTQ(bits, group_size=8)) for bits in (2, 3, 4)]
         swept, alone = toy_study(tmp_path / "swept"), toy_study(tmp_path / "alone")
@@ -225,6 +253,39 @@ def test_a_worker_computes_the_same_as_this_process(
             assert found.value == pytest.approx(expected.value, rel=tolerance)
         assert theirs.facts["weights_digest"] == mine.facts["weights_digest"]
         assert theirs.facts.get("solved_together") == (None if recipe is RECIPES[0] else 2)
+
+
+def test_predictions_are_made_in_the_worker(study: Study, behaviour: Path) -> None:
+    collector = Collector()
+    numbers = study.submit_tabulate(on_event=collector)
+    study.submit(RECIPES[:1], on_event=collector)  # more can wait behind it
+    collector.wait_for("progress", "predict")
+    study.cancel(current_only=True)
+    assert study.wait(LONG)
+    ended = [(e.label, e.kind) for e in collector.events if e.kind in ("finished", "cancelled")]
+    assert ended == [("predictions", "cancelled"), ("RTN 2-bit g8", "finished")]
+    assert numbers == [collector.events[0].job]
+    assert study.plot().view.predicted  # what was tabulated by then
+    again = Collector()
+    study.submit_tabulate(on_event=again)
+    assert study.wait(LONG)
+    assert again.kinds() == ["queued", "started", "finished", "idle"]
+    assert study.predict(RTN(4, group_size=16)).kl is not None
+    assert not study._get_engine()._base.calibrators  # this process made no table
+    assert states(study) == [RunState.DONE, RunState.DONE]
+
+
+def test_a_worker_that_dies_over_predictions_is_a_failure(own: Study) -> None:
+    collector = Collector()
+    own.submit_tabulate(on_event=collector)
+    collector.wait_for("progress")
+    pid = own._get_worker().pid
+    assert pid is not None
+    psutil.Process(pid).kill()
+    assert own.wait(LONG)
+    assert "ended" in (collector.wait_for("failed").error or "")
+    assert collector.kinds().count("started") == 1
+    assert states(own) == [RunState.DONE]
 
 
 def test_a_failure_in_the_worker_does_not_stop_the_sweep(

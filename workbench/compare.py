@@ -25,10 +25,13 @@ from workbench.choice import (
 )
 from workbench.errors import ConfigError, StudyError
 from workbench.outcomes import Outcomes
+from workbench.recipe import Recipe
 from workbench.records import Metric, RunRecord, RunState
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from workbench.predict import Prediction
 
 __all__ = [
     "AXES",
@@ -38,6 +41,7 @@ __all__ = [
     "Axis",
     "Choice",
     "Interval",
+    "PredictedPoint",
     "TradeoffPoint",
     "TradeoffView",
     "axis_named",
@@ -56,9 +60,9 @@ SHARE_FACT = "compressed_share"
 """Key in ``RunRecord.facts``: share of all parameters that the recipe compressed, 0 to 1."""
 
 
-def family_of(record: RunRecord) -> str:
+def family_of(run: RunRecord | Prediction) -> str:
     """Return the title of the recipe's first step; ``"dense"`` for a base model."""
-    return record.recipe.steps[0].title if record.recipe.steps else "dense"
+    return run.recipe.steps[0].title if run.recipe.steps else "dense"
 
 
 def pareto_front(
@@ -276,6 +280,48 @@ class TradeoffPoint:
 
 
 @dataclass(frozen=True)
+class PredictedPoint:
+    """One prediction as the trade-off plot needs it; never a measurement. Texts are raw.
+
+    Attributes
+    ----------
+    model, label, family : str
+    recipe : Recipe
+        What to run to measure it.
+    size_bytes : int
+    value : float
+        The metric.
+    interval : tuple of (float, float) or None
+        90 % interval of the value.
+    kl : float
+        Nats per prediction.
+    is_trusted : bool
+        Whether the numbers say more than that the recipe is bad.
+    n_runs : int
+        Measured runs that the level was learned from.
+    notes : tuple of str
+        What the numbers rest on.
+    """
+
+    model: str
+    label: str
+    family: str
+    recipe: Recipe
+    size_bytes: int
+    value: float
+    interval: tuple[float, float] | None
+    kl: float
+    is_trusted: bool = True
+    n_runs: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def across(self) -> float:
+        """Where the point is drawn on the size axis, in megabytes (10^6 bytes)."""
+        return self.size_bytes / 1e6
+
+
+@dataclass(frozen=True)
 class TradeoffView:
     """Everything that the trade-off plot shows, computed before anything is drawn.
 
@@ -288,6 +334,8 @@ class TradeoffView:
         Base models in the study, in order of appearance.
     points : tuple of TradeoffPoint
         The measured runs.
+    predicted : tuple of PredictedPoint
+        Recipes that were not run, for the plot against size.
     n_unmeasured : int
         Runs without a point: failed, cancelled, or without a finite value.
     axis : Axis
@@ -298,6 +346,7 @@ class TradeoffView:
     task: str = ""
     models: tuple[str, ...] = ()
     points: tuple[TradeoffPoint, ...] = ()
+    predicted: tuple[PredictedPoint, ...] = ()
     n_unmeasured: int = 0
     axis: Axis = SIZE
 
@@ -309,6 +358,7 @@ def tradeoff_view(
     task: str = "",
     outcomes: Callable[[RunRecord], Outcomes | None] | None = None,
     axis: Axis = SIZE,
+    predictions: Iterable[tuple[str, Prediction]] = (),
 ) -> TradeoffView:
     """Return what the plot of a metric against size shows; see :class:`TradeoffView`.
 
@@ -325,6 +375,9 @@ def tradeoff_view(
     axis : Axis
         What the metric is drawn against, one of :data:`AXES`. Runs where that was not measured
         have no point.
+    predictions : iterable of (str, Prediction)
+        Names of base models and predictions of this metric, for the plot against size. One whose
+        recipe was measured is left out: the measurement takes its place.
 
     Raises
     ------
@@ -371,9 +424,43 @@ def tradeoff_view(
         task=task,
         models=tuple(dict.fromkeys(record.model for record in records)),
         points=tuple(points),
+        predicted=_predicted(predictions, records, metric) if axis.measured is None else (),
         n_unmeasured=len(finished) - len(points),
         axis=axis,
     )
+
+
+def _predicted(
+    predictions: Iterable[tuple[str, Prediction]], records: Iterable[RunRecord], metric: Metric
+) -> tuple[PredictedPoint, ...]:
+    predictions = tuple(predictions)
+    if not predictions:
+        return ()
+    from workbench.predict import TRUSTED_NATS  # with scipy, which nothing else here needs
+
+    measured = {(r.model, r.recipe) for r in records if is_measured(r, metric)}
+    points = []
+    for model, found in predictions:
+        if (model, found.recipe) in measured or found.metric != metric.name:
+            continue
+        if found.size_bytes is None or found.value is None or found.kl is None:
+            continue
+        points.append(
+            PredictedPoint(
+                model=model,
+                label=found.label,
+                family=family_of(found),
+                recipe=found.recipe,
+                size_bytes=found.size_bytes,
+                value=found.value,
+                interval=found.interval,
+                kl=found.kl,
+                is_trusted=found.kl <= TRUSTED_NATS,
+                n_runs=found.n_runs,
+                notes=found.notes,
+            )
+        )
+    return tuple(points)
 
 
 def _interval(

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 EVALUATION: dict[str, Any] = {"part": "evaluation", "version": 1}
 """What every run is evaluated on; ``version`` grows when equal models would score otherwise."""
 
+PREDICTIONS_FOLDER = "predictions"
+"""Where a study keeps its tables of costs, within its own folder."""
+
 WAIT_SECONDS = 0.2
 """How often to look whether another process has finished the run that is asked for here."""
 
@@ -119,7 +122,7 @@ def table_path(store: Store, model: str) -> Path:
         "methods": versions,
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    return store.path / "predictions" / f"{key}.json"
+    return store.path / PREDICTIONS_FOLDER / f"{key}.json"
 
 
 def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from workbench.allocation import Option, allocate, options_of, path
 from workbench.compare import is_baseline, is_measured, pareto_front, value_of
 from workbench.cost_table import CostTable
+from workbench.engine import PREDICTIONS_FOLDER, table_path
 from workbench.errors import ConfigError, StudyError
 from workbench.predict import Observation, Prediction, Predictor, size_bytes
 from workbench.recipe import Recipe
@@ -19,8 +21,25 @@ from workbench.steps import Quantization, QuantizeEmbeddings, Step
 if TYPE_CHECKING:
     import pandas as pd
 
+    from workbench.store import Store
+
 _TABLES = (None, QuantizeEmbeddings(8))
 """What a mixed recipe may do to the token embeddings beside the layers."""
+
+
+def find_table(store: Store, model: str) -> Path | None:
+    """Return the file of a base model's table of costs, None where there is none."""
+    if not any((store.path / PREDICTIONS_FOLDER).glob("*.json")):
+        return None  # said without torch, which the name of the file needs
+    path = table_path(store, model)
+    return path if path.is_file() else None
+
+
+def is_complete(table: CostTable) -> bool:
+    """Return whether everything that is tabulated by default is in a table."""
+    from workbench.tabulate import GRID, WHOLE
+
+    return all(step in table.columns or step in table.whole for step in (*GRID, *WHOLE))
 
 
 class Forecast:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from workbench.compare import TradeoffPoint, TradeoffView, relative_quality
-from workbench.steps import STEPS
+from workbench.compare import (
+    PredictedPoint,
+    TradeoffPoint,
+    TradeoffView,
+    pareto_front,
+    relative_quality,
+)
+from workbench.recipe import shortened
+from workbench.steps import STEPS, Mixed
 
 INK = "#777777"
 """Text and axes: a contrast of 4.5 on white and 4.2 on JupyterLab's dark background."""
 BASELINE_COLOUR = INK
 GRID = "rgba(127,127,127,0.25)"
+LONGEST_LABEL = 90
+"""Characters of a recipe's label in a hover text."""
 OFF_SCALE_QUALITY = 0.5
 """Points of less than this quality, relative to the best baseline, are drawn at the edge."""
 
@@ -30,8 +40,9 @@ class Style:
 
 def families_of(view: TradeoffView) -> tuple[str, ...]:
     """Return every family that can be in a plot: all known methods, then any other in the view."""
-    known = [step.title for step in STEPS.values()]
+    known = [*(step.title for step in STEPS.values()), Mixed.title]
     others = [p.family for p in view.points if not p.is_baseline]
+    others += [p.family for p in view.predicted]
     return tuple(dict.fromkeys([*known, *others]))
 
 
@@ -62,12 +73,21 @@ class Frame:
 
     @classmethod
     def of(cls, view: TradeoffView, *, log_x: bool = False) -> Frame:
-        """Return the ranges that show every point that is not far off, with some room."""
+        """Return the ranges that show every point that is not far off, with some room.
+
+        Predictions that say no more than "bad" have no part in it.
+        """
         higher = view.metric.higher_is_better
-        sizes = [point.across for point in view.points]
         limit = _limit(view)
+        expected = [
+            p
+            for p in view.predicted
+            if p.is_trusted and (p.value >= limit if higher else p.value <= limit)
+        ]
+        sizes = [p.across for p in view.points] + [p.across for p in expected]
         inside = [p for p in view.points if (p.value >= limit if higher else p.value <= limit)]
         ends = [end for p in inside for end in (p.value, *(p.interval or ()))]
+        ends += [p.value for p in expected]
         low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
         some_off = len(inside) < len(view.points)
         room = 0.08 * (high - low) or 0.05 * abs(high) or 0.5
@@ -97,6 +117,11 @@ class Frame:
             return point.value < self.limit
         return point.value > self.limit
 
+    def shows(self, point: PredictedPoint) -> bool:
+        """Return whether a prediction is drawn: one outside of the ranges is left out."""
+        (left, right), (low, high) = self.x, self.y
+        return left <= point.across <= right and low <= point.value <= high
+
     @property
     def edge(self) -> float:
         """Where off-scale points are drawn on the metric's axis."""
@@ -124,14 +149,27 @@ def _limit(view: TradeoffView) -> float:
 
 def front_line(view: TradeoffView, frame: Frame) -> list[tuple[float, float]]:
     """Return the corners of the Pareto front's staircase, from the smallest run on."""
-    front = sorted((p for p in view.points if p.on_front), key=lambda p: p.across)
+    return _staircase((p.across, frame.height(p)) for p in view.points if p.on_front)
+
+
+def _staircase(places: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     corners: list[tuple[float, float]] = []
-    for point in front:
-        x, y = point.across, frame.height(point)
+    for x, y in sorted(places, key=lambda place: place[0]):
         if corners:
             corners.append((x, corners[-1][1]))
         corners.append((x, y))
     return corners
+
+
+def predicted_line(view: TradeoffView, frame: Frame) -> list[tuple[float, float]]:
+    """Return the corners of the predicted front's staircase, from the smallest recipe on."""
+    shown = [point for point in view.predicted if frame.shows(point)]
+    front = pareto_front(
+        [p.across for p in shown], [p.value for p in shown], frame.higher_is_better
+    )
+    return _staircase(
+        (p.across, p.value) for p, on_front in zip(shown, front, strict=True) if on_front
+    )
 
 
 def titles(view: TradeoffView) -> tuple[str, str]:
@@ -154,6 +192,8 @@ def footnote(view: TradeoffView, frame: Frame) -> str:
         notes.append("Bars: 95 % interval of the difference to the baseline.")
     elif any(point.interval for point in view.points):
         notes.append("Bars: 95 % interval.")
+    if any(frame.shows(point) for point in view.predicted):
+        notes.append("Hollow: predicted, not measured.")
     if any(frame.is_off_scale(point) for point in view.points):
         notes.append("Arrows: off scale.")
     if view.n_unmeasured:
@@ -175,18 +215,16 @@ def axis_title(view: TradeoffView) -> str:
 
 def details(view: TradeoffView, point: TradeoffPoint) -> list[str]:
     """Return the lines that describe a point, the recipe first, as plain text."""
-    lines = [point.label if not point.is_baseline else f"{point.model} (dense baseline)"]
+    label = shortened(point.label, LONGEST_LABEL)
+    lines = [label if not point.is_baseline else f"{point.model} (dense baseline)"]
     if len(view.models) > 1 and not point.is_baseline:
         lines.append(f"of {point.model}")
     text = f"{view.metric.name}: {point.value:.4g}"
     if point.interval is not None:
         kind = "paired" if point.paired else "interval"
         text += f" (95 % {kind} {point.interval[0]:.4g} to {point.interval[1]:.4g})"
-    reference = next(
-        (p.value for p in view.points if p.is_baseline and p.model == point.model), None
-    )
-    if reference and not point.is_baseline:
-        text += f", {relative_quality(view.metric, point.value, reference):.1%} of baseline"
+    if not point.is_baseline:
+        text += _of_baseline(view, point)
     lines += [text, f"size: {point.size_bytes / 1e6:.2f} MB"]
     if view.axis.measured is not None:
         lines.append(f"{view.axis.name}: {point.across:.4g} {view.axis.unit}")
@@ -194,6 +232,34 @@ def details(view: TradeoffView, point: TradeoffPoint) -> list[str]:
     if point.on_front:
         lines.append("on the Pareto front")
     return lines
+
+
+def predicted_details(view: TradeoffView, point: PredictedPoint) -> list[str]:
+    """Return the lines that describe a prediction, the recipe first, as plain text."""
+    lines = [shortened(point.label, LONGEST_LABEL), "predicted, not measured"]
+    if len(view.models) > 1:
+        lines.append(f"of {point.model}")
+    text = f"{view.metric.name}: {point.value:.4g}"
+    if point.interval is not None:
+        text += f" (90 % interval {point.interval[0]:.4g} to {point.interval[1]:.4g})"
+    lines += [text + _of_baseline(view, point), f"size: {point.size_bytes / 1e6:.2f} MB"]
+    runs = "run" if point.n_runs == 1 else "runs"
+    lines.append(f"KL: {point.kl:.3g} nats, level learned from {point.n_runs} {runs}")
+    for step in point.recipe.steps:
+        if isinstance(step, Mixed):
+            counts = [sum(place == i for _, place in step.layers) for i in range(len(step.steps))]
+            parts = sorted(zip(counts, step.steps, strict=True), key=lambda part: -part[0])
+            lines += [f"{n} of {len(step.layers)} layer groups: {own.label}" for n, own in parts]
+    return [*lines, *point.notes]
+
+
+def _of_baseline(view: TradeoffView, point: TradeoffPoint | PredictedPoint) -> str:
+    reference = next(
+        (p.value for p in view.points if p.is_baseline and p.model == point.model), None
+    )
+    if not reference:
+        return ""
+    return f", {relative_quality(view.metric, point.value, reference):.1%} of baseline"
 
 
 def _ticks(low: float, high: float, about: int = 6) -> list[float]:

@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from workbench.compare import TradeoffPoint, TradeoffView
+from workbench.compare import PredictedPoint, TradeoffPoint, TradeoffView
 from workbench.plot_frame import (
     BASELINE_COLOUR,
     GRID,
     INK,
     Frame,
+    Style,
     axis_title,
     details,
     families_of,
     footnote,
     front_line,
+    predicted_details,
+    predicted_line,
     style_of,
     titles,
 )
@@ -79,9 +82,10 @@ def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> TradeoffFigur
     -------
     TradeoffFigure
         A plotly figure, transparent, readable on light and dark. Points of less than half
-        the best baseline's quality are drawn as arrows at the edge, their value in the hover. Every
-        figure has the same traces in the same order (front, baselines, one per method), so that
-        :func:`update_figure` can change a live one in place.
+        the best baseline's quality are drawn as arrows at the edge, their value in the hover.
+        Predictions are hollow, with a thin dashed front of their own. Every figure has the same
+        traces in the same order (both fronts, baselines, two per method: predicted and measured),
+        so that :func:`update_figure` can change a live one in place.
     """
     frame = Frame.of(view, log_x=log_x)
     figure = TradeoffFigure()
@@ -95,6 +99,16 @@ def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> TradeoffFigur
         line={"color": INK, "width": 1.5, "dash": "dot", "simplify": False},
         hoverinfo="skip",
         showlegend=bool(corners),
+    )
+    expected = predicted_line(view, frame)
+    figure.add_scatter(
+        x=[x for x, _ in expected],
+        y=[y for _, y in expected],
+        mode="lines",
+        name="predicted front",
+        line={"color": INK, "width": 1, "dash": "5px,4px", "simplify": False},
+        hoverinfo="skip",
+        showlegend=bool(expected),
     )
     baselines = [point for point in view.points if point.is_baseline]
     figure.add_scatter(
@@ -110,6 +124,9 @@ def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> TradeoffFigur
         style = style_of(position)
         members = [p for p in view.points if p.family == family and not p.is_baseline]
         members.sort(key=frame.is_off_scale)  # the legend shows the first marker
+        predicted = [p for p in view.predicted if p.family == family and frame.shows(p)]
+        hollow = _hollow_points(family, predicted, style, view)
+        figure.add_scatter(**hollow, showlegend=bool(predicted) and not members)
         figure.add_scatter(**_points(family, members, style.colour, style.symbol, view, frame))
     figure.update_layout(_layout(view, frame))
     return figure
@@ -159,6 +176,28 @@ def _points(
     }
 
 
+def _hollow_points(
+    family: str, points: list[PredictedPoint], style: Style, view: TradeoffView
+) -> dict[str, Any]:
+    return {
+        "name": html.escape(f"{family}, predicted"),
+        "x": [point.across for point in points],
+        "y": [point.value for point in points],
+        "mode": "markers",
+        "marker": {
+            "color": style.colour,
+            "size": 9,
+            "symbol": f"{style.symbol}-open",
+            "line": {"width": 1.5},
+        },
+        "hoverinfo": "text",
+        "hovertext": [
+            _hover_text(predicted_details(view, point), "<i>", "</i>") for point in points
+        ],
+        "customdata": [point.recipe.id for point in points],
+    }
+
+
 def _faint(colour: str) -> str:
     """Return a colour such as ``"#0072B2"`` half transparent."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
@@ -166,10 +205,16 @@ def _faint(colour: str) -> str:
 
 
 def _hover(view: TradeoffView, point: TradeoffPoint, frame: Frame) -> str:
-    first, *others = [html.escape(line) for line in details(view, point)]
+    lines = details(view, point)
     if frame.is_off_scale(point):
-        others.append("off scale: drawn at the edge")
-    return "<br>".join([f"<b>{first}</b>", *others])
+        lines.append("off scale: drawn at the edge")
+    return _hover_text(lines)
+
+
+def _hover_text(lines: list[str], start: str = "", end: str = "") -> str:
+    """Return lines as HTML, the first one bold and the others between two tags."""
+    first, *others = [html.escape(line) for line in lines]
+    return f"<b>{first}</b><br>{start}{'<br>'.join(others)}{end}"
 
 
 def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:

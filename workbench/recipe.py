@@ -111,7 +111,17 @@ class Recipe:
             )
         return cls(tuple(step_from_dict(step) for step in steps))
 
+    @property
+    def short_label(self) -> str:
+        """The label, cut with an ellipsis where a row of a table has no room for it."""
+        return shortened(self.label)
+
     def code(self) -> str:
         """Return the Python expression that makes the recipe's steps."""
         codes = [step.code() for step in self.steps]
         return codes[0] if len(codes) == 1 else f"[{', '.join(codes)}]"
+
+
+def shortened(text: str, most: int = 64) -> str:
+    """Return a text of at most so many characters, with an ellipsis for what was cut."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip(' ,→')}…"

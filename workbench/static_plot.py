@@ -16,12 +16,17 @@ from workbench.plot_frame import (
     families_of,
     footnote,
     front_line,
+    predicted_details,
+    predicted_line,
     style_of,
     titles,
 )
 
 _WIDTH, _HEIGHT = 760, 460
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 610, 66, 380
+
+_DOTTED = 'stroke-width="1.5" stroke-dasharray="2 3"'
+_DASHED = 'stroke-width="1" stroke-dasharray="6 4"'
 
 _OUTLINES: dict[str, list[tuple[float, float]]] = {
     "square": [(-5, -5), (5, -5), (5, 5), (-5, 5)],
@@ -58,13 +63,9 @@ def static_svg(view: TradeoffView, *, log_x: bool = False) -> str:
         _text(_LEFT, 47, subtitle, size=13),
     ]
     parts += _axes(view, frame)
-    corners = [f"{_x(x, frame):.1f},{_y(y, frame):.1f}" for x, y in front_line(view, frame)]
-    if corners:
-        parts.append(
-            f'<polyline points="{" ".join(corners)}" fill="none" stroke="{INK}"'
-            ' stroke-width="1.5" stroke-dasharray="2 3"/>'
-        )
-    legend: list[tuple[str, Style]] = []
+    corners, expected = front_line(view, frame), predicted_line(view, frame)
+    parts += _line(corners, frame, _DOTTED) + _line(expected, frame, _DASHED)
+    legend: list[tuple[str, Style, bool]] = []
     groups = [("dense baseline", Style(BASELINE_COLOUR, "diamond"))]
     groups += [(family, style_of(n)) for n, family in enumerate(families_of(view))]
     for name, style in groups:
@@ -74,8 +75,14 @@ def static_svg(view: TradeoffView, *, log_x: bool = False) -> str:
             if (p.is_baseline and style.symbol == "diamond")
             or (p.family == name and not p.is_baseline)
         ]
-        if members:
-            legend.append((name, style))
+        predicted = [p for p in view.predicted if p.family == name and frame.shows(p)]
+        if members or predicted:
+            legend.append((name, style, not members))
+        for guess in predicted:
+            tip = html.escape("\n".join(predicted_details(view, guess)))
+            x, y = _x(guess.across, frame), _y(guess.value, frame)
+            marker = _marker(x, y, style.symbol, style.colour, hollow=True)
+            parts.append(f"<g><title>{tip}</title>{marker}</g>")
         for point in members:
             x = _x(point.across, frame)
             y = _y(frame.height(point), frame)
@@ -94,13 +101,17 @@ def static_svg(view: TradeoffView, *, log_x: bool = False) -> str:
             if point.is_baseline:
                 parts.append(_text(x - 9, y + 16, point.model, anchor="end", size=11))
             parts.append("</g>")
-    if corners:
-        path = f"M{_RIGHT + 12} {_TOP + 10}h20"
-        parts.append(f'<path d="{path}" stroke="{INK}" stroke-width="1.5" stroke-dasharray="2 3"/>')
-        parts.append(_text(_RIGHT + 40, _TOP + 14, "Pareto front"))
-    for row, (name, style) in enumerate(legend, start=1):
+    lines = [("Pareto front", _DOTTED)] if corners else []
+    lines += [("predicted", _DASHED)] if expected else []
+    for row, (name, dashes) in enumerate(lines):
         y = _TOP + 10 + 20 * row
-        parts.append(_marker(_RIGHT + 22, y, style.symbol, style.colour))
+        parts.append(f'<path d="M{_RIGHT + 12} {y}h20" stroke="{INK}" {dashes}/>')
+        if dashes == _DASHED:
+            parts.append(_marker(_RIGHT + 22, y, "circle", INK, 0.8, hollow=True))
+        parts.append(_text(_RIGHT + 40, y + 4, name))
+    for row, (name, style, hollow) in enumerate(legend, start=max(1, len(lines))):
+        y = _TOP + 10 + 20 * row
+        parts.append(_marker(_RIGHT + 22, y, style.symbol, style.colour, hollow=hollow))
         parts.append(_text(_RIGHT + 40, y + 4, name))
     if not view.points:
         parts.append(_text((_LEFT + _RIGHT) / 2, 220, "No measured runs yet", "middle", 16))
@@ -137,12 +148,24 @@ def _y(value: float, frame: Frame) -> float:
     return _BOTTOM - (_BOTTOM - _TOP) * (value - low) / (high - low)
 
 
-def _marker(x: float, y: float, symbol: str, colour: str, scale: float = 1.0) -> str:
+def _line(corners: list[tuple[float, float]], frame: Frame, dashes: str) -> list[str]:
+    if not corners:
+        return []
+    places = " ".join(f"{_x(x, frame):.1f},{_y(y, frame):.1f}" for x, y in corners)
+    return [f'<polyline points="{places}" fill="none" stroke="{INK}" {dashes}/>']
+
+
+def _marker(
+    x: float, y: float, symbol: str, colour: str, scale: float = 1.0, *, hollow: bool = False
+) -> str:
+    paint = f'fill="{colour}"'
+    if hollow:  # a tooltip shows over the inside too
+        paint = f'fill="none" stroke="{colour}" stroke-width="1.3" pointer-events="all"'
     outline = _OUTLINES[symbol] if symbol in _OUTLINES else _polygon(symbol)
     if not outline:
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{5.5 * scale:.1f}" fill="{colour}"/>'
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{5.5 * scale:.1f}" {paint}/>'
     points = " ".join(f"{x + scale * dx:.1f},{y + scale * dy:.1f}" for dx, dy in outline)
-    return f'<polygon points="{points}" fill="{colour}"/>'
+    return f'<polygon points="{points}" {paint}/>'
 
 
 def _polygon(symbol: str) -> list[tuple[float, float]]:

@@ -311,7 +311,7 @@ class Study:
         self._given_task = None
         self._models: dict[str, LoadedModel] = {}
         self._default = ""
-        self._tables: dict[str, CostTable] = {}
+        self._tables: dict[str, tuple[tuple[str, int], CostTable]] = {}
         self._lock = threading.RLock()
         self._inline: InlineRunner | None = None
         self._engine: Engine | None = None
@@ -625,9 +625,29 @@ class Study:
         """
         name = self._name(model)
         self._compute([Recipe()], name, _only_progress(on_progress))
-        self._tables[name] = self._get_engine().tabulate(
-            name, monitor=Monitor(on_progress) if on_progress else SILENT
-        )
+        self._get_engine().tabulate(name, monitor=Monitor(on_progress) if on_progress else SILENT)
+
+    def submit_tabulate(
+        self, *, model: str | None = None, on_event: OnEvent | None = None
+    ) -> list[int]:
+        """Queue :meth:`tabulate` for the study's worker process and return at once.
+
+        Predictions can be asked for when the job's event ``"finished"`` has come; the plot shows
+        them from then on. A cancelled job goes on where it stopped when it is queued again.
+
+        Parameters
+        ----------
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        on_event : callable, optional
+            Called with every :class:`workbench.sweep.Event`, in a background thread.
+
+        Returns
+        -------
+        list of int
+            The numbers of the jobs; a baseline that is missing adds one.
+        """
+        return self._get_worker().submit([(self._name(model), None)], on_event)
 
     def predict(
         self,
@@ -739,12 +759,57 @@ class Study:
         return min(measured, key=lambda pair: pair[0])[1]
 
     def _forecast(self, model: str | None, metric: str | None) -> Forecast:
-        from workbench.forecast import Forecast
+        from workbench.forecast import Forecast, is_complete
 
-        name = self._name(model)
-        if name not in self._tables or self.baseline(name) is None:
+        name, decisive = self._name(model), self._metric(metric)
+        table = self._table(name)
+        if table is None or not is_complete(table) or not self._has_baseline(name):
             self.tabulate(model=name)
-        return Forecast(self._tables[name], self._store.records(), name, self._metric(metric))
+            table = self._table(name)
+        if table is None:
+            raise StudyError(f"The predictions of {name!r} were deleted while they were made.")
+        return Forecast(table, self._store.records(), name, decisive)
+
+    def _has_baseline(self, name: str) -> bool:
+        run = self.baseline(name)
+        return run is not None and run.state is RunState.DONE
+
+    def _table(self, name: str) -> CostTable | None:
+        """Return the table of costs as its file is now, which another process may have written."""
+        from workbench.cost_table import CostTable
+        from workbench.forecast import find_table
+
+        try:
+            path = find_table(self._store, name)
+            if path is None:
+                return None
+            state = (path.name, path.stat().st_mtime_ns)
+            if name not in self._tables or self._tables[name][0] != state:
+                self._tables[name] = (state, CostTable.load(path))
+        except (OSError, StudyError):  # deleted meanwhile, damaged or old: made again when asked
+            return None
+        return self._tables[name][1]
+
+    def _predicted(
+        self, metric: str | None, predicted: bool | None
+    ) -> list[tuple[str, Prediction]]:
+        """Return the predicted fronts of the base models that have a table; none is made here."""
+        found: list[tuple[str, Prediction]] = []
+        tables = {name: self._table(name) for name in self.models if self._has_baseline(name)}
+        known = [name for name, table in tables.items() if table is not None and table.columns]
+        if predicted and not known:
+            raise StudyError(
+                "There are no predictions yet; study.tabulate() makes them, and then"
+                " plot(predicted=True) shows them."
+            )
+        for name in known:
+            from workbench.forecast import Forecast
+
+            table = tables[name]
+            assert table is not None
+            forecast = Forecast(table, self._store.records(), name, self._metric(metric))
+            found += [(name, prediction) for prediction in forecast.frontier()]
+        return found
 
     # Comparing
 
@@ -760,7 +825,9 @@ class Study:
 
         return compare.table(self._store.records(), self._metric(metric))
 
-    def plot(self, metric: str | None = None, *, x: str = "size") -> go.Figure:
+    def plot(
+        self, metric: str | None = None, *, x: str = "size", predicted: bool | None = None
+    ) -> go.Figure:
         """Return a plotly figure of a metric against size, with the Pareto front.
 
         Parameters
@@ -770,15 +837,32 @@ class Study:
         x : {"size", "latency", "memory"}
             What the metric is drawn against; the last two are of runs that were measured with
             :meth:`measure`.
+        predicted : bool, optional
+            Whether the predicted front is drawn too, hollow, against size. Default: if
+            predictions were made already, by :meth:`tabulate` or any method that needs them.
+
+        Raises
+        ------
+        ConfigError
+            If predictions are asked for that cannot be: only sizes are predicted.
+        StudyError
+            If predictions are asked for and none were made yet.
         """
         from workbench import compare, plots
 
+        if predicted and x != "size":
+            raise ConfigError(
+                f"plot(x={x!r}, predicted=True) is not accepted: the {x} is not predicted, only"
+                ' measured; give x="size", or leave predicted out.'
+            )
+        show = x == "size" if predicted is None else predicted
         view = compare.tradeoff_view(
             self._store.records(),
             self._metric(metric),
             task=self._store.meta("task")["name"],
             outcomes=self._outcomes,
             axis=compare.axis_named(x),
+            predictions=self._predicted(metric, predicted) if show else (),
         )
         return plots.tradeoff_figure(view)
 

@@ -1,7 +1,8 @@
 """Where runs execute: in this process, or in one worker process that can be cancelled and killed.
 
-Both runners take a list of jobs, compute them one after the other and tell what happens as
-:class:`Event` records. The queue lives here, never in the worker, so nothing is lost with it.
+Both runners take a list of jobs (recipes, or predictions to make ready), compute them one after the
+other and tell what happens as :class:`Event` records. The queue lives here, never in the worker, so
+nothing is lost with it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from workbench.errors import StudyError
+from workbench.errors import CancelledError, StudyError
 from workbench.progress import Monitor, Progress
 from workbench.recipe import Recipe
 from workbench.records import RunState
@@ -55,11 +56,12 @@ class Event:
     model : str
         Name of the base model.
     recipe : str
-        JSON of the recipe; the base model's own run has an empty one.
+        JSON of the recipe; the base model's own run has an empty one. ``""`` where predictions
+        are made ready.
     label : str
         The recipe in words.
     run : str or None
-        The run's id; None before it has started.
+        The run's id; None before it has started, and where predictions are made ready.
     stage, done, total, detail
         Of ``"progress"``, see :class:`workbench.progress.Progress`.
     error : str or None
@@ -96,16 +98,20 @@ class Event:
 
 OnEvent = Callable[[Event], None]
 
+Wanted = tuple[str, "Recipe | None"]
+"""A base model's name and a recipe, or None to make its predictions ready."""
+
 
 @dataclass(eq=False)
 class Job:
-    """A recipe that waits for its turn, or is being computed."""
+    """A recipe (or a table of predictions: None) that waits for its turn, or is being computed."""
 
     number: int
     model: str
-    recipe: Recipe
+    recipe: Recipe | None
     on_event: OnEvent | None = None
     run: str | None = None
+    has_started: bool = False
     cancelled: bool = False
     was_sent_twice: bool = False
 
@@ -115,8 +121,8 @@ class Job:
             kind,
             self.number,
             self.model,
-            self.recipe.to_json(),
-            self.recipe.label,
+            "" if self.recipe is None else self.recipe.to_json(),
+            "predictions" if self.recipe is None else self.recipe.label,
             **({"run": self.run} | values),
         )
 
@@ -124,9 +130,7 @@ class Job:
 class Runner(Protocol):
     """Where jobs are computed."""
 
-    def submit(
-        self, jobs: Sequence[tuple[str, Recipe]], on_event: OnEvent | None = None
-    ) -> list[int]:
+    def submit(self, jobs: Sequence[Wanted], on_event: OnEvent | None = None) -> list[int]:
         """Add jobs, pairs of a base model's name and a recipe; return their numbers."""
 
     def cancel(self) -> None:
@@ -139,10 +143,16 @@ class Runner(Protocol):
         """Stop everything and let go of processes; the runner cannot be used again."""
 
 
-def execute_job(engine: Engine, job: Job, emit: OnEvent, monitor: Monitor) -> Execution:
-    """Compute one job with an engine and emit its events, the final one included."""
+def execute_job(engine: Engine, job: Job, emit: OnEvent, monitor: Monitor) -> Execution | None:
+    """Compute one job with an engine and emit its events, the final one included.
+
+    Returns what came of the run; None where predictions were made ready, which is no run.
+    """
     from workbench.engine import run_id
 
+    if job.recipe is None:
+        _tabulate(engine, job, emit, monitor)
+        return None
     job.run = run_id(engine.store, job.model, job.recipe)
     emit(job.event("started"))
     execution = engine.execute(job.model, job.recipe, monitor=monitor)
@@ -156,19 +166,33 @@ def execute_job(engine: Engine, job: Job, emit: OnEvent, monitor: Monitor) -> Ex
     return execution
 
 
+def _tabulate(engine: Engine, job: Job, emit: OnEvent, monitor: Monitor) -> None:
+    from workbench.engine import in_words
+
+    emit(job.event("started"))
+    try:
+        engine.tabulate(job.model, monitor=monitor)
+    except CancelledError:
+        emit(job.event("cancelled", error="Cancelled; the same again goes on where it stopped."))
+    except Exception as error:  # there is no run to record it on
+        emit(job.event("failed", error=in_words(error)))
+    else:
+        emit(job.event("finished"))
+
+
 def with_baselines(
-    store: Store, jobs: Sequence[tuple[str, Recipe]], queued: Sequence[Job] = ()
-) -> list[tuple[str, Recipe]]:
+    store: Store, jobs: Sequence[Wanted], queued: Sequence[Job] = ()
+) -> list[Wanted]:
     """Put the base model's own run before the first job of each base model that lacks one."""
     measured = {
         record.model
         for record in store.records()
         if not record.recipe.steps and record.state is RunState.DONE
     }
-    measured.update(job.model for job in queued if not job.recipe.steps)
-    result: list[tuple[str, Recipe]] = []
+    measured.update(job.model for job in queued if job.recipe == Recipe())
+    result: list[Wanted] = []
     for model, recipe in jobs:
-        if model not in measured and recipe.steps:
+        if model not in measured and recipe != Recipe():
             result.append((model, Recipe()))
         measured.add(model)
         result.append((model, recipe))
@@ -192,9 +216,7 @@ class InlineRunner:
         self.executions: list[Execution] = []
         """What came of the jobs of the last :meth:`submit`, baselines included."""
 
-    def submit(
-        self, jobs: Sequence[tuple[str, Recipe]], on_event: OnEvent | None = None
-    ) -> list[int]:
+    def submit(self, jobs: Sequence[Wanted], on_event: OnEvent | None = None) -> list[int]:
         """Compute the jobs and return when the last one has ended."""
         with self._lock:
             self._cancel_all.clear()
@@ -213,8 +235,12 @@ class InlineRunner:
                 if self._cancel_all.is_set():
                     emit(job.event("cancelled", error="Cancelled before it started."))
                     continue
-                self._engine.expect([(other.model, other.recipe) for other in waiting])
-                self.executions.append(self._execute(job, _noting(len(waiting), emit)))
+                self._engine.expect(
+                    [(other.model, other.recipe) for other in waiting if other.recipe is not None]
+                )
+                execution = self._execute(job, _noting(len(waiting), emit))
+                if execution is not None:
+                    self.executions.append(execution)
             if numbers:
                 emit(Event("idle", numbers[-1]))
             return numbers
@@ -232,7 +258,7 @@ class InlineRunner:
         """Stop everything."""
         self.cancel_all()
 
-    def _execute(self, job: Job, emit: OnEvent) -> Execution:
+    def _execute(self, job: Job, emit: OnEvent) -> Execution | None:
         monitor = Monitor(lambda p: emit(progress_event(job, p)), self._cancel_current.is_set)
         return execute_job(self._engine, job, emit, monitor)
 
@@ -290,15 +316,14 @@ class WorkerRunner:
         with self._lock:
             return self._current is None and not self._waiting and not self._undelivered
 
-    def submit(
-        self, jobs: Sequence[tuple[str, Recipe]], on_event: OnEvent | None = None
-    ) -> list[int]:
+    def submit(self, jobs: Sequence[Wanted], on_event: OnEvent | None = None) -> list[int]:
         """Add jobs to the queue and return at once.
 
         Parameters
         ----------
-        jobs : sequence of (str, Recipe)
-            Base model's name and recipe. The base model's own run is added where it is missing.
+        jobs : sequence of (str, Recipe or None)
+            Base model's name and recipe, None to make its predictions ready. The base model's own
+            run is added where it is missing.
         on_event : callable, optional
             Called with every :class:`Event` of these jobs, in a background thread.
 
@@ -382,10 +407,11 @@ class WorkerRunner:
             "do": "run",
             "job": job.number,
             "model": job.model,
-            "recipe": job.recipe.to_json(),
+            "recipe": None if job.recipe is None else job.recipe.to_json(),
             "upcoming": [
                 (other.model, other.recipe.to_json())
                 for other in islice(self._waiting, MOST_UPCOMING)
+                if other.recipe is not None
             ],
         }
         if self._process is not None and self._process.poll() is None:
@@ -438,7 +464,7 @@ class WorkerRunner:
             if process is not self._process or job is None or event.job != job.number:
                 return
             job.run = event.run
-            self._is_warm = True
+            job.has_started = self._is_warm = True
             if event.kind in FINAL:
                 self._finish(job, event)
             else:
@@ -453,7 +479,7 @@ class WorkerRunner:
             if job is None:
                 self._process = None
                 return
-            if self._is_warm and job.run is None and not (job.cancelled or job.was_sent_twice):
+            if self._is_warm and not (job.has_started or job.cancelled or job.was_sent_twice):
                 self._process = None  # it had ended before it could see this job
                 job.was_sent_twice = True
                 self._hand_over(job)
@@ -468,7 +494,9 @@ class WorkerRunner:
         state = RunState.CANCELLED if stopped else RunState.FAILED
         words = "Cancelled." if stopped else _how_it_ended(process.returncode, self._store)
         try:
-            if job.run is None and not stopped:  # it ended before it could say which run it is
+            if job.recipe is None:
+                pass  # there is no run to record it on
+            elif job.run is None and not stopped:  # it ended before it could say which run it is
                 from workbench.engine import run_id
 
                 job.run = run_id(self._store, job.model, job.recipe)

@@ -57,7 +57,9 @@ class Worker:
         engine = Engine(Store.open(folder))
         while True:
             command = self._jobs.get()
-            job = Job(command["job"], command["model"], Recipe.from_json(command["recipe"]))
+            text = command["recipe"]
+            recipe = None if text is None else Recipe.from_json(text)
+            job = Job(command["job"], command["model"], recipe)
             engine.expect([(name, Recipe.from_json(text)) for name, text in command["upcoming"]])
             monitor = self._monitor(job)
             try:
