@@ -150,8 +150,9 @@ class Int8Kernel(Kernel):
         Of the same in_features, for which :func:`kernel_name` says "int8"; their rows are joined.
     int8_inputs : bool
         Round the inputs to 8 bits too, each token by its largest value, and multiply integers
-        (``aten._int_mm``). Measured as above, for 128 tokens: 2.9 ms, where a dense bfloat16
-        layer takes 4.1 and the codes with bfloat16 inputs 4.9.
+        (``aten._int_mm``), unless so few tokens come that the compiled kernel is faster. Measured
+        as above, for 128 tokens: 2.9 ms, where a dense bfloat16 layer takes 4.1 and the codes
+        with bfloat16 inputs 4.9.
     """
 
     name = "int8"
@@ -168,7 +169,9 @@ class Int8Kernel(Kernel):
         self.shape = (self._codes.shape[0], self._codes.shape[1])
         self.int8_inputs = int8_inputs
         self._compiled = self._codes.device.type == "cpu" and native.native_library()[0] is not None
-        self.most_tokens = 0 if int8_inputs else INT8_MOST_TOKENS
+        self.most_tokens = INT8_MOST_TOKENS
+        if int8_inputs:  # one token is bound by memory, and rounding its input only costs
+            self.most_tokens = INT8_COMPILED_MOST_TOKENS if self._compiled else 0
 
     def few(self, x: Tensor) -> Tensor:
         if self._compiled and len(x) <= INT8_COMPILED_MOST_TOKENS:
