@@ -171,7 +171,7 @@ def measure_sparse(study: wb.Study) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of banking77-train.csv and -test.csv")
-    parser.add_argument("--seeds", type=int, default=3, help="random removals per shape")
+    parser.add_argument("--seeds", type=int, default=4, help="random removals per shape")
     parser.add_argument("--repeats", type=int, default=15, help="timed forward passes")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/structured.json"))
