@@ -60,7 +60,8 @@ def test_help_does_not_load_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "lab", "sweep", "table", "plot", "choose"):
+    commands = ("demo", "lab", "sweep", "table", "plot", "choose")
+    for command in (*commands, "predict", "frontier", "sensitivity", "fit"):
         assert command in done.stdout
 
 
@@ -74,6 +75,12 @@ def test_help_does_not_load_torch():
         (["sweep", "--bits", "9"], "bits=9 is not accepted"),
         (["sweep", "--task", "tickets.csv"], "--text question --label intent"),
         (["sweep", "--text", "question"], "is none"),
+        (["predict", "nowhere"], "There is no study in nowhere"),
+        (["predict", "nowhere", "--methods", "gptqq"], "Did you mean gptq?"),
+        (["fit", "nowhere"], "--bits-per-weight 3 or --size-mb 4"),
+        (["fit", "nowhere", "--size-mb", "4", "--bits-per-weight", "3"], "Give either"),
+        (["sensitivity", "nowhere", "--methods", "rtn+correction"], "several steps"),
+        (["sensitivity", "nowhere", "--html", "heat.svg"], "ends with .html"),
         (["lab", "other.ipynb"], "There is no notebook 'other.ipynb'"),
     ],
 )

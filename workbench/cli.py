@@ -1,5 +1,7 @@
 """The terminal: ``workbench demo``, ``lab``, ``sweep``, ``measure``, ``table``, ``plot`` and more.
 
+The commands that predict are in :mod:`workbench.cli_predict`.
+
 Exit codes: 0 all is well; 1 a run failed, or no run passes the bar; 2 the input is not accepted;
 130 cancelled with Ctrl-C. Results go to standard output, progress and errors to standard error.
 """
@@ -8,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import itertools
 import shutil
 import subprocess
 import sys
@@ -18,16 +19,22 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from workbench import cli_predict
+from workbench.cli_options import (
+    Bits,
+    GroupSizes,
+    Methods,
+    Ratios,
+    StudyPath,
+    open_study,
+    recipes_of,
+)
+from workbench.cli_shown import errors, output, print_runs, rows_of
 from workbench.errors import ConfigError, DataError, StudyError, WorkbenchError
 from workbench.records import RunState
 from workbench.version import __version__
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from rich.console import Console
-
-    from workbench.recipe import Recipe
-    from workbench.records import Metric
     from workbench.study import Study
     from workbench.tasks import Task
 
@@ -42,7 +49,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-StudyPath = Annotated[Path, typer.Argument(help="Folder of the study.", show_default=False)]
+app.add_typer(cli_predict.commands)
+
 HtmlPath = Annotated[Path, typer.Option("--html", help="The interactive plot is written here.")]
 
 
@@ -55,7 +63,7 @@ def main() -> NoReturn:
         app()
     except WorkbenchError as error:
         text = " ".join(str(error).split())
-        _errors().print(f"Error: {text}", style="red", markup=False, highlight=False)
+        errors().print(f"Error: {text}", style="red", markup=False, highlight=False)
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)
@@ -95,7 +103,7 @@ def demo(
         following = 'make lab   (or pip install "compression-workbench[lab]", then workbench lab)'
     else:
         following = "workbench lab   (opens the quickstart notebook in JupyterLab)"
-    _output().print(f"Next: {following}", markup=False, highlight=False, soft_wrap=True)
+    output().print(f"Next: {following}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -107,15 +115,10 @@ def sweep(
     text: Annotated[str | None, typer.Option(help="Column of the table with the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the table with the labels.")] = None,
     encoding: Annotated[str, typer.Option(help="Of the text file or table.")] = "utf-8",
-    methods: Annotated[
-        str,
-        typer.Option(help="Names, separated by commas; gptq+correction is a recipe of two steps."),
-    ] = "rtn,gptq,awq,magnitude",
-    bits: Annotated[str, typer.Option(help="For methods that quantize.")] = "2,3,4",
-    group_sizes: Annotated[
-        str, typer.Option(help='For methods that quantize; "none" is one scale per channel.')
-    ] = "128",
-    ratios: Annotated[str, typer.Option(help="For methods that prune.")] = "0.3,0.5,0.7",
+    methods: Methods = "rtn,gptq,awq,magnitude",
+    bits: Bits = "2,3,4",
+    group_sizes: GroupSizes = "128",
+    ratios: Ratios = "0.3,0.5,0.7",
     study: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("workbench-study"),
     html: HtmlPath = Path("workbench-plot.html"),
 ) -> None:
@@ -135,11 +138,11 @@ def table(
     csv: Annotated[bool, typer.Option("--csv", help="Print all columns as CSV.")] = False,
 ) -> None:
     """Print the runs of a study."""
-    opened = _open(study)
+    opened = open_study(study)
     if csv:
         typer.echo(opened.table().to_csv(), nl=False)
     else:
-        _print_table(opened.table(), opened.metric)
+        print_runs(opened.table(), opened.metric)
 
 
 @app.command()
@@ -150,7 +153,7 @@ def plot(
 ) -> None:
     """Write the interactive plot of a study, or a picture if the file ends with .svg."""
     _check_plot(html)
-    _write_plot(_open(study), html, log_x)
+    _write_plot(open_study(study), html, log_x)
 
 
 @app.command()
@@ -167,14 +170,14 @@ def choose(
     latency_ms: Annotated[float | None, typer.Option(help="Most milliseconds.")] = None,
 ) -> None:
     """Name the smallest run that passes; the exit code is 1 if none does."""
-    opened = _open(study)
+    opened = open_study(study)
     found = opened.choose(
         accuracy,
         relative=not absolute,
         size_bytes=None if size_mb is None else size_mb * 1e6,
         latency_ms=latency_ms,
     )
-    out = _output()
+    out = output()
     out.print(found.nearest, markup=False, highlight=False)
     if found.run is None:
         raise typer.Exit(1)
@@ -196,7 +199,7 @@ def measure(
     """Measure memory and latency of runs on this machine, and record them in the study."""
     if bool(run) == all_runs:
         raise ConfigError("Give either --run ID (the table --csv has the ids) or --all.")
-    opened, out = _open(study), _output()
+    opened, out = open_study(study), output()
     chosen = run or [r.id for r in opened.records if r.state is RunState.DONE]
     if not chosen:
         raise StudyError(f"The study in {study} has no finished runs to measure.")
@@ -228,7 +231,7 @@ def lab(
                 f"There is no notebook {str(notebook)!r}; without a name the quickstart is opened."
             )
         shutil.copyfile(quickstart(), notebook)
-        _output().print(f"Copied the quickstart notebook to {notebook}", highlight=False)
+        output().print(f"Copied the quickstart notebook to {notebook}", highlight=False)
     command = [sys.executable, "-m", "jupyterlab", str(notebook), *context.args]
     process = subprocess.Popen(command)
     while True:
@@ -247,77 +250,6 @@ def quickstart() -> Path:
         if (folder / NOTEBOOK).is_file():
             return folder / NOTEBOOK
     raise DataError(f"This installation has no {NOTEBOOK}; install compression-workbench again.")
-
-
-def recipes_of(methods: str, bits: str, group_sizes: str, ratios: str) -> list[Recipe]:
-    """Return every combination that the options of ``workbench sweep`` name, without repeats.
-
-    Methods joined by ``+`` are the steps of one recipe, from first to last.
-
-    Raises
-    ------
-    ConfigError
-        If a name or a number is not accepted.
-    """
-    from workbench.recipe import Recipe
-    from workbench.steps import fields_of
-
-    numbers = _numbers("--bits", bits, int)
-    sizes = _numbers("--group-sizes", group_sizes, _size)
-    shares = _numbers("--ratios", ratios, float)
-
-    def variants(name: str) -> list[Any]:
-        step = _step(name)
-        fields = {info.name for info in fields_of(step)}
-        if "ratio" in fields:  # before bits: SparseGPT has them too, and prunes only by default
-            return [step(ratio=share) for share in shares]
-        if {"bits", "group_size"} <= fields:
-            return [step(bits=b, group_size=g) for b in numbers for g in sizes]
-        return [step()]
-
-    recipes = []
-    for chain in _names("--methods", methods):
-        steps = [variants(name.strip()) for name in chain.split("+")]
-        recipes += [Recipe.of(chosen) for chosen in itertools.product(*steps)]
-    return list(dict.fromkeys(recipes))
-
-
-def _step(name: str) -> Any:
-    import difflib
-
-    from workbench.steps import STEPS
-
-    known = {key.lower(): step for key, step in STEPS.items()}
-    known |= {step.title.lower(): step for step in STEPS.values()}
-    if name.lower() not in known:
-        close = difflib.get_close_matches(name.lower(), known, 1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        titles = ", ".join(step.title.lower() for step in STEPS.values())
-        raise ConfigError(f"--methods: {name!r} is not a method; there are {titles}.{hint}")
-    return known[name.lower()]
-
-
-def _names(option: str, text: str) -> list[str]:
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    if not names:
-        raise ConfigError(f"{option} is empty; give values separated by commas.")
-    return names
-
-
-def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    numbers = []
-    for part in _names(option, text):
-        try:
-            numbers.append(kind(part))
-        except ValueError:
-            raise ConfigError(
-                f"{option}: {part!r} is not a number; give numbers separated by commas."
-            ) from None
-    return numbers
-
-
-def _size(text: str) -> int | None:
-    return None if text.lower() in ("none", "channel") else int(text)
 
 
 def _task(ref: str, text: str | None, label: str | None, encoding: str) -> Task | str:
@@ -350,16 +282,6 @@ def _check_plot(path: Path) -> None:
         )
 
 
-def _open(path: Path) -> Study:
-    from workbench.study import Study
-
-    if path.is_file():
-        raise StudyError(f"{path} is a file; give the folder of a study.")
-    if not path.is_dir():
-        raise StudyError(f"There is no study in {path}; workbench sweep --study {path} makes one.")
-    return Study.open(path)
-
-
 def _study(model: str, task: Task | str, path: Path) -> Study:
     from workbench.study import Study
 
@@ -390,13 +312,13 @@ def run_sweep(
     from workbench.terminal import follow
 
     _check_plot(html)
-    console, out = _errors(), _output()
+    console, out = errors(), output()
     waiting = console.status("Loading the model and the task …")
     with waiting if console.is_terminal else contextlib.nullcontext():
         study = make_study()
     with study:
         ended = follow(study, recipes, console)
-        _print_table(study.table(), study.metric)
+        print_runs(study.table(), study.metric)
         if ended["finished"]:
             _write_plot(study, html, False)
         if ended["cancelled"]:
@@ -422,86 +344,11 @@ def _write_plot(study: Study, path: Path, log_x: bool) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(static_svg(view, log_x=log_x), encoding="utf-8")
         else:
-            rows = _rows(study.table(), study.metric)
+            rows = rows_of(study.table(), study.metric)
             write_html(tradeoff_figure(view, log_x=log_x), path, table=rows)
     except OSError as error:
         raise ConfigError(
             f"--html {path}: the plot cannot be written there ({error.strerror or error}). Finished"
             f" runs are kept: workbench plot {study.path} --html FILE writes it again."
         ) from error
-    _output().print(f"Wrote the plot: {path.resolve()}", highlight=False, soft_wrap=True)
-
-
-def _rows(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """Return the columns that people read, as text."""
-    import pandas as pd
-
-    name = metric.name
-
-    def column(values: Any, form: str) -> list[str]:
-        return ["" if value != value else format(value, form) for value in values]
-
-    rows = {
-        "recipe": list(frame["recipe"]),
-        "size (MB)": column(frame["size_mb"], ".2f"),
-        "of dense": column(frame["size_ratio"], ".1%"),
-        name.replace("_", " "): column(frame[name], ".4g"),
-        "± 95 %": column(1.96 * frame[f"{name}_stderr"], ".2g"),
-        "front": ["★" if kept else "" for kept in frame["pareto"]],
-        "seconds": column(frame["seconds"], ".1f"),
-        "state": list(frame["state"]),
-    }
-    if "latency_ms" in frame:
-        measured = {
-            "ms": column(frame["latency_ms"], ".4g"),
-            "spread": column(frame["latency_ms_spread"], ".2g"),
-            "runs as": list(frame["runs_as"]),
-        }
-        if frame["measured_on"].replace("", None).nunique() > 1:  # else they could be compared
-            measured["measured on"] = list(frame["measured_on"])
-        rows = {**rows, **measured}
-    if frame["model"].nunique() > 1:
-        rows = {"model": list(frame["model"]), **rows}
-    if frame["error"].astype(bool).any():
-        rows["error"] = [" ".join(error.split()) for error in frame["error"]]
-    return pd.DataFrame(rows)
-
-
-def _print_table(frame: pd.DataFrame, metric: Metric) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    out = _output()
-    rows = _rows(frame, metric)
-    if rows.empty:
-        out.print("No runs yet.")
-        return
-    shown = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
-    for name in rows.columns:
-        left = name in ("model", "recipe", "state", "error")
-        shown.add_column(name, justify="left" if left else "right", no_wrap=name != "error")
-    states = {"failed": "red", "cancelled": "yellow", "interrupted": "yellow"}
-    for row in rows.to_dict("records"):
-        style = states.get(row["state"], "bold" if row["front"] else "")
-        shown.add_row(*(Text(str(value)) for value in row.values()), style=style)
-    out.print(shown)
-    better = "higher" if metric.higher_is_better else "lower"
-    out.print(f"★ Pareto front: nothing is smaller and better ({metric.name}: {better} is better)")
-
-
-def _output() -> Console:
-    return _console(False)
-
-
-def _errors() -> Console:
-    return _console(True)
-
-
-def _console(stderr: bool) -> Console:
-    from rich.console import Console
-
-    console = Console(stderr=stderr, soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty())
-    if not console.is_terminal:
-        console.width = 240  # files and pipes have no width; nothing may be cut
-    return console
+    output().print(f"Wrote the plot: {path.resolve()}", highlight=False, soft_wrap=True)

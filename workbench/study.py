@@ -623,7 +623,12 @@ class Study:
         on_progress : callable, optional
             Called with every :class:`workbench.progress.Progress`.
         """
+        from workbench.forecast import is_complete
+
         name = self._name(model)
+        table = self._table(name)
+        if table is not None and is_complete(table) and self._has_baseline(name):
+            return
         self._compute([Recipe()], name, _only_progress(on_progress))
         self._get_engine().tabulate(name, monitor=Monitor(on_progress) if on_progress else SILENT)
 
@@ -759,13 +764,11 @@ class Study:
         return min(measured, key=lambda pair: pair[0])[1]
 
     def _forecast(self, model: str | None, metric: str | None) -> Forecast:
-        from workbench.forecast import Forecast, is_complete
+        from workbench.forecast import Forecast
 
         name, decisive = self._name(model), self._metric(metric)
+        self.tabulate(model=name)
         table = self._table(name)
-        if table is None or not is_complete(table) or not self._has_baseline(name):
-            self.tabulate(model=name)
-            table = self._table(name)
         if table is None:
             raise StudyError(f"The predictions of {name!r} were deleted while they were made.")
         return Forecast(table, self._store.records(), name, decisive)

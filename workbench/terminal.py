@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from workbench.progress import Progress
 from workbench.sweep import Event
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Bars
 
     from workbench.study import Study
 
@@ -63,6 +66,31 @@ def follow(study: Study, recipes: Iterable[Any], console: Console) -> Counter[st
     return ended
 
 
+@contextlib.contextmanager
+def show_stages(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """Show the progress of something that this process computes, on a terminal with a bar.
+
+    Yields what takes the reports; the bar appears with the first one.
+    """
+    if not console.is_terminal:
+        yield lambda progress: None
+        return
+    bars = _progress(console)
+    stage = bars.add_task("", total=None, visible=False)
+
+    def on_progress(progress: Progress) -> None:
+        bars.update(
+            stage,
+            description=progress.stage,
+            completed=progress.done,
+            total=progress.total or None,
+            visible=True,
+        )
+
+    with bars:
+        yield on_progress
+
+
 class _Lines:
     """One line per run that has ended, for files and pipes."""
 
@@ -88,21 +116,7 @@ class _Bars(_Lines):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-        )
-
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-        )
+        self._progress = _progress(console)
         self._all = self._progress.add_task("starting the worker process", total=None)
         self._stage = self._progress.add_task("", total=None, visible=False)
 
@@ -128,6 +142,19 @@ class _Bars(_Lines):
             self._progress.update(self._all, completed=done, total=total)
             if event.kind == "failed":
                 self.say(_ending(event))
+
+
+def _progress(console: Console) -> Bars:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    return Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
 
 
 def _ending(event: Event) -> str:
