@@ -173,7 +173,7 @@ def costs_by_block_size(name: str, model: Any, task: wb.Task, folder: Path) -> d
             bound, calibrator, statistics, GradientOptions(block_size=block_size)
         )
         for step in BLOCK_RECIPES:
-            nats = step_costs(bound, statistics, gradients, step)
+            (nats,) = step_costs(bound, statistics, gradients, [step])
             costs.setdefault(step.label, {})[block_size] = float(nats.sum())
     found = {
         label: {str(size): by_size[size] / by_size[1 << 20] for size in BLOCK_SIZES}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from workbench.models import LoadedModel
 from workbench.outcomes import Outcomes
+from workbench.products import fast_products
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement
 from workbench.tasks.base import Batch, Example, Task
@@ -136,5 +137,6 @@ def evaluate(
     CancelledError
         If the monitor asks to stop.
     """
-    outcomes = task.evaluate(model, part, reference=reference, limit=limit, monitor=monitor)
+    with fast_products():
+        outcomes = task.evaluate(model, part, reference=reference, limit=limit, monitor=monitor)
     return Evaluation(outcomes, task.measure(outcomes, part))

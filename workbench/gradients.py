@@ -33,6 +33,7 @@ from workbench.errors import CalibrationError
 from workbench.layers import find_linears
 from workbench.listening import hearing_experts, listening
 from workbench.models import LoadedModel
+from workbench.products import fast_products
 from workbench.progress import SILENT, Monitor
 from workbench.statistics import OutputGram
 from workbench.tasks import Task
@@ -196,7 +197,7 @@ def _collect(
     draws = n_classes if exact else draws
     generator = torch.Generator(model.device).manual_seed(options.seed)
     heard = [group for group in statistics.groups if group.key in inputs]
-    with _hearing(model.hf_model, sinks):
+    with _hearing(model.hf_model, sinks), fast_products():
         for done, (ids, mask) in enumerate(batches * draws):
             for output in sinks.values():
                 output.mask = mask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,13 +82,25 @@ def tabulate(
     todo = list(dict.fromkeys((*GRID, *WHOLE) if steps is None else steps))
     for done, step in enumerate(todo, 1):
         if type(step) in LAYER_METHODS and step not in table.columns:
-            table.columns[step] = step_costs(model, statistics, gradients, step, monitor=monitor)
+            alike = [s for s in _alike(step, todo) if s not in table.columns]
+            costs = step_costs(model, statistics, gradients, alike, monitor=monitor)
+            table.columns |= dict(zip(alike, costs, strict=True))
             table.save(path)
         elif type(step) in MODEL_METHODS and step not in table.whole:
             table.whole[step] = _whole(model, calibrator, step, monitor)
             table.save(path)
         monitor.report("predict", done, len(todo), step.label)
     return table
+
+
+def _alike(step: Step, others: Iterable[Step]) -> list[Step]:
+    """Return the step, and those that are solved faster together with it."""
+    method = LAYER_METHODS[type(step)]
+    kind = method.together(step)
+    if kind is None:
+        return [step]
+    same = [other for other in others if type(other) is type(step) and other != step]
+    return [step, *(other for other in same if method.together(other) == kind)]
 
 
 def _opened(path: Path) -> CostTable | None:
@@ -103,11 +115,11 @@ def step_costs(
     model: LoadedModel,
     statistics: Statistics,
     gradients: Gradients,
-    step: Step,
+    steps: Sequence[Step],
     *,
     monitor: Monitor = SILENT,
-) -> NDArray[np.float64]:
-    """Return what a step costs in every group of layers, in nats per prediction.
+) -> list[NDArray[np.float64]]:
+    """Return what steps of one kind cost in every group of layers, in nats per prediction.
 
     Parameters
     ----------
@@ -117,49 +129,49 @@ def step_costs(
         Of the model.
     gradients : Gradients
         Of the model.
-    step : Step
-        Of a type in :data:`workbench.methods.LAYER_METHODS`.
+    steps : sequence of Step
+        One step of a type in :data:`workbench.methods.LAYER_METHODS`, or several that the method
+        solves together.
     monitor : Monitor
         May cancel.
 
     Returns
     -------
-    ndarray of shape (n_groups,), float64
+    list of ndarray of shape (n_groups,), float64
     """
     sites = [model.site(name) for group in statistics.groups for name in group.names]
-    method = LAYER_METHODS[type(step)].prepared((site.matrix for site in sites), step)
-    nats = np.full(len(statistics.groups), np.nan)
+    method = LAYER_METHODS[type(steps[0])].prepared((site.matrix for site in sites), steps[0])
+    nats = np.full((len(steps), len(statistics.groups)), np.nan)
     keep_factors = statistics.factor_bytes <= FACTOR_CACHE_BYTES
     for index, group in enumerate(statistics.groups):
         monitor.check()
-        nats[index] = _cost(model, statistics, gradients, method, group, step)
+        nats[:, index] = _costs(model, statistics, gradients, method, group, steps)
         if not keep_factors:
             statistics.release(group.key)
-    return nats
+    return list(nats)
 
 
-def _cost(
+def _costs(
     model: LoadedModel,
     statistics: Statistics,
     gradients: Gradients,
     method: LayerMethod,
     group: LinearGroup,
-    step: Step,
-) -> float:
+    steps: Sequence[Step],
+) -> list[float]:
     own = seen = statistics[group.key]
-    if is_undersampled(group, own, method, step):
+    if is_undersampled(group, own, method, steps[0]):
         seen = own.without_solve()
     weights = {name: model.site(name).matrix for name in group.names}
-    solved = method.solve(
-        GroupWeights(weights, {}, model.stored_dtype, originals=weights),
-        seen if method.needs else None,
-        step,
-    )
+    of_group = GroupWeights(weights, {}, model.stored_dtype, originals=weights)
     gram = own.judge.mean_gram
-    return sum(
-        gradients.divergence(group.key, name, weight.dequantize() - weights[name], gram)
-        for name, weight in solved.items()
-    )
+    return [
+        sum(
+            gradients.divergence(group.key, name, weight.dequantize() - weights[name], gram)
+            for name, weight in solved.items()
+        )
+        for solved in method.solve_many(of_group, seen if method.needs else None, steps)
+    ]
 
 
 def _whole(model: LoadedModel, calibrator: Calibrator, step: Step, monitor: Monitor) -> float:
