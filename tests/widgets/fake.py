@@ -21,12 +21,16 @@ class FakeStudy:
 
     def __init__(self):
         self.records = [record("dense", 4_000_000, 0.9), record("a", 1_000_000, 0.89, GPTQ(4))]
+        self.predictions = []
         self.submitted = []
         self.cancelled = 0
         self.fail_with = None
 
     def plot(self):
-        return plots.tradeoff_figure(compare.tradeoff_view(self.records, self.metric, task="toy"))
+        view = compare.tradeoff_view(
+            self.records, self.metric, task="toy", predictions=self.predictions
+        )
+        return plots.tradeoff_figure(view)
 
     def table(self):
         return compare.table(self.records, self.metric)

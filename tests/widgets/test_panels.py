@@ -10,6 +10,8 @@ import pytest
 
 from tests.widgets.fake import FakeStudy, event, record
 from workbench.errors import StudyError
+from workbench.predict import Prediction
+from workbench.recipe import Recipe
 from workbench.records import RunState
 from workbench.steps import GPTQ, RTN
 from workbench.sweep import Event
@@ -130,6 +132,25 @@ def test_one_figure_is_alive_and_is_changed_in_place(study):
     assert first.comm is None  # closed, so that its 5 MB go
     assert panel.widget.children[0] is panel.figure
     assert panel.figure.layout.xaxis.type == "log"
+
+
+def test_what_is_predicted_is_shown_beside_what_is_measured(study):
+    panel = FrontierPanel(study)
+    first = panel.figure
+    study.predictions = [
+        ("tiny", Prediction(Recipe.of(RTN(3)), 800_000, 0.1, None, "accuracy", 0.85, (0.8, 0.9)))
+    ]
+    panel.refresh()
+    panel.refresh.flush()
+    assert panel.figure is first
+    (hollow,) = [t for t in panel.figure.data if t.name == "RTN, predicted"]
+    assert list(hollow.x) == [0.8]
+    assert "predicted, not measured" in hollow.hovertext[0]
+    study.records.append(record("b", 800_000, 0.84, RTN(3)))
+    panel.refresh()
+    panel.refresh.flush()
+    assert hollow.x == ()
+    assert points(panel) == {"dense", "a", "b"}
 
 
 def test_many_events_update_the_figure_a_few_times(study, bench, monkeypatch):

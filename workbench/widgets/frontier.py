@@ -22,7 +22,7 @@ WIDTH = 700
 
 
 class FrontierPanel:
-    """Quality against size of every run of a study.
+    """Quality against size of every run of a study, and the predicted front if it is known.
 
     Parameters
     ----------
