@@ -797,21 +797,23 @@ class Study:
         self, metric: str | None, predicted: bool | None
     ) -> list[tuple[str, Prediction]]:
         """Return the predicted fronts of the base models that have a table; none is made here."""
+        from workbench.compare import is_baseline, is_measured
+
+        decisive, records = self._metric(metric), self._store.records()
+        measured = {r.model for r in records if is_baseline(r) and is_measured(r, decisive)}
         found: list[tuple[str, Prediction]] = []
-        tables = {name: self._table(name) for name in self.models if self._has_baseline(name)}
-        known = [name for name, table in tables.items() if table is not None and table.columns]
-        if predicted and not known:
+        for name in self.models:
+            table = self._table(name) if name in measured else None
+            if table is not None:
+                from workbench.forecast import Forecast
+
+                forecast = Forecast(table, records, name, decisive)
+                found += [(name, prediction) for prediction in forecast.frontier()]
+        if predicted and not found:
             raise StudyError(
                 "There are no predictions yet; study.tabulate() makes them, and then"
                 " plot(predicted=True) shows them."
             )
-        for name in known:
-            from workbench.forecast import Forecast
-
-            table = tables[name]
-            assert table is not None
-            forecast = Forecast(table, self._store.records(), name, self._metric(metric))
-            found += [(name, prediction) for prediction in forecast.frontier()]
         return found
 
     # Comparing
