@@ -106,7 +106,7 @@ def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> TradeoffFigur
         y=[y for _, y in expected],
         mode="lines",
         name="predicted front",
-        line={"color": INK, "width": 1, "dash": "5px,4px", "simplify": False},
+        line={"color": INK, "width": 1, "dash": "10px,5px", "simplify": False},
         hoverinfo="skip",
         showlegend=bool(expected),
     )
@@ -191,9 +191,7 @@ def _hollow_points(
             "line": {"width": 1.5},
         },
         "hoverinfo": "text",
-        "hovertext": [
-            _hover_text(predicted_details(view, point), "<i>", "</i>") for point in points
-        ],
+        "hovertext": [_hover_text(predicted_details(view, point)) for point in points],
         "customdata": [point.recipe.id for point in points],
     }
 
@@ -211,10 +209,10 @@ def _hover(view: TradeoffView, point: TradeoffPoint, frame: Frame) -> str:
     return _hover_text(lines)
 
 
-def _hover_text(lines: list[str], start: str = "", end: str = "") -> str:
-    """Return lines as HTML, the first one bold and the others between two tags."""
+def _hover_text(lines: list[str]) -> str:
+    """Return lines as HTML, the first one bold."""
     first, *others = [html.escape(line) for line in lines]
-    return f"<b>{first}</b><br>{start}{'<br>'.join(others)}{end}"
+    return "<br>".join([f"<b>{first}</b>", *others])
 
 
 def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
@@ -313,7 +311,7 @@ table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-n
 th, td {{ text-align: right; white-space: nowrap; padding: .3rem .6rem;
   border-bottom: 1px solid #7775; }}
 th:first-child, td:first-child {{ text-align: left; }}
-.js-plotly-plot text {{ fill: light-dark(#333, #ccc) !important; }}
+.js-plotly-plot text:not(.hoverlayer *) {{ fill: light-dark(#333, #ccc) !important; }}
 div.wide {{ overflow-x: auto; }}
 </style>
 </head>
