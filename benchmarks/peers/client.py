@@ -55,7 +55,8 @@ class Peer:
         self._name = name
         with log.open("w") as stream:
             self._process = subprocess.Popen(
-                [python, worker],
+                [python.absolute(), worker.absolute()],
+                cwd=log.absolute().parent,  # some peers write logs of their own
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stream,
