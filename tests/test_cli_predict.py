@@ -94,7 +94,7 @@ def test_ctrl_c_keeps_what_is_tabulated(monkeypatch, capsys, tmp_path):
 
     def interrupt(table: CostTable, path: Path) -> None:
         saved(table, path)
-        if len(table.columns) == 2:
+        if len(table.columns) >= 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -102,7 +102,7 @@ def test_ctrl_c_keeps_what_is_tabulated(monkeypatch, capsys, tmp_path):
         assert run(monkeypatch, "frontier", study.path) == 130
     out = capsys.readouterr().out
     assert "the same command goes on" in " ".join(out.split())
-    assert len(study._table("tiny").columns) == 2
+    assert 2 <= len(study._table("tiny").columns) < len(GRID)
     assert run(monkeypatch, "frontier", study.path) == 0
     assert len(study._table("tiny").columns) == len(GRID)
 

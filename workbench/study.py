@@ -774,8 +774,10 @@ class Study:
         return Forecast(table, self._store.records(), name, decisive)
 
     def _has_baseline(self, name: str) -> bool:
-        run = self.baseline(name)
-        return run is not None and run.state is RunState.DONE
+        from workbench.engine import run_id
+
+        record = self._store.record(run_id(self._store, name, Recipe()))
+        return record is not None and record.state is RunState.DONE
 
     def _table(self, name: str) -> CostTable | None:
         """Return the table of costs as its file is now, which another process may have written."""

@@ -138,6 +138,8 @@ class Step:
 
 def fields_of(step: type[Step]) -> tuple[FieldInfo, ...]:
     """Return the fields of a step class, in the order of its signature."""
+    if step in _FIELDS:  # a journal is read often, and every step in it is checked
+        return _FIELDS[step]
     hints = typing.get_type_hints(step)
     infos = []
     for field in dataclasses.fields(step):
@@ -153,7 +155,11 @@ def fields_of(step: type[Step]) -> tuple[FieldInfo, ...]:
                 **{key: value for key, value in field.metadata.items() if key != "later"},
             )
         )
-    return tuple(infos)
+    _FIELDS[step] = tuple(infos)
+    return _FIELDS[step]
+
+
+_FIELDS: dict[type[Step], tuple[FieldInfo, ...]] = {}
 
 
 def _is_union(hint: object) -> bool:
