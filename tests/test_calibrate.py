@@ -205,3 +205,16 @@ def test_images(tmp_path):
 def test_inputs_that_are_not_accepted(batches):
     with pytest.raises(ConfigError, match="at least two, each a dict of tensors"):
         CalibrationInputs(batches)
+
+
+@pytest.mark.parametrize("n_windows", [1, 2, 3, 4, 5, 9])
+def test_few_long_windows_leave_some_for_judging(model, n_windows, tmp_path):
+    task = RowsTask()
+    task.rows = [[5 + i] * 64 for i in range(n_windows)]
+    options = CalibrationOptions(solve_tokens=4096, judge_tokens=1024, sequence_length=64)
+    if n_windows == 1:
+        task.rows = [list(range(5, 69))]
+    found = calibrate(model, task, options, folder=tmp_path).n_tokens
+    assert found["judge"] > 0
+    assert found["solve"] >= found["judge"]
+    assert found["solve"] + found["judge"] == 64 * n_windows

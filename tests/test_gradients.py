@@ -6,7 +6,7 @@ from tests.tiny import tiny_model, tiny_tokenizer
 from tests.toy import texts
 from workbench.calibrate import CalibrationOptions, Calibrator
 from workbench.errors import CancelledError
-from workbench.gradients import GradientOptions, _loss, collect_gradients
+from workbench.gradients import GradientOptions, _InputSums, _loss, collect_gradients
 from workbench.models import load_model
 from workbench.progress import Monitor
 from workbench.statistics import OutputGram
@@ -106,6 +106,22 @@ def test_padding_and_batches_change_nothing(tmp_path):
     key = statistics.groups[0].key
     for a, b in zip(first[4]._input_grams(key), single._input_grams(key), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_flattened_inputs_know_their_padding_and_their_examples(tmp_path):
+    """OPT gives its feed-forward layers (batch * tokens, features)."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4, 5, generator=generator)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
+    sums = []
+    for name, given in (("a", x), ("b", x.reshape(12, 5))):
+        found = _InputSums(tmp_path / name, 5)
+        found.mask = mask
+        found.add(given)
+        sums.append(found)
+    assert sums[0].describe() | {"file": ""} == sums[1].describe() | {"file": ""}
+    for part in ("around", "means"):
+        torch.testing.assert_close(sums[0]._parts[part], sums[1]._parts[part])
 
 
 def test_an_output_gram_in_blocks_leaves_out_what_lies_between():

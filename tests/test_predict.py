@@ -62,6 +62,7 @@ def test_between_bits_and_group_sizes_the_logarithm_is_linear_and_the_note_says_
     found = cost(GPTQ(6, group_size=64))
     assert found.nats == pytest.approx(5e-3 * 4.0**-2 * 2**0.5)
     assert found.notes == ("GPTQ 6-bit g64: interpolated",)
+    assert cost(GPTQ(6, group_size=8)).notes == ("GPTQ 6-bit g8: extrapolated",)
     # One scale per channel is one group of all 128 inputs here.
     assert cost(RTN(3, group_size=None)).nats == pytest.approx(3 * 5e-3 * 4 * 2)
 
@@ -81,8 +82,10 @@ def test_chained_steps_add_up_and_say_so():
     found = cost(MagnitudePruning(0.3), GPTQ(4, group_size=32), QuantizeEmbeddings(8), Cast())
     assert found.nats == pytest.approx(2 * 0.3**3 + 5e-3 + 0.002)
     assert "costs of the steps are added" in found.notes
-    both = cost(SparseGPT(0.5, bits=4, group_size=32))
+    both = cost(SparseGPT(0.5, bits=4, group_size=32, symmetric=True))
     assert both.nats == pytest.approx(0.02 + 5e-3)
+    assert both.stands_in
+    assert any("symmetric" in note for note in both.notes)
 
 
 def test_mixed_takes_every_layer_from_its_own_step():
@@ -129,6 +132,28 @@ def test_sizes_by_hand():
     assert size_bytes(table(), Recipe((DepthPruning(1),))) is None
 
 
+def test_a_correction_is_stored_only_where_something_was_compressed():
+    half = Recipe((Mixed([GPTQ(4, group_size=32)], {"a": 0}), LowRankCorrection(8)))
+    only = Recipe((Mixed([GPTQ(4, group_size=32)], {"a": 0}),))
+    assert size_bytes(table(), half) - size_bytes(table(), only) == 2 * 8 * (64 + 128)
+
+
+def test_names_that_are_no_group_are_refused():
+    from workbench.errors import ConfigError
+
+    wrong = Recipe((Mixed([GPTQ(4, group_size=32)], {"aa": 0}),))
+    with pytest.raises(ConfigError, match="nearest is 'a'"):
+        raw_cost(table(), wrong)
+    with pytest.raises(ConfigError, match="nearest is 'a'"):
+        size_bytes(table(), wrong)
+
+
+def test_a_step_that_could_not_be_solved_says_why():
+    broken = table()
+    broken.reasons[AWQ(4)] = "no usable scale"
+    assert "no usable scale" in raw_cost(broken, Recipe((AWQ(4),))).reason
+
+
 def observed(factor, *steps, base=20.0):
     found = []
     for step in steps:
@@ -161,6 +186,41 @@ def test_predictions_rise_with_the_cost_whatever_was_measured():
     found = [predictor.predict(Recipe((step,))) for step in ordered]
     assert all(a.kl < b.kl for a, b in itertools.pairwise(found))
     assert all(a.value > b.value for a, b in itertools.pairwise(found))
+
+
+def test_contradicting_runs_widen_the_interval():
+    steps = (GPTQ(8, group_size=32), GPTQ(4, group_size=32), GPTQ(3, group_size=32), RTN(3))
+    flat = [Observation(Recipe((step,)), 0.05, 0.001, 21.0) for step in steps]
+    predictor = Predictor(table(), PERPLEXITY, 20.0, observations=flat)
+    found = [predictor.predict(Recipe((step,))) for step in steps]
+    assert all(p.kl_interval[0] < 0.05 < p.kl_interval[1] for p in found)
+
+
+def test_stand_ins_are_no_lesson():
+    recipe = Recipe((GPTQ(4, group_size=32, sequential=True),))
+    run = Observation(recipe, 0.1, 0.001, 22.0)
+    predictor = Predictor(table(), PERPLEXITY, 20.0, observations=[run])
+    assert predictor.predict(Recipe((GPTQ(3),))).n_runs == 0
+
+
+def test_a_run_that_is_known_badly_counts_less():
+    step = GPTQ(4, group_size=32)
+    sharp, vague = (
+        Predictor(
+            table(), PERPLEXITY, 20.0, observations=[Observation(Recipe((step,)), 0.05, e, 21.0)]
+        )
+        for e in (0.0005, 0.02)
+    )
+    prior = Predictor(table(), PERPLEXITY, 20.0).predict(Recipe((step,))).kl
+    assert prior < vague.predict(Recipe((step,))).kl < sharp.predict(Recipe((step,))).kl < 0.05
+
+
+def test_values_stay_where_they_can_be():
+    far = Recipe((RTN(2, group_size=128),))
+    accuracy = Predictor(table(), ACCURACY, 0.9, 0.01).predict(far)
+    assert 0 <= accuracy.interval[0] <= accuracy.value <= accuracy.interval[1] <= 1
+    kl = Predictor(table(), Metric("kl", "nats", higher_is_better=False), 0.0).predict(far)
+    assert (kl.value, kl.interval) == (kl.kl, kl.kl_interval)
 
 
 def test_runs_within_their_own_error_teach_nothing():

@@ -105,3 +105,37 @@ def test_the_model_is_left_as_it_was(llama):
     for a, b in zip(model.hf_model.parameters(), fresh.hf_model.parameters(), strict=True):
         assert a.equal(b)
     assert model.weights == {}
+
+
+def test_what_another_process_has_written_meanwhile_is_kept(tmp_path):
+    model, calibrator = prepared("LlamaForCausalLM", tmp_path)
+    path = tmp_path / "t.json"
+    tabulate(model, calibrator, path, [RTN(4, group_size=8)])
+
+    def other(progress):
+        if progress.stage == "predict" and progress.done == 1:
+            tabulate(model, calibrator, path, [Wanda(0.5)])
+
+    ours = [RTN(4, group_size=8), RTN(2, group_size=8)]
+    table = tabulate(model, calibrator, path, ours, monitor=Monitor(other))
+    assert {*ours, Wanda(0.5)} == set(table.columns) == set(CostTable.load(path).columns)
+
+
+def test_one_step_that_fails_leaves_the_others(tmp_path, monkeypatch):
+    from workbench import tabulate as module
+    from workbench.errors import CompressionError
+
+    model, calibrator = prepared("LlamaForCausalLM", tmp_path)
+    real = module.step_costs
+
+    def failing(*args, **kwargs):
+        if isinstance(args[3][0], Wanda):
+            raise CompressionError("no usable weight")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, "step_costs", failing)
+    steps = [Wanda(0.5), RTN(4, group_size=8)]
+    table = tabulate(model, calibrator, tmp_path / "t.json", steps)
+    assert table.reasons == {Wanda(0.5): "no usable weight"}
+    assert CostTable.load(tmp_path / "t.json").reasons == table.reasons
+    assert list(table.columns) == [RTN(4, group_size=8)]

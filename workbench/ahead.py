@@ -12,8 +12,8 @@ from workbench.weights import CompressedWeight
 BUDGET_BYTES = 1 << 30
 """Default of the most bytes of weights that are kept for steps to come."""
 
-_BYTES_PER_WEIGHT = 1.25
-"""Codes are kept as bytes; scales and zero points of small groups add up to a quarter to them."""
+_BYTES_PER_WEIGHT = 1.375
+"""Codes are kept as bytes; scales and zero points of groups of 8 add three eighths to them."""
 
 
 class SolvedAhead:
@@ -58,9 +58,10 @@ class SolvedAhead:
         kind = method.together(step)
         if kind is None:
             return ()
-        room = int(self._budget // (_BYTES_PER_WEIGHT * max(n_weights, 1)))
+        kept = {known for known, _ in self._kept if method.together(known) != kind}
+        room = int(self._budget // (_BYTES_PER_WEIGHT * max(n_weights, 1))) - len(kept)
         others = (s for s in self._expected if s != step and type(s) is type(step))
-        return tuple(s for s in others if method.together(s) == kind)[:room]
+        return tuple(s for s in others if method.together(s) == kind)[: max(room, 0)]
 
     def solve(
         self,

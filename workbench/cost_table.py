@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from workbench.errors import StudyError
 from workbench.steps import Pruning, Quantization, SparseGPT, Step, step_from_dict
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _LEAST = 1e-12
 """Nats; a cost of zero is kept as this where logarithms are taken."""
 
@@ -87,15 +87,15 @@ class Costs:
     ----------
     nats : ndarray of shape (n_groups,), float64
         KL divergence per prediction to second order; NaN where it is not known.
-    exact : bool
-        Whether the very step was tabulated.
     note : str
-        How it was come by if not, for people.
+        How it was come by if the very step was not tabulated, for people.
+    stands_in : bool
+        Whether it is the cost of a step that differs in more than bits, group size or ratio.
     """
 
     nats: NDArray[np.float64]
-    exact: bool = True
     note: str = ""
+    stands_in: bool = False
 
 
 class CostTable:
@@ -108,7 +108,23 @@ class CostTable:
     columns : dict of Step to ndarray, optional
     whole : dict of Step to float, optional
         Cost of steps that do not work layer by layer.
+    reasons : dict of Step to str, optional
+        Why a step that was tried has no costs.
     """
+
+    def __contains__(self, step: Step) -> bool:
+        """Return whether a step was tried."""
+        return step in self.columns or step in self.whole or step in self.reasons
+
+    def join(self, other: CostTable) -> None:
+        """Take over what another table of the same model has and this one has not."""
+        self.columns = {**other.columns, **self.columns}
+        self.whole = {**other.whole, **self.whole}
+        self.reasons = {**other.reasons, **self.reasons}
+
+    columns: dict[Step, NDArray[np.float64]]
+    whole: dict[Step, float]
+    reasons: dict[Step, str]
 
     def __init__(
         self,
@@ -116,11 +132,13 @@ class CostTable:
         sizes: ModelSizes,
         columns: dict[Step, NDArray[np.float64]] | None = None,
         whole: dict[Step, float] | None = None,
+        reasons: dict[Step, str] | None = None,
     ) -> None:
         self.groups = tuple(groups)
         self.sizes = sizes
         self.columns = dict(columns or {})
         self.whole = dict(whole or {})
+        self.reasons = dict(reasons or {})
 
     @property
     def index(self) -> dict[str, int]:
@@ -135,6 +153,9 @@ class CostTable:
         """
         if step in self.columns:
             return Costs(self.columns[step])
+        step = _normal(step)
+        if step in self.columns:
+            return Costs(self.columns[step])
         found, ignored = self._interpolated(step), ""
         if found is None:
             plain = _plain(step)
@@ -144,8 +165,23 @@ class CostTable:
         if found is None:
             return None
         if ignored:
-            return Costs(found, False, f"as if {ignored} were at the default")
-        return Costs(found, False, "interpolated")
+            return Costs(found, f"as if {ignored} were at the default", stands_in=True)
+        return Costs(found, "interpolated" if self._is_within(step) else "extrapolated")
+
+    def _is_within(self, step: Step) -> bool:
+        """Return whether steps on either side of this one are tabulated."""
+        alike = [known for known in self.columns if type(known) is type(step)]
+        if isinstance(step, Quantization):
+            found = [known for known in alike if isinstance(known, Quantization)]
+            bits = [known.bits for known in found]
+            sizes = [known.group_size for known in found if known.group_size is not None]
+            widest = max(group.in_features for group in self.groups)
+            size = widest if step.group_size is None else step.group_size
+            return min(bits) <= step.bits <= max(bits) and min(sizes) <= size <= max(sizes)
+        ratios = [known.ratio for known in alike if isinstance(known, Pruning)]
+        return isinstance(step, Pruning) and (
+            step.ratio == 0 or min(ratios) <= step.ratio <= max(ratios)
+        )
 
     def _interpolated(self, step: Step) -> NDArray[np.float64] | None:
         if isinstance(step, Quantization):
@@ -199,6 +235,7 @@ class CostTable:
             "sizes": asdict(self.sizes),
             "columns": [[s.to_dict(), _listed(nats)] for s, nats in self.columns.items()],
             "whole": [[step.to_dict(), nats] for step, nats in self.whole.items()],
+            "reasons": [[step.to_dict(), reason] for step, reason in self.reasons.items()],
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}-{os.getpid()}-{uuid.uuid4().hex[:6]}")
@@ -228,12 +265,20 @@ class CostTable:
             sizes = ModelSizes(**{**sizes, "tables": tuple(map(tuple, sizes["tables"]))})
             columns = {step_from_dict(step): _array(nats) for step, nats in data["columns"]}
             whole = {step_from_dict(step): float(nats) for step, nats in data["whole"]}
+            reasons = {step_from_dict(step): str(reason) for step, reason in data["reasons"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StudyError(
                 f"The predictions in {path} cannot be read ({error}); delete the file, and they"
                 " are made again."
             ) from error
-        return cls(groups, sizes, columns, whole)
+        return cls(groups, sizes, columns, whole, reasons)
+
+
+def _normal(step: Step) -> Step:
+    """Return the step without the ratio that a pattern makes meaningless."""
+    if isinstance(step, Pruning) and step.n is not None:
+        return replace(step, ratio=0.5)
+    return step
 
 
 def _plain(step: Step) -> Step:

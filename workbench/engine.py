@@ -106,6 +106,7 @@ def calibration_options(store: Store) -> CalibrationOptions:
 
 def table_path(store: Store, model: str) -> Path:
     """Return where a base model's table of costs is kept; its name holds what changes it."""
+    from workbench import calibrate, cost_table, gradients, tabulate
     from workbench.compress import method_versions
     from workbench.tabulate import GRID, WHOLE
 
@@ -120,6 +121,12 @@ def table_path(store: Store, model: str) -> Path:
         "task": store.meta("task")["fingerprint"],
         "calibration": dataclasses.asdict(calibration_options(store)),
         "methods": versions,
+        "versions": [
+            calibrate.FORMAT_VERSION,
+            gradients.FORMAT_VERSION,
+            cost_table.FORMAT_VERSION,
+            tabulate.COST_VERSION,
+        ],
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return store.path / PREDICTIONS_FOLDER / f"{key}.json"

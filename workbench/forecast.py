@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ def is_complete(table: CostTable) -> bool:
     """Return whether everything that is tabulated by default is in a table."""
     from workbench.tabulate import GRID, WHOLE
 
-    return all(step in table.columns or step in table.whole for step in (*GRID, *WHOLE))
+    return all(step in table for step in (*GRID, *WHOLE))
 
 
 class Forecast:
@@ -90,6 +91,8 @@ class Forecast:
         n_mixed : int
             Mixed-precision recipes to look at, evenly spread over the sizes.
         """
+        if type(n_mixed) is not int or n_mixed < 0:
+            raise ConfigError(f"n_mixed={n_mixed!r} is not accepted; give 0 or a positive number.")
         recipes = [Recipe((step,)) for step in self.table.columns]
         recipes += [Recipe((step,)) for step in self.table.whole]
         mixed = self._mixed(n_mixed)
@@ -125,6 +128,10 @@ class Forecast:
                 f"size_bytes={size_bytes}, bits_per_weight={bits_per_weight}: give one of the two,"
                 " such as bits_per_weight=3."
             )
+        for name, given in (("size_bytes", size_bytes), ("bits_per_weight", bits_per_weight)):
+            number = isinstance(given, (int, float)) and math.isfinite(given) and given > 0
+            if given is not None and not number:
+                raise ConfigError(f"{name}={given!r} is not accepted; give a positive number.")
         recipes: list[Recipe] = []
         problem: ConfigError | None = None
         for extra in self._tables() if size_bytes is not None else (None,):
@@ -136,9 +143,10 @@ class Forecast:
         if not recipes and problem is not None:
             raise problem
         found = [self.predict(recipe) for recipe in dict.fromkeys(recipes)]
-        return sorted(
-            (p for p in found if p.kl is not None), key=lambda p: (p.kl, p.size_bytes or 0)
-        )
+        known = [p for p in found if p.kl is not None]
+        if not known:
+            raise ConfigError("No quantization of this model has predicted costs to choose by.")
+        return sorted(known, key=lambda p: (p.kl, p.size_bytes or 0))
 
     def sensitivity(self, steps: Iterable[Step] | None = None) -> pd.DataFrame:
         """Return the predicted divergence in nats by layer group and step.
@@ -164,7 +172,10 @@ class Forecast:
                     f"{step.label} has no costs by layer; tabulated are"
                     f" {', '.join(s.label for s in self.table.columns)}."
                 )
-            columns[step.label] = costs.nats
+            label = f"{step.label} ({costs.note})" if costs.note else step.label
+            if label in columns:
+                raise ConfigError(f"{label} is given twice, or as steps that have the same costs.")
+            columns[label] = costs.nats
         index = pd.Index([group.key for group in self.table.groups], name="layers")
         return pd.DataFrame(columns, index=index)
 
@@ -190,7 +201,7 @@ class Forecast:
         mixed = [allocate(self.table, self._options(None), budget)]
         for family in families:
             options = self._options(family)
-            if sum(group[0].n_bytes for group in options) <= budget:
+            if all(options) and sum(group[0].n_bytes for group in options) <= budget:
                 mixed.append(allocate(self.table, options, budget))
         limit = self._size_of_layers(budget)
         uniform = [

@@ -38,7 +38,7 @@ from workbench.progress import SILENT, Monitor
 from workbench.statistics import OutputGram
 from workbench.tasks import Task
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _MOST_DRAWS = 4
 _FEW_CLASSES = 8
 """Up to so many, each label gets a pass of its own in place of drawn ones."""
@@ -267,7 +267,7 @@ class _OutputSums:
 
     def add(self, gradient: Tensor) -> None:
         """Add one gradient of shape (..., out_features)."""
-        gradient = gradient.detach().float().cpu()
+        gradient = _shaped(gradient.detach().float().cpu(), self.mask)
         if self.sums is None or not _fits(gradient, self.mask):
             self._add(self.tokens, _rows(gradient, self.mask))
             return
@@ -306,7 +306,7 @@ class _InputSums:
 
     def add(self, x: Tensor) -> None:
         """Add one input of shape (..., in_features)."""
-        x = x.detach().float().cpu()
+        x = _shaped(x.detach().float().cpu(), self.mask)
         if not _fits(x, self.mask):
             self._add("around", _rows(x, None))
             return
@@ -321,6 +321,13 @@ class _InputSums:
     def describe(self) -> dict[str, Any]:
         """Return what reads the files again."""
         return {"file": self._file.name, "features": self._features, **self._counts}
+
+
+def _shaped(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return an input or a gradient as (batch, tokens, features), if it was flattened (OPT)."""
+    if mask is not None and x.ndim == 2 and len(x) == mask.numel():
+        return x.reshape(*mask.shape, x.shape[-1])
+    return x
 
 
 def _fits(x: Tensor, mask: Tensor | None) -> bool:

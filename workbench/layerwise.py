@@ -19,7 +19,7 @@ from workbench.models import LoadedModel
 from workbench.products import fast_products
 from workbench.progress import Monitor
 from workbench.statistics import GroupStatistics
-from workbench.steps import Step
+from workbench.steps import Mixed, Step
 from workbench.weights import CompressedWeight, PrunedWeight
 
 FACTOR_CACHE_BYTES = 2 << 30
@@ -70,6 +70,8 @@ def apply_layer_method(
     method = LAYER_METHODS[type(step)]
     linears = layers.find_linears(model.hf_model)
     groups = statistics.groups if statistics else layers.shared_inputs(model.hf_model)
+    if isinstance(step, Mixed):
+        step.check(group.key for group in groups)
     method = method.prepared((site.matrix for site in linears.values()), step)
     stage = step.title.lower()
     errors: dict[str, float] = {}

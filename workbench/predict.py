@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
-from workbench.cost_table import CostTable, LayerGroup
+from workbench.cost_table import Costs, CostTable, LayerGroup
 from workbench.recipe import Recipe
 from workbench.records import Metric
 from workbench.steps import (
@@ -32,6 +32,7 @@ from workbench.steps import (
     Step,
 )
 
+KL_METRIC = "kl"
 TRUSTED_NATS = 0.3
 """Above this divergence the second-order estimate only says "bad"."""
 
@@ -48,6 +49,7 @@ _NOISE_SD, _NOISE_WEIGHT = 0.16, 3.0
 
 # Priors of the metric's loss = scale * KL ** power.
 _METRIC_SD = 0.6
+_MOST_SPREAD = 2.0  # of the scale, relative: where runs say that nothing was lost at all
 _POWERS = {True: 0.85, False: 1.0}  # higher is better (accuracies), lower is better (perplexities)
 _SCALES = {True: 0.2, False: 0.9}
 
@@ -150,12 +152,21 @@ class Predictor:
     ) -> None:
         self.table = table
         self.metric = metric
-        known = [(o, raw) for o in observations if (raw := raw_cost(table, o.recipe).nats)]
-        # A divergence within its own error says nothing of the level; far up the law breaks.
-        used = [(o, raw) for o, raw in known if 2 * o.kl_stderr < o.kl < 2 * TRUSTED_NATS]
+        known = [(o, raw_cost(table, o.recipe)) for o in observations]
+        # A divergence within its own error says nothing of the level; far up the law breaks; and a
+        # cost that stands in for another one would teach the difference between the two.
+        used = [
+            (observed, cost.nats)
+            for observed, cost in known
+            if cost.nats
+            and not cost.stands_in
+            and 2 * observed.kl_stderr < observed.kl < 2 * TRUSTED_NATS
+        ]
         self._n_runs = len(used)
         self._level = _Level(
-            np.log([raw for _, raw in used]), np.log([observed.kl for observed, _ in used])
+            np.log([raw for _, raw in used]),
+            np.log([observed.kl for observed, _ in used]),
+            [observed.kl_stderr / observed.kl for observed, _ in used],
         )
         self._losses = _MetricLoss(metric, baseline, baseline_stderr, [o for o, _ in known])
 
@@ -169,6 +180,8 @@ class Predictor:
             )
         kl, low, high, log_sd = self._level.predict(cost.nats)
         value, interval = self._losses.predict(kl, log_sd)
+        if self.metric.name == KL_METRIC:
+            value, interval = kl, (low, high)
         notes = cost.notes
         if kl > TRUSTED_NATS:
             notes += (f"above {TRUSTED_NATS} nats only 'bad' is certain",)
@@ -184,6 +197,8 @@ class RawCost:
     nats: float | None
     notes: tuple[str, ...] = ()
     reason: str | None = None
+    stands_in: bool = False
+    """Whether the cost is that of another recipe, or a sum over steps."""
 
 
 def raw_cost(table: CostTable, recipe: Recipe) -> RawCost:
@@ -191,57 +206,68 @@ def raw_cost(table: CostTable, recipe: Recipe) -> RawCost:
     total = 0.0
     notes: list[str] = []
     n_layered = 0
+    stands_in = False
     for step in recipe.steps:
         if isinstance(step, Cast):
             continue  # 16 bits: below every other cost
+        if step in table.reasons:
+            return RawCost(None, reason=f"{step.label} could not be solved: {table.reasons[step]}")
         if step in table.whole:
             total += table.whole[step]
             continue
-        nats = _step_costs(table, step, notes)
-        if nats is None:
+        costs = _step_costs(table, step)
+        if costs is None:
             return RawCost(None, reason=_reason(step))
-        if not np.isfinite(nats).all():
-            missing = [g.key for g, x in zip(table.groups, nats, strict=True) if math.isnan(x)]
+        notes += costs.note.split("; ") if costs.note else []
+        stands_in |= costs.stands_in
+        if not np.isfinite(costs.nats).all():
+            missing = [
+                g.key for g, x in zip(table.groups, costs.nats, strict=True) if math.isnan(x)
+            ]
             return RawCost(
                 None, reason=f"{missing[0]} has no predicted cost under it; run it instead"
             )
-        total += float(nats.sum())
+        total += float(costs.nats.sum())
         n_layered += 1
     if n_layered > 1:
         notes.append("costs of the steps are added")
-    return RawCost(total, tuple(dict.fromkeys(notes)))
+    return RawCost(total, tuple(dict.fromkeys(notes)), stands_in=stands_in or n_layered > 1)
 
 
-def _step_costs(table: CostTable, step: Step, notes: list[str]) -> NDArray[np.float64] | None:
-    """Return a step's cost per group, and add what it rests on to the notes."""
+def _step_costs(table: CostTable, step: Step) -> Costs | None:
+    """Return a step's cost per group, with what it rests on in the note."""
     if isinstance(step, Mixed):
-        result = np.zeros(len(table.groups))
+        step.check(group.key for group in table.groups)
+        nats, notes, stands_in = np.zeros(len(table.groups)), [], False
         for part in step.parts:
             costs = table.costs(part)
             if costs is None:
                 return None
-            _note(part, costs.note, notes)
+            notes += [f"{part.label}: {costs.note}"] if costs.note else []
+            stands_in |= costs.stands_in
             for i, group in enumerate(table.groups):
                 if step.step_of(group.key) == part:
-                    result[i] = costs.nats[i]
-        return result
+                    nats[i] = costs.nats[i]
+        return Costs(nats, "; ".join(notes), stands_in)
     if isinstance(step, SparseGPT) and step.bits is not None:
-        pruned = table.costs(SparseGPT(step.ratio, n=step.n, m=step.m))
-        quantized = table.costs(GPTQ(step.bits, group_size=step.group_size))
+        pruned = table.costs(replace(step, bits=None))
+        quantized = table.costs(
+            GPTQ(
+                step.bits,
+                group_size=step.group_size,
+                symmetric=step.symmetric,
+                damping=step.damping,
+            )
+        )
         if pruned is None or quantized is None:
             return None
+        notes = [f"{step.label}: {c.note}" for c in (pruned, quantized) if c.note]
         notes.append("costs of pruning and quantizing are added")
-        return pruned.nats + quantized.nats
-    costs = table.costs(step)
-    if costs is None:
-        return None
-    _note(step, costs.note, notes)
-    return costs.nats
-
-
-def _note(step: Step, note: str, notes: list[str]) -> None:
-    if note:
-        notes.append(f"{step.label}: {note}")
+        return Costs(pruned.nats + quantized.nats, "; ".join(dict.fromkeys(notes)), True)
+    found = table.costs(step)
+    if found is None or not found.note:
+        return found
+    return Costs(found.nats, f"{step.label}: {found.note}", found.stands_in)
 
 
 def _reason(step: Step) -> str:
@@ -260,6 +286,7 @@ def size_bytes(table: CostTable, recipe: Recipe) -> int | None:
     sizes = table.sizes
     itemsize = sizes.itemsize
     coded: dict[str, int] = {}
+    pruned = False
     correction = 0
     tables: int | None = None
     for step in recipe.steps:
@@ -275,9 +302,12 @@ def size_bytes(table: CostTable, recipe: Recipe) -> int | None:
         elif isinstance(step, QuantizeEmbeddings):
             tables = sum(step.scheme.stored_bytes(n, k) for n, k in sizes.tables)
         elif isinstance(step, LowRankCorrection):
-            shapes = [shape for group in table.groups for shape in group.shapes]
+            groups = [g for g in table.groups if pruned or g.key in coded]
+            shapes = [shape for group in groups for shape in group.shapes]
             correction = sum(2 * (n + k) * min(step.rank, n, k) for n, k in shapes)
-        elif not isinstance(step, Pruning):
+        elif isinstance(step, Pruning):
+            pruned = True
+        else:
             return None
     total = sizes.other_bytes + sizes.other_floats * itemsize + correction
     total += sum(coded.get(g.key, g.n_weights * itemsize) for g in table.groups)
@@ -294,6 +324,8 @@ def group_bytes(groups: Iterable[LayerGroup], step: Quantization | Mixed) -> dic
     step : RTN, GPTQ, AWQ or Mixed
     """
     groups = tuple(groups)
+    if isinstance(step, Mixed):
+        step.check(group.key for group in groups)
     own = {g.key: step.step_of(g.key) if isinstance(step, Mixed) else step for g in groups}
     coded = {name for g in groups if own[g.key] is not None for name in g.names}
     result = {}
@@ -313,21 +345,31 @@ class _Level:
     """Bayesian linear regression of log KL on log raw, with unknown noise (normal-inverse-gamma).
 
     Gelman et al., Bayesian Data Analysis (3rd edition), section 14.2 and 14.8.
+
+    Parameters
+    ----------
+    log_raw, log_kl : array-like of shape (n_runs,)
+    log_sd : array-like of shape (n_runs,)
+        Standard error of ``log_kl``; runs that are known less well count less.
     """
 
-    def __init__(self, log_raw: NDArray[np.float64], log_kl: NDArray[np.float64]) -> None:
+    def __init__(self, log_raw: ArrayLike, log_kl: ArrayLike, log_sd: ArrayLike) -> None:
+        log_raw = np.asarray(log_raw, dtype=float)
         noise = _NOISE_SD**2
+        root = np.sqrt(noise / (noise + np.asarray(log_sd, dtype=float) ** 2))
         x = np.column_stack([np.ones(len(log_raw)), np.asarray(log_raw) - _REFERENCE])
-        y = np.asarray(log_kl, dtype=float) - _REFERENCE
-        mean = np.array([_LEVEL, _SLOPE])
+        x = x * root[:, None]
+        y = (np.asarray(log_kl, dtype=float) - _REFERENCE) * root
+        prior = np.array([_LEVEL, _SLOPE])
         precision = np.diag([noise / _LEVEL_SD**2, noise / _SLOPE_SD**2])
         posterior = precision + x.T @ x
-        self._mean = np.linalg.solve(posterior, precision @ mean + x.T @ y)
+        self._mean = np.linalg.solve(posterior, precision @ prior + x.T @ y)
         if self._mean[1] < _LEAST_SLOPE:  # runs that contradict each other must not turn the order
-            self._mean = np.array([float((y - _LEAST_SLOPE * x[:, 1]).mean()), _LEAST_SLOPE])
+            rest = precision[0, 0] * _LEVEL + x[:, 0] @ (y - _LEAST_SLOPE * x[:, 1])
+            self._mean = np.array([rest / posterior[0, 0], _LEAST_SLOPE])
         self._covariance = np.linalg.inv(posterior)
-        squares = _NOISE_WEIGHT * noise + y @ y + mean @ precision @ mean
-        squares -= self._mean @ posterior @ self._mean
+        left, moved = y - x @ self._mean, self._mean - prior
+        squares = _NOISE_WEIGHT * noise + left @ left + moved @ precision @ moved
         self._freedom = _NOISE_WEIGHT + len(y)
         self._noise = max(float(squares) / self._freedom, 1e-6)
         self._quantile = float(stats.t.ppf(1 - _TAIL, self._freedom))
@@ -360,8 +402,6 @@ class _MetricLoss:
         relative = stderr / baseline if self._logs else stderr
         self._error = 0.25 * relative
         prior = _SCALES[self._higher] * (abs(baseline) if self._higher else 1.0)
-        if metric.name == "kl":
-            prior, self._power = 1.0, 1.0
         runs = [run for run in runs if 0 < run.kl < 2 * TRUSTED_NATS]
         x = np.array([run.kl**self._power for run in runs])
         y = np.array([self._loss(run.value) for run in runs])
@@ -379,12 +419,20 @@ class _MetricLoss:
     def _value(self, loss: float) -> float:
         if self._logs:
             return self._baseline * math.exp(min(loss, 50.0))
-        return self._baseline - loss if self._higher else self._baseline + loss
+        if not self._higher:
+            return self._baseline + loss
+        # A share stays between none and all.
+        value = self._baseline - loss
+        return min(max(value, 0.0), 1.0) if 0 <= self._baseline <= 1 else value
 
     def predict(self, kl: float, log_sd: float) -> tuple[float, tuple[float, float]]:
         """Return the metric and the ends of its 90 % interval."""
         loss = self._scale * kl**self._power
-        relative = math.hypot(self._power * log_sd, self._scale_sd / self._scale, 0.2)
-        half = float(stats.norm.ppf(1 - _TAIL)) * math.hypot(loss * relative, self._error)
-        ends = (self._value(loss - half), self._value(loss + half))
+        z = float(stats.norm.ppf(1 - _TAIL))
+        spread = min(self._scale_sd / self._scale, _MOST_SPREAD)
+        factor = math.exp(z * math.hypot(self._power * log_sd, spread, 0.2))
+        error = z * self._error
+        less = loss - math.hypot(loss - loss / factor, error)
+        more = loss + math.hypot(loss * factor - loss, error)
+        ends = (self._value(less), self._value(more))
         return self._value(loss), (min(ends), max(ends))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import tempfile
 import threading
@@ -196,7 +197,7 @@ class Sensitivity:
         return sensitivity_figure(self.table)
 
     def _repr_html_(self) -> str:
-        return str(self.table.style.format("{:.2g}").to_html())
+        return str(self.table.to_html(float_format="{:.2g}".format, border=0))
 
 
 class Study:
@@ -311,7 +312,7 @@ class Study:
         self._given_task = None
         self._models: dict[str, LoadedModel] = {}
         self._default = ""
-        self._tables: dict[str, tuple[tuple[str, int], CostTable]] = {}
+        self._tables: dict[str, tuple[object, CostTable]] = {}
         self._lock = threading.RLock()
         self._inline: InlineRunner | None = None
         self._engine: Engine | None = None
@@ -630,6 +631,11 @@ class Study:
         if table is not None and is_complete(table) and self._has_baseline(name):
             return
         self._compute([Recipe()], name, _only_progress(on_progress))
+        if not self._has_baseline(name):
+            for execution in self._get_inline().executions:
+                if execution.error is not None:
+                    raise execution.error
+            raise StudyError(f"The base model {name!r} was not evaluated; run study.run([]) first.")
         self._get_engine().tabulate(name, monitor=Monitor(on_progress) if on_progress else SILENT)
 
     def submit_tabulate(
@@ -721,8 +727,8 @@ class Study:
     ) -> Recipe:
         """Return the recipe with the least loss within a budget: a precision for every layer.
 
-        The knapsack over the table of costs is solved exactly; its best answers are then run, and
-        the one that measures best is returned.
+        The knapsack over the table of costs is solved to one part in 10,000; its best answers are
+        then run, and the one that measures best is returned.
 
         Parameters
         ----------
@@ -758,9 +764,12 @@ class Study:
             (sign * value.value, run.recipe)
             for run in runs
             if (value := run.record.measurement(deciding.name)) is not None
+            and (run.size_bytes or 0) <= (size_bytes or math.inf)
+            and run.record.facts["bits_per_weight"] <= (bits_per_weight or math.inf) + 1e-9
         ]
         if not measured:
-            raise StudyError(f"No candidate could be run: {runs[0].error if runs else 'cancelled'}")
+            reason = next((run.error for run in runs if run.error), "all were cancelled or too big")
+            raise StudyError(f"No candidate could be verified: {reason}")
         return min(measured, key=lambda pair: pair[0])[1]
 
     def _forecast(self, model: str | None, metric: str | None) -> Forecast:
@@ -788,7 +797,8 @@ class Study:
             path = find_table(self._store, name)
             if path is None:
                 return None
-            state = (path.name, path.stat().st_mtime_ns)
+            about = path.stat()
+            state = (path.name, about.st_ino, about.st_size, about.st_mtime_ns)
             if name not in self._tables or self._tables[name][0] != state:
                 self._tables[name] = (state, CostTable.load(path))
         except (OSError, StudyError):  # deleted meanwhile, damaged or old: made again when asked

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from workbench.calibrate import CalibrationInputs, Calibrator, Statistics
 from workbench.cost_table import CostTable, LayerGroup, ModelSizes
-from workbench.errors import StudyError
+from workbench.errors import CompressionError, StudyError
 from workbench.folds import find_fold
 from workbench.gradients import Gradients, collect_gradients
 from workbench.layers import LinearGroup
@@ -41,6 +41,8 @@ GRID: tuple[Step, ...] = (
     *(method(0.5, n=2, m=4) for method in (MagnitudePruning, Wanda, SparseGPT)),
 )
 """What is tabulated, the most asked-for first; what lies between is interpolated."""
+COST_VERSION = 1
+"""Grows whenever the costs or sizes of equal inputs change."""
 WHOLE: tuple[Step, ...] = (QuantizeEmbeddings(8), QuantizeEmbeddings(4))
 """Steps beside the layers, whose divergence is measured on the judge half itself."""
 
@@ -66,8 +68,9 @@ def tabulate(
         Dense, and bound to the calibrator's task. Not changed.
     calibrator : Calibrator
     path : Path
-        A JSON file. What it has already is kept; it is written anew after every step, so that
-        predictions come one by one and a cancelled table goes on where it stopped.
+        A JSON file. What it has already is kept, also what another process writes meanwhile. It is
+        written anew after every step (GPTQ's are solved together), so that predictions come one
+        by one and a cancelled table goes on where it stopped.
     steps : iterable of Step, optional
         Default: :data:`GRID` and :data:`WHOLE`. Steps that do not work layer by layer must keep the
         architecture and need no statistics.
@@ -81,13 +84,18 @@ def tabulate(
     )
     todo = list(dict.fromkeys((*GRID, *WHOLE) if steps is None else steps))
     for done, step in enumerate(todo, 1):
-        if type(step) in LAYER_METHODS and step not in table.columns:
-            alike = [s for s in _alike(step, todo) if s not in table.columns]
-            costs = step_costs(model, statistics, gradients, alike, monitor=monitor)
-            table.columns |= dict(zip(alike, costs, strict=True))
-            table.save(path)
-        elif type(step) in MODEL_METHODS and step not in table.whole:
-            table.whole[step] = _whole(model, calibrator, step, monitor)
+        if step not in table:
+            alike = [s for s in _alike(step, todo) if s not in table]
+            try:
+                if type(step) in LAYER_METHODS:
+                    costs = step_costs(model, statistics, gradients, alike, monitor=monitor)
+                    table.columns |= dict(zip(alike, costs, strict=True))
+                else:
+                    table.whole[step] = _whole(model, calibrator, step, monitor)
+            except CompressionError as error:  # the others can be predicted all the same
+                table.reasons |= dict.fromkeys(alike, str(error))
+            if (others := _opened(path)) is not None and others.groups == table.groups:
+                table.join(others)
             table.save(path)
         monitor.report("predict", done, len(todo), step.label)
     return table
@@ -95,9 +103,9 @@ def tabulate(
 
 def _alike(step: Step, others: Iterable[Step]) -> list[Step]:
     """Return the step, and those that are solved faster together with it."""
-    method = LAYER_METHODS[type(step)]
-    kind = method.together(step)
-    if kind is None:
+    method = LAYER_METHODS.get(type(step))
+    kind = None if method is None else method.together(step)
+    if method is None or kind is None:
         return [step]
     same = [other for other in others if type(other) is type(step) and other != step]
     return [step, *(other for other in same if method.together(other) == kind)]

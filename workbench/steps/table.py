@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -76,6 +77,17 @@ class Mixed(Step):
         names = [self.steps[i].label for i in first]
         more = f" +{len(names) - 3}" if len(names) > 3 else ""
         return f"{self.title} {', '.join(names[:3])}{more}"
+
+    def check(self, layers: Iterable[str]) -> None:
+        """Raise ConfigError if a name is not among these, the first layers of all groups."""
+        known = list(layers)
+        for name, _ in self.layers:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+                raise ConfigError(
+                    f"Mixed: {name!r} is not the first layer of a shared input of this model; the"
+                    f" nearest is {near[0]!r}. study.sensitivity().table lists them all."
+                )
 
     def step_of(self, layer: str) -> Quantization | None:
         """Return the step of a shared input by its first layer's name, None if it stays dense."""
