@@ -8,15 +8,32 @@ import pytest
 import torch
 import transformers
 
-from tests.packed.test_pack_model import compress, llama
+from tests.packed.test_pack_model import compress, llama, rounded
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, UnsupportedArchitectureError
 from workbench.loaded import LoadedModel
 from workbench.models import load_model
 from workbench.packed import Decoder, pack_model, why_not_lean
+from workbench.packed.linear import PackedEmbedding, PackedLinear
+from workbench.schemes import IntScheme
 from workbench.weights import CorrectedWeight
 
 PROMPT = [5, 9, 200, 31, 77, 14, 8]
+TOLERANCE = 0.03
+
+
+def sharp(model: LoadedModel) -> LoadedModel:
+    """Return the model with attention that differs by position, and a head of its own.
+
+    With weights as they are drawn attention is nearly even, so that its rotation and scale would
+    not matter; a tied head mostly gives back the token that was read.
+    """
+    for name, parameter in model.hf_model.named_parameters():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            parameter.data *= 8
+        if name.endswith(("v_proj.weight", "o_proj.weight")):
+            parameter.data *= 4
+    return model
 
 
 def other(kind: str, **changes: Any) -> LoadedModel:
@@ -28,6 +45,7 @@ def other(kind: str, **changes: Any) -> LoadedModel:
         num_key_value_heads=2,
         max_position_embeddings=128,
         vocab_size=272,
+        tie_word_embeddings=False,
         **changes,
     )
     torch.manual_seed(1)
@@ -35,13 +53,29 @@ def other(kind: str, **changes: Any) -> LoadedModel:
     for parameter in model.parameters():  # norms and biases that matter
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, 1.0, 0.3)
-    return load_model(model, tiny_tokenizer())
+    return sharp(load_model(model, tiny_tokenizer()))
+
+
+def own_head(**changes: Any) -> LoadedModel:
+    return sharp(llama(tie_word_embeddings=False, **changes))
+
+
+def far_apart(model: LoadedModel, decoder: Decoder) -> float:
+    """Return how far the decoder's logits are from the model's, in units of their largest."""
+    ids = [*PROMPT, 40, 41, 42]
+    expected = model.hf_model(torch.tensor([ids])).logits[0]
+    given = [decoder.prefill(PROMPT), *(decoder.step(token) for token in ids[len(PROMPT) :])]
+    assert decoder.position == len(ids)
+    return max(
+        float((logits.float() - row).abs().max() / expected.abs().max())
+        for logits, row in zip(given, expected[len(PROMPT) - 1 :], strict=True)
+    )
 
 
 MODELS = {
-    "llama": lambda: llama(),
-    "llama, wide keys": lambda: llama(num_key_value_heads=4, head_dim=32),
-    "llama 3 rotation": lambda: llama(
+    "llama": lambda: own_head(),
+    "llama, wide keys": lambda: own_head(num_key_value_heads=4, head_dim=32),
+    "llama 3 rotation": lambda: own_head(
         rope_parameters={
             "rope_type": "llama3",
             "rope_theta": 500.0,
@@ -71,13 +105,50 @@ def test_logits_are_those_of_transformers(
     if packed:
         model = compress(model)
     decoder = Decoder(pack_model(model).hf_model, 32)
-    ids = [*PROMPT, 40, 41, 42]
-    expected = model.hf_model(torch.tensor([ids])).logits[0]
-    given = [decoder.prefill(PROMPT), *(decoder.step(token) for token in ids[len(PROMPT) :])]
-    for position, logits in enumerate(given, len(PROMPT) - 1):
-        difference = (logits.float() - expected[position]).abs().max()
-        assert difference < 0.03 * expected.abs().max()
-    assert decoder.position == len(ids)
+    assert far_apart(model, decoder) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("wrong", ["rotation", "direction", "scale"])
+@torch.no_grad()
+def test_the_tolerance_tells_wrong_attention_apart(name: str, wrong: str) -> None:
+    model = MODELS[name]()
+    decoder = Decoder(pack_model(model).hf_model, 32)
+    if wrong == "rotation":
+        decoder._cos, decoder._sin = torch.ones_like(decoder._cos), 0 * decoder._sin
+    elif wrong == "direction":
+        decoder._sin = -decoder._sin
+    else:
+        attend = decoder._attend
+        decoder._attend = lambda q, *rest: attend(1.5 * q, *rest)  # type: ignore[method-assign]
+    assert far_apart(model, decoder) > 2 * TOLERANCE
+
+
+@torch.no_grad()
+def test_a_packed_head_and_table() -> None:
+    model = compress(sharp(llama()))
+    table = model.site("model.embed_tokens").matrix
+    model.set_weight("model.embed_tokens", rounded(table, IntScheme(8, None, True)))
+    packed: Any = pack_model(model).hf_model
+    assert isinstance(packed.lm_head, PackedLinear)
+    assert isinstance(packed.model.embed_tokens, PackedEmbedding)
+    decoder = Decoder(packed, 32)
+    assert far_apart(model, decoder) < TOLERANCE
+    table *= 1.2
+    assert far_apart(model, decoder) > 2 * TOLERANCE
+
+
+@torch.no_grad()
+def test_dense_layers_of_one_input_are_one_product() -> None:
+    packed: Any = pack_model(other("Qwen2")).hf_model
+    expected = packed(torch.tensor([PROMPT])).logits
+    before = sum(p.numel() for p in packed.parameters())
+    Decoder(packed, 16)
+    attention = packed.model.layers[0].self_attn
+    parts = [layer.weight for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    assert len({part.untyped_storage().data_ptr() for part in parts}) == 1  # and no second copy
+    assert sum(p.numel() for p in packed.parameters()) == before
+    assert torch.equal(packed(torch.tensor([PROMPT])).logits, expected)
 
 
 @torch.no_grad()
@@ -129,7 +200,10 @@ def test_the_capacity_is_kept() -> None:
 
 def test_other_architectures_are_refused() -> None:
     model = load_model(tiny_model("GPT2LMHeadModel"), tiny_tokenizer()).hf_model
-    assert why_not_lean(llama().hf_model) is None
+    assert why_not_lean(pack_model(llama()).hf_model) is None
+    assert "float32" in (why_not_lean(llama().hf_model) or "")
+    elsewhere = pack_model(llama()).hf_model.to("meta")
+    assert "meta" in (why_not_lean(elsewhere) or "")
     assert "GPT2LMHeadModel" in (why_not_lean(model) or "")
     with pytest.raises(UnsupportedArchitectureError, match=r"hf_model\.generate"):
         Decoder(model, 8)

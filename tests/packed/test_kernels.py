@@ -145,6 +145,12 @@ def test_other_kinds_of_weights_are_refused() -> None:
     assert kernel_name(weight, CPU) == (None, "no kernel for pruned weights")
 
 
+def test_other_devices_have_no_kernel() -> None:
+    for scheme in (IntScheme(4, 32, True), IntScheme(8, None, True)):
+        found = kernel_name(quantized(32, 64, scheme), torch.device("mps"))
+        assert found == (None, "no packed kernel on mps")
+
+
 def test_rows_of_an_embedding_are_those_of_the_codes() -> None:
     weight = quantized(20, 16, IntScheme(8, None, False))
     index = torch.tensor([[3, 0], [19, 3]])

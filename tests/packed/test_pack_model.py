@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from workbench.errors import ConfigError
 from workbench.layers import find_linears, shared_inputs
 from workbench.loaded import LoadedModel
 from workbench.models import load_model
-from workbench.packed import pack_model
+from workbench.packed import dense_dtype, pack_model
 from workbench.packed.linear import PackedEmbedding, PackedLinear
 from workbench.schemes import IntScheme, Sparsity
 from workbench.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
@@ -114,7 +116,7 @@ def test_layers_of_one_input_are_one_product() -> None:
     x = torch.randn(1, 3, 64).bfloat16()
     first = [attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)]
     assert len(calls) == 1
-    assert attention.q_proj.product._input is None  # nothing is kept
+    assert attention.q_proj.product._waiting == (None, {})  # nothing is kept
     assert torch.equal(attention.k_proj(x), first[1])
     other = attention.v_proj(x + 1)
     assert not torch.equal(other, first[2])
@@ -241,4 +243,108 @@ def test_packing_saves_memory() -> None:
 
 def test_other_dtypes_are_refused() -> None:
     with pytest.raises(ConfigError, match="bfloat16"):
-        pack_model(llama(), dtype=torch.float32)
+        pack_model(llama(), dtype=torch.float16)
+
+
+@pytest.mark.parametrize("kind", ["LlamaForCausalLM", "GPT2LMHeadModel"])
+def test_dense_layers_in_float32_beside_packed_ones(kind: str) -> None:
+    model = llama() if "Llama" in kind else load_model(tiny_model(kind), tiny_tokenizer())
+    sites = find_linears(model.hf_model)
+    for name in list(sites)[::2]:
+        model.set_weight(name, rounded(sites[name].matrix, IntScheme(8, None, True)))
+    name = "model.embed_tokens" if "Llama" in kind else "transformer.wte"
+    model.set_weight(name, rounded(model.site(name).matrix, IntScheme(8, None, True)))
+    packed = pack_model(model, dtype=torch.float32)
+    same(packed.hf_model, model.hf_model)
+    assert packed.hf_model.dtype == torch.float32
+    assert packed.report.label.endswith("% dense float32")
+    assert pack_model(llama(), dtype=torch.float32).report.label == "dense float32"
+
+
+@pytest.mark.parametrize(
+    ("device", "avx512", "amx", "expected"),
+    [
+        ("cpu", True, False, torch.bfloat16),
+        ("cpu", False, True, torch.bfloat16),
+        ("cpu", False, False, torch.float32),
+        ("mps", True, True, torch.float32),
+        ("cuda", False, False, torch.bfloat16),
+    ],
+)
+def test_dense_layers_take_the_dtype_with_instructions(
+    device: str, avx512: bool, amx: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    assert dense_dtype(torch.device(device)) == expected
+
+
+@pytest.mark.parametrize("scheme", [INT4, IntScheme(8, None, False)])
+def test_inputs_of_any_strides_on_torchs_kernels(
+    scheme: IntScheme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("native", "model"):
+        monkeypatch.setattr(f"workbench.packed.{module}.native_library", lambda: (None, "off"))
+    packed = pack_model(compress(llama(), scheme)).hf_model
+    layer = packed.model.layers[0].mlp.up_proj
+    for x in (torch.randn(3, 5, 64).bfloat16()[:, -1:], torch.randn(64, 3).bfloat16().T):
+        assert not x.is_contiguous()
+        assert torch.equal(layer(x), layer(x.contiguous()))
+
+
+def test_a_packed_head_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("native", "model"):
+        monkeypatch.setattr(f"workbench.packed.{module}.native_library", lambda: (None, "off"))
+    model = compress(llama())
+    table = model.site("model.embed_tokens").matrix
+    model.set_weight("model.embed_tokens", rounded(table, IntScheme(8, None, True)))
+    packed: Any = pack_model(model).hf_model
+    ids = torch.cat([IDS, IDS.flip(1)])
+    given = packed.generate(ids, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    with torch.no_grad():
+        for row in given:  # every token is the likeliest, up to rounding
+            for stop in range(ids.shape[1], len(row)):
+                logits = model.hf_model(row[None, :stop]).logits[0, -1]
+                assert logits[row[stop]] > logits.max() - 0.03 * logits.abs().max()
+
+
+def test_threads_that_share_a_product() -> None:
+    packed = pack_model(compress(llama())).hf_model
+    attention = packed.model.layers[0].self_attn
+    mine, theirs = torch.randn(1, 3, 64).bfloat16(), torch.randn(1, 3, 64).bfloat16()
+    expected = [layer(mine) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    product = attention.q_proj.product
+    inner = product.joined
+
+    def interrupted(x: torch.Tensor) -> torch.Tensor:
+        result = inner(x)
+        if x is mine:  # another thread takes its turn here
+            attention.q_proj(theirs)
+        return result
+
+    product.joined = interrupted
+    given = [attention.q_proj(mine)]
+    attention.k_proj(theirs)
+    given += [attention.k_proj(mine)]
+    attention.v_proj(theirs)
+    given += [attention.v_proj(mine)]
+    assert all(torch.equal(*pair) for pair in zip(given, expected, strict=True))
+
+
+def test_threads_with_the_same_input() -> None:
+    packed = pack_model(compress(llama())).hf_model
+    attention = packed.model.layers[0].self_attn
+    x = torch.randn(1, 3, 64).bfloat16()
+    layers = (attention.q_proj, attention.k_proj, attention.v_proj)
+    expected = [layer(x) for layer in layers]
+
+    def work(_: int) -> bool:
+        return all(torch.equal(layer(x), e) for layer, e in zip(layers, expected, strict=True))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(work, range(400)))
+    finally:
+        sys.setswitchinterval(before)

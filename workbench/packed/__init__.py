@@ -5,6 +5,14 @@ the copy of a model and reports what runs how, ``decode`` is a short path for on
 """
 
 from workbench.packed.decode import Decoder, why_not_lean
-from workbench.packed.model import LayerForm, PackedModel, PackReport, pack_model
+from workbench.packed.model import LayerForm, PackedModel, PackReport, dense_dtype, pack_model
 
-__all__ = ["Decoder", "LayerForm", "PackReport", "PackedModel", "pack_model", "why_not_lean"]
+__all__ = [
+    "Decoder",
+    "LayerForm",
+    "PackReport",
+    "PackedModel",
+    "dense_dtype",
+    "pack_model",
+    "why_not_lean",
+]

@@ -40,6 +40,10 @@ def why_not_lean(hf_model: PreTrainedModel) -> str | None:
         return f"rotary positions of type {kind!r} depend on the length"
     if getattr(config, "hidden_act", "silu") != "silu":
         return f"the activation is {config.hidden_act!r}, not 'silu'"
+    if hf_model.device.type != "cpu":
+        return f"it runs on {hf_model.device.type}, and the short path on the CPU only"
+    if hf_model.dtype != torch.bfloat16:
+        return f"it computes in {hf_model.dtype}, and the short path in torch.bfloat16 only"
     return None
 
 
@@ -49,14 +53,15 @@ class Decoder:
     Parameters
     ----------
     hf_model : PreTrainedModel
-        Packed or dense; on the CPU. Its tensors are used, not copied.
+        Packed or dense, from :func:`workbench.packed.pack_model`: bfloat16, on the CPU. Its
+        tensors are used, not copied; dense layers of one input become parts of one tensor.
     capacity : int
         Most tokens, prompt and new ones together.
 
     Raises
     ------
     UnsupportedArchitectureError
-        For other models.
+        For other models, dtypes and devices.
     ConfigError
         If the capacity is more than the model's positions or its sliding window.
     """
@@ -232,4 +237,23 @@ def _product(modules: Sequence[nn.Module]) -> Product:
             return lambda x: plain(x).add_(bias)
     if len(modules) == 1:
         return first
+    if all(type(module) is nn.Linear for module in modules):
+        return _joined_dense(modules)
     return lambda x: torch.cat([module(x) for module in modules], -1)
+
+
+def _joined_dense(modules: Sequence[Any]) -> Product:
+    """Return one product of dense layers, whose weights become parts of the joined one."""
+    weight = torch.cat([module.weight.detach() for module in modules])
+    sizes = [module.out_features for module in modules]
+    for module, part in zip(modules, weight.split(sizes), strict=True):
+        module.weight.data = part
+    bias = None
+    if any(module.bias is not None for module in modules):
+        bias = torch.cat(
+            [
+                weight.new_zeros(m.out_features) if m.bias is None else m.bias.detach()
+                for m in modules
+            ]
+        )
+    return lambda x: torch.nn.functional.linear(x, weight, bias)

@@ -126,9 +126,13 @@ class Int4Kernel(Kernel):
 class Int4CudaKernel(Int4Kernel):
     """The same on a GPU of compute capability 8.0 or later: tinygemm. Not tried on one yet."""
 
+    def __init__(self, weights: Sequence[QuantizedWeight], device: torch.device) -> None:
+        self._device = device
+        super().__init__(weights)
+
     def _pack(self, codes: Tensor) -> Tensor:
-        self._pairs = self._pairs.cuda()
-        nibbles = (codes[:, ::2] << 4 | codes[:, 1::2]).to(torch.uint8).cuda()
+        self._pairs = self._pairs.to(self._device)
+        nibbles = (codes[:, ::2] << 4 | codes[:, 1::2]).to(torch.uint8).to(self._device)
         return torch._convert_weight_to_int4pack(nibbles, 8)
 
     def _is_readable(self, codes: Tensor) -> bool:
@@ -220,6 +224,8 @@ def kernel_name(weight: CompressedWeight, device: torch.device) -> tuple[str | N
     """
     if not isinstance(weight, QuantizedWeight):
         return None, f"no kernel for {weight.kind} weights"
+    if device.type not in ("cpu", "cuda"):
+        return None, f"no packed kernel on {device.type}"
     rows, columns = weight.shape
     scheme = weight.scheme
     per_row = scheme.n_groups(columns) == 1
@@ -249,7 +255,7 @@ def make_kernel(
     if name == "int8":
         return Int8Kernel(weights, int8_inputs=int8_inputs)
     if device.type == "cuda":
-        return Int4CudaKernel(weights)
+        return Int4CudaKernel(weights, device)
     if native.native_library()[0] is None:
         return Int4Kernel(weights)
     from workbench.packed.native_int4 import NativeInt4Kernel  # it needs the interface above
@@ -283,7 +289,7 @@ def int4_group(weight: QuantizedWeight) -> int | None:
 
 def _zeros(weight: QuantizedWeight) -> Tensor:
     if weight.zeros is None:
-        return torch.full(weight.scales.shape, float(weight.scheme.middle))
+        return torch.full_like(weight.scales, weight.scheme.middle, dtype=torch.float32)
     return weight.zeros.float()
 
 

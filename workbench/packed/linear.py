@@ -18,6 +18,7 @@ class SharedProduct:
 
     The first layer that is called computes the rows of all; the others take theirs when they are
     called with that very tensor, and compute anew otherwise. Nothing is kept once all have taken.
+    Threads may share it: what waits belongs to one input and is replaced in one assignment.
 
     Parameters
     ----------
@@ -35,12 +36,11 @@ class SharedProduct:
         self.kernel = kernel
         self.sizes = sizes
         self.input_scales = None if input_scales is None else input_scales.bfloat16()
-        self._input: Tensor | None = None
-        self._waiting: dict[int, Tensor] = {}
+        self._waiting: tuple[Tensor | None, dict[int, Tensor]] = (None, {})
 
     def joined(self, x: Tensor) -> Tensor:
         """Return the products of all layers, (…, sum of sizes)."""
-        flat = x.reshape(-1, x.shape[-1]).to(torch.bfloat16)
+        flat = x.reshape(-1, x.shape[-1]).to(torch.bfloat16).contiguous()
         if self.input_scales is not None:
             flat = flat / self.input_scales
         return self.kernel(flat).view(*x.shape[:-1], -1)
@@ -49,12 +49,14 @@ class SharedProduct:
         """Return the product of one layer, (…, its size)."""
         if len(self.sizes) == 1:
             return self.joined(x)
-        if self._input is not x or part not in self._waiting:
-            self._waiting = dict(enumerate(self.joined(x).split(self.sizes, -1)))
-            self._input = x
-        found = self._waiting.pop(part)
-        if not self._waiting:
-            self._input = None
+        owner, waiting = self._waiting
+        found = waiting.pop(part, None) if owner is x else None
+        if found is None:
+            waiting = dict(enumerate(self.joined(x).split(self.sizes, -1)))
+            found = waiting.pop(part)
+            self._waiting = (x, waiting)
+        if not waiting:
+            self._waiting = (None, {})
         return found
 
 
@@ -70,7 +72,9 @@ class LowRank:
 
 
 class PackedLinear(nn.Module):
-    """A linear layer (or GPT-2's ``Conv1D``) that runs from the codes, bfloat16 in and out.
+    """A linear layer (or GPT-2's ``Conv1D``) that runs from the codes, in bfloat16.
+
+    Its output has its input's dtype, so that it fits between float32 layers.
 
     Parameters
     ----------
@@ -102,7 +106,7 @@ class PackedLinear(nn.Module):
         out = self.product.take(self.part, x)
         if self.low_rank is not None:
             out = out + self.low_rank(x.to(out.dtype))
-        return out if self.bias is None else out + self.bias
+        return (out if self.bias is None else out + self.bias).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {self.product.kernel.name}"
@@ -117,16 +121,24 @@ class PackedEmbedding(nn.Module):
         Returns the rows of an index of shape (…,) as (…, width), bfloat16.
     shape : (int, int)
         (vocabulary, width).
+    dtype : torch.dtype
+        Of the output.
     """
 
-    def __init__(self, rows: Callable[[Tensor], Tensor], shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        rows: Callable[[Tensor], Tensor],
+        shape: tuple[int, int],
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
         super().__init__()
         self.rows = rows
+        self.dtype = dtype
         self.num_embeddings, self.embedding_dim = shape
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return the rows of shape (…, width), bfloat16."""
-        return self.rows(ids)
+        """Return the rows of shape (…, width)."""
+        return self.rows(ids).to(self.dtype)
 
 
 class CodeRows:

@@ -63,10 +63,13 @@ class PackReport:
         Every linear layer of the blocks, and every other layer that is compressed.
     kernels : str
         Whose kernels run: "compiled" (the package's own), or "torch's" and why.
+    dtype : str
+        What the dense layers compute in.
     """
 
     layers: tuple[LayerForm, ...]
     kernels: str = "torch's"
+    dtype: str = "bfloat16"
 
     @property
     def packed_share(self) -> float:
@@ -80,14 +83,14 @@ class PackReport:
         """How the model runs, in a few words: "packed int4", "dense bfloat16"."""
         kernels = sorted({layer.kernel for layer in self.layers} - {"dense", "rows"})
         if not kernels:
-            return "dense bfloat16"
+            return f"dense {self.dtype}"
         text = f"packed {' and '.join(kernels)}"
         if self.kernels == "compiled":
             text += " (compiled)"
         if any("inputs" in layer.note for layer in self.layers):
             text += " with int8 inputs"
         if self.packed_share < 1:
-            text += f", {1 - self.packed_share:.0%} dense bfloat16"
+            text += f", {1 - self.packed_share:.0%} dense {self.dtype}"
         return text
 
     def facts(self) -> dict[str, Any]:
@@ -114,7 +117,7 @@ class PackReport:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PackedModel:
-    """A model that runs from its codes, in bfloat16.
+    """A model that runs from its codes.
 
     Attributes
     ----------
@@ -145,15 +148,16 @@ def pack_model(
     """Return a copy of a model whose compressed layers run from their codes.
 
     Layers that read the same input and have the same kernel are multiplied as one. What no kernel
-    takes stays dense, in bfloat16, and is counted in the report; a base model is dense throughout.
+    takes stays dense and is counted in the report; a base model is dense throughout.
 
     Parameters
     ----------
     model : LoadedModel
         Not changed; its dense copies of the packed weights are not copied.
     dtype : torch.dtype
-        What the model computes in. Only bfloat16: torch's kernels are 30 to 100 times slower in
-        float32.
+        What is not packed computes in this: bfloat16, or float32 where a processor is slow in
+        bfloat16 (see :func:`dense_dtype`). The packed layers compute in bfloat16: torch's kernels
+        are 30 to 100 times slower in float32.
     int8_inputs : bool
         Round the inputs of int8 layers to 8 bits as well, each token by its largest value. It is
         about 1.4 times as fast as dense bfloat16 for a prompt of 128 tokens, but another
@@ -168,10 +172,8 @@ def pack_model(
     ConfigError
         If another dtype is asked for, or int8 inputs on a processor without instructions for them.
     """
-    if dtype != torch.bfloat16:
-        raise ConfigError(
-            f"dtype={dtype} is not accepted; the packed kernels are fast in torch.bfloat16 only."
-        )
+    if dtype not in (torch.bfloat16, torch.float32):
+        raise ConfigError(f"dtype={dtype} is not accepted; give torch.bfloat16 or torch.float32.")
     if int8_inputs and not (model.device.type == "cpu" and torch.cpu._is_vnni_supported()):
         raise ConfigError(
             "int8_inputs=True is not accepted here: it is fast only on CPUs with VNNI instructions"
@@ -188,18 +190,20 @@ def pack_model(
         weights = [chosen[name][1] for name in names]
         bases = [_base(weight) for weight in weights]
         kernel = make_kernel(chosen[names[0]][0], bases, model.device, int8_inputs=int8_inputs)
-        product = SharedProduct(kernel, tuple(w.shape[0] for w in bases), bases[0].input_scales)
+        scales = bases[0].input_scales
+        scales = None if scales is None else scales.to(model.device)
+        product = SharedProduct(kernel, tuple(w.shape[0] for w in bases), scales)
         for part, name in enumerate(names):
             module, weight = modules[name], weights[part]
             bias = getattr(module, "bias", None)
-            memo[id(module)] = PackedLinear(product, part, bias, _low_rank(weight))
+            memo[id(module)] = PackedLinear(product, part, bias, _low_rank(weight, model.device))
         if isinstance(kernel, Int8Kernel) and len(names) == 1:
             tables[id(weights[0])] = kernel
     for name, (_, weight) in chosen.items():
         if isinstance(modules[name], nn.Embedding):
             rows = tables.get(id(weight))
             memo[id(modules[name])] = PackedEmbedding(
-                rows.rows if rows is not None else CodeRows(_base(weight)), weight.shape
+                rows.rows if rows is not None else CodeRows(_base(weight)), weight.shape, dtype
             )
     packed = copy.deepcopy(model.hf_model, memo)
     for parameter in packed.parameters():
@@ -207,7 +211,23 @@ def pack_model(
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
     # Buffers keep their dtype: rotary frequencies need all of float32.
-    return PackedModel(packed.eval(), PackReport(tuple(forms), _kernels_in_words(model.device)))
+    words = _kernels_in_words(model.device)
+    report = PackReport(tuple(forms), words, str(dtype).removeprefix("torch."))
+    return PackedModel(packed.eval(), report)
+
+
+def dense_dtype(device: torch.device) -> torch.dtype:
+    """Return what dense layers are fast in: bfloat16 where there are instructions for it.
+
+    A GPU has them, and so has a CPU with AVX-512 BF16 or AMX; other CPUs emulate bfloat16, many
+    times slower than float32.
+    """
+    cpu = torch.cpu
+    if device.type == "cuda" or (
+        device.type == "cpu" and (cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+    ):
+        return torch.bfloat16
+    return torch.float32
 
 
 def _kernels_in_words(device: torch.device) -> str:
@@ -319,10 +339,10 @@ def _base(weight: CompressedWeight) -> QuantizedWeight:
     return base
 
 
-def _low_rank(weight: CompressedWeight) -> LowRank | None:
+def _low_rank(weight: CompressedWeight, device: torch.device) -> LowRank | None:
     if not isinstance(weight, CorrectedWeight):
         return None
-    return LowRank(weight.left.bfloat16(), weight.right.bfloat16())
+    return LowRank(*(part.to(device, torch.bfloat16) for part in (weight.left, weight.right)))
 
 
 def _held(module: nn.Module) -> list[Tensor]:
