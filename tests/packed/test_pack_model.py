@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from workbench.layers import find_linears, shared_inputs
 from workbench.loaded import LoadedModel
 from workbench.models import load_model
 from workbench.packed import dense_dtype, pack_model
-from workbench.packed.linear import PackedEmbedding, PackedLinear
+from workbench.packed.linear import PackedEmbedding, PackedLinear, SharedProduct
 from workbench.schemes import IntScheme, Sparsity
 from workbench.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
 
@@ -308,43 +308,33 @@ def test_a_packed_head_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
                 assert logits[row[stop]] > logits.max() - 0.03 * logits.abs().max()
 
 
-def test_threads_that_share_a_product() -> None:
+@pytest.mark.parametrize("line", range(1, 9))
+def test_another_thread_between_any_two_lines(line: int) -> None:
     packed = pack_model(compress(llama())).hf_model
     attention = packed.model.layers[0].self_attn
-    mine, theirs = torch.randn(1, 3, 64).bfloat16(), torch.randn(1, 3, 64).bfloat16()
-    expected = [layer(mine) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
-    product = attention.q_proj.product
-    inner = product.joined
-
-    def interrupted(x: torch.Tensor) -> torch.Tensor:
-        result = inner(x)
-        if x is mine:  # another thread takes its turn here
-            attention.q_proj(theirs)
-        return result
-
-    product.joined = interrupted
-    given = [attention.q_proj(mine)]
-    attention.k_proj(theirs)
-    given += [attention.k_proj(mine)]
-    attention.v_proj(theirs)
-    given += [attention.v_proj(mine)]
-    assert all(torch.equal(*pair) for pair in zip(given, expected, strict=True))
-
-
-def test_threads_with_the_same_input() -> None:
-    packed = pack_model(compress(llama())).hf_model
-    attention = packed.model.layers[0].self_attn
-    x = torch.randn(1, 3, 64).bfloat16()
     layers = (attention.q_proj, attention.k_proj, attention.v_proj)
-    expected = [layer(x) for layer in layers]
+    mine, theirs = torch.randn(2, 1, 3, 64).bfloat16().unbind()
+    expected = [layer(mine) for layer in layers]
+    left = 0
 
-    def work(_: int) -> bool:
-        return all(torch.equal(layer(x), e) for layer, e in zip(layers, expected, strict=True))
+    def interrupt(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code is not SharedProduct.take.__code__:
+            return None
+        left -= event == "line"
+        if left == 0 and event == "line":
+            layers[0](theirs)  # what another thread would do here
+        return interrupt
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            assert all(pool.map(work, range(400)))
-    finally:
-        sys.setswitchinterval(before)
+    def interrupted(layer: nn.Module) -> torch.Tensor:
+        nonlocal left
+        left = line
+        sys.settrace(interrupt)
+        try:
+            return layer(mine)
+        finally:
+            sys.settrace(before)
+
+    before = sys.gettrace()
+    for layer, right in zip(layers, expected, strict=True):
+        assert torch.equal(interrupted(layer), right)
