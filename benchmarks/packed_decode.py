@@ -5,9 +5,14 @@
 A Llama of random weights, 1,024 wide with 16 blocks (speed does not depend on the values), rounded
 to symmetric 4-bit codes in groups of 32, its tied table of embeddings to 8 bits by row. The same
 codes go to llama.cpp through a GGUF file: groups of 32 are Q4_0 exactly, rows of 8 bits are Q8_0
-with one scale throughout; the logits of both are compared before anything is timed. Every
-contender reads the same prompt and then one token at a time. Contenders take turns within each
-repeat, medians are reported. A peer without an interpreter is reported as missing.
+with one scale throughout. Before anything is timed the logits of llama.cpp and of our short path
+are compared with those of the dense model made from the same codes. Every contender reads the same
+prompt and then one token at a time. Contenders take turns within each repeat, medians are
+reported. A peer without an interpreter is reported as missing.
+
+A ratio is of one path unless its label says "mixed": the short path saves operations between the
+products for dense layers too, and joins q, k and v, and gate and up, for dense layers as for
+packed ones. llama.cpp runs with and without flash attention, and ours is compared with the faster.
 
 llama.cpp rounds its inputs to 8 bits, the others compute in bfloat16 or float32. torchao rounds
 the weights anew (it takes dense ones) and leaves the table in bfloat16, which costs it time: its
@@ -44,6 +49,7 @@ from workbench.weights import QuantizedWeight
 
 HERE = Path(__file__).parent
 Q4_0, Q8_0 = IntScheme(4, 32, True), IntScheme(8, None, True)
+FLASH = ", flash attention"
 Contender = Callable[[list[int], int], dict[str, float]]
 
 _NAMES = {
@@ -156,6 +162,29 @@ def short_path(model: Any, capacity: int) -> Contender:
     return run
 
 
+def check_short_path(model: LoadedModel, packed: Any, prompt: list[int]) -> float:
+    """Return how far the timed path's logits are from those of the dense weights (0 is equal).
+
+    Raises
+    ------
+    RuntimeError
+        If they are a tenth apart, after the prompt or after a few further tokens.
+    """
+    ids = [*prompt, *prompt[:4]]
+    decoder = Decoder(packed, len(ids))
+    given = [decoder.prefill(prompt), *(decoder.step(token) for token in prompt[:4])]
+    with torch.inference_mode():
+        expected = model.hf_model(torch.tensor([ids]), logits_to_keep=5).logits[0].float()
+    differences = (torch.stack(given).float() - expected).norm(dim=-1)
+    apart = float((differences / expected.norm(dim=-1)).max())
+    if not apart < 0.1:
+        raise RuntimeError(
+            f"The short path computes other logits ({apart:.0%} apart) than the dense weights, so"
+            " its time says nothing."
+        )
+    return apart
+
+
 def transformers_path(model: Any) -> Contender:
     """Return a contender on transformers' modules and its default cache."""
 
@@ -204,16 +233,17 @@ def start_llama(
         np.savez(arrays, **tensors_of(model))  # type: ignore[arg-type]
         peer.run({"write": str(arrays), "to": str(file), "about": about})
         arrays.unlink()
-        peer.run({"load": str(file), "as": name, "context": context})
         with torch.inference_mode():
             ours = model.hf_model(torch.tensor([prompt])).logits[0, -1].float()
-        theirs = torch.tensor(peer.run({"logits": name, "prompt": prompt})["logits"])
-        apart[name] = float((ours - theirs).norm() / ours.norm())
-        if not apart[name] < 0.1:
-            raise RuntimeError(
-                f"llama.cpp's {name} computes other logits ({apart[name]:.0%} apart), so it does"
-                " not run the same weights and its time says nothing."
-            )
+        for key, flash in ((name, False), (name + FLASH, True)):
+            peer.run({"load": str(file), "as": key, "context": context, "flash_attention": flash})
+            theirs = torch.tensor(peer.run({"logits": key, "prompt": prompt})["logits"])
+            apart[key] = float((ours - theirs).norm() / ours.norm())
+            if not apart[key] < 0.1:
+                raise RuntimeError(
+                    f"llama.cpp's {key} computes other logits ({apart[key]:.0%} apart), so it does"
+                    " not run the same weights and its time says nothing."
+                )
     return apart
 
 
@@ -277,6 +307,11 @@ def main() -> None:
         bfloat16 = pack_model(dense).hf_model
         packed4, packed8 = pack_model(int4), pack_model(int8)
         reports = {"int4": packed4.report.facts(), "int8": packed8.report.facts()}
+        short_apart = {
+            "dense": check_short_path(dense, bfloat16, prompt),
+            "int4": check_short_path(int4, packed4.hf_model, prompt),
+            "int8": check_short_path(int8, packed8.hf_model, prompt),
+        }
         packed4_bfloat16_table = pack_model(compressed(dense, Q4_0, table=False)).hf_model
         contenders["dense float32, transformers"] = transformers_path(dense.hf_model)
         contenders["dense bfloat16, transformers"] = transformers_path(bfloat16)
@@ -286,6 +321,7 @@ def main() -> None:
         contenders["int4, bfloat16 table, short path"] = short_path(
             packed4_bfloat16_table, capacity
         )
+        contenders["int4, bfloat16 table, transformers"] = transformers_path(packed4_bfloat16_table)
         contenders["int8, short path"] = short_path(packed8.hf_model, capacity)
         if torch.cpu._is_vnni_supported():
             rounded8 = pack_model(int8, int8_inputs=True).hf_model
@@ -295,8 +331,8 @@ def main() -> None:
         if torchao is not None:
             contenders["torchao int4, bfloat16 table, transformers"] = peer_path(torchao, "int4")
         if llama is not None:
-            contenders["llama.cpp Q4_0"] = peer_path(llama, "Q4_0")
-            contenders["llama.cpp Q8_0"] = peer_path(llama, "Q8_0")
+            for name in apart:
+                contenders[f"llama.cpp {name}"] = peer_path(llama, name)
         times = measure(contenders, prompt, arguments)
 
     rows = summarise(times, arguments)
@@ -314,6 +350,7 @@ def main() -> None:
         "versions": about,
         "packed": reports,
         "logits_apart_from_llama_cpp": apart,
+        "logits_apart_on_the_short_path": short_apart,
         "missing": missing,
         "rows": rows,
         "ratios": ratios,
@@ -358,28 +395,46 @@ def summarise(
 
 
 def compare(rows: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Return the ratios of decode speeds that the issue asks for."""
-    ours = rows["int4, short path"]["decode"]
+    """Return ratios of decode speeds: those of one path first, then peers, then mixed ones."""
+    short, long = "short path", "transformers"
     pairs = {
-        "int4 / dense float32, transformers": (ours, "dense float32, transformers"),
-        "int4 / dense bfloat16, transformers": (ours, "dense bfloat16, transformers"),
-        "int4 / dense bfloat16, short path": (ours, "dense bfloat16, short path"),
-        "int4 / llama.cpp Q4_0": (ours, "llama.cpp Q4_0"),
-        "int8 / llama.cpp Q8_0": (rows["int8, short path"]["decode"], "llama.cpp Q8_0"),
-        "int8 with int8 inputs / llama.cpp Q8_0": (
-            rows.get("int8 with int8 inputs, short path", {}).get("decode", 0.0),
-            "llama.cpp Q8_0",
+        "short path: int4 / dense bfloat16": (f"int4, {short}", f"dense bfloat16, {short}"),
+        "transformers: int4 / dense bfloat16": (f"int4, {long}", f"dense bfloat16, {long}"),
+        "transformers: int4 / dense float32": (f"int4, {long}", f"dense float32, {long}"),
+        "int4, short path / llama.cpp Q4_0": (f"int4, {short}", _faster(rows, "Q4_0")),
+        "int8, short path / llama.cpp Q8_0": (f"int8, {short}", _faster(rows, "Q8_0")),
+        "int8 with int8 inputs, short path / llama.cpp Q8_0": (
+            f"int8 with int8 inputs, {short}",
+            _faster(rows, "Q8_0"),
         ),
-        "int4 with a bfloat16 table / torchao int4": (
-            rows["int4, bfloat16 table, short path"]["decode"],
-            "torchao int4, bfloat16 table, transformers",
+        "transformers: int4 with a bfloat16 table / torchao int4": (
+            f"int4, bfloat16 table, {long}",
+            f"torchao int4, bfloat16 table, {long}",
+        ),
+        "mixed: int4 with a bfloat16 table, short path / torchao int4, transformers": (
+            f"int4, bfloat16 table, {short}",
+            f"torchao int4, bfloat16 table, {long}",
+        ),
+        "mixed: int4, short path / dense bfloat16, transformers": (
+            f"int4, {short}",
+            f"dense bfloat16, {long}",
+        ),
+        "mixed: int4, short path / dense float32, transformers": (
+            f"int4, {short}",
+            f"dense float32, {long}",
         ),
     }
     return {
-        label: round(top / rows[below]["decode"], 2)
+        label: round(rows[top]["decode"] / rows[below]["decode"], 2)
         for label, (top, below) in pairs.items()
-        if below in rows and top
+        if top in rows and below in rows
     }
+
+
+def _faster(rows: dict[str, dict[str, float]], name: str) -> str:
+    """Return llama.cpp's contender of this format that decodes faster."""
+    found = [f"llama.cpp {name}", f"llama.cpp {name}{FLASH}"]
+    return max(found, key=lambda key: rows.get(key, {}).get("decode", 0.0))
 
 
 def report(
