@@ -14,6 +14,7 @@ from tests.toy import CALIBRATION, toy_model, toy_study, toy_task
 from workbench.compress import Compressed
 from workbench.engine import Engine, reload_model, run_id
 from workbench.errors import CancelledError, StudyError
+from workbench.evaluate import evaluate
 from workbench.progress import Monitor
 from workbench.recipe import Recipe
 from workbench.records import RunState
@@ -218,7 +219,7 @@ class TestModel:
         model = engine.model(record.id)
         assert model.size_bytes == record.size_bytes
         assert set(model.weights)
-        outcomes = study.task.evaluate(model, "evaluation")
+        outcomes = evaluate(model, study.task).outcomes
         saved = study._store.outcomes(record.id)
         assert outcomes["loss"].tolist() == saved["loss"].tolist()
 

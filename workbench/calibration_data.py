@@ -107,7 +107,7 @@ def take_windows(
             f" {_LEAST_TOKENS} are needed and {options.solve_tokens:,} are asked for. Give more"
             " or longer calibration texts."
         )
-    if len(rows) == 1:  # one long window: its end judges
+    if len(rows) == 1 and options.judge_tokens:  # one long window: its end judges
         cut = len(rows[0]) * 4 // 5
         rows = [rows[0][:cut], rows[0][cut:]]
     wanted = options.solve_tokens + options.judge_tokens
@@ -120,7 +120,7 @@ def take_windows(
             break
         halves["solve" if used < solve_limit else "judge"].append(row)
         used += len(row)
-    if not halves["judge"]:  # few windows of equal length
+    if options.judge_tokens and not halves["judge"]:  # few windows of equal length
         halves["judge"].append(halves["solve"].pop())
     return halves
 
