@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from workbench.predict import size_bytes
-from workbench.recipe import Recipe
 from workbench.steps import Quantization
 from workbench.tabulate import GRID
 
@@ -33,8 +31,7 @@ def compared(study: wb.Study, bits: float) -> dict[str, Any]:
         step
         for step in GRID
         if isinstance(step, Quantization)
-        and (size := size_bytes(study._tables[study.models[0]], Recipe((step,)))) is not None
-        and size <= (fitted.size_bytes or 0)
+        and (study.predict(step).size_bytes or 0) <= (fitted.size_bytes or 0)
     ]
     rows = []
     for run in study.sweep(uniform):

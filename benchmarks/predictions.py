@@ -115,7 +115,8 @@ def points_of(name: str, model: Any, task: wb.Task, folder: Path) -> dict[str, A
     before = {step: study.predict(step, metric="kl") for step in RECIPES}
     runs = study.sweep(RECIPES)
     assert all(run.state is RunState.DONE for run in runs), [run.error for run in runs]
-    table = study._tables[study.models[0]]
+    table = study._table(study.models[0])
+    assert table is not None
     learned_from = [r for r in study.records if not r.recipe.steps or r.label in LEARNED]
     after = Forecast(table, learned_from, study.models[0], study._metric("kl"))
     rows = []
