@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import transformers
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from tests.tiny import tiny_model
 from workbench.layers import shared_inputs
 from workbench.listening import hearing_experts, listening
+from workbench.sites import is_fused_experts
 
 IDS = torch.randint(4, 260, (3, 9), generator=torch.Generator().manual_seed(0))
 
@@ -108,6 +111,16 @@ def test_a_layer_that_is_called_twice_is_heard_twice():
     # The group's first layer is the query: tokens, then 2 * position_buckets positions.
     assert [x.shape for x in inputs[by_name["query_proj"].key]] == [(3, 9, 32), (1, 16, 32)]
     assert [x.shape for x in inputs[by_name["value_proj"].key]] == [(3, 9, 32)]
+
+
+def test_a_forward_of_another_library_is_there_again():
+    model = tiny_model("Mixtral").eval()
+    experts = next(m for m in model.modules() if is_fused_experts(m))
+    other = partial(type(experts).forward, experts)
+    experts.forward = other
+    with hearing_experts(model, lambda *_: None):
+        assert experts.forward is not other
+    assert experts.forward is other
 
 
 def test_hooks_are_gone_afterwards():

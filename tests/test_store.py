@@ -403,12 +403,23 @@ def test_a_read_only_journal_of_the_first_version_is_read(
     as_version_1(store)
 
     def refuse(self: object) -> None:
-        raise StudyError("read-only")
+        cause = sqlite3.OperationalError("attempt to write a readonly database")
+        raise StudyError("read-only") from cause
 
     monkeypatch.setattr("workbench.journal.Journal._upgrade", refuse)
     record = Store.open(store.path).record("a")
     assert record is not None
     assert record.measurement("perplexity") == Measurement("perplexity", 5.0, n=3, stderr=0.1)
+
+
+def test_another_reason_why_a_journal_is_not_upgraded_is_said(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(store)
+    as_version_1(store)
+    monkeypatch.setattr("workbench.journal._UPGRADES", {1: ("no SQL",)})
+    with pytest.raises(StudyError, match="cannot be used"):
+        Store.open(store.path)
 
 
 class TestRefusals:

@@ -174,8 +174,11 @@ class Journal:
                 " Start a study with Study(model, task, path=...)."
             )
         if version < SCHEMA_VERSION:
-            with contextlib.suppress(StudyError):  # a read-only study is read as it is
+            try:
                 self._upgrade()
+            except StudyError as error:
+                if not _is_read_only(error.__cause__):  # such a study is read as it is
+                    raise
 
     def _upgrade(self) -> None:
         """Bring the file to this version; safe when two processes do so."""
@@ -214,7 +217,7 @@ class Journal:
 
     def _explain(self, error: sqlite3.Error) -> str:
         folder, words = self.path.parent, str(error)
-        if "readonly" in words or "unable to open" in words:
+        if _is_read_only(error):
             return (
                 f"The study in {folder} cannot be written: the folder or its journal is read-only"
                 " for you. Copy the folder to a place that you can write to, and open the copy."
@@ -232,6 +235,10 @@ class Journal:
         if "full" in words:
             return f"The disk with {folder} is full; free some space and run it again."
         return f"The journal {self.path} cannot be used: {words}."
+
+
+def _is_read_only(error: BaseException | None) -> bool:
+    return "readonly" in str(error) or "unable to open" in str(error)
 
 
 def _version(db: sqlite3.Connection) -> tuple[int, int]:

@@ -87,6 +87,7 @@ def hearing_experts(hf_model: nn.Module, callback: ExpertsListener) -> Iterator[
     rounding.
     """
     found = [(n, m) for n, m in hf_model.named_modules() if is_fused_experts(m)]
+    before = {m: vars(m)["forward"] for _, m in found if "forward" in vars(m)}
     for name, module in found:
         module.forward = partial(_run_experts, name, module, callback)
     try:
@@ -94,6 +95,8 @@ def hearing_experts(hf_model: nn.Module, callback: ExpertsListener) -> Iterator[
     finally:
         for _, module in found:
             del module.forward  # the class's own again
+            if module in before:  # another library had replaced it
+                module.forward = before[module]
 
 
 def _run_experts(
