@@ -17,10 +17,12 @@ from rich.console import Console
 from tests.toy import toy_study
 from workbench import __version__, cli
 from workbench.cli import main, recipes_of
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, StudyError
+from workbench.measure.memory import Memory
 from workbench.recipe import Recipe
 from workbench.records import RunState
 from workbench.steps import GPTQ, RTN, Cast, LowRankCorrection, MagnitudePruning, SparseGPT, Wanda
+from workbench.study import Study
 from workbench.terminal import follow
 
 
@@ -199,7 +201,7 @@ def test_choose_names_a_run_or_fails(monkeypatch, capsys, finished):
 
 def test_measure_prints_a_line_per_run_and_fills_the_table(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(
-        "workbench.measure.model.resident_bytes", lambda packed, n_tokens: 5_000_000
+        "workbench.measure.model.measure_memory", lambda packed, n_tokens: Memory(5_000_000, 9)
     )
     study = toy_study(tmp_path / "study")
     one = study.run(RTN(4, group_size=8))
@@ -208,7 +210,7 @@ def test_measure_prints_a_line_per_run_and_fills_the_table(monkeypatch, capsys, 
     assert len(lines) == 2
     assert lines[0].startswith("[1/1] tiny, RTN 4-bit g8: ")
     assert "dense bfloat16" in lines[0]
-    assert "5.0 MB in memory" in lines[0]
+    assert "holds 5.0 MB after a run" in lines[0]
     assert "thread" in lines[1]
     assert study.baseline().record.measurement("latency_ms") is None
     assert run(monkeypatch, "measure", str(study.path), "--all", "--repeats", "3") == 0
@@ -218,6 +220,27 @@ def test_measure_prints_a_line_per_run_and_fills_the_table(monkeypatch, capsys, 
     assert "dense bfloat16, short path" in capsys.readouterr().out
     assert run(monkeypatch, "measure", str(study.path)) == 2
     assert "--run ID" in capsys.readouterr().err
+
+
+def test_measuring_goes_on_after_a_run_that_fails(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(
+        "workbench.measure.model.measure_memory", lambda packed, n_tokens: Memory(5_000_000, 9)
+    )
+    study = toy_study(tmp_path / "study")
+    one = study.run(RTN(4, group_size=8))
+    inner = Study.measure
+
+    def some(self, run, **options):
+        if run != one.id:
+            raise StudyError("it does not load")
+        return inner(self, run, **options)
+
+    monkeypatch.setattr(Study, "measure", some)
+    assert run(monkeypatch, "measure", str(study.path), "--all", "--repeats", "3") == 1
+    said = capsys.readouterr()
+    assert "failed: it does not load" in said.err
+    assert "tiny, RTN 4-bit g8: " in said.out
+    assert one.record.measurement("latency_ms") is not None
 
 
 def test_follow_counts_what_ended(tmp_path):

@@ -353,12 +353,12 @@ def _latency(record: RunRecord) -> float | None:
 
 
 def check_conditions(records: Iterable[RunRecord], metric: str = LATENCY) -> None:
-    """Raise StudyError if a metric was measured on different machines or numbers of threads."""
+    """Raise StudyError if a metric was measured under conditions that cannot be compared."""
     found: dict[str, list[str]] = {}
     for record in records:
         measured = record.measurement(metric)
         if measured is not None and math.isfinite(measured.value):
-            found.setdefault(measured.conditions, []).append(record.label)
+            found.setdefault(measured.comparable_conditions, []).append(record.label)
     if len(found) > 1:
         where = "; ".join(
             f"{', '.join(labels[:3])}{' …' if len(labels) > 3 else ''} on {place or 'unknown'}"

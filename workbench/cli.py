@@ -203,16 +203,28 @@ def measure(
     chosen = run or [r.id for r in opened.records if r.state is RunState.DONE]
     if not chosen:
         raise StudyError(f"The study in {study} has no finished runs to measure.")
+    failed, where = 0, ""
     for number, id in enumerate(chosen, 1):
-        found = {m.metric: m for m in opened.measure(id, repeats=repeats)}
+        try:
+            found = {m.metric: m for m in opened.measure(id, repeats=repeats)}
+        except WorkbenchError as error:
+            if len(chosen) == 1:
+                raise
+            failed += 1
+            typer.echo(f"[{number}/{len(chosen)}] {id} failed: {error}", err=True)
+            continue
         record = next(r for r in opened.records if r.id == id)
         latency = found["latency_ms"]
         text = f"[{number}/{len(chosen)}] {record.model}, {record.label}: "
         text += f"{latency.value:.4g} ms (spread {latency.spread:.2g}), {latency.how}"
         if "resident_bytes" in found:
-            text += f", {found['resident_bytes'].value / 1e6:.1f} MB in memory"
+            text += f", holds {found['resident_bytes'].value / 1e6:.1f} MB after a run"
         out.print(text, markup=False, highlight=False, soft_wrap=True)
-    out.print(f"Measured on {latency.conditions}", markup=False, highlight=False, soft_wrap=True)
+        where = latency.conditions
+    if where:
+        out.print(f"Measured on {where}", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.recipe import shortened
+from workbench.records import FOR_INFORMATION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,8 +46,9 @@ def rows_of(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
             "spread": column(frame["latency_ms_spread"], ".2g"),
             "runs as": list(frame["runs_as"]),
         }
-        if frame["measured_on"].replace("", None).nunique() > 1:  # else they could be compared
-            measured["measured on"] = list(frame["measured_on"])
+        places = frame["measured_on"].str.split(FOR_INFORMATION).str[0]
+        if places.replace("", None).nunique() > 1:  # else they could be compared
+            measured["measured on"] = list(places)
         rows = {**rows, **measured}
     if frame["model"].nunique() > 1:
         rows = {"model": list(frame["model"]), **rows}

@@ -137,7 +137,7 @@ AXES = {
     for axis in (
         SIZE,
         Axis("latency", "Latency (ms)", "ms", LATENCY),
-        Axis("memory", "Memory while running (MB)", "MB", "resident_bytes", 1e6),
+        Axis("memory", "Memory held after a run (MB)", "MB", "resident_bytes", 1e6),
     )
 }
 """What ``study.plot(x=...)`` takes."""
@@ -185,7 +185,7 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         was not measured is NaN. If any run's speed was measured, before ``pareto`` also each of
         those metrics (such as ``latency_ms``) with ``<metric>_spread``, their interquartile
         range, ``runs_as`` (what ran packed, what dense) and ``measured_on``: compare the speeds of
-        rows of equal ``measured_on`` only.
+        rows only if it is equal up to the bar.
     """
     import pandas as pd
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from workbench.recipe import Recipe
 
+FOR_INFORMATION = " | "
+"""In ``Measurement.conditions`` what follows need not be equal for numbers to be compared."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -49,7 +52,8 @@ class Measurement:
         What of the model ran how, such as "packed int4, short path"; ``""`` where that has no
         meaning.
     conditions : str
-        Host, processor and threads; numbers of different conditions are not comparable.
+        Where and on what it was measured, see :func:`workbench.measure.conditions`; ``""`` where
+        that does not matter.
     """
 
     metric: str
@@ -61,6 +65,11 @@ class Measurement:
     spread: float | None = None
     how: str = ""
     conditions: str = ""
+
+    @property
+    def comparable_conditions(self) -> str:
+        """The part of ``conditions`` that must be equal for two values to be compared."""
+        return self.conditions.partition(FOR_INFORMATION)[0]
 
 
 class RunState(enum.Enum):

@@ -554,7 +554,7 @@ class Study:
     ) -> tuple[Measurement, ...]:
         """Measure memory and time of a run's model on this machine, and record them on the run.
 
-        The compressed layers run from their codes where torch has a kernel; what ran how is in
+        The compressed layers run from their codes where there is a kernel; what ran how is in
         ``how`` of every measurement, and where in ``conditions``. It is done in this process, not
         in the worker, which may be computing other runs: do not measure while it is. Measure the
         baseline too, to see what is faster than what: ``study.measure(study.baseline())``. A run
@@ -577,7 +577,7 @@ class Study:
         Raises
         ------
         StudyError
-            If the run is not done, or the worker is computing.
+            If the run is not done, the worker is computing, or the study cannot be written.
         """
         from workbench.measure import measure_model
         from workbench.progress import Monitor
@@ -589,6 +589,7 @@ class Study:
                 " study.wait(), or stop it with study.cancel()."
             )
         id = self._id_of(run)
+        self._store.add_measurements(id, ())  # raises now if nothing could be written later
         model = self._get_engine().model(id)
         found = measure_model(model, self.task, repeats=repeats, monitor=Monitor(on_progress))
         self._store.add_measurements(id, found)

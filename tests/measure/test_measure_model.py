@@ -12,12 +12,19 @@ from tests.tiny import tiny_model, tiny_tokenizer
 from tests.toy import toy_study, toy_task
 from workbench.errors import CancelledError, ConfigError, StudyError
 from workbench.measure import measure_model
+from workbench.measure.memory import Memory
 from workbench.models import load_model
 from workbench.progress import Monitor
 from workbench.records import Measurement
 from workbench.steps import RTN
 from workbench.study import Study
 from workbench.tasks import TextClassification
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not look whether the machine is busy, which takes half a second."""
+    monkeypatch.setattr("workbench.measure.model.warn_if_busy", lambda threads: None)
 
 
 def by_name(found: tuple[Measurement, ...]) -> dict[str, Measurement]:
@@ -45,11 +52,6 @@ def test_a_decoder() -> None:
     assert stages == [1, 2, 3]
 
 
-def test_a_dense_model_says_so() -> None:
-    found = by_name(measure_model(llama(), toy_task(), repeats=3, memory=False))
-    assert found["latency_ms"].how.startswith("dense bfloat16, short path")
-
-
 def classifier() -> tuple[TextClassification, list[dict[str, str]]]:
     words = {"red": "apple cherry rose", "blue": "sky sea whale", "green": "leaf grass frog"}
     rows = [
@@ -75,7 +77,28 @@ def test_a_classifier_with_its_head() -> None:
 def test_memory_is_measured_by_default() -> None:
     found = by_name(measure_model(llama(), toy_task(), repeats=3))
     assert found["resident_bytes"].value > 0
-    assert found["resident_bytes"].how == "dense bfloat16"
+    assert found["resident_bytes"].how == found["peak_bytes"].how
+    assert found["peak_bytes"].value >= found["resident_bytes"].value
+    assert found["peak_bytes"].comparable_conditions.endswith("128 tokens")
+
+
+def test_times_are_kept_where_memory_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.measure.memory._CHILD", "raise SystemError('killed')")
+    with pytest.warns(UserWarning, match=r"memory is not recorded.*killed"):
+        found = by_name(measure_model(llama(), toy_task(), repeats=3))
+    assert {"latency_ms", "first_token_ms"} <= set(found)
+    assert "resident_bytes" not in found
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_dense_model_runs_in_what_is_fast_here(
+    has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: has)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    found = by_name(measure_model(llama(), toy_task(), repeats=3, memory=False))
+    how = "dense bfloat16, short path" if has else "dense float32, transformers"
+    assert found["latency_ms"].how == how
 
 
 def test_it_can_be_cancelled_and_refuses_few_repeats() -> None:
@@ -87,7 +110,9 @@ def test_it_can_be_cancelled_and_refuses_few_repeats() -> None:
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    monkeypatch.setattr("workbench.measure.model.resident_bytes", lambda packed, n_tokens: 4096)
+    monkeypatch.setattr(
+        "workbench.measure.model.measure_memory", lambda packed, n_tokens: Memory(4096, 8192)
+    )
     study = toy_study(tmp_path / "study")
     study.run(RTN(4, group_size=8))
     return study
@@ -107,7 +132,8 @@ class TestStudy:
         assert row["latency_ms_spread"] == by_name(found)["latency_ms"].spread
         assert row["resident_bytes"] == 4096
         assert "dense bfloat16" in row["runs_as"]  # groups of 8 have no kernel
-        assert row["measured_on"] == found[-1].conditions
+        assert row["peak_bytes"] == 8192
+        assert row["measured_on"] == by_name(found)["latency_ms"].conditions
         assert table.loc[study.runs[0].id, "runs_as"] == ""
         assert "latency_ms_stderr" not in table
 
@@ -149,10 +175,31 @@ class TestStudy:
         baseline.measure(repeats=3)
         figure = study.plot(x="memory")
         assert [p.across for p in figure.view.points] == [0.004096, 0.004096]
-        assert figure.layout.xaxis.title.text == "Memory while running (MB)"
+        assert figure.layout.xaxis.title.text == "Memory held after a run (MB)"
         assert "against memory" in figure.layout.title.text
-        assert "Memory while running" in figure._repr_mimebundle_()["image/svg+xml"]
+        assert "Memory held after a run" in figure._repr_mimebundle_()["image/svg+xml"]
         assert len(study.plot().view.points) == 2
+
+    def test_a_new_host_name_does_not_matter(self, study: Study) -> None:
+        baseline, run = study.runs
+        found = baseline.measure(repeats=3)
+        elsewhere = [
+            dataclasses.replace(m, conditions=f"{m.comparable_conditions} | host other, torch 9")
+            for m in found
+        ]
+        study._store.add_measurements(run.id, elsewhere)
+        assert study.choose(latency_ms=1e6).run == run
+
+    def test_it_is_seen_first_whether_the_study_can_be_written(
+        self, study: Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise StudyError("read-only")
+
+        monkeypatch.setattr(study._store, "add_measurements", refuse)
+        monkeypatch.setattr("workbench.measure.measure_model", lambda *_, **__: pytest.fail("ran"))
+        with pytest.raises(StudyError, match="read-only"):
+            study.runs[-1].measure(repeats=3)
 
     def test_only_finished_runs(self, study: Study) -> None:
         with pytest.raises(StudyError, match="no run"):

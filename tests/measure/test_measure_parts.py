@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -34,21 +38,25 @@ def test_the_warm_up_is_not_counted() -> None:
 
 
 class TestEnergy:
-    def counter(self, folder: Path, name: str, microjoules: int) -> Path:
+    def counter(self, folder: Path, name: str, microjoules: int, kind: str = "package-0") -> Path:
         domain = folder / name
         domain.mkdir(parents=True, exist_ok=True)
+        (domain / "name").write_text(f"{kind}\n")
         (domain / "energy_uj").write_text(f"{microjoules}\n")
         (domain / "max_energy_range_uj").write_text("10000000\n")
         return domain
 
     def test_packages_are_added_and_their_parts_are_not(self, tmp_path: Path) -> None:
-        for name in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0"):
+        for name in ("intel-rapl:0", "intel-rapl:1"):
             self.counter(tmp_path, name, 1_000_000)
+        self.counter(tmp_path, "intel-rapl:0:0", 1_000_000, "core")
+        self.counter(tmp_path, "intel-rapl:2", 1_000_000, "psys")
         meter = open_meter(powercap=tmp_path)
         assert meter is not None
         assert meter.read() == 0
         self.counter(tmp_path, "intel-rapl:0", 3_000_000)
-        self.counter(tmp_path, "intel-rapl:0:0", 9_000_000)
+        self.counter(tmp_path, "intel-rapl:0:0", 9_000_000, "core")
+        self.counter(tmp_path, "intel-rapl:2", 9_000_000, "psys")
         self.counter(tmp_path, "intel-rapl:1", 1_500_000)
         assert meter.read() == 2.5
 
@@ -58,6 +66,21 @@ class TestEnergy:
         assert meter is not None
         self.counter(tmp_path, "intel-rapl:0", 500_000)
         assert meter.read() == 1.5
+
+    def test_the_gpu_that_is_visible_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        nvml = ModuleType("pynvml")
+        nvml.nvmlInit = lambda: None
+        nvml.nvmlDeviceGetHandleByIndex = lambda index: pytest.fail("that of another GPU")
+        nvml.nvmlDeviceGetHandleByUUID = lambda uuid: uuid
+        nvml.nvmlDeviceGetTotalEnergyConsumption = lambda handle: joules[handle]
+        monkeypatch.setitem(sys.modules, "pynvml", nvml)
+        found = SimpleNamespace(uuid="1234-abcd")
+        monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: found)
+        joules = {"GPU-1234-abcd": 1000}
+        meter = open_meter("cuda:0")
+        assert meter is not None
+        joules["GPU-1234-abcd"] = 3500
+        assert meter.read() == 2.5
 
     def test_no_meter(self, tmp_path: Path) -> None:
         assert open_meter(powercap=tmp_path / "none") is None
@@ -73,15 +96,44 @@ def test_conditions_name_the_threads() -> None:
         torch.set_num_threads(1)
         one = conditions()
         torch.set_num_threads(2)
-        assert conditions() == one.removesuffix("1 thread") + "2 threads"
+        assert conditions() == one.replace("1 thread,", "2 threads,")
+        assert conditions() != one
     finally:
         torch.set_num_threads(threads)
 
 
+def test_conditions_say_what_matters_and_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    matters, rest = conditions("cpu", "8 tokens after 32").split(" | ")
+    assert matters.endswith(" kernels, 8 tokens after 32")
+    assert f"{os.cpu_count()} cores" in matters
+    assert f"torch {torch.__version__}, workbench " in rest
+    monkeypatch.setattr("platform.node", lambda: "another-pod")
+    changed = conditions("cpu", "8 tokens after 32")
+    assert changed.split(" | ")[0] == matters
+    assert "host another-pod" in changed
+    library = (None, "") if "compiled" in matters else (object(), "")
+    monkeypatch.setattr("workbench.packed.native.native_library", lambda: library)
+    assert conditions("cpu", "8 tokens after 32").split(" | ")[0] != matters
+
+
 def test_a_busy_machine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.getloadavg", lambda: (7.0, 0, 0))
     monkeypatch.setattr("os.cpu_count", lambda: 4)
-    with pytest.warns(UserWarning, match=r"7\.0 of 4 cores"):
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 75.0)
+    clocks = SimpleNamespace(monotonic=iter((0.0, 0.5)).__next__, process_time=lambda: 0.0)
+    monkeypatch.setattr(sys.modules[warn_if_busy.__module__], "time", clocks)
+    with pytest.warns(UserWarning, match=r"3\.0 of 4 cores"):
+        warn_if_busy(2)
+
+
+def test_our_own_work_does_not_make_it_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    passed, used = iter((0.0, 0.5)), iter((0.0, 1.5))  # three threads that wait in a loop
+    clocks = SimpleNamespace(monotonic=passed.__next__, process_time=used.__next__)
+    monkeypatch.setattr(sys.modules[warn_if_busy.__module__], "time", clocks)
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 75.0)
+    monkeypatch.setattr("os.getloadavg", lambda: (7.0, 0, 0))  # of the last minute
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         warn_if_busy(2)
 
 
@@ -103,6 +155,20 @@ class TestGeneration:
         make_generator(packed, 64, prompt_tokens=5, new_tokens=3)()
         assert len(calls) == 4  # the prompt, and one for each of three tokens
 
+    def test_only_the_last_logits_are_computed_where_that_can_be_said(self) -> None:
+        model = load_model(tiny_model("GPT2LMHeadModel"), tiny_tokenizer())
+        packed = pack_model(model)
+        sizes: list[int] = []
+        packed.hf_model.lm_head.register_forward_hook(lambda m, x, y: sizes.append(y.shape[1]))
+        make_generator(packed, 64, prompt_tokens=5, new_tokens=2)()
+        assert sizes == [1, 1, 1]
+        forward = packed.hf_model.forward
+        packed.hf_model.forward = lambda input_ids, past_key_values=None, use_cache=None: forward(
+            input_ids, past_key_values=past_key_values, use_cache=use_cache
+        )
+        make_generator(packed, 64, prompt_tokens=5, new_tokens=2)()
+        assert sizes[3:] == [5, 1, 1]
+
     def test_what_does_not_fit_is_cut(self) -> None:
         generator = make_generator(pack_model(llama()), 64)
         assert len(generator.prompt) + generator.new_tokens + 1 <= 64
@@ -122,10 +188,17 @@ class TestMemory:
         )
         model = pack_model(load_model(LlamaForCausalLM(config), tiny_tokenizer()))
         assert model.resident_bytes > 60e6
-        found = memory.resident_bytes(model)
-        assert model.resident_bytes < found < model.resident_bytes + 40e6
+        found = memory.measure_memory(model)
+        assert model.resident_bytes < found.held_bytes < model.resident_bytes + 40e6
+        assert found.held_bytes <= found.peak_bytes < model.resident_bytes + 150e6
+
+    def test_the_peak_has_what_was_freed(self) -> None:
+        memory.settle()
+        before = memory.peak_so_far()
+        torch.ones(50_000_000).sum()
+        assert 190e6 < memory.peak_so_far() - before < 300e6
 
     def test_a_process_that_fails_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(memory, "_CHILD", "raise SystemError('no memory')")
         with pytest.raises(WorkbenchError, match="no memory"):
-            memory.resident_bytes(pack_model(llama()))
+            memory.measure_memory(pack_model(llama()))

@@ -74,15 +74,21 @@ def open_meter(device: str = "cpu", *, powercap: Path = POWERCAP) -> Meter | Non
     if device.startswith("cuda"):
         with contextlib.suppress(Exception):  # no package, no driver, or a GPU without a counter
             import pynvml
+            import torch
 
             pynvml.nvmlInit()
-            index = int(device.partition(":")[2] or 0)
-            return NvmlMeter(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index))
-        return None
-    # "intel-rapl:0" is a package; "intel-rapl:0:0" is a part of it and would count twice.
-    domains = sorted(d for d in powercap.glob("*-rapl:*") if d.name.count(":") == 1)
-    if not domains:
+            # torch counts the GPUs that CUDA_VISIBLE_DEVICES shows, NVML all: they agree on the id.
+            uuid = str(torch.cuda.get_device_properties(device).uuid)
+            name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+            return NvmlMeter(pynvml, pynvml.nvmlDeviceGetHandleByUUID(name))
         return None
     with contextlib.suppress(OSError, ValueError):
-        return RaplMeter(domains)
+        domains = [d for d in sorted(powercap.glob("*-rapl:*")) if _is_package(d)]
+        return RaplMeter(domains) if domains else None
     return None
+
+
+def _is_package(domain: Path) -> bool:
+    """Whether it counts a whole processor; its cores, its memory and "psys" would count twice."""
+    name = domain / "name"
+    return name.is_file() and name.read_text().startswith("package")

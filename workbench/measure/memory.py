@@ -1,8 +1,9 @@
-"""How much memory a model takes while it runs, asked of a process that does nothing else.
+"""How much memory a model takes, asked of a process that does nothing else.
 
 The packed model goes through a file into a fresh process, which reads its resident set size after
 its imports and a first small product, loads and runs the model, frees what can be freed and reads
-it again. So neither the dense copy, nor calibration data, nor the notebook is counted.
+it again: that is what it holds. The most that the process held in between, with what a pass needs
+for itself, is the peak. So neither the dense copy, nor calibration data, nor the notebook counts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,7 +27,8 @@ TIMEOUT_SECONDS = 600
 _CHILD = """
 import importlib, json, sys
 import torch
-from workbench.measure.memory import settle
+from workbench.measure.generation import last_logits_only
+from workbench.measure.memory import peak_so_far, settle
 
 path, threads, n_tokens = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 for name in sys.argv[4:]:
@@ -38,15 +41,37 @@ with torch.inference_mode():
     size = model.config.get_text_config().vocab_size
     ids = torch.arange(n_tokens)[None] % size
     mask = torch.ones_like(ids)
+    only = last_logits_only(model)
     for _ in range(2):
-        model(input_ids=ids, attention_mask=mask)
+        model(input_ids=ids, attention_mask=mask, **only)
         model(input_ids=ids[:, :1], attention_mask=mask[:, :1])
-print(json.dumps({"bytes": settle() - before}))
+    peak = peak_so_far()
+print(json.dumps({"held_bytes": settle() - before, "peak_bytes": peak - before}))
 """
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What a model takes in a fresh process, beyond that process itself.
+
+    Attributes
+    ----------
+    held_bytes : int
+        Resident after it ran, when what can be freed is freed.
+    peak_bytes : int
+        The most that was resident at once, while it was loaded and ran.
+    """
+
+    held_bytes: int
+    peak_bytes: int
+
+
 def settle() -> int:
-    """Return the resident bytes of this process after giving back what is free."""
+    """Return the resident bytes of this process after giving back what is free.
+
+    The peak starts anew from here, where the system allows that (Linux).
+    """
+    import contextlib
     import ctypes
     import gc
 
@@ -55,11 +80,31 @@ def settle() -> int:
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL("libc.so.6", use_errno=True).malloc_trim(0)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
     return int(psutil.Process().memory_info().rss)
 
 
-def resident_bytes(packed: PackedModel, *, n_tokens: int = 128) -> int:
-    """Return the memory that a model takes in a fresh process, after it ran.
+def peak_so_far() -> int:
+    """Return the most bytes that this process has had resident.
+
+    Linux counts in ``ru_maxrss`` what the parent had before it started this program, so its own
+    counter is read there.
+    """
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # macOS counts bytes
+
+
+def measure_memory(packed: PackedModel, *, n_tokens: int = 128) -> Memory:
+    """Return the memory that a model takes in a fresh process.
 
     Parameters
     ----------
@@ -70,8 +115,8 @@ def resident_bytes(packed: PackedModel, *, n_tokens: int = 128) -> int:
 
     Returns
     -------
-    int
-        Bytes of the resident set after the run, less those before the model was loaded.
+    Memory
+        Less what the process had before the model was loaded.
 
     Raises
     ------
@@ -113,4 +158,4 @@ def resident_bytes(packed: PackedModel, *, n_tokens: int = 128) -> int:
     if done.returncode or not lines:
         words = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise WorkbenchError(f"The process that measures the memory failed: {words[0]}")
-    return int(json.loads(lines[-1])["bytes"])
+    return Memory(**json.loads(lines[-1]))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, WorkbenchError
 from workbench.measure.classification import BATCH_SIZES, make_classifier
 from workbench.measure.conditions import conditions, warn_if_busy
 from workbench.measure.energy import open_meter
-from workbench.measure.generation import NEW_TOKENS, PROMPT_TOKENS, make_generator
-from workbench.measure.memory import resident_bytes
+from workbench.measure.generation import PROMPT_TOKENS, make_generator
+from workbench.measure.memory import measure_memory
 from workbench.measure.timing import Summary, summarise, time_repeats
-from workbench.packed import PackedModel, pack_model
+from workbench.packed import PackedModel, dense_dtype, pack_model
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement
 
@@ -33,9 +34,10 @@ def measure_model(
 ) -> tuple[Measurement, ...]:
     """Measure bytes, memory, time and energy of a model on this machine.
 
-    It runs in bfloat16, from its codes wherever there is a kernel (see
-    :func:`workbench.packed.pack_model`); ``how`` of every measurement says what ran how, so that a
-    model that is not faster is seen to be so, and why. Every number of time is the median of
+    It runs from its codes wherever there is a kernel (see :func:`workbench.packed.pack_model`),
+    dense layers and base models in the dtype that this machine is fast in (see
+    :func:`workbench.packed.dense_dtype`); ``how`` of every measurement says what ran how, so that
+    a model that is not faster is seen to be so, and why. Every number of time is the median of
     ``repeats`` after a warm-up, its ``spread`` their interquartile range.
 
     Parameters
@@ -54,7 +56,9 @@ def measure_model(
     Returns
     -------
     tuple of Measurement
-        Of no part of the data. ``stored_bytes``; ``resident_bytes``; for decoders
+        Of no part of the data. ``stored_bytes``; ``resident_bytes`` (held after a run) and
+        ``peak_bytes`` (the most at once), which a warning says are missing if they cannot be had;
+        for decoders
         ``first_token_ms``, ``latency_ms`` (per new token) and ``decode_tokens_per_s``; for
         classifiers ``latency_ms`` (one text) and ``latency_batch32_ms``; ``energy_joules`` per
         new token or per text of the batch, only where the machine has a meter.
@@ -69,13 +73,13 @@ def measure_model(
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 3:
         raise ConfigError(f"repeats={repeats!r} is not accepted; give a whole number from 3 on.")
     monitor.report("measure", 0, 1, "packing the layers")
-    packed = pack_model(model)
-    where = conditions(str(model.device))
+    packed = pack_model(model, dtype=dense_dtype(model.device))
+    device = str(model.device)
     if model.device.type == "cpu":
         warn_if_busy(torch.get_num_threads())
     found: list[Measurement] = []
 
-    def add(metric: str, unit: str, summary: Summary, how: str) -> None:
+    def add(metric: str, unit: str, summary: Summary, how: str, workload: str = "") -> None:
         found.append(
             Measurement(
                 metric=metric,
@@ -85,7 +89,7 @@ def measure_model(
                 part="",
                 spread=summary.spread if summary.n > 1 else None,
                 how=how,
-                conditions=where,
+                conditions=conditions(device, workload),
             )
         )
 
@@ -98,8 +102,14 @@ def measure_model(
     if memory and model.device.type == "cpu":
         monitor.report("measure", 0, 1, "memory in a process of its own")
         n_tokens = min(PROMPT_TOKENS, model.max_length or PROMPT_TOKENS)
-        resident = resident_bytes(packed, n_tokens=n_tokens)
-        add("resident_bytes", "bytes", Summary(resident, 0.0, 1), label)
+        try:
+            taken = measure_memory(packed, n_tokens=n_tokens)
+        except (WorkbenchError, OSError) as error:  # the times are good without it
+            warnings.warn(f"The memory is not recorded. {error}", stacklevel=2)
+        else:
+            workload = f"{n_tokens} tokens"
+            for name, value in (("resident", taken.held_bytes), ("peak", taken.peak_bytes)):
+                add(f"{name}_bytes", "bytes", Summary(value, 0.0, 1), label, workload)
     monitor.report("measure", 1, 1)
     return tuple(found)
 
@@ -115,12 +125,11 @@ def _measure_decoder(
     model: LoadedModel,
     repeats: int,
     monitor: Monitor,
-    add: Callable[[str, str, Summary, str], None],
+    add: Callable[..., None],
 ) -> None:
     generator = make_generator(packed, model.max_length)
     how = f"{packed.report.label}, {generator.path}"
-    if (len(generator.prompt), generator.new_tokens) != (PROMPT_TOKENS, NEW_TOKENS):
-        how += f", prompt of {len(generator.prompt)} tokens, {generator.new_tokens} new"
+    load = generator.workload
     generator()
     meter = open_meter(str(model.device))
     first, rest, joules = [], [], []
@@ -132,11 +141,12 @@ def _measure_decoder(
         first.append(one)
         rest.append(per_token)
         monitor.report("measure", done, repeats, "tokens")
-    add("first_token_ms", "ms", summarise([1e3 * s for s in first]), how)
-    add("latency_ms", "ms", summarise([1e3 * s for s in rest]), how)
-    add("decode_tokens_per_s", "tokens/s", summarise([1 / s for s in rest]), how)
+    add("first_token_ms", "ms", summarise([1e3 * s for s in first]), how, load)
+    add("latency_ms", "ms", summarise([1e3 * s for s in rest]), how, load)
+    add("decode_tokens_per_s", "tokens/s", summarise([1 / s for s in rest]), how, load)
     if meter:
-        add("energy_joules", "J", summarise(joules), f"{how}, {meter.name}, prompt included")
+        how += f", {meter.name}, prompt included"
+        add("energy_joules", "J", summarise(joules), how, load)
 
 
 def _measure_classifier(
@@ -145,7 +155,7 @@ def _measure_classifier(
     task: Task,
     repeats: int,
     monitor: Monitor,
-    add: Callable[[str, str, Summary, str], None],
+    add: Callable[..., None],
 ) -> None:
     label = packed.report.label
     meter = open_meter(str(model.device))
@@ -163,7 +173,8 @@ def _measure_classifier(
         )
         used = meter.read() - start if meter else 0.0
         name = "latency_ms" if size == 1 else f"latency_batch{size}_ms"
-        add(name, "ms", summarise([1e3 * s for s in seconds]), label)
+        load = "one text" if size == 1 else f"{size} texts"
+        add(name, "ms", summarise([1e3 * s for s in seconds]), label, load)
         if meter and size != 1:
             per_text = Summary(used / (total * size), 0.0, 1)
-            add("energy_joules", "J", per_text, f"{label}, {meter.name}")
+            add("energy_joules", "J", per_text, f"{label}, {meter.name}", load)
