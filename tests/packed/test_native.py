@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -148,11 +150,79 @@ def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     files = list((tmp_path / "compression-workbench").iterdir())
     assert [file.suffix for file in files] == [".so"]
 
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("compiled twice")
+    run = subprocess.run
+
+    def refuse(command: list[str], **options: Any) -> Any:
+        assert command[1:] == ["--version"], "compiled twice"
+        return run(command, **options)
 
     monkeypatch.setattr(subprocess, "run", refuse)
     assert fresh()[0] is not None
+
+
+@here
+def test_a_damaged_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = native._compile(shutil.which("cc") or "")
+    path.write_bytes(b"half of")
+    assert fresh()[0] is not None
+
+    def refuse(path: str) -> None:
+        raise OSError("failed to map segment: operation not permitted")
+
+    monkeypatch.setattr("ctypes.CDLL", refuse)  # as where nothing may be run
+    assert fresh() == (
+        None,
+        "loading it failed: failed to map segment: operation not permitted",
+    )
+
+
+@here
+def test_another_compiler_compiles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiler = tmp_path / "compiler"
+    monkeypatch.setenv("CC", str(compiler))
+    for version in ("1.0", "2.0"):
+        compiler.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo {version} || exec cc "$@"\n')
+        compiler.chmod(0o700)
+        assert fresh()[0] is not None
+    assert len(list((tmp_path / "compression-workbench").iterdir())) == 2
+
+
+@here
+def test_no_home_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", refuse)
+    assert fresh() == (None, "compiling it failed: Could not determine home directory.")
+
+
+@here
+def test_what_c_cannot_read_is_refused() -> None:
+    q, keys = torch.randn(4, 16), torch.randn(2, 8, 16)
+    good = attend(q, keys, keys, 8)
+    assert good.shape == (1, 64)
+    for wrong in (
+        (q.bfloat16(), keys, keys, 8),
+        (q, keys.mT.contiguous().mT, keys, 8),
+        (q, keys, keys[:1], 8),
+        (q[:3], keys, keys, 8),
+        (q, keys, keys, 9),
+        (q[:, :8].contiguous(), keys[..., :8].contiguous(), keys[..., :8].contiguous(), 8),
+    ):
+        with pytest.raises(ValueError, match=r"no kernel|compiled kernels take"):
+            attend(*wrong)
+    x, codes, scales = torch.randn(1, 32), torch.zeros(3, 32).char(), torch.ones(3).bfloat16()
+    assert not int8_product(x, codes, scales).any()
+    for wrong in ((x[:, :16], codes, scales), (x, codes.short(), scales), (x, codes, scales[:2])):
+        with pytest.raises(ValueError, match=r"do not fit|compiled kernels take"):
+            int8_product(*wrong)
+    kernel = NativeInt4Kernel([quantized(32, 64, IntScheme(4, 32, False))])
+    for x in (torch.randn(1, 64), torch.randn(1, 32).bfloat16()):
+        with pytest.raises(ValueError, match=r"compiled kernels take|it takes \(n, 64\)"):
+            kernel.few(x)
 
 
 @here

@@ -42,10 +42,17 @@ def native_library() -> tuple[Any, str]:
     if compiler is None:
         return None, "there is no C compiler"
     try:
-        library = ctypes.CDLL(str(_compile(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
-        words = getattr(error, "stderr", None) or str(error)
-        return None, f"compiling it failed: {' '.join(words.split())[:200]}"
+        path = _compile(compiler)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        return None, _failed("compiling", error)
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:  # a damaged file, such as of a full disk, is made anew once
+        try:
+            path.unlink()
+            library = ctypes.CDLL(str(_compile(compiler)))
+        except (OSError, subprocess.SubprocessError) as error:
+            return None, _failed("loading", error)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     library.int4_product.argtypes = [*[pointer] * 6, *[number] * 4, ctypes.c_int32]
     library.int4_dense.argtypes = [*[pointer] * 4, *[number] * 3, ctypes.c_int32]
@@ -56,9 +63,23 @@ def native_library() -> tuple[Any, str]:
     return library, ""
 
 
+def _failed(what: str, error: Exception) -> str:
+    words = getattr(error, "stderr", None) or str(error)
+    return f"{what} it failed: {' '.join(words.split())[:200]}"
+
+
 def _compile(compiler: str) -> Path:
-    """Return the library, from the cache if the same was compiled on this machine before."""
-    about = [compiler, *_FLAGS, platform.node(), _processor(), SOURCE.read_text()]
+    """Return the library, from the cache if the same was compiled on this machine before.
+
+    Raises
+    ------
+    OSError, RuntimeError, SubprocessError
+        If there is no folder for it or no home, or the compiler fails.
+    """
+    version = subprocess.run(
+        [compiler, "--version"], check=False, capture_output=True, text=True, timeout=60
+    ).stdout.partition("\n")[0]
+    about = [compiler, version, *_FLAGS, platform.node(), _processor(), SOURCE.read_text()]
     digest = hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "compression-workbench"
@@ -86,6 +107,16 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith("flags")), platform.machine())
 
 
+def check(tensor: Tensor, dtype: torch.dtype) -> None:
+    """Raise ValueError unless a tensor can be given to C by its address."""
+    if tensor.dtype != dtype or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        how = "contiguous" if tensor.is_contiguous() else "strided"
+        raise ValueError(
+            f"The compiled kernels take contiguous {dtype} on the CPU; this is {how}"
+            f" {tensor.dtype} on {tensor.device}."
+        )
+
+
 def attend(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
     """Return the attention of one token over the first ``length`` positions.
 
@@ -98,10 +129,30 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
     Returns
     -------
     Tensor of shape (1, n_heads · width), bfloat16
+
+    Raises
+    ------
+    ValueError
+        If a tensor is not as above, or the sizes do not fit together.
     """
     library, _ = native_library()
     heads, width = q.shape
     shared, capacity, _ = keys.shape
+    for tensor in (q, keys, values):
+        check(tensor, torch.float32)
+    if (
+        keys.shape != values.shape
+        or keys.shape[2] != width
+        or heads % shared
+        or width % 16
+        or not 0 < width <= MOST_WIDTH
+        or not 0 < length <= capacity
+    ):
+        raise ValueError(
+            f"Attention of {tuple(q.shape)} over {length} of {tuple(keys.shape)} and"
+            f" {tuple(values.shape)} has no kernel: give (heads, width) and twice (shared heads,"
+            f" capacity, width), widths in multiples of 16 up to {MOST_WIDTH}."
+        )
     out = torch.empty(1, heads * width, dtype=torch.bfloat16)
     library.attend(
         q.data_ptr(),
@@ -126,10 +177,22 @@ def int8_product(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     x : Tensor of shape (tokens, in_features), bfloat16
     codes : Tensor of shape (out_features, in_features), int8, contiguous
     scales : Tensor of shape (out_features,), bfloat16
+
+    Raises
+    ------
+    ValueError
+        If a tensor is not as above, or the sizes do not fit together.
     """
     library, _ = native_library()
     inputs = x.float().contiguous()
     (tokens, columns), rows = inputs.shape, codes.shape[0]
+    check(codes, torch.int8)
+    check(scales, torch.bfloat16)
+    if codes.shape != (rows, columns) or scales.shape != (rows,):
+        raise ValueError(
+            f"Inputs of {tuple(x.shape)}, codes of {tuple(codes.shape)} and scales of"
+            f" {tuple(scales.shape)} do not fit: give (tokens, n), (rows, n) and (rows,)."
+        )
     y = torch.empty(tokens, rows, dtype=torch.bfloat16)
     library.int8_product(
         codes.data_ptr(),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.packed.kernels import INT4_MOST_TOKENS, Kernel, int4_group, joined_int4
-from workbench.packed.native import native_library
+from workbench.packed.native import check, native_library
 from workbench.weights import QuantizedWeight
 
 
@@ -56,7 +56,10 @@ class NativeInt4Kernel(Kernel):
         library, _ = native_library()
         rows, columns = self.shape
         x = x.contiguous()
+        check(x, torch.bfloat16)
         n = x.shape[0]
+        if x.shape != (n, columns):
+            raise ValueError(f"An input of {tuple(x.shape)} is given; it takes (n, {columns}).")
         y = torch.empty(n, rows, dtype=torch.bfloat16)
         sums = None
         if self._offsets is not None:
