@@ -109,7 +109,7 @@ def _processor() -> str:
 
 def check(tensor: Tensor, dtype: torch.dtype) -> None:
     """Raise ValueError unless a tensor can be given to C by its address."""
-    if tensor.dtype != dtype or tensor.device.type != "cpu" or not tensor.is_contiguous():
+    if not (tensor.is_cpu and tensor.dtype is dtype and tensor.is_contiguous()):
         how = "contiguous" if tensor.is_contiguous() else "strided"
         raise ValueError(
             f"The compiled kernels take contiguous {dtype} on the CPU; this is {how}"

@@ -58,7 +58,7 @@ class NativeInt4Kernel(Kernel):
         x = x.contiguous()
         check(x, torch.bfloat16)
         n = x.shape[0]
-        if x.shape != (n, columns):
+        if x.shape[1] != columns:
             raise ValueError(f"An input of {tuple(x.shape)} is given; it takes (n, {columns}).")
         y = torch.empty(n, rows, dtype=torch.bfloat16)
         sums = None
