@@ -279,7 +279,13 @@ def start(folder: Path, behaviour: str = "") -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"TOY_BEHAVIOUR": str(folder / "behaviour"), "PYTHONPATH": os.getcwd()},
+        # A shell's background jobs ignore Ctrl-C, and so would their children.
+        preexec_fn=None if os.name == "nt" else hear_interrupts,
     )
+
+
+def hear_interrupts():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_sweep_prints_its_table_and_writes_its_plot(tmp_path):
