@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,6 +26,7 @@ from workbench.errors import CalibrationError
 from workbench.input_sums import InputSums
 from workbench.layers import LinearGroup, shared_inputs
 from workbench.listening import listening
+from workbench.mapped import build_folder, mapped_floats, read_meta
 from workbench.models import LoadedModel
 from workbench.products import fast_products
 from workbench.progress import SILENT, Monitor
@@ -67,7 +65,7 @@ class Statistics:
     """
 
     def __init__(self, folder: Path) -> None:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = read_meta(folder)
         self._folder = folder
         self.key: str = meta["key"]
         self.n_tokens: dict[str, int] = meta["n_tokens"]
@@ -170,7 +168,7 @@ class Calibrator:
 
 
 def _mapped(path: Path, k: int, *, shared: bool) -> tuple[Tensor, Tensor]:
-    flat = torch.from_file(str(path), shared=shared, size=k * k + k, dtype=torch.float32)
+    flat = mapped_floats(path, [k * k + k], shared=shared)
     return flat[: k * k].view(k, k), flat[k * k :]
 
 
@@ -204,16 +202,12 @@ def calibrate(
     options = options or CalibrationOptions()
     key = _key(model, task, options)
     target = folder / key
-    if (target / "meta.json").exists():
-        return Statistics(target)
-    halves = take_batches(model, task, options)
-    groups = shared_inputs(model.hf_model)
-    # Named by this process, so that two of them calibrating at once cannot mix their sums.
-    building = folder / f".{key}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-    building.mkdir(parents=True)
-    try:
+
+    def build(building: Path) -> dict[str, Any]:
+        halves = take_batches(model, task, options)
+        groups = shared_inputs(model.hf_model)
         counts = _collect(model, groups, halves, building, monitor)
-        meta = {
+        return {
             "version": FORMAT_VERSION,
             "key": key,
             "options": asdict(options),
@@ -223,14 +217,8 @@ def calibrate(
             "group_tokens": counts,
             "groups": [asdict(group) for group in groups],
         }
-        (building / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        try:
-            building.replace(target)
-        except OSError:  # another process was first; its numbers are the same
-            if not (target / "meta.json").exists():
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+
+    build_folder(target, build)
     return Statistics(target)
 
 

@@ -16,9 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -32,6 +29,7 @@ from workbench.calibrate import CalibrationInputs, Calibrator, Statistics
 from workbench.errors import CalibrationError
 from workbench.layers import find_linears
 from workbench.listening import hearing_experts, listening
+from workbench.mapped import build_folder, mapped_floats, read_meta
 from workbench.models import LoadedModel
 from workbench.products import fast_products
 from workbench.progress import SILENT, Monitor
@@ -75,7 +73,7 @@ class Gradients:
     """
 
     def __init__(self, folder: Path) -> None:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = read_meta(folder)
         self._folder = folder
         self.key: str = meta["key"]
         self._layers: dict[str, dict[str, Any]] = meta["layers"]
@@ -105,14 +103,16 @@ class Gradients:
 
     def _output_gram(self, name: str, part: str) -> OutputGram:
         layer = self._layers[name]
-        blocks = _mapped(self._folder / f"{layer['file']}.{part}.f32", layer["shape"], shared=False)
+        blocks = mapped_floats(
+            self._folder / f"{layer['file']}.{part}.f32", layer["shape"], shared=False
+        )
         return OutputGram(blocks, self._predictions, layer["features"])
 
     def _input_grams(self, key: str) -> list[Tensor]:
         group = self._inputs[key]
         shape = [group["features"], group["features"]]
         return [
-            _mapped(self._folder / f"{group['file']}.{part}.f32", shape, shared=False)
+            mapped_floats(self._folder / f"{group['file']}.{part}.f32", shape, shared=False)
             / max(group[part], 1)
             for part in ("around", "means")
         ]
@@ -148,20 +148,11 @@ def collect_gradients(
     parts = json.dumps([FORMAT_VERSION, statistics.key, asdict(options)])
     key = hashlib.sha256(parts.encode()).hexdigest()[:16]
     target = calibrator.folder / f"gradients-{key}"
-    if (target / "meta.json").exists():
-        return Gradients(target)
-    building = calibrator.folder / f".gradients-{key}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-    building.mkdir(parents=True)
-    try:
-        meta = _collect(model, calibrator, statistics, options, building, monitor)
-        (building / "meta.json").write_text(json.dumps({"key": key, **meta}), encoding="utf-8")
-        try:
-            building.replace(target)
-        except OSError:  # another process was first; its numbers are the same
-            if not (target / "meta.json").exists():
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+
+    def build(building: Path) -> dict[str, Any]:
+        return {"key": key, **_collect(model, calibrator, statistics, options, building, monitor)}
+
+    build_folder(target, build)
     return Gradients(target)
 
 
@@ -260,10 +251,10 @@ class _OutputSums:
         self._shape = [math.ceil(features / width), width, width]
         self._file, self._features = file, features
         self.mask: Tensor | None = None
-        self.tokens = _mapped(file.with_suffix(".tokens.f32"), self._shape, shared=True)
+        self.tokens = mapped_floats(file.with_suffix(".tokens.f32"), self._shape, shared=True)
         self.sums = None
         if pooled:
-            self.sums = _mapped(file.with_suffix(".sums.f32"), self._shape, shared=True)
+            self.sums = mapped_floats(file.with_suffix(".sums.f32"), self._shape, shared=True)
 
     def add(self, gradient: Tensor) -> None:
         """Add one gradient of shape (..., out_features)."""
@@ -299,7 +290,7 @@ class _InputSums:
         self._file, self._features = file, features
         self.mask: Tensor | None = None
         self._parts = {
-            part: _mapped(file.with_suffix(f".{part}.f32"), [features, features], shared=True)
+            part: mapped_floats(file.with_suffix(f".{part}.f32"), [features, features], shared=True)
             for part in ("around", "means")
         }
         self._counts = dict.fromkeys(self._parts, 0)
@@ -347,11 +338,6 @@ def _split(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     counts = kept.sum(1).clamp(min=1)
     means = (x * kept).sum(1) / counts
     return _rows(x - means[:, None], mask), means, counts
-
-
-def _mapped(path: Path, shape: list[int], *, shared: bool) -> Tensor:
-    size = math.prod(shape)
-    return torch.from_file(str(path), shared=shared, size=size, dtype=torch.float32).view(shape)
 
 
 @contextmanager

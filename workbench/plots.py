@@ -90,26 +90,9 @@ def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> TradeoffFigur
     frame = Frame.of(view, log_x=log_x)
     figure = TradeoffFigure()
     figure._view, figure._log_x = view, log_x
-    corners = front_line(view, frame)
-    figure.add_scatter(
-        x=[x for x, _ in corners],
-        y=[y for _, y in corners],
-        mode="lines",
-        name="Pareto front",
-        line={"color": INK, "width": 1.5, "dash": "dot", "simplify": False},
-        hoverinfo="skip",
-        showlegend=bool(corners),
-    )
-    expected = predicted_line(view, frame)
-    figure.add_scatter(
-        x=[x for x, _ in expected],
-        y=[y for _, y in expected],
-        mode="lines",
-        name="predicted front",
-        line={"color": INK, "width": 1, "dash": "10px,5px", "simplify": False},
-        hoverinfo="skip",
-        showlegend=bool(expected),
-    )
+    corners, expected = front_line(view, frame), predicted_line(view, frame)
+    figure.add_scatter(**_line("Pareto front", corners, width=1.5, dash="dot"))
+    figure.add_scatter(**_line("predicted front", expected, width=1, dash="10px,5px"))
     baselines = [point for point in view.points if point.is_baseline]
     figure.add_scatter(
         **_points("dense baseline", baselines, BASELINE_COLOUR, "diamond", view, frame)
@@ -130,6 +113,21 @@ def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> TradeoffFigur
         figure.add_scatter(**_points(family, members, style.colour, style.symbol, view, frame))
     figure.update_layout(_layout(view, frame))
     return figure
+
+
+def _line(
+    name: str, corners: list[tuple[float, float]], *, width: float, dash: str
+) -> dict[str, Any]:
+    """Return the trace of a front's staircase."""
+    return {
+        "x": [x for x, _ in corners],
+        "y": [y for _, y in corners],
+        "mode": "lines",
+        "name": name,
+        "line": {"color": INK, "width": width, "dash": dash, "simplify": False},
+        "hoverinfo": "skip",
+        "showlegend": bool(corners),
+    }
 
 
 def _points(

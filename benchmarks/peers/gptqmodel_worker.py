@@ -2,19 +2,15 @@
 
 Requests and answers are those of ``llmcompressor_worker.py``, for ``"method": "gptq"`` alone. The
 seconds are those of ``quantize``, which packs the weights as it goes; the model is loaded before
-the clock starts, and is saved and loaded again, for its weights, after it stopped. Nothing of this
-project is imported here.
+the clock starts, and is saved and loaded again, for its weights, after it stopped. Of this project
+only ``serving.py`` beside it is imported here.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import sys
 import tempfile
 import time
-from importlib.metadata import version
 from typing import Any
 
 os.environ.setdefault("GPTQMODEL_CPU_WORKERS", os.environ["OMP_NUM_THREADS"])
@@ -23,6 +19,7 @@ import numpy as np
 import torch
 from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 from safetensors.torch import save_file
+from serving import serve
 
 CONFIG_NAMES = {"true_sequential", "desc_act", "act_group_aware", "damp_percent", "offload_to_disk"}
 CONFIG_DEFAULTS = {"offload_to_disk": False}
@@ -74,21 +71,5 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # GPTQModel prints; answers keep the real standard output to themselves
-    packages = ("gptqmodel", "torch", "transformers")
-    about = {"threads": torch.get_num_threads(), "python": sys.version.split()[0]}
-    print(json.dumps({**about, **{name: version(name) for name in packages}}), file=answers)
-    for line in sys.stdin:
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                answer = run(json.loads(line))
-        except Exception as error:  # the parent decides what a failed request means
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers)
-
-
 if __name__ == "__main__":
-    main()
+    serve(run, ("gptqmodel", "torch", "transformers"))

@@ -8,17 +8,12 @@ One JSON request per line on standard input, one JSON answer per line on standar
 The answer holds the wall and CPU seconds that ``oneshot`` took (the model is loaded before the
 clock starts), and ``out`` is the file of dequantized weights, float32, one tensor per quantized
 module. The first line that is written describes the environment. The number of threads is that of
-OMP_NUM_THREADS. Nothing of this project is imported here.
+OMP_NUM_THREADS. Of this project only ``serving.py`` beside it is imported.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import sys
 import time
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -29,6 +24,7 @@ from llmcompressor import oneshot
 from llmcompressor.modifiers.gptq import GPTQModifier
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from safetensors.torch import save_file
+from serving import serve
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -115,21 +111,5 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # llm-compressor prints; answers keep the real standard output to themselves
-    packages = ("llmcompressor", "compressed-tensors", "torch", "transformers")
-    about = {"threads": torch.get_num_threads(), "python": sys.version.split()[0]}
-    print(json.dumps({**about, **{name: version(name) for name in packages}}), file=answers)
-    for line in sys.stdin:
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                answer = run(json.loads(line))
-        except Exception as error:  # the parent decides what a failed request means
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers)
-
-
 if __name__ == "__main__":
-    main()
+    serve(run, ("llmcompressor", "compressed-tensors", "torch", "transformers"))

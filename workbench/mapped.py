@@ -1,0 +1,67 @@
+"""Float tensors in files, and folders of them that appear complete or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+META = "meta.json"
+
+
+def mapped_floats(path: Path, shape: Sequence[int], *, shared: bool) -> Tensor:
+    """Return the float32 tensor that a file holds, read from it page by page.
+
+    Parameters
+    ----------
+    path : Path
+        Made, full of zeros, if it is not there and ``shared``.
+    shape : sequence of int
+    shared : bool
+        Whether changes of the tensor go to the file.
+    """
+    size = math.prod(shape)
+    flat = torch.from_file(str(path), shared=shared, size=size, dtype=torch.float32)
+    return flat.view(*shape)
+
+
+def build_folder(target: Path, build: Callable[[Path], dict[str, Any]]) -> None:
+    """Have a folder filled beside its place and renamed, unless it is there already.
+
+    If building fails or is cancelled nothing is left behind. Of two processes that build the same
+    at once, each in a folder of its own, the first one's stays.
+
+    Parameters
+    ----------
+    target : Path
+    build : callable
+        Fills the folder that it is given, and returns what ``meta.json`` is to say.
+    """
+    if (target / META).exists():
+        return
+    building = target.with_name(f".{target.name}-{os.getpid()}-{uuid.uuid4().hex[:6]}")
+    building.mkdir(parents=True)
+    try:
+        meta = build(building)
+        (building / META).write_text(json.dumps(meta), encoding="utf-8")
+        try:
+            building.replace(target)
+        except OSError:  # another process was first; its numbers are the same
+            if not (target / META).exists():
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Return what a folder's ``meta.json`` says."""
+    meta: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
+    return meta
