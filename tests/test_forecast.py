@@ -161,8 +161,16 @@ def test_fit_within_bytes_counts_the_whole_model(study: Study) -> None:
         study.fit(size_bytes=1e6, bits_per_weight=3)
     with pytest.raises(ConfigError, match="one of the two"):
         study.fit()
-    with pytest.raises(ConfigError, match="fewest bits"):
+    with pytest.raises(ConfigError, match="give at least") as caught:
         study.fit(size_bytes=10)
+    least = int(str(caught.value).split("at least ")[1].split(", or")[0].replace(",", ""))
+    assert study.fit(size_bytes=least, verify=0)
+    with pytest.raises(ConfigError, match="fewest bits"):
+        study.fit(size_bytes=least - 1)
+    with pytest.raises(ConfigError, match=r"give at least \d") as caught:
+        study.fit(bits_per_weight=1)
+    bits = float(str(caught.value).rstrip(".").rsplit(" ", 1)[1])
+    assert study.fit(bits_per_weight=bits, verify=0)
 
 
 def test_a_fitted_recipe_comes_back_from_json_and_code(study: Study) -> None:

@@ -132,16 +132,24 @@ class Forecast:
             number = isinstance(given, (int, float)) and math.isfinite(given) and given > 0
             if given is not None and not number:
                 raise ConfigError(f"{name}={given!r} is not accepted; give a positive number.")
-        recipes: list[Recipe] = []
-        problem: ConfigError | None = None
-        for extra in self._tables() if size_bytes is not None else (None,):
-            budget = self._budget(size_bytes, bits_per_weight, extra)
-            try:
-                recipes += self._fitting(budget, extra)
-            except ConfigError as error:
-                problem = problem or error
-        if not recipes and problem is not None:
-            raise problem
+        least = sum(group[0].n_bytes for group in self._options(None) if group)
+        extras = self._tables() if size_bytes is not None else [None]
+        budgets = {extra: self._budget(size_bytes, bits_per_weight, extra) for extra in extras}
+        fitting = {extra: budget for extra, budget in budgets.items() if budget >= least}
+        if not fitting and bits_per_weight is not None:
+            bits = 8 * least / sum(group.n_weights for group in self.table.groups)
+            raise ConfigError(
+                f"bits_per_weight={bits_per_weight} is less than the layers take at the fewest bits"
+                f" that are tabulated; give at least {bits + 0.005:.2f}."
+            )
+        if not fitting:
+            short = least - max(budgets.values())
+            raise ConfigError(
+                f"size_bytes={size_bytes} is less than the model takes at the fewest bits that are"
+                f" tabulated; give at least {int(size_bytes or 0) + short:,}, or start from a"
+                " smaller model, such as with WidthPruning."
+            )
+        recipes = [r for extra, budget in fitting.items() for r in self._fitting(budget, extra)]
         found = [self.predict(recipe) for recipe in dict.fromkeys(recipes)]
         known = [p for p in found if p.kl is not None]
         if not known:
