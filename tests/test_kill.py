@@ -93,6 +93,16 @@ def nursery(study: Study) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
+def wait_for_a_run(path: Path) -> None:
+    """Return as soon as the journal says that a run is being computed."""
+    store = Store.open(path)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if any(record.state is RunState.RUNNING for record in store.records()):
+            return
+    raise AssertionError("no run was started")
+
+
 def test_kill_at_twenty_random_moments(study: Study, nursery: subprocess.Popen[str]) -> None:
     assert nursery.stdin is not None
     assert nursery.stdout is not None
@@ -103,10 +113,11 @@ def test_kill_at_twenty_random_moments(study: Study, nursery: subprocess.Popen[s
         nursery.stdin.write(f"{trial}\n")
         nursery.stdin.flush()
         pid = int(nursery.stdout.readline())
-        started = time.monotonic()
-        moment = chance.uniform(0, 1.2)
-        while time.monotonic() - started < moment:
-            time.sleep(0.005)
+        if trial % 2:  # at any moment, start and end of the sweep included
+            time.sleep(chance.uniform(0, 1.2))
+        else:  # early in a run, however fast this machine is
+            wait_for_a_run(study.path)
+            time.sleep(chance.uniform(0, 0.01))
         psutil.Process(pid).kill()
         assert nursery.stdout.readline() == "gone\n"
 
