@@ -1,0 +1,7 @@
+"""The study, what users work with: its parts by what they do, one file each."""
+
+from workbench.study.handles import Choice, Run
+from workbench.study.predicting import Sensitivity
+from workbench.study.study import Study
+
+__all__ = ["Choice", "Run", "Sensitivity", "Study"]

@@ -1,0 +1,122 @@
+"""Comparing runs: table, plot and choice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workbench.errors import ConfigError
+from workbench.study.handles import Choice
+from workbench.study.predicting import Predicting
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+
+class Comparing(Predicting):
+    """Views of all runs, measured and predicted."""
+
+    def table(self, metric: str | None = None) -> pd.DataFrame:
+        """Return one row per run; see :func:`workbench.compare.table`.
+
+        Parameters
+        ----------
+        metric : str, optional
+            Decides the column ``pareto``. Default: the task's first.
+        """
+        from workbench import compare
+
+        return compare.table(self._store.records(), self._metric(metric))
+
+    def plot(
+        self, metric: str | None = None, *, x: str = "size", predicted: bool | None = None
+    ) -> go.Figure:
+        """Return a plotly figure of a metric against size, with the Pareto front.
+
+        Parameters
+        ----------
+        metric : str, optional
+            Default: the task's first.
+        x : {"size", "latency", "memory"}
+            What the metric is drawn against; the last two are of runs that were measured with
+            :meth:`measure`.
+        predicted : bool, optional
+            Whether the predicted front is drawn too, hollow, against size. Default: if
+            predictions were made already, by :meth:`tabulate` or any method that needs them.
+
+        Raises
+        ------
+        ConfigError
+            If predictions are asked for that cannot be: only sizes are predicted.
+        StudyError
+            If predictions are asked for and none were made yet.
+        """
+        from workbench import compare, plots
+
+        if predicted and x != "size":
+            raise ConfigError(
+                f"plot(x={x!r}, predicted=True) is not accepted: the {x} is not predicted, only"
+                ' measured; give x="size", or leave predicted out.'
+            )
+        show = x == "size" if predicted is None else predicted
+        view = compare.tradeoff_view(
+            self._store.records(),
+            self._metric(metric),
+            task=self._store.meta("task")["name"],
+            outcomes=self._outcomes,
+            axis=compare.axis_named(x),
+            predictions=self._predicted(metric, predicted) if show else (),
+        )
+        return plots.tradeoff_figure(view)
+
+    def choose(
+        self,
+        accuracy: float | None = None,
+        *,
+        relative: bool = True,
+        size_bytes: float | None = None,
+        latency_ms: float | None = None,
+        metric: str | None = None,
+        model: str | None = None,
+    ) -> Choice:
+        """Choose the smallest run that passes, or with limits alone the best one that fits.
+
+        See :func:`workbench.compare.choose`.
+
+        Parameters
+        ----------
+        accuracy : float, optional
+            The least acceptable quality, as a share of the base model's (0.97 for 97 %).
+        relative : bool
+            False: ``accuracy`` is a bar for the metric's value itself.
+        size_bytes, latency_ms : float, optional
+            The most that is acceptable.
+        metric : str, optional
+            Default: the task's first.
+        model : str, optional
+            The base model that quality refers to. Default: the study's first. The runs of all
+            base models are candidates.
+        """
+        from workbench import compare
+
+        records = self._store.records()
+        name = self._name(model)
+        baseline = [r for r in records if r.model == name and not r.recipe.steps]
+        found = compare.choose(
+            records,
+            baseline[0] if baseline else None,
+            self._metric(metric),
+            outcomes=self._outcomes,
+            accuracy=accuracy,
+            relative=relative,
+            size_bytes=size_bytes,
+            latency_ms=latency_ms,
+        )
+        return Choice(
+            run=self._handle_of(found.run),
+            quality=found.quality,
+            interval=found.interval,
+            surely=found.surely,
+            nearest_run=self._handle_of(found.nearest_run),
+            nearest=found.nearest,
+        )

@@ -1,0 +1,155 @@
+"""What a study hands out: runs, and the choice of one.
+
+A :class:`Run` holds an id and reads the journal anew whenever it is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workbench.errors import StudyError
+from workbench.progress import Progress
+from workbench.recipe import Recipe
+from workbench.records import Measurement, RunRecord, RunState
+
+if TYPE_CHECKING:
+    from workbench.compare import Interval
+    from workbench.models import LoadedModel
+    from workbench.outcomes import Outcomes
+    from workbench.study.study import Study
+
+
+class Run:
+    """A read-only handle on one run of a study. Runs with the same id are equal."""
+
+    def __init__(self, study: Study, id: str) -> None:
+        self._study = study
+        self._id = id
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of everything that changes the answer."""
+        return self._id
+
+    @property
+    def record(self) -> RunRecord:
+        """What the journal says about the run now.
+
+        Raises
+        ------
+        StudyError
+            If the run was deleted.
+        """
+        record = self._study._store.record(self._id)
+        if record is None:
+            raise StudyError(f"Run {self._id} was deleted from {self._study.path}.")
+        return record
+
+    @property
+    def state(self) -> RunState:
+        """Where the run is in its life."""
+        return self.record.state
+
+    @property
+    def label(self) -> str:
+        """The recipe in words."""
+        return self.record.label
+
+    @property
+    def recipe(self) -> Recipe:
+        """The steps; none for a base model."""
+        return self.record.recipe
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Every number that was measured on the run, oldest first."""
+        return self.record.measurements
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Tensor bytes in the canonical packing; None unless the run is done."""
+        return self.record.size_bytes
+
+    @property
+    def error(self) -> str | None:
+        """Why the run has no result, for people."""
+        return self.record.error
+
+    @property
+    def parent(self) -> Run | None:
+        """The run of the base model, or of the first steps of the recipe where there is one."""
+        parent = self.record.parent
+        return None if parent is None else Run(self._study, parent)
+
+    def outcomes(self) -> Outcomes:
+        """Return the per-example outcomes of the evaluation."""
+        return self._study._store.outcomes(self._id)
+
+    def model(self) -> LoadedModel:
+        """Return the model with the compressed weights in place; see :meth:`Study.model`."""
+        return self._study.model(self)
+
+    def measure(
+        self, *, repeats: int = 7, on_progress: Callable[[Progress], None] | None = None
+    ) -> tuple[Measurement, ...]:
+        """Measure memory and time on this machine; see :meth:`Study.measure`."""
+        return self._study.measure(self, repeats=repeats, on_progress=on_progress)
+
+    def delete(self) -> None:
+        """Delete the run; see :meth:`Study.delete`."""
+        self._study.delete(self)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Run):
+            return NotImplemented
+        return self._id == other._id and self._study.path == other._study.path
+
+    def __hash__(self) -> int:
+        return hash(self._id)
+
+    def __repr__(self) -> str:
+        record = self._study._store.record(self._id)
+        if record is None:
+            return f"<Run {self._id} deleted>"
+        text = f"{record.model}, {record.label}, {record.state.value}"
+        if record.size_bytes is not None:
+            text += f", {record.size_bytes / 1e6:.2f} MB"
+        found = record.measurement(self._study.metric.name)
+        if found is not None:
+            text += f", {found.metric} {found.value:.4g}"
+        if record.error:
+            text += f", {record.error.splitlines()[0][:100]}"
+        return f"<Run {self._id} {text}>"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What :meth:`Study.choose` found. Printing it says it in one sentence.
+
+    Attributes
+    ----------
+    run : Run or None
+        None if no run passes.
+    quality : float or None
+        Quality of ``run`` (or of ``nearest_run``) relative to the base model; 1.0 is as good.
+    interval : Interval or None
+        95 % interval of ``quality``.
+    surely : bool
+        Whether the lower end of the interval passes the bar too.
+    nearest_run : Run or None
+        The chosen run, else the one that comes nearest.
+    nearest : str
+        What was chosen, or which run comes nearest and what it lacks.
+    """
+
+    run: Run | None
+    quality: float | None
+    interval: Interval | None
+    surely: bool
+    nearest_run: Run | None
+    nearest: str
+
+    def __str__(self) -> str:
+        return self.nearest
