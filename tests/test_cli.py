@@ -15,15 +15,16 @@ import pytest
 from rich.console import Console
 
 from tests.toy import toy_study
-from workbench import __version__, cli
-from workbench.cli import main, recipes_of
+from workbench import __version__
+from workbench.cli import commands as cli
+from workbench.cli.commands import main, recipes_of
+from workbench.cli.progress import follow
 from workbench.errors import ConfigError, StudyError
 from workbench.measure.memory import Memory
 from workbench.recipe import Recipe
 from workbench.records import RunState
 from workbench.steps import GPTQ, RTN, Cast, LowRankCorrection, MagnitudePruning, SparseGPT, Wanda
 from workbench.study import Study
-from workbench.terminal import follow
 
 
 def run(monkeypatch, *arguments):
@@ -257,7 +258,7 @@ SWEEP = """
 import sys
 from pathlib import Path
 from tests.toy import toy_study
-from workbench import cli
+from workbench.cli import commands as cli
 from workbench.steps import RTN
 
 folder = Path(sys.argv[1])

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from tests.test_cli import run
 from tests.toy import toy_study
-from workbench import cli_shown
+from workbench.cli import shown
+from workbench.cli.progress import show_stages
 from workbench.cost_table import CostTable
 from workbench.predict import Prediction
 from workbench.progress import Progress
@@ -20,7 +21,6 @@ from workbench.recipe import Recipe
 from workbench.records import Metric
 from workbench.steps import GPTQ, RTN, Mixed
 from workbench.study import Study
-from workbench.terminal import show_stages
 
 GRID = tuple(method(bits, group_size=8) for method in (GPTQ, RTN) for bits in (2, 3, 4))
 
@@ -111,11 +111,11 @@ def test_long_recipes_are_cut_and_numbers_are_not(monkeypatch, capsys):
     step = Mixed([GPTQ(b) for b in (2, 3, 4)], {name: i for i, name in enumerate("abc")})
     recipe = Recipe.of(step)
     found = Prediction(recipe, 3_456_789, 0.0123, None, "accuracy", 0.9, (0.88, 0.92))
-    shown = io.StringIO()
-    console = Console(file=shown, width=70, force_terminal=True, no_color=True)
-    monkeypatch.setattr(cli_shown, "output", lambda: console)
-    cli_shown.print_predictions([found], Metric("accuracy"))
-    (row,) = [line for line in shown.getvalue().splitlines() if "Mixed" in line]
+    text = io.StringIO()
+    console = Console(file=text, width=70, force_terminal=True, no_color=True)
+    monkeypatch.setattr(shown, "output", lambda: console)
+    shown.print_predictions([found], Metric("accuracy"))
+    (row,) = [line for line in text.getvalue().splitlines() if "Mixed" in line]
     assert "…" in row
     for number in ("3.46", "0.9", "0.88 to 0.92", "0.0123"):
         assert number in row

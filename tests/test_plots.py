@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 import pytest
 
 from workbench.compare import Axis, table, tradeoff_view
-from workbench.plot_frame import (
+from workbench.plots import static_svg, tradeoff_figure, update_figure, write_html
+from workbench.plots.frame import (
     Frame,
     families_of,
     footnote,
@@ -19,7 +20,6 @@ from workbench.plot_frame import (
     style_of,
     titles,
 )
-from workbench.plots import static_svg, tradeoff_figure, update_figure, write_html
 from workbench.predict import Prediction
 from workbench.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState

@@ -1,6 +1,6 @@
 """The terminal: ``workbench demo``, ``lab``, ``sweep``, ``measure``, ``table``, ``plot`` and more.
 
-The commands that predict are in :mod:`workbench.cli_predict`.
+The commands that predict are in :mod:`workbench.cli.predict`.
 
 Exit codes: 0 all is well; 1 a run failed, or no run passes the bar; 2 the input is not accepted;
 130 cancelled with Ctrl-C. Results go to standard output, progress and errors to standard error.
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from workbench import cli_predict
-from workbench.cli_options import (
+from workbench.cli import predict as predicting
+from workbench.cli.options import (
     Bits,
     GroupSizes,
     Methods,
@@ -29,7 +29,7 @@ from workbench.cli_options import (
     open_study,
     recipes_of,
 )
-from workbench.cli_shown import errors, output, print_runs, rows_of
+from workbench.cli.shown import errors, output, print_runs, rows_of
 from workbench.errors import ConfigError, DataError, StudyError, WorkbenchError
 from workbench.records import RunState
 from workbench.version import __version__
@@ -49,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.add_typer(cli_predict.commands)
+app.add_typer(predicting.commands)
 
 HtmlPath = Annotated[Path, typer.Option("--html", help="The interactive plot is written here.")]
 
@@ -257,7 +257,7 @@ def lab(
 
 def quickstart() -> Path:
     """Return the quickstart notebook: in the installed package, or in a source checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     for folder in (here / "notebooks", here.parent / "notebooks"):
         if (folder / NOTEBOOK).is_file():
             return folder / NOTEBOOK
@@ -321,7 +321,7 @@ def run_sweep(
     typer.Exit
         With 1 if a run failed, with 130 after Ctrl-C.
     """
-    from workbench.terminal import follow
+    from workbench.cli.progress import follow
 
     _check_plot(html)
     console, out = errors(), output()

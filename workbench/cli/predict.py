@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workbench.cli_options import (
+from workbench.cli.options import (
     Bits,
     GroupSizes,
     Methods,
@@ -21,7 +21,7 @@ from workbench.cli_options import (
     open_study,
     recipes_of,
 )
-from workbench.cli_shown import errors, output, print_predictions, print_sensitivity
+from workbench.cli.shown import errors, output, print_predictions, print_sensitivity
 from workbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def fit(
     ] = 3,
 ) -> None:
     """Find the recipe with the least loss within a budget: a precision for every layer."""
-    from workbench.terminal import show_stages
+    from workbench.cli.progress import show_stages
 
     if (bits_per_weight is None) == (size_mb is None):
         raise ConfigError("Give either --bits-per-weight 3 or --size-mb 4.")
@@ -133,7 +133,7 @@ def fit(
 
 def _ready(path: Path) -> Study:
     """Return a study whose predictions are made, with a progress bar if they are not yet."""
-    from workbench.terminal import show_stages
+    from workbench.cli.progress import show_stages
 
     opened = open_study(path)
     with _kept(opened), show_stages(errors()) as on_progress:

@@ -6,7 +6,7 @@ import html
 import math
 
 from workbench.compare import TradeoffView
-from workbench.plot_frame import (
+from workbench.plots.frame import (
     BASELINE_COLOUR,
     INK,
     Frame,

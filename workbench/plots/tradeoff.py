@@ -1,25 +1,21 @@
-"""Draw the trade-off view: an interactive plotly figure, and the page that holds it.
-
-The same view as a static picture, for notebooks without a kernel, is :func:`static_svg`.
-"""
+"""Draw the trade-off view as an interactive plotly figure; ``static`` draws it as a picture."""
 
 from __future__ import annotations
 
 import html
 import json
 import math
-import os
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import plotly.graph_objects as go
 
 from workbench.compare import PredictedPoint, TradeoffPoint, TradeoffView
-from workbench.plot_frame import (
+from workbench.plots.frame import (
     BASELINE_COLOUR,
     GRID,
+    HEIGHT,
     INK,
+    SMALL,
     Frame,
     Style,
     axis_title,
@@ -32,16 +28,8 @@ from workbench.plot_frame import (
     style_of,
     titles,
 )
+from workbench.plots.static import static_svg
 from workbench.records import Metric
-from workbench.static_plot import static_svg
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["TradeoffFigure", "static_svg", "tradeoff_figure", "update_figure", "write_html"]
-
-_HEIGHT = 480
-_SMALL = '<span style="font-size: 13px">{}</span>'
 
 
 class TradeoffFigure(go.Figure):
@@ -240,7 +228,7 @@ def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "title": {
-            "text": f"{html.escape(title)}<br>{_SMALL.format(html.escape(subtitle))}",
+            "text": f"{html.escape(title)}<br>{SMALL.format(html.escape(subtitle))}",
             "y": 0.97,
             "yanchor": "top",
             "x": 0.01,
@@ -271,7 +259,7 @@ def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
             "yanchor": "bottom",
         },
         "margin": {"l": 70, "r": 20, "t": 112, "b": 72},
-        "height": _HEIGHT,
+        "height": HEIGHT,
         "autosize": True,
         "uirevision": "keep",
     }
@@ -293,118 +281,3 @@ def update_figure(figure: go.FigureWidget, view: TradeoffView, *, log_x: bool = 
         figure.layout.update(new.layout.to_plotly_json())
     if len(new.data) > len(figure.data):
         figure.add_traces(new.data[len(figure.data) :])
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 14px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 1rem auto; padding: 0 1rem;
-  background: light-dark(#fff, #111); color: light-dark(#222, #ddd); }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
-th, td {{ text-align: right; white-space: nowrap; padding: .3rem .6rem;
-  border-bottom: 1px solid #7775; }}
-th:first-child, td:first-child {{ text-align: left; }}
-.js-plotly-plot text:not(.hoverlayer *) {{ fill: light-dark(#333, #ccc) !important; }}
-div.wide {{ overflow-x: auto; }}
-</style>
-</head>
-<body>
-<main>
-{figure}
-<div class="wide">{table}</div>
-</main>
-</body>
-</html>
-"""
-
-
-def write_html(figure: go.Figure, path: str | Path, *, table: pd.DataFrame | None = None) -> Path:
-    """Write one self-contained page (about 5 MB) that opens without a network.
-
-    Parameters
-    ----------
-    figure : plotly.graph_objects.Figure
-        From :func:`tradeoff_figure`.
-    path : str or Path
-        Written to a temporary name first and then renamed.
-    table : DataFrame, optional
-        Shown below the figure, escaped.
-
-    Returns
-    -------
-    Path
-        The file that was written.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    title = (figure.layout.title.text or "Workbench").split("<br>")[0]
-    page = _PAGE.format(
-        title=title,
-        figure=figure.to_html(
-            include_plotlyjs=True,
-            full_html=False,
-            config={"displaylogo": False, "responsive": True},
-        ),
-        table="" if table is None else table.to_html(index=False, border=0, na_rep="–"),
-    )
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(page)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return path
-
-
-def sensitivity_figure(table: pd.DataFrame) -> go.Figure:
-    """Return a heatmap of predicted cost by layer and step, on a logarithmic colour scale.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Nats; index: layers, columns: labels of steps.
-    """
-    import numpy as np
-
-    nats = table.to_numpy(dtype=float)
-    logs = np.log10(np.where(nats > 0, nats, np.nan))
-    known = logs[np.isfinite(logs)]
-    low, high = (math.floor(known.min()), math.ceil(known.max())) if known.size else (-1, 0)
-    ticks = list(range(low, high + 1))
-    names = [html.escape(str(name)) for name in table.index]
-    figure = go.Figure(
-        go.Heatmap(
-            z=logs,
-            x=[html.escape(str(name)) for name in table.columns],
-            y=names,
-            customdata=nats,
-            hovertemplate="%{y}<br>%{x}<br>%{customdata:.3g} nats, predicted<extra></extra>",
-            colorscale="Cividis",
-            zmin=low,
-            zmax=max(high, low + 1),
-            colorbar={
-                "title": {"text": "nats"},
-                "tickvals": ticks,
-                "ticktext": [f"10<sup>{tick}</sup>" for tick in ticks],
-            },
-        )
-    )
-    figure.update_layout(
-        title={"text": f"Sensitivity<br>{_SMALL.format('predicted cost of each layer')}"},
-        height=max(_HEIGHT, 140 + 16 * len(names)),
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": INK},
-        margin={"t": 70},
-        yaxis={"autorange": "reversed", "automargin": True},
-        xaxis={"automargin": True, "tickangle": -45},
-    )
-    return figure

@@ -17,6 +17,8 @@ from workbench.recipe import shortened
 from workbench.steps import STEPS, Mixed
 
 INK = "#777777"
+HEIGHT = 480
+SMALL = '<span style="font-size: 13px">{}</span>'
 """Text and axes: a contrast of 4.5 on white and 4.2 on JupyterLab's dark background."""
 BASELINE_COLOUR = INK
 GRID = "rgba(127,127,127,0.25)"
