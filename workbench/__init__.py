@@ -16,6 +16,7 @@ from workbench.version import __version__
 
 if TYPE_CHECKING:
     from workbench.calibrate import CalibrationOptions as CalibrationOptions
+    from workbench.cost import CostModel as CostModel
     from workbench.errors import CancelledError as CancelledError
     from workbench.errors import ConfigError as ConfigError
     from workbench.errors import DataError as DataError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from workbench.records import Metric as Metric
     from workbench.records import RunRecord as RunRecord
     from workbench.records import RunState as RunState
+    from workbench.requirements import Requirements as Requirements
     from workbench.steps import AWQ as AWQ
     from workbench.steps import GPTQ as GPTQ
     from workbench.steps import RTN as RTN
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from workbench.steps import Wanda as Wanda
     from workbench.steps import WidthPruning as WidthPruning
     from workbench.study import Choice as Choice
+    from workbench.study import Decision as Decision
     from workbench.study import Run as Run
     from workbench.study import Study as Study
     from workbench.tasks import LanguageModeling as LanguageModeling
@@ -54,12 +57,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "calibrate": ("CalibrationOptions",),
+    "cost": ("CostModel",),
     "errors": ("CancelledError", "ConfigError", "DataError", "StudyError", "WorkbenchError"),
     "models": ("LoadedModel", "load_model", "save_model"),
     "predict": ("Prediction",),
     "progress": ("Progress",),
     "recipe": ("Recipe",),
     "records": ("Measurement", "Metric", "RunRecord", "RunState"),
+    "requirements": ("Requirements",),
     "steps": (
         "AWQ",
         "GPTQ",
@@ -74,7 +79,7 @@ _HOMES = {
         "Wanda",
         "WidthPruning",
     ),
-    "study": ("Choice", "Run", "Study"),
+    "study": ("Choice", "Decision", "Run", "Study"),
     "tasks": ("LanguageModeling", "Task", "TextClassification", "load_task"),
     "widgets": ("Workbench",),
 }
