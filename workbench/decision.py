@@ -303,7 +303,7 @@ def contrast(
         else:
             each = theirs / bar - top
     _, cluster = np.unique(np.asarray(run["document"])[rows], return_inverse=True)
-    sums = np.bincount(cluster, weights=each)
+    sums: NDArray[np.float64] = np.bincount(cluster, weights=each).astype(np.float64)
     method = "own" if baseline is None else "paired"
     return Contrast(sums, worst, best, len(rows), method)
 
