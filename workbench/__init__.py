@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from workbench.models import LoadedModel as LoadedModel
     from workbench.models import load_model as load_model
     from workbench.models import save_model as save_model
+    from workbench.planning import Device as Device
+    from workbench.planning import Plan as Plan
+    from workbench.planning import plan as plan
     from workbench.predict import Prediction as Prediction
     from workbench.progress import Progress as Progress
     from workbench.recipe import Recipe as Recipe
@@ -60,6 +63,7 @@ _HOMES = {
     "cost": ("CostModel",),
     "errors": ("CancelledError", "ConfigError", "DataError", "StudyError", "WorkbenchError"),
     "models": ("LoadedModel", "load_model", "save_model"),
+    "planning": ("Device", "Plan", "plan"),
     "predict": ("Prediction",),
     "progress": ("Progress",),
     "recipe": ("Recipe",),
