@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from workbench.records import RunRecord as RunRecord
     from workbench.records import RunState as RunState
     from workbench.requirements import Requirements as Requirements
+    from workbench.routing import Router as Router
     from workbench.steps import AWQ as AWQ
     from workbench.steps import GPTQ as GPTQ
     from workbench.steps import RTN as RTN
@@ -69,6 +70,7 @@ _HOMES = {
     "recipe": ("Recipe",),
     "records": ("Measurement", "Metric", "RunRecord", "RunState"),
     "requirements": ("Requirements",),
+    "routing": ("Router",),
     "steps": (
         "AWQ",
         "GPTQ",

@@ -3,6 +3,8 @@
 from workbench.study.deciding import Decision
 from workbench.study.handles import Choice, Run
 from workbench.study.predicting import Sensitivity
+from workbench.study.routing import Routed
 from workbench.study.study import Study
+from workbench.study.trusting import Trust
 
-__all__ = ["Choice", "Decision", "Run", "Sensitivity", "Study"]
+__all__ = ["Choice", "Decision", "Routed", "Run", "Sensitivity", "Study", "Trust"]
