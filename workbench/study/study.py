@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import ConfigError, StudyError
 from workbench.store import Store
 from workbench.study.computing import Computing
-from workbench.study.deciding import Deciding
-from workbench.study.routing import Routing
+from workbench.study.reporting import Reporting
 
 if TYPE_CHECKING:
     from workbench.calibrate import CalibrationOptions
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from workbench.tasks import Task
 
 
-class Study(Computing, Deciding, Routing):
+class Study(Computing, Reporting):
     """Base models, a task and the runs on them, kept in a folder.
 
     Parameters

@@ -85,8 +85,8 @@ class Trust:
             f"{self.run.label}: calibration error {self.before.error:.1%}, {self.after.error:.1%}"
             f" at temperature {self.temperature:.2f}; confidently wrong in {self.wrong_rate:.1%}"
             f" ({self.wrong_interval[0]:.1%} to {self.wrong_interval[1]:.1%});"
-            f" {self.flips.rate:.1%} of the answers differ from the base model's ({len(self.flips.lost)} lost,"
-            f" {len(self.flips.gained)} gained)."
+            f" {self.flips.rate:.1%} of the answers differ from the base model's"
+            f" ({len(self.flips.lost)} lost, {len(self.flips.gained)} gained)."
         )
         sure = [s for s in self.slices if s.adjusted_p_value < 0.05]
         if sure:
