@@ -53,7 +53,9 @@ if TYPE_CHECKING:
     from workbench.study import Decision as Decision
     from workbench.study import Run as Run
     from workbench.study import Study as Study
+    from workbench.tasks import Extraction as Extraction
     from workbench.tasks import LanguageModeling as LanguageModeling
+    from workbench.tasks import Summarization as Summarization
     from workbench.tasks import Task as Task
     from workbench.tasks import TextClassification as TextClassification
     from workbench.tasks import load_task as load_task
@@ -86,7 +88,14 @@ _HOMES = {
         "WidthPruning",
     ),
     "study": ("Choice", "Decision", "Run", "Study"),
-    "tasks": ("LanguageModeling", "Task", "TextClassification", "load_task"),
+    "tasks": (
+        "Extraction",
+        "LanguageModeling",
+        "Summarization",
+        "Task",
+        "TextClassification",
+        "load_task",
+    ),
     "widgets": ("Workbench",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

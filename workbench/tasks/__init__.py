@@ -9,21 +9,27 @@ from workbench.errors import DataError
 from workbench.models import LoadedModel
 from workbench.tasks.base import Batch, Example, Task
 from workbench.tasks.data import TABLE_FILES, column_call, existing_path, is_table
+from workbench.tasks.extraction import Extraction
 from workbench.tasks.language_modeling import LanguageModeling
+from workbench.tasks.summarization import Summarization
 from workbench.tasks.text_classification import TextClassification
 
 __all__ = [
     "TASKS",
     "Batch",
     "Example",
+    "Extraction",
     "LanguageModeling",
+    "Summarization",
     "Task",
     "TextClassification",
     "load_task",
     "task_from_dict",
 ]
 
-TASKS: dict[str, type[Task]] = {task.kind: task for task in (LanguageModeling, TextClassification)}
+TASKS: dict[str, type[Task]] = {
+    task.kind: task for task in (LanguageModeling, TextClassification, Extraction, Summarization)
+}
 """Every kind of task by the name that saved studies use."""
 
 
