@@ -36,6 +36,13 @@ def auto_class(architecture: str) -> Any:
     return transformers.AutoModel
 
 
+def class_of(auto: Any, config: PretrainedConfig) -> Any:
+    """Return the transformers class that an Auto class makes of a configuration."""
+    from transformers.models.auto.auto_factory import _get_model_class
+
+    return _get_model_class(config, auto._model_mapping)
+
+
 def load_config(source: Source, raw: dict[str, object], trust: bool) -> PretrainedConfig:
     """Return the configuration of a model's files.
 

@@ -17,6 +17,7 @@ from workbench.errors import ConfigError, StudyError
 from workbench.store import Store
 from workbench.study.comparing import Comparing
 from workbench.study.computing import Computing
+from workbench.study.exporting import Exporting
 
 if TYPE_CHECKING:
     from workbench.calibrate import CalibrationOptions
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from workbench.tasks import Task
 
 
-class Study(Computing, Comparing):
+class Study(Computing, Comparing, Exporting):
     """Base models, a task and the runs on them, kept in a folder.
 
     Parameters
