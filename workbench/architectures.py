@@ -221,6 +221,12 @@ def count_parameters(auto: Any, config: PretrainedConfig, name: str, trust: bool
     return sum(parameter.numel() for parameter in empty.parameters())
 
 
+def parameter_names(auto: Any, config: PretrainedConfig) -> list[str]:
+    """Return the names of everything that a model of this configuration stores."""
+    with torch.device("meta"), quiet():
+        return list(auto.from_config(copy.deepcopy(config)).state_dict())
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence transformers' load reports and bars; what matters is checked and raised here."""

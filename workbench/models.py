@@ -21,6 +21,7 @@ from workbench.architectures import (
     count_parameters,
     is_causal,
     load_config,
+    parameter_names,
     quiet,
     refuse_unsupported,
 )
@@ -39,7 +40,7 @@ from workbench.loaded import (
     tokenizer_fingerprint,
 )
 from workbench.placement import DTYPES, check_memory, choose_device, choose_dtype
-from workbench.reading import Codes, check_method, read_codes
+from workbench.reading import Codes, check_method, find_gguf, read_codes, read_gguf
 from workbench.sources import (
     ACCEPTED,
     Source,
@@ -105,7 +106,7 @@ def load_model(
     Returns
     -------
     LoadedModel
-        Of a compressed checkpoint (GPTQ, AWQ, compressed-tensors) with its codes in
+        Of a compressed checkpoint (GPTQ, AWQ, compressed-tensors, GGUF) with its codes in
         ``weights`` and their dense values in the model.
 
     Raises
@@ -142,12 +143,17 @@ def load_model(
     wanted = compute or (torch.float32 if target.type == "cpu" else expected)
     check_memory(source.ref, n_parameters, wanted, target)
 
-    files = checkpoint_files(source)
-    headers = read_headers(files)
     codes = None
-    if packed is not None:
-        codes = read_codes(source.ref, packed, _all_tensors(files))
-        headers = {name: headers[name] for name in codes.dense}
+    file = find_gguf(source.folder)
+    if file is not None:
+        codes = read_gguf(file, parameter_names(auto, config), config)
+    else:
+        files = checkpoint_files(source)
+        headers = read_headers(files)
+        if packed is not None:
+            codes = read_codes(source.ref, packed, _all_tensors(files))
+    if codes is not None:
+        headers = {name: _header(tensor) for name, tensor in codes.dense.items()}
     stored = _stored_dtype(source.ref, headers)
     wanted = compute or (torch.float32 if target.type == "cpu" else stored)
     reading = wanted if target.type == "cpu" else stored
@@ -346,6 +352,12 @@ def _read(
             " Use a complete checkpoint, or name the right class in config.json's architectures."
         )
     return model
+
+
+def _header(tensor: Tensor) -> tuple[str, int]:
+    """Return a tensor's dtype, as safetensors names it, and its bytes."""
+    names = {dtype: name for name, dtype in STORED.items()}
+    return names.get(tensor.dtype, str(tensor.dtype)), tensor.numel() * tensor.element_size()
 
 
 def _all_tensors(files: Iterable[Path]) -> dict[str, Tensor]:

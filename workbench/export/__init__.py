@@ -13,6 +13,7 @@ from workbench.errors import ConfigError, ExportError
 from workbench.export.awq import AWQCheckpoint
 from workbench.export.base import Format
 from workbench.export.compressed_tensors import IntQuantized, PackQuantized
+from workbench.export.gguf import GGUF
 from workbench.export.gptq import GPTQCheckpoint, GPTQVersion1, GPTQVersion2
 from workbench.export.hf import HuggingFace
 from workbench.export.proof import Proof
@@ -31,6 +32,7 @@ FORMATS: dict[str, Format] = {
         AWQCheckpoint(),
         PackQuantized(),
         IntQuantized(),
+        GGUF(),
     )
 }
 """Every format by its name, in the order in which they are offered."""
@@ -241,4 +243,9 @@ def tensor_bytes(folder: Path) -> int:
     from workbench.sources import read_headers
 
     files: list[Any] = sorted(folder.glob("*.safetensors"))
-    return sum(size for file in files for _, size in read_headers([file]).values())
+    total = sum(size for file in files for _, size in read_headers([file]).values())
+    for file in folder.glob("*.gguf"):
+        import gguf
+
+        total += sum(int(tensor.n_bytes) for tensor in gguf.GGUFReader(file).tensors)
+    return total

@@ -32,7 +32,14 @@ class PackQuantized(Format):
     layout: ClassVar[str] = "pack-quantized"
 
     def obstacle(self, model: LoadedModel) -> str | None:
-        return kind_obstacle(model, dense=True) or bits_obstacle(model, (2, 4, 8))
+        reason = kind_obstacle(model, dense=True) or bits_obstacle(model, (2, 4, 8))
+        schemes = {weight.scheme for weight in _layers(model).values()}
+        if reason is None and len(schemes) > 1 and _asymmetric(model):
+            return (
+                f"its layers have {len(schemes)} different number formats, and transformers loads"
+                " that only where all are symmetric (symmetric=True)"
+            )
+        return reason
 
     def predicted_bytes(self, model: LoadedModel) -> int:
         packed = sum(self._bytes(model, weight) for weight in _layers(model).values())
@@ -79,7 +86,13 @@ class PackQuantized(Format):
         }
 
     def loading(self, model: LoadedModel) -> str:
-        return "# pip install compressed-tensors\n" + transformers_code(model)
+        code = transformers_code(model)
+        if _asymmetric(model):  # else transformers 5 expects zero points that are not packed
+            code = code.replace("import Auto", "import CompressedTensorsConfig, Auto", 1).replace(
+                'dtype="auto"',
+                'dtype="auto", quantization_config=CompressedTensorsConfig(dequantize=True)',
+            )
+        return f"# pip install compressed-tensors\n{code}"
 
 
 class IntQuantized(PackQuantized):
@@ -113,6 +126,10 @@ def _layers(model: LoadedModel) -> dict[str, QuantizedWeight]:
         for name in layer_weights(model)
         if isinstance(weight := found.get(name), QuantizedWeight)
     }
+
+
+def _asymmetric(model: LoadedModel) -> bool:
+    return any(not weight.scheme.symmetric for weight in _layers(model).values())
 
 
 def _arguments(scheme: IntScheme) -> dict[str, Any]:

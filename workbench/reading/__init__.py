@@ -14,6 +14,7 @@ from workbench.errors import UnsupportedArchitectureError
 from workbench.reading.awq import read_awq
 from workbench.reading.base import Codes, Reader, Tensors
 from workbench.reading.compressed_tensors import read_compressed_tensors
+from workbench.reading.gguf import find_gguf, read_gguf
 from workbench.reading.gptq import read_gptq
 
 READERS: dict[str, Reader] = {
@@ -22,7 +23,7 @@ READERS: dict[str, Reader] = {
     "compressed-tensors": read_compressed_tensors,
 }
 
-__all__ = ["READERS", "Codes", "Tensors", "check_method", "read_codes"]
+__all__ = ["READERS", "Codes", "Tensors", "check_method", "find_gguf", "read_codes", "read_gguf"]
 
 
 def check_method(ref: str, about: Any) -> None:
