@@ -122,8 +122,8 @@ def _kind_reason(
         return f"the groups of {name} are not of consecutive inputs (act-order)"
     if weight is not None and weight.input_scales is not None:
         return (
-            f"{name} divides its inputs by scales that the layer before could not absorb"
-            " (AWQ after a layer that is not linear)"
+            f"{name} divides its inputs by scales that the layer before cannot absorb; AWQ(…,"
+            " exportable=True) leaves such inputs as they are"
         )
     return None
 
