@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,10 @@ from workbench.study import Study
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     made = toy_study(tmp_path_factory.mktemp("cli-export") / "study")
     made.run(RTN(4, group_size=8))
-    yield made
+    return made
 
 
 def test_formats_lists_sizes_and_reasons(monkeypatch, capsys, study):

@@ -263,5 +263,5 @@ def test_a_disk_that_is_really_full(
 
 def test_a_folder_that_is_really_read_only(run: Run, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(ExportError, match="Give a path in a folder of yours|MB free"):
+    with pytest.raises(ExportError, match=r"Give a path in a folder of yours|MB free"):
         run.export(small_disk / "inner" / "out")
