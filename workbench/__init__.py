@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from workbench.steps import RTN as RTN
     from workbench.steps import Cast as Cast
     from workbench.steps import DepthPruning as DepthPruning
+    from workbench.steps import Distillation as Distillation
+    from workbench.steps import FineTuning as FineTuning
     from workbench.steps import LowRankCorrection as LowRankCorrection
     from workbench.steps import MagnitudePruning as MagnitudePruning
     from workbench.steps import Mixed as Mixed
@@ -66,6 +68,8 @@ _HOMES = {
         "RTN",
         "Cast",
         "DepthPruning",
+        "Distillation",
+        "FineTuning",
         "LowRankCorrection",
         "MagnitudePruning",
         "Mixed",

@@ -12,6 +12,7 @@ from workbench.steps.pruning import MagnitudePruning, Pruning, SparseGPT, Wanda
 from workbench.steps.quantization import AWQ, GPTQ, RTN, Quantization
 from workbench.steps.structure import DepthPruning, WidthPruning
 from workbench.steps.table import STEPS, Mixed, step_from_dict
+from workbench.steps.training import Distillation, FineTuning, Training
 
 __all__ = [
     "AWQ",
@@ -20,7 +21,9 @@ __all__ = [
     "STEPS",
     "Cast",
     "DepthPruning",
+    "Distillation",
     "FieldInfo",
+    "FineTuning",
     "LowRankCorrection",
     "MagnitudePruning",
     "Mixed",
@@ -29,6 +32,7 @@ __all__ = [
     "QuantizeEmbeddings",
     "SparseGPT",
     "Step",
+    "Training",
     "Wanda",
     "WidthPruning",
     "fields_of",

@@ -234,6 +234,37 @@ class Task(ABC):
             found = [found[int((i + 0.5) * len(found) / limit)] for i in range(limit)]
         return found
 
+    def training_examples(self, model: LoadedModel) -> list[Example]:
+        """Return what training reads: the tokenised examples of the calibration part, all of them.
+
+        Parameters
+        ----------
+        model : LoadedModel
+            Its tokenizer makes the tokens.
+        """
+        return self.examples(model, "calibration")
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return what a batch's predictions should be, int64, in the order of :meth:`flat_logits`.
+
+        Parameters
+        ----------
+        batch : Batch
+
+        Raises
+        ------
+        ConfigError
+            If the examples have no labels; a kind of task without them says here what it trains.
+        """
+        labels = [example.label for example in batch.examples]
+        if min(labels, default=-1) < 0:
+            raise ConfigError(
+                f"The task {self.name!r} ({type(self).__name__}) does not say what a model should"
+                " predict, so none can be trained on it; use LanguageModeling or"
+                " TextClassification."
+            )
+        return torch.tensor(labels, dtype=torch.int64)
+
     @abstractmethod
     def _make_examples(self, model: LoadedModel, part: str, length: int) -> list[Example]:
         """Return the examples of a part, of at most ``length`` tokens each, sorted by index."""
@@ -290,7 +321,7 @@ class Task(ABC):
             raise ConfigError(f"batch_size={batch_size} is not accepted; give 1 or more, or None.")
         examples = self.examples(model, part, limit=limit)
         examples = sorted(examples, key=lambda e: (-len(e.tokens), e.index))
-        token_budget = min(BATCH_TOKENS, self._logits_budget(model))
+        token_budget = self.batch_tokens(model)
         pad = pad_token(model)
         found: list[Batch] = []
         start = 0
@@ -300,6 +331,10 @@ class Task(ABC):
             found.append(make_batch(part, examples[start : start + count], pad))
             start += count
         return found
+
+    def batch_tokens(self, model: LoadedModel) -> int:
+        """Return the most padded tokens that are passed through a model at once."""
+        return min(BATCH_TOKENS, self._logits_budget(model))
 
     def _logits_budget(self, model: LoadedModel) -> int:
         """Return the most padded tokens whose logits may be held at once."""

@@ -40,6 +40,9 @@ SHARES = {"calibration": 0.4, "validation": 0.2, "evaluation": 0.4}
 MAX_CALIBRATION_WINDOWS = 4096
 """Most calibration windows that are made of one task; far more than any solver uses."""
 
+MAX_TRAINING_WINDOWS = 65_536
+"""Most windows that one epoch of training reads."""
+
 
 class LanguageModeling(Task):
     """Predict the next token of the user's texts.
@@ -257,6 +260,27 @@ class LanguageModeling(Task):
         before each, cut, and shuffled again; a rest shorter than a window is dropped. At most
         4,096 windows are made.
         """
+        return self._packed(model, sequence_length, seed, MAX_CALIBRATION_WINDOWS)
+
+    def training_examples(self, model: LoadedModel) -> list[Example]:
+        """Return packed windows of ``sequence_length`` tokens of the calibration part.
+
+        At most 65,536 windows are made; ``document`` is no cluster here, it is the index.
+        """
+        length = min(self.options["sequence_length"], model.max_length or 2**31)
+        windows = self._packed(model, length, self.options["seed"], MAX_TRAINING_WINDOWS)
+        return [Example(index, index, tokens) for index, tokens in enumerate(windows)]
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return the next tokens, see :class:`Task`."""
+        following = batch.input_ids[:, 1:]
+        mask = batch.attention_mask
+        return following.reshape(-1) if mask is None else following[mask[:, 1:].bool()]
+
+    def _packed(
+        self, model: LoadedModel, sequence_length: int, seed: int, most: int
+    ) -> list[list[int]]:
+        """Return at most so many windows of the calibration documents, joined and cut."""
         generator = random.Random(seed)
         documents = list(self.documents["calibration"])
         generator.shuffle(documents)
@@ -264,9 +288,9 @@ class LanguageModeling(Task):
         stream: list[int] = []
         for document in documents:
             stream += start + _tokenize(model, document.text)[0]
-            if len(stream) >= MAX_CALIBRATION_WINDOWS * sequence_length:
+            if len(stream) >= most * sequence_length:
                 break
-        count = min(len(stream) // sequence_length, MAX_CALIBRATION_WINDOWS)
+        count = min(len(stream) // sequence_length, most)
         windows = [stream[i * sequence_length : (i + 1) * sequence_length] for i in range(count)]
         generator.shuffle(windows)
         return windows
