@@ -150,7 +150,12 @@ class LowRankProducts(Trainable):
                 f"{model.source.name} has no linear layers of their own (only fused experts), so"
                 " there is nothing that a low-rank product can stand beside; give method='full'."
             )
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=self._names, bias="none")
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=rank,
+            target_modules=self._names,
+            fan_in_fan_out=any(sites[name].transposed for name in self._names),
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             inject_adapter_in_model(config, hf_model, adapter_name=ADAPTER)
