@@ -34,8 +34,9 @@ def load_task(ref: Any) -> Task:
     ----------
     ref : str, Path or Task
         ``"demo"`` is language modelling on modules of Python's standard library that the bundled
-        model never saw; it needs no download. The path of a text file, or of a folder of them, is
-        language modelling on it. A task is returned as it is.
+        model never saw; it needs no download. ``"stdlib-topics"`` is classification: which of seven
+        areas of that library a docstring belongs to. The path of a text file, or of a folder of
+        them, is language modelling on it. A task is returned as it is.
 
     Raises
     ------
@@ -50,6 +51,15 @@ def load_task(ref: Any) -> Task:
         from workbench.demo.tasks import DEMO_OPTIONS, demo_documents
 
         return LanguageModeling.from_documents(demo_documents(), name="demo", **DEMO_OPTIONS)
+    if ref == "stdlib-topics":
+        from workbench.demo.topics import topic_rows
+
+        return TextClassification(
+            **topic_rows(),
+            document="document",
+            sequence_length=64,
+            name="stdlib-topics",
+        )
     if str(ref).lower().endswith(TABLE_FILES):
         raise DataError(
             f"{str(ref)!r} is a table: say which columns to use, as in"
@@ -57,8 +67,8 @@ def load_task(ref: Any) -> Task:
         )
     if existing_path(ref) is None:
         raise DataError(
-            f'There is no task {str(ref)[:80]!r}; give "demo" or the path of a text file, or'
-            " make a task with LanguageModeling(…) or TextClassification(…)."
+            f'There is no task {str(ref)[:80]!r}; give "demo", "stdlib-topics" or the path of a'
+            " text file, or make a task with LanguageModeling(…) or TextClassification(…)."
         )
     return LanguageModeling(ref)
 
