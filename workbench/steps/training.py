@@ -206,7 +206,8 @@ class Distillation(Training):
     )
     hard_weight: float = option(
         0.0,
-        "Share of the loss that is the labels' (or next tokens') own; the rest is the teacher's.",
+        "Share of the loss that is the labels' (or next tokens') own; the rest is the teacher's. 1"
+        " trains a student of fewer blocks without a teacher, to compare with.",
         unit="share",
         minimum=0.0,
         maximum=1.0,
@@ -232,7 +233,7 @@ class Distillation(Training):
                 f"Distillation: blocks={self.blocks} with method={self.method!r} is not accepted: a"
                 " student of fewer blocks needs all of its weights trained. Leave method at 'full'."
             )
-        if self.hard_weight == 1.0 and self.hidden_weight == 0.0:
+        if self.hard_weight == 1.0 and self.hidden_weight == 0.0 and self.blocks is None:
             raise ConfigError(
                 "Distillation: hard_weight=1 leaves nothing to learn from the teacher; give less,"
                 " or use FineTuning."
@@ -254,7 +255,8 @@ class Distillation(Training):
     @property
     def label(self) -> str:
         blocks = "" if self.blocks is None else f" to {self.blocks} block{'s' * (self.blocks > 1)}"
-        return f"{self.title}{blocks}{_shown(self)}"
+        alone = " without a teacher" if self.hard_weight == 1 and not self.hidden_weight else ""
+        return f"{self.title}{blocks}{alone}{_shown(self)}"
 
 
 def _shown(step: Training) -> str:

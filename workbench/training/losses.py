@@ -111,7 +111,7 @@ class Distilled(Objective):
 
     def prepare(self, examples: Sequence[Example], monitor: Monitor = SILENT) -> None:
         """Keep the teacher's logits where there is one small row per example."""
-        if not self.task.pools_tokens or self._hidden:
+        if not self.task.pools_tokens or self._hidden or self._hard == 1:
             return
         order = sorted(examples, key=lambda e: (-len(e.tokens), e.index))
         budget, pad, start = self.task.batch_tokens(self._teacher), pad_token(self._teacher), 0
@@ -127,6 +127,8 @@ class Distilled(Objective):
         modules = _blocks(model) if self._hidden else []
         with _outputs(modules) as states:
             student = self._logits(model, batch)
+        if self._hard == 1 and not self._hidden:
+            return hard_loss(self.task, student, batch, None)
         if self._kept:
             teacher = torch.stack([self._kept[e.index] for e in batch.examples]).to(student.device)
             hidden: list[Tensor] = []
