@@ -45,7 +45,7 @@ class Distiller(ModelMethod):
             trainable,
             task,
             objective,
-            settings_of(config, model.n_parameters),
+            settings_of(config, model.n_parameters, classifies=task.pools_tokens),
             checkpoint=context.checkpoint,
             monitor=context.monitor,
             about=[config.to_dict(), teacher.fingerprint],

@@ -35,7 +35,7 @@ class FineTuner(ModelMethod):
             trainable,
             task,
             Labels(task, weights),
-            settings_of(config, model.n_parameters),
+            settings_of(config, model.n_parameters, classifies=task.pools_tokens),
             checkpoint=context.checkpoint,
             monitor=context.monitor,
             about=config.to_dict(),

@@ -54,8 +54,11 @@ def load_task(ref: Any) -> Task:
     if ref == "stdlib-topics":
         from workbench.demo.topics import topic_rows
 
+        rows = topic_rows()
         return TextClassification(
-            **topic_rows(),
+            calibration=rows["calibration"],
+            validation=rows["validation"],
+            evaluation=rows["evaluation"],
             document="document",
             sequence_length=64,
             name="stdlib-topics",
