@@ -49,9 +49,11 @@ if TYPE_CHECKING:
     from workbench.study import Run as Run
     from workbench.study import Study as Study
     from workbench.tasks import LanguageModeling as LanguageModeling
+    from workbench.tasks import PromptAnswers as PromptAnswers
     from workbench.tasks import Task as Task
     from workbench.tasks import TextClassification as TextClassification
     from workbench.tasks import load_task as load_task
+    from workbench.training.gradual import gradual_pruning as gradual_pruning
     from workbench.widgets import Workbench as Workbench
 
 _HOMES = {
@@ -79,7 +81,8 @@ _HOMES = {
         "WidthPruning",
     ),
     "study": ("Choice", "Run", "Study"),
-    "tasks": ("LanguageModeling", "Task", "TextClassification", "load_task"),
+    "tasks": ("LanguageModeling", "PromptAnswers", "Task", "TextClassification", "load_task"),
+    "training.gradual": ("gradual_pruning",),
     "widgets": ("Workbench",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -10,6 +10,7 @@ from workbench.models import LoadedModel
 from workbench.tasks.base import Batch, Example, Task
 from workbench.tasks.data import TABLE_FILES, column_call, existing_path, is_table
 from workbench.tasks.language_modeling import LanguageModeling
+from workbench.tasks.prompt_answers import PromptAnswers
 from workbench.tasks.text_classification import TextClassification
 
 __all__ = [
@@ -17,13 +18,16 @@ __all__ = [
     "Batch",
     "Example",
     "LanguageModeling",
+    "PromptAnswers",
     "Task",
     "TextClassification",
     "load_task",
     "task_from_dict",
 ]
 
-TASKS: dict[str, type[Task]] = {task.kind: task for task in (LanguageModeling, TextClassification)}
+TASKS: dict[str, type[Task]] = {
+    task.kind: task for task in (LanguageModeling, TextClassification, PromptAnswers)
+}
 """Every kind of task by the name that saved studies use."""
 
 

@@ -57,6 +57,8 @@ class Example:
         UTF-8 bytes of the text that is predicted (language models).
     label : int
         Code of the label (classification), else -1.
+    n_given : int
+        Tokens at the beginning that are given and never predicted (prompts).
     """
 
     index: int
@@ -64,6 +66,7 @@ class Example:
     tokens: list[int]
     n_bytes: int = 0
     label: int = -1
+    n_given: int = 0
 
 
 @dataclass(frozen=True)
@@ -243,6 +246,14 @@ class Task(ABC):
             Its tokenizer makes the tokens.
         """
         return self.examples(model, "calibration")
+
+    def predicted(self, batch: Batch) -> Tensor:
+        """Return one where a batch's token counts, (examples, tokens); by default if it is real.
+
+        What :meth:`flat_logits` is given in training: a language model predicts these tokens.
+        """
+        mask = batch.attention_mask
+        return torch.ones_like(batch.input_ids) if mask is None else mask
 
     def targets(self, batch: Batch) -> Tensor:
         """Return what a batch's predictions should be, int64, in the order of :meth:`flat_logits`.

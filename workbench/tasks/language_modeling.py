@@ -273,9 +273,7 @@ class LanguageModeling(Task):
 
     def targets(self, batch: Batch) -> Tensor:
         """Return the next tokens, see :class:`Task`."""
-        following = batch.input_ids[:, 1:]
-        mask = batch.attention_mask
-        return following.reshape(-1) if mask is None else following[mask[:, 1:].bool()]
+        return batch.input_ids[:, 1:][self.predicted(batch)[:, 1:].bool()]
 
     def _packed(
         self, model: LoadedModel, sequence_length: int, seed: int, most: int
@@ -300,7 +298,10 @@ class LanguageModeling(Task):
         return min(BATCH_TOKENS, LOGITS_BYTES // (4 * vocabulary))
 
     def _prediction_logits(self, batch: Batch, logits: Tensor) -> list[Tensor]:
-        return [logits[i, : len(e.tokens) - 1] for i, e in enumerate(batch.examples)]
+        return [
+            logits[i, max(e.n_given, 1) - 1 : len(e.tokens) - 1]
+            for i, e in enumerate(batch.examples)
+        ]
 
     def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
         columns: dict[str, list[float]] = {
@@ -309,7 +310,8 @@ class LanguageModeling(Task):
         for i, (example, view) in enumerate(
             zip(batch.examples, self._prediction_logits(batch, logits), strict=True)
         ):
-            targets = batch.input_ids[i, 1 : len(example.tokens)].to(view.device)
+            first = max(example.n_given, 1)
+            targets = batch.input_ids[i, first : len(example.tokens)].to(view.device)
             scores = score(view, targets, None if dense is None else dense[i])
             columns["loss"].append(float(scores.loss.sum()))
             columns["n_predictions"].append(len(targets))

@@ -155,8 +155,7 @@ def flat_logits(task: Task, model: LoadedModel, batch: Batch) -> Tensor:
     ids = batch.input_ids.to(model.device)
     mask = batch.attention_mask
     logits = task.logits(model, ids, None if mask is None else mask.to(model.device))
-    whole = torch.ones_like(ids) if mask is None else mask.to(model.device)
-    return task.flat_logits(logits, whole).float()
+    return task.flat_logits(logits, task.predicted(batch).to(model.device)).float()
 
 
 def hard_loss(task: Task, logits: Tensor, batch: Batch, class_weights: Tensor | None) -> Tensor:

@@ -47,17 +47,20 @@ class Settings:
         return min((step + 1) / warm, (total - step) / max(1, total - warm + 1))
 
 
-def default_learning_rate(n_parameters: int, method: str, *, classifies: bool = False) -> float:
+def default_learning_rate(
+    n_parameters: int, method: str, *, classifies: bool = False, distils: bool = False
+) -> float:
     """Return a learning rate by model size: 1e-3 for a million parameters, 3e-5 for a billion.
 
     It falls with the root of the number of parameters, which is what published recipes come to:
     1e-5 for 7 B. A classifier, whose head is trained already and whose texts are few, takes a
-    quarter: 2e-5 for 110 M, as BERT does (Devlin et al. 2019, appendix A.3).
+    quarter: 2e-5 for 110 M, as BERT does (Devlin et al. 2019, appendix A.3); a student twice that.
     """
     if method == "scales":
         return SCALES_RATE
     rate = 1e-3 * math.sqrt(1e6 / max(n_parameters, 1_000_000))
-    rate = rate / 4 if classifies else rate
+    if classifies:
+        rate /= 2 if distils else 4
     return _LORA_FACTOR * rate if method == "lora" else rate
 
 
@@ -67,7 +70,12 @@ def settings_of(
     """Return the settings of a step for a model of so many parameters, and the kind of task."""
     rate = step.learning_rate
     if rate is None:
-        rate = default_learning_rate(n_parameters, step.method, classifies=classifies)
+        rate = default_learning_rate(
+            n_parameters,
+            step.method,
+            classifies=classifies,
+            distils=isinstance(step, Distillation),
+        )
     return Settings(
         epochs=step.epochs,
         learning_rate=rate,
