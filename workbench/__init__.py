@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from workbench.steps import RTN as RTN
     from workbench.steps import Cast as Cast
     from workbench.steps import DepthPruning as DepthPruning
+    from workbench.steps import Distillation as Distillation
+    from workbench.steps import FineTuning as FineTuning
     from workbench.steps import LowRankCorrection as LowRankCorrection
     from workbench.steps import MagnitudePruning as MagnitudePruning
     from workbench.steps import Mixed as Mixed
@@ -50,9 +52,11 @@ if TYPE_CHECKING:
     from workbench.study import Run as Run
     from workbench.study import Study as Study
     from workbench.tasks import LanguageModeling as LanguageModeling
+    from workbench.tasks import PromptAnswers as PromptAnswers
     from workbench.tasks import Task as Task
     from workbench.tasks import TextClassification as TextClassification
     from workbench.tasks import load_task as load_task
+    from workbench.training.gradual import gradual_pruning as gradual_pruning
     from workbench.widgets import Workbench as Workbench
 
 _HOMES = {
@@ -77,6 +81,8 @@ _HOMES = {
         "RTN",
         "Cast",
         "DepthPruning",
+        "Distillation",
+        "FineTuning",
         "LowRankCorrection",
         "MagnitudePruning",
         "Mixed",
@@ -86,7 +92,8 @@ _HOMES = {
         "WidthPruning",
     ),
     "study": ("Choice", "Run", "Study"),
-    "tasks": ("LanguageModeling", "Task", "TextClassification", "load_task"),
+    "tasks": ("LanguageModeling", "PromptAnswers", "Task", "TextClassification", "load_task"),
+    "training.gradual": ("gradual_pruning",),
     "widgets": ("Workbench",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
