@@ -297,7 +297,8 @@ class Store:
             ).fetchone()
             if row["artifact"] and not shared:
                 db.execute("DELETE FROM artifacts WHERE digest = ?", (row["artifact"],))
-        paths = [self._outcomes_path(run), self.checkpoint_path(run)]
+        paths = [self._outcomes_path(run), *self._outcomes.glob(f"{run}.*.npz")]
+        paths.append(self.checkpoint_path(run))
         if row["artifact"] and not shared:
             paths.append(self._artifact_path(row["artifact"]))
         for path in paths:
@@ -315,6 +316,31 @@ class Store:
                 " removed from the study. Delete the run and run the recipe again."
             )
         return Outcomes.load(path)
+
+    def outcomes_of(self, run: str, what: str) -> Outcomes | None:
+        """Return outcomes that were evaluated later, such as of the validation part, or None."""
+        from workbench.outcomes import Outcomes
+
+        path = self._outcomes / f"{run}.{what}.npz"
+        return Outcomes.load(path) if path.exists() else None
+
+    def keep_outcomes(self, run: str, what: str, outcomes: Outcomes) -> None:
+        """Keep outcomes that were evaluated after the run; they go when the run is deleted.
+
+        Raises
+        ------
+        StudyError
+            If there is no such run.
+        """
+        if self.record(run) is None:
+            raise StudyError(f"There is no run {run} in {self.path}; was it deleted?")
+        path = self._outcomes / f"{run}.{what}.npz"
+        temporary = _temporary(path)
+        try:
+            outcomes.save(temporary)
+            _publish(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     # Compressed weights
 
