@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from workbench.errors import CancelledError as CancelledError
     from workbench.errors import ConfigError as ConfigError
     from workbench.errors import DataError as DataError
+    from workbench.errors import ExportError as ExportError
     from workbench.errors import StudyError as StudyError
     from workbench.errors import WorkbenchError as WorkbenchError
+    from workbench.export import Exported as Exported
+    from workbench.export import ExportOffer as ExportOffer
     from workbench.models import LoadedModel as LoadedModel
     from workbench.models import load_model as load_model
     from workbench.models import save_model as save_model
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from workbench.steps import RTN as RTN
     from workbench.steps import Cast as Cast
     from workbench.steps import DepthPruning as DepthPruning
+    from workbench.steps import Distillation as Distillation
+    from workbench.steps import FineTuning as FineTuning
     from workbench.steps import LowRankCorrection as LowRankCorrection
     from workbench.steps import MagnitudePruning as MagnitudePruning
     from workbench.steps import Mixed as Mixed
@@ -55,16 +60,26 @@ if TYPE_CHECKING:
     from workbench.study import Study as Study
     from workbench.tasks import Extraction as Extraction
     from workbench.tasks import LanguageModeling as LanguageModeling
+    from workbench.tasks import PromptAnswers as PromptAnswers
     from workbench.tasks import Summarization as Summarization
     from workbench.tasks import Task as Task
     from workbench.tasks import TextClassification as TextClassification
     from workbench.tasks import load_task as load_task
+    from workbench.training.gradual import gradual_pruning as gradual_pruning
     from workbench.widgets import Workbench as Workbench
 
 _HOMES = {
     "calibrate": ("CalibrationOptions",),
     "cost": ("CostModel",),
-    "errors": ("CancelledError", "ConfigError", "DataError", "StudyError", "WorkbenchError"),
+    "errors": (
+        "CancelledError",
+        "ConfigError",
+        "DataError",
+        "ExportError",
+        "StudyError",
+        "WorkbenchError",
+    ),
+    "export": ("ExportOffer", "Exported"),
     "models": ("LoadedModel", "load_model", "save_model"),
     "planning": ("Device", "Plan", "plan"),
     "predict": ("Prediction",),
@@ -79,6 +94,8 @@ _HOMES = {
         "RTN",
         "Cast",
         "DepthPruning",
+        "Distillation",
+        "FineTuning",
         "LowRankCorrection",
         "MagnitudePruning",
         "Mixed",
@@ -91,11 +108,13 @@ _HOMES = {
     "tasks": (
         "Extraction",
         "LanguageModeling",
+        "PromptAnswers",
         "Summarization",
         "Task",
         "TextClassification",
         "load_task",
     ),
+    "training.gradual": ("gradual_pruning",),
     "widgets": ("Workbench",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -22,8 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
+from workbench.asides import age_seconds as _age_seconds
+from workbench.asides import aside_of as _temporary
+from workbench.asides import is_leftover as _is_leftover
 from workbench.errors import StudyError
 from workbench.journal import (
     INTERRUPTED,
@@ -141,6 +142,16 @@ class Store:
     def log_path(self) -> Path:
         """What the worker process and the libraries in it print."""
         return self.path / "worker.log"
+
+    def checkpoint_path(self, run: str) -> Path:
+        """Return where a run keeps the state of its training until it is done."""
+        return self.path / "checkpoints" / f"{run}.safetensors"
+
+    @property
+    def disk_budget_bytes(self) -> int:
+        """Limit for the compressed weights that are kept, and again for checkpoints."""
+        budget = self.meta("disk_budget_bytes")
+        return DISK_BUDGET_BYTES if budget is None else int(budget)
 
     def model_folder(self, name: str) -> Path:
         """Return where a live model is saved; the name is made safe for every file system."""
@@ -287,6 +298,7 @@ class Store:
             if row["artifact"] and not shared:
                 db.execute("DELETE FROM artifacts WHERE digest = ?", (row["artifact"],))
         paths = [self._outcomes_path(run), *self._outcomes.glob(f"{run}.*.npz")]
+        paths.append(self.checkpoint_path(run))
         if row["artifact"] and not shared:
             paths.append(self._artifact_path(row["artifact"]))
         for path in paths:
@@ -367,8 +379,7 @@ class Store:
 
     def _register(self, keep: str, size: int) -> None:
         """Note that a file is there, and evict others until all fit into the budget."""
-        budget = self.meta("disk_budget_bytes")
-        budget = DISK_BUDGET_BYTES if budget is None else budget
+        budget = self.disk_budget_bytes
         with self._journal.writing() as db:
             db.execute(
                 "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?)", (keep, size, time.time())
@@ -392,6 +403,13 @@ class Store:
         self._give_up_abandoned()
         with self._journal.reading() as db:
             known = {row["digest"] for row in db.execute("SELECT digest FROM artifacts")}
+            unfinished = {
+                row["id"] for row in db.execute("SELECT id FROM runs WHERE state != 'done'")
+            }
+        for path in self.checkpoint_path("any").parent.glob("*.*"):
+            if path.stem not in unfinished:
+                with contextlib.suppress(OSError):
+                    path.unlink()
         for folder in (self.path, self._artifacts, self._outcomes):
             for path in folder.glob("*.tmp"):
                 if _is_leftover(path):
@@ -521,31 +539,6 @@ def _folder(path: str | Path) -> Path:
     if folder.is_file():
         raise StudyError(f"{folder} is a file; a study is a folder. Give the folder's path.")
     return folder
-
-
-def _age_seconds(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _host_tag() -> str:
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-
-
-def _temporary(path: Path) -> Path:
-    """Return a name beside ``path``, in a folder that is made if it is not there, to write to."""
-    path.parent.mkdir(exist_ok=True)
-    return path.with_name(f"{path.stem}.{_host_tag()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-
-
-def _is_leftover(path: Path) -> bool:
-    """Whether the process that was writing a temporary file is gone."""
-    found = re.search(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp$", path.name)
-    if found and found[1] == _host_tag():
-        return not psutil.pid_exists(int(found[2]))
-    return _age_seconds(path) > 24 * 3600
 
 
 def _publish(temporary: Path, path: Path) -> None:

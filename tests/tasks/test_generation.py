@@ -14,7 +14,7 @@ from workbench.calibrate import CalibrationOptions
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
 from workbench.models import load_model
 from workbench.progress import Monitor
-from workbench.steps import GPTQ, RTN
+from workbench.steps import GPTQ, RTN, FineTuning
 from workbench.study import Study
 from workbench.tasks import Extraction, Summarization, task_from_dict
 
@@ -64,13 +64,13 @@ def test_tokens_are_the_prompt_then_the_target_and_fit():
     tokenizer = model.tokenizer
     for example in task.examples(model):
         row = task.rows["evaluation"][example.index]
-        prompt = tokenizer.decode(example.tokens[1 : example.n_prompt])
+        prompt = tokenizer.decode(example.tokens[1 : example.n_given])
         assert prompt == task.prompt(row.text)
-        assert tokenizer.decode(example.tokens[example.n_prompt :]).strip() in f"{row.target}\n"
+        assert tokenizer.decode(example.tokens[example.n_given :]).strip() in f"{row.target}\n"
         assert len(example.tokens) <= 160
     cut = extraction(sequence_length=80)
     assert all(len(e.tokens) <= 80 for e in cut.examples(model))
-    assert {e.n_prompt for e in cut.examples(model)} == {72}
+    assert {e.n_given for e in cut.examples(model)} == {72}
 
 
 def test_only_the_target_is_scored():
@@ -79,7 +79,7 @@ def test_only_the_target_is_scored():
     one = task.examples(model)[0]
     ids = torch.tensor([one.tokens])
     logs = task.logits(model, ids)[0].float().log_softmax(-1)
-    places = range(one.n_prompt, len(one.tokens))
+    places = range(one.n_given, len(one.tokens))
     loss = -sum(float(logs[i - 1, one.tokens[i]].detach()) for i in places)
     assert found["loss"][0] == pytest.approx(loss, rel=1e-4)
     assert found["n_predictions"][0] == len(places)
@@ -140,7 +140,9 @@ def test_summaries_are_scored_by_rouge_and_length():
     assert {"rouge_l", "rouge_1", "rouge_2", "length_ratio", "answer"} <= set(outcomes.columns)
 
 
-@pytest.mark.parametrize("step", [RTN(2, group_size=8), GPTQ(4, group_size=8)])
+@pytest.mark.parametrize(
+    "step", [RTN(2, group_size=8), GPTQ(4, group_size=8), FineTuning(epochs=1, learning_rate=1e-3)]
+)
 def test_a_study_compresses_judges_and_decides(tmp_path, step):
     few = CalibrationOptions(solve_tokens=512, judge_tokens=256, sequence_length=64)
     with Study(decoder(), extraction(), tmp_path / "study", calibration=few) as study:
@@ -150,7 +152,7 @@ def test_a_study_compresses_judges_and_decides(tmp_path, step):
         assert run.record.measurement("kl").value > 0
         assert study.baseline().record.measurement("kl").value == 0
         decision = study.choose(Requirements(-1.0, relative=False), metric="f1")
-        assert decision.run == run
+        assert decision.nearest_run == run
     again = Study.open(tmp_path / "study")
     assert again.task.fingerprint == extraction().fingerprint
     assert len(again.table()) == 2

@@ -1,7 +1,7 @@
 """The terminal: ``workbench demo``, ``lab``, ``sweep``, ``measure``, ``table``, ``plot`` and more.
 
-The commands that predict are in :mod:`workbench.cli.predict`, those that decide in
-:mod:`workbench.cli.decide`.
+The commands that predict are in :mod:`workbench.cli.predict`, those that export in
+:mod:`workbench.cli.export`, those that decide in :mod:`workbench.cli.decide`.
 
 Exit codes: 0 all is well; 1 a run failed, or no run passes the bar; 2 the input is not accepted;
 130 cancelled with Ctrl-C. Results go to standard output, progress and errors to standard error.
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from workbench.cli import decide as deciding
+from workbench.cli import export as exporting
 from workbench.cli import predict as predicting
 from workbench.cli.options import (
     Bits,
@@ -52,6 +53,7 @@ app = typer.Typer(
 )
 
 app.add_typer(predicting.commands)
+app.add_typer(exporting.commands)
 app.add_typer(deciding.commands)
 
 HtmlPath = Annotated[Path, typer.Option("--html", help="The interactive plot is written here.")]

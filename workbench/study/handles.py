@@ -5,7 +5,8 @@ A :class:`Run` holds an id and reads the journal anew whenever it is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ from workbench.errors import StudyError
 from workbench.progress import Progress
 from workbench.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
+from workbench.steps import Step
 
 if TYPE_CHECKING:
     from workbench.compare import Interval
+    from workbench.export import Exported, ExportOffer
     from workbench.models import LoadedModel
     from workbench.outcomes import Outcomes
     from workbench.study.study import Study
@@ -83,6 +86,27 @@ class Run:
         parent = self.record.parent
         return None if parent is None else Run(self._study, parent)
 
+    def then(
+        self,
+        steps: Recipe | Step | Iterable[Step],
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Run:
+        """Continue from this run: compute the recipe that adds steps to this one's.
+
+        What is trained in this run is not trained again. Going back to an earlier run and
+        continuing from there is how a step is undone.
+
+        Parameters
+        ----------
+        steps : Step, sequence of steps, or Recipe
+        on_progress : callable, optional
+            See :meth:`Study.run`.
+        """
+        record = self.record
+        recipe = Recipe((*record.recipe.steps, *Recipe.of(steps).steps))
+        return self._study.run(recipe, model=record.model, on_progress=on_progress)
+
     def outcomes(self) -> Outcomes:
         """Return the per-example outcomes of the evaluation."""
         return self._study._store.outcomes(self._id)
@@ -96,6 +120,25 @@ class Run:
     ) -> tuple[Measurement, ...]:
         """Measure memory and time on this machine; see :meth:`Study.measure`."""
         return self._study.measure(self, repeats=repeats, on_progress=on_progress)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        format: str = "hf",
+        *,
+        overwrite: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Exported:
+        """Write the model for other programs; see :meth:`Study.export`."""
+        return self._study.export(self, path, format, overwrite=overwrite, on_progress=on_progress)
+
+    def export_offers(self) -> tuple[ExportOffer, ...]:
+        """Return which formats can hold the model; see :meth:`Study.export_offers`."""
+        return self._study.export_offers(self)
+
+    def export_bytes(self, format: str) -> int:
+        """Return the size of an export before it is made; see :meth:`Study.export_bytes`."""
+        return self._study.export_bytes(self, format)
 
     def delete(self) -> None:
         """Delete the run; see :meth:`Study.delete`."""

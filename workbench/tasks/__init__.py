@@ -11,6 +11,7 @@ from workbench.tasks.base import Batch, Example, Task
 from workbench.tasks.data import TABLE_FILES, column_call, existing_path, is_table
 from workbench.tasks.extraction import Extraction
 from workbench.tasks.language_modeling import LanguageModeling
+from workbench.tasks.prompt_answers import PromptAnswers
 from workbench.tasks.summarization import Summarization
 from workbench.tasks.text_classification import TextClassification
 
@@ -20,6 +21,7 @@ __all__ = [
     "Example",
     "Extraction",
     "LanguageModeling",
+    "PromptAnswers",
     "Summarization",
     "Task",
     "TextClassification",
@@ -28,7 +30,8 @@ __all__ = [
 ]
 
 TASKS: dict[str, type[Task]] = {
-    task.kind: task for task in (LanguageModeling, TextClassification, Extraction, Summarization)
+    task.kind: task
+    for task in (LanguageModeling, TextClassification, PromptAnswers, Extraction, Summarization)
 }
 """Every kind of task by the name that saved studies use."""
 
@@ -40,8 +43,9 @@ def load_task(ref: Any) -> Task:
     ----------
     ref : str, Path or Task
         ``"demo"`` is language modelling on modules of Python's standard library that the bundled
-        model never saw; it needs no download. The path of a text file, or of a folder of them, is
-        language modelling on it. A task is returned as it is.
+        model never saw; it needs no download. ``"stdlib-topics"`` is classification: which of seven
+        areas of that library a docstring belongs to. The path of a text file, or of a folder of
+        them, is language modelling on it. A task is returned as it is.
 
     Raises
     ------
@@ -56,6 +60,18 @@ def load_task(ref: Any) -> Task:
         from workbench.demo.tasks import DEMO_OPTIONS, demo_documents
 
         return LanguageModeling.from_documents(demo_documents(), name="demo", **DEMO_OPTIONS)
+    if ref == "stdlib-topics":
+        from workbench.demo.topics import topic_rows
+
+        rows = topic_rows()
+        return TextClassification(
+            calibration=rows["calibration"],
+            validation=rows["validation"],
+            evaluation=rows["evaluation"],
+            document="document",
+            sequence_length=64,
+            name="stdlib-topics",
+        )
     if str(ref).lower().endswith(TABLE_FILES):
         raise DataError(
             f"{str(ref)!r} is a table: say which columns to use, as in"
@@ -63,8 +79,8 @@ def load_task(ref: Any) -> Task:
         )
     if existing_path(ref) is None:
         raise DataError(
-            f'There is no task {str(ref)[:80]!r}; give "demo" or the path of a text file, or'
-            " make a task with LanguageModeling(…) or TextClassification(…)."
+            f'There is no task {str(ref)[:80]!r}; give "demo", "stdlib-topics" or the path of a'
+            " text file, or make a task with LanguageModeling(…) or TextClassification(…)."
         )
     return LanguageModeling(ref)
 

@@ -287,6 +287,14 @@ def _column(frame: pandas.DataFrame, role: str, column: Any, name: str) -> list[
         )
     if places:
         return list(frame.iloc[:, places[0]].tolist())
+    other = (
+        next((mark for mark in ";\t|" if mark in columns[0]), None) if len(columns) == 1 else None
+    )
+    if other is not None:
+        raise DataError(
+            f"{name} has one column, {columns[0][:80]!r}, so its columns seem to be separated by"
+            f" {other!r}. Read it with data = pandas.read_csv(…, sep={other!r}) and give data."
+        )
     near = difflib.get_close_matches(column, columns, 1, 0.5)
     lower = {c.lower().strip(): c for c in columns}
     best = lower.get(column.lower().strip()) or (near[0] if near else None)

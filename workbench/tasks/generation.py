@@ -8,22 +8,20 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
 from workbench.models import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
-from workbench.tasks.base import Batch, DenseReference, Example, pad_token
+from workbench.tasks.base import DenseReference, Example, pad_token
 from workbench.tasks.data import read_snapshot
 from workbench.tasks.language_modeling import start_token
 from workbench.tasks.next_token import NextToken
-from workbench.tasks.scoring import score
 from workbench.tasks.splits import PARTS, deal, overlap
 from workbench.uncertainty import Estimate, estimate_ratio
 
@@ -42,13 +40,6 @@ class Pair:
     text: str
     target: str
     document: str
-
-
-@dataclass(frozen=True)
-class Prompted(Example):
-    """An example whose first ``n_prompt`` tokens are given, and not scored."""
-
-    n_prompt: int = 0
 
 
 class Generation(NextToken):
@@ -159,7 +150,7 @@ class Generation(NextToken):
         for index, row in rows:
             prompt, target = self._pieces(model, row, length)
             document = self._documents[part][index]
-            found.append(Prompted(index, document, prompt + target, n_prompt=len(prompt)))
+            found.append(Example(index, document, prompt + target, n_given=len(prompt)))
         return found
 
     def calibration_windows(
@@ -171,27 +162,6 @@ class Generation(NextToken):
         random.Random(seed).shuffle(rows)
         pieces = [self._pieces(model, row, most) for row in rows]
         return [(prompt + target)[-sequence_length:] for prompt, target in pieces]
-
-    def _prediction_logits(self, batch: Batch, logits: Tensor) -> list[Tensor]:
-        found = []
-        for i, example in enumerate(batch.examples):
-            first = cast(Prompted, example).n_prompt
-            found.append(logits[i, first - 1 : len(example.tokens) - 1])
-        return found
-
-    def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
-        names = ("loss", "n_predictions", "kl", "n_correct")
-        columns: dict[str, list[float]] = {name: [] for name in names}
-        views = self._prediction_logits(batch, logits)
-        for i, (example, view) in enumerate(zip(batch.examples, views, strict=True)):
-            first = cast(Prompted, example).n_prompt
-            targets = batch.input_ids[i, first : len(example.tokens)].to(view.device)
-            found = score(view, targets, None if dense is None else dense[i])
-            columns["loss"].append(float(found.loss.sum()))
-            columns["n_predictions"].append(len(targets))
-            columns["kl"].append(float(found.kl.sum()))
-            columns["n_correct"].append(int((found.prediction == targets.cpu()).sum()))
-        return dict(columns)
 
     def evaluate(
         self,
@@ -246,7 +216,7 @@ class Generation(NextToken):
         batches = self.batches(model, part, batch_size=batch_size, limit=limit)
         generate: Any = model.hf_model.generate
         for done, batch in enumerate(batches, 1):
-            prompts = [e.tokens[: cast(Prompted, e).n_prompt] for e in batch.examples]
+            prompts = [e.tokens[: e.n_given] for e in batch.examples]
             width = max(map(len, prompts))
             ids = torch.full((len(prompts), width), pad, dtype=torch.int64)
             mask = torch.zeros_like(ids)

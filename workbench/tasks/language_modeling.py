@@ -8,22 +8,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from workbench.errors import ConfigError, DataError
 from workbench.models import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.records import Metric
 from workbench.tasks.base import (
     KL,
-    Batch,
     Example,
     ratio,
 )
 from workbench.tasks.data import read_snapshot, read_texts
 from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
 from workbench.tasks.next_token import NextToken
-from workbench.tasks.scoring import score
 from workbench.tasks.splits import PARTS, Document, cut_documents, deal, overlap
 from workbench.uncertainty import Estimate, estimate_statistic
 
@@ -36,6 +32,9 @@ SHARES = {"calibration": 0.4, "validation": 0.2, "evaluation": 0.4}
 
 MAX_CALIBRATION_WINDOWS = 4096
 """Most calibration windows that are made of one task; far more than any solver uses."""
+
+MAX_TRAINING_WINDOWS = 65_536
+"""Most windows that one epoch of training reads."""
 
 
 class LanguageModeling(NextToken):
@@ -219,6 +218,21 @@ class LanguageModeling(NextToken):
         before each, cut, and shuffled again; a rest shorter than a window is dropped. At most
         4,096 windows are made.
         """
+        return self._packed(model, sequence_length, seed, MAX_CALIBRATION_WINDOWS)
+
+    def training_examples(self, model: LoadedModel) -> list[Example]:
+        """Return packed windows of ``sequence_length`` tokens of the calibration part.
+
+        At most 65,536 windows are made; ``document`` is no cluster here, it is the index.
+        """
+        length = min(self.options["sequence_length"], model.max_length or 2**31)
+        windows = self._packed(model, length, self.options["seed"], MAX_TRAINING_WINDOWS)
+        return [Example(index, index, tokens) for index, tokens in enumerate(windows)]
+
+    def _packed(
+        self, model: LoadedModel, sequence_length: int, seed: int, most: int
+    ) -> list[list[int]]:
+        """Return at most so many windows of the calibration documents, joined and cut."""
         generator = random.Random(seed)
         documents = list(self.documents["calibration"])
         generator.shuffle(documents)
@@ -226,31 +240,12 @@ class LanguageModeling(NextToken):
         stream: list[int] = []
         for document in documents:
             stream += start + _tokenize(model, document.text)[0]
-            if len(stream) >= MAX_CALIBRATION_WINDOWS * sequence_length:
+            if len(stream) >= most * sequence_length:
                 break
-        count = min(len(stream) // sequence_length, MAX_CALIBRATION_WINDOWS)
+        count = min(len(stream) // sequence_length, most)
         windows = [stream[i * sequence_length : (i + 1) * sequence_length] for i in range(count)]
         generator.shuffle(windows)
         return windows
-
-    def _prediction_logits(self, batch: Batch, logits: Tensor) -> list[Tensor]:
-        return [logits[i, : len(e.tokens) - 1] for i, e in enumerate(batch.examples)]
-
-    def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
-        columns: dict[str, list[float]] = {
-            name: [] for name in ("loss", "n_predictions", "kl", "n_correct", "n_bytes")
-        }
-        for i, (example, view) in enumerate(
-            zip(batch.examples, self._prediction_logits(batch, logits), strict=True)
-        ):
-            targets = batch.input_ids[i, 1 : len(example.tokens)].to(view.device)
-            scores = score(view, targets, None if dense is None else dense[i])
-            columns["loss"].append(float(scores.loss.sum()))
-            columns["n_predictions"].append(len(targets))
-            columns["kl"].append(float(scores.kl.sum()))
-            columns["n_correct"].append(int((scores.prediction == targets.cpu()).sum()))
-            columns["n_bytes"].append(example.n_bytes)
-        return dict(columns)
 
     def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
         """Return a metric of one evaluation with its influence per document."""

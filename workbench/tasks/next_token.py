@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from workbench.errors import UnsupportedArchitectureError
 from workbench.models import LoadedModel
 from workbench.progress import SILENT, Monitor
-from workbench.tasks.base import BATCH_TOKENS, LOGITS_BYTES, Task
+from workbench.tasks.base import BATCH_TOKENS, LOGITS_BYTES, Batch, Task
+from workbench.tasks.scoring import score
 
 
 class NextToken(Task):
@@ -48,6 +51,40 @@ class NextToken(Task):
     def flat_logits(self, logits: Tensor, attention_mask: Tensor) -> Tensor:
         return logits[:, :-1][attention_mask[:, 1:].bool()]
 
+    def predicted(self, batch: Batch) -> Tensor:
+        """Return one where a token is predicted: all that are real and not given."""
+        mask = super().predicted(batch).clone()
+        for row, example in enumerate(batch.examples):
+            mask[row, : example.n_given] = 0
+        return mask
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return the next tokens, see :class:`Task`."""
+        return batch.input_ids[:, 1:][self.predicted(batch)[:, 1:].bool()]
+
     def _logits_budget(self, model: LoadedModel) -> int:
         vocabulary = getattr(model.hf_model.config.get_text_config(), "vocab_size", 50_000)
         return min(BATCH_TOKENS, LOGITS_BYTES // (4 * vocabulary))
+
+    def _prediction_logits(self, batch: Batch, logits: Tensor) -> list[Tensor]:
+        return [
+            logits[i, max(e.n_given, 1) - 1 : len(e.tokens) - 1]
+            for i, e in enumerate(batch.examples)
+        ]
+
+    def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
+        columns: dict[str, list[float]] = {
+            name: [] for name in ("loss", "n_predictions", "kl", "n_correct", "n_bytes")
+        }
+        for i, (example, view) in enumerate(
+            zip(batch.examples, self._prediction_logits(batch, logits), strict=True)
+        ):
+            first = max(example.n_given, 1)
+            targets = batch.input_ids[i, first : len(example.tokens)].to(view.device)
+            scores = score(view, targets, None if dense is None else dense[i])
+            columns["loss"].append(float(scores.loss.sum()))
+            columns["n_predictions"].append(len(targets))
+            columns["kl"].append(float(scores.kl.sum()))
+            columns["n_correct"].append(int((scores.prediction == targets.cpu()).sum()))
+            columns["n_bytes"].append(example.n_bytes)
+        return dict(columns)
