@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from workbench.errors import ConfigError
 from workbench.records import Metric
 from workbench.tasks.base import KL
 from workbench.tasks.data import read_rows
-from workbench.tasks.generation import Generation, Pair, complete, one_line
+from workbench.tasks.generation import Generation, Pair, one_line
 from workbench.tasks.rouge import words_of
 
 _MISSING = {"", "nan", "none"}
@@ -90,12 +89,11 @@ class Extraction(Generation):
             )
             return [Pair(one_line(r.text), _target(r.more), r.document) for r in rows]
 
-        given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
-        parts = {part: read(table) for part, table in given.items() if table is not None}
-        named = source if source is not None else evaluation
-        self._set(
-            complete(parts, read(source) if source is not None else [], seed),
-            name or (Path(named).stem if isinstance(named, (str, Path)) else "extraction"),
+        self._build(
+            read,
+            source,
+            {"calibration": calibration, "validation": validation, "evaluation": evaluation},
+            name,
             {
                 "sequence_length": sequence_length,
                 "max_new_tokens": max_new_tokens,
@@ -104,9 +102,7 @@ class Extraction(Generation):
                 "shots": shots,
                 "seed": seed,
             },
-            self._metrics(),
         )
-        self._warn(self.findings())
 
     def _metrics(self) -> tuple[Metric, ...]:
         return (Metric("exact_match"), Metric("f1"), KL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,26 @@ class Generation(NextToken):
 
     columns: tuple[str, ...]
     """The outcome columns that are averaged, one per metric before ``kl``."""
+
+    def _build(
+        self,
+        read: Callable[[Any], list[Pair]],
+        source: Any,
+        given: Mapping[str, Any],
+        name: str | None,
+        options: dict[str, Any],
+    ) -> None:
+        """Read the tables, deal them out over the parts, and say what is doubtful about them."""
+        parts = {part: read(table) for part, table in given.items() if table is not None}
+        pool = read(source) if source is not None else []
+        named = source if source is not None else given["evaluation"]
+        self._set(
+            complete(parts, pool, options["seed"]),
+            name or (Path(named).stem if isinstance(named, (str, Path)) else self.kind),
+            options,
+            self._metrics(),
+        )
+        self._warn(self.findings())
 
     def _set(
         self,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 from workbench.records import Metric
 from workbench.tasks.base import KL
 from workbench.tasks.data import read_rows
-from workbench.tasks.generation import Generation, Pair, complete, one_line
+from workbench.tasks.generation import Generation, Pair, one_line
 from workbench.tasks.rouge import rouge_l, rouge_n, words_of
 
 
@@ -64,12 +63,11 @@ class Summarization(Generation):
             rows = read_rows(table, text=text, label=summary, document=document, encoding=encoding)
             return [Pair(one_line(r.text), one_line(r.label), r.document) for r in rows]
 
-        given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
-        parts = {part: read(table) for part, table in given.items() if table is not None}
-        named = source if source is not None else evaluation
-        self._set(
-            complete(parts, read(source) if source is not None else [], seed),
-            name or (Path(named).stem if isinstance(named, (str, Path)) else "summarization"),
+        self._build(
+            read,
+            source,
+            {"calibration": calibration, "validation": validation, "evaluation": evaluation},
+            name,
             {
                 "sequence_length": sequence_length,
                 "max_new_tokens": max_new_tokens,
@@ -78,9 +76,7 @@ class Summarization(Generation):
                 "shots": shots,
                 "seed": seed,
             },
-            self._metrics(),
         )
-        self._warn(self.findings())
 
     def _metrics(self) -> tuple[Metric, ...]:
         return (
