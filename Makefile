@@ -22,7 +22,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 SOURCES := $(shell find workbench -type f ! -path '*/__pycache__/*' ! -name '.*' 2>/dev/null)
 NOTEBOOKS := notebooks/01-quickstart.ipynb
 
-.PHONY: demo install lab test test-install unit notebooks browser slow test-peers check format bench clean
+LONG_NOTEBOOKS := notebooks/02-distil-and-specialise.ipynb
+
+.PHONY: demo install lab test test-install unit notebooks long-notebooks browser slow test-peers check format bench clean
 .DEFAULT_GOAL := demo
 
 # What people run ---------------------------------------------------------------------------------
@@ -57,6 +59,11 @@ unit: test-install
 
 notebooks: test-install
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env $(PYTEST_ARGS) $(NOTEBOOKS)
+
+# From the first cell to the last: what an earlier run left is not gone on from.
+long-notebooks: test-install
+	rm -rf notebooks/runs/specialise
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env $(PYTEST_ARGS) $(LONG_NOTEBOOKS)
 
 browser: test-install
 	$(BIN)/python -m pytest -m "browser and not slow" $(PYTEST_ARGS)

@@ -13,6 +13,7 @@ from workbench.steps.pruning import MagnitudePruning, Pruning, SparseGPT, Wanda
 from workbench.steps.quantization import AWQ, GPTQ, RTN, Quantization
 from workbench.steps.structure import DepthPruning, WidthPruning
 from workbench.steps.table import STEPS, Mixed, step_from_dict
+from workbench.steps.training import Distillation, FineTuning, Training
 
 __all__ = [
     "AWQ",
@@ -22,7 +23,9 @@ __all__ = [
     "STEPS",
     "Cast",
     "DepthPruning",
+    "Distillation",
     "FieldInfo",
+    "FineTuning",
     "LowRankCorrection",
     "MagnitudePruning",
     "Mixed",
@@ -31,6 +34,7 @@ __all__ = [
     "QuantizeEmbeddings",
     "SparseGPT",
     "Step",
+    "Training",
     "Wanda",
     "WidthPruning",
     "fields_of",

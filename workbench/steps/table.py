@@ -14,6 +14,7 @@ from workbench.steps.options import OWN_BACKEND
 from workbench.steps.pruning import MagnitudePruning, SparseGPT, Wanda
 from workbench.steps.quantization import AWQ, GPTQ, RTN, Quantization
 from workbench.steps.structure import DepthPruning, WidthPruning
+from workbench.steps.training import Distillation, FineTuning
 
 
 @dataclass(frozen=True, init=False)
@@ -128,6 +129,8 @@ STEPS: dict[str, type[Step]] = {
         QuantizeEmbeddings,
         DepthPruning,
         WidthPruning,
+        FineTuning,
+        Distillation,
         Cast,
     )
 }
