@@ -16,14 +16,21 @@ from workbench.version import __version__
 
 if TYPE_CHECKING:
     from workbench.calibrate import CalibrationOptions as CalibrationOptions
+    from workbench.cost import CostModel as CostModel
     from workbench.errors import CancelledError as CancelledError
     from workbench.errors import ConfigError as ConfigError
     from workbench.errors import DataError as DataError
+    from workbench.errors import ExportError as ExportError
     from workbench.errors import StudyError as StudyError
     from workbench.errors import WorkbenchError as WorkbenchError
+    from workbench.export import Exported as Exported
+    from workbench.export import ExportOffer as ExportOffer
     from workbench.models import LoadedModel as LoadedModel
     from workbench.models import load_model as load_model
     from workbench.models import save_model as save_model
+    from workbench.planning import Device as Device
+    from workbench.planning import Plan as Plan
+    from workbench.planning import plan as plan
     from workbench.predict import Prediction as Prediction
     from workbench.progress import Progress as Progress
     from workbench.recipe import Recipe as Recipe
@@ -31,6 +38,8 @@ if TYPE_CHECKING:
     from workbench.records import Metric as Metric
     from workbench.records import RunRecord as RunRecord
     from workbench.records import RunState as RunState
+    from workbench.requirements import Requirements as Requirements
+    from workbench.routing import Router as Router
     from workbench.steps import AWQ as AWQ
     from workbench.steps import GPTQ as GPTQ
     from workbench.steps import RTN as RTN
@@ -46,6 +55,7 @@ if TYPE_CHECKING:
     from workbench.steps import Wanda as Wanda
     from workbench.steps import WidthPruning as WidthPruning
     from workbench.study import Choice as Choice
+    from workbench.study import Decision as Decision
     from workbench.study import Run as Run
     from workbench.study import Study as Study
     from workbench.tasks import LanguageModeling as LanguageModeling
@@ -58,12 +68,24 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "calibrate": ("CalibrationOptions",),
-    "errors": ("CancelledError", "ConfigError", "DataError", "StudyError", "WorkbenchError"),
+    "cost": ("CostModel",),
+    "errors": (
+        "CancelledError",
+        "ConfigError",
+        "DataError",
+        "ExportError",
+        "StudyError",
+        "WorkbenchError",
+    ),
+    "export": ("ExportOffer", "Exported"),
     "models": ("LoadedModel", "load_model", "save_model"),
+    "planning": ("Device", "Plan", "plan"),
     "predict": ("Prediction",),
     "progress": ("Progress",),
     "recipe": ("Recipe",),
     "records": ("Measurement", "Metric", "RunRecord", "RunState"),
+    "requirements": ("Requirements",),
+    "routing": ("Router",),
     "steps": (
         "AWQ",
         "GPTQ",
@@ -80,7 +102,7 @@ _HOMES = {
         "Wanda",
         "WidthPruning",
     ),
-    "study": ("Choice", "Run", "Study"),
+    "study": ("Choice", "Decision", "Run", "Study"),
     "tasks": ("LanguageModeling", "PromptAnswers", "Task", "TextClassification", "load_task"),
     "training.gradual": ("gradual_pruning",),
     "widgets": ("Workbench",),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from workbench.ahead import SolvedAhead
+from workbench.backends import backend_of
 from workbench.calibrate import Calibrator
 from workbench.layerwise import apply_layer_method
 from workbench.loaded import LoadedModel, tensor_identity
@@ -72,7 +73,7 @@ class Compressed:
 
 def needs_statistics(recipe: Recipe) -> bool:
     """Return whether a step of the recipe reads calibration data."""
-    return any(METHODS[type(step)].needs for step in recipe.steps)
+    return any(METHODS[type(step)].needs or backend_of(step) for step in recipe.steps)
 
 
 def starts_from_statistics(recipe: Recipe) -> bool:
@@ -82,7 +83,7 @@ def starts_from_statistics(recipe: Recipe) -> bool:
     """
     for step in recipe.steps:
         method = METHODS[type(step)]
-        if method.needs - {"windows"}:
+        if method.needs - {"windows"} and backend_of(step) is None:
             return True
         if isinstance(method, ModelMethod) and method.renews_statistics:
             return False
@@ -112,7 +113,14 @@ def teaching_prefix(recipe: Recipe) -> Recipe:
 def method_versions(recipe: Recipe) -> dict[str, int]:
     """Return the version of every method that the recipe uses; part of every run's identity."""
     parts = [part for step in recipe.steps for part in (step, *step.parts)]
-    return {type(step).__name__: METHODS[type(step)].version for step in parts}
+    versions = {}
+    for step in parts:
+        backend = backend_of(step)
+        if backend is None:
+            versions[type(step).__name__] = METHODS[type(step)].version
+        else:
+            versions[backend.name] = backend.version
+    return versions
 
 
 @torch.no_grad()
@@ -167,7 +175,12 @@ def compress(
     for index, step in enumerate(recipe.steps):
         if start is not None and index < start.steps:
             continue
-        if type(step) in LAYER_METHODS:
+        backend = backend_of(step)
+        if backend is not None:
+            assert calibrator is not None
+            windows = calibrator.windows(origin)["solve"]
+            result = backend.apply(result, step, windows, monitor)
+        elif type(step) in LAYER_METHODS:
             needed = bool(LAYER_METHODS[type(step)].needs)
             statistics = None
             if calibrator is not None and (needed or calibrator.has(origin)):

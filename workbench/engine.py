@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from workbench.cost_table import CostTable
     from workbench.evaluate import Reference
     from workbench.models import LoadedModel
+    from workbench.outcomes import Outcomes
     from workbench.tasks import Task
     from workbench.training import CheckpointFile
 
@@ -383,6 +384,38 @@ class Engine:
         from workbench.training import CheckpointFile
 
         return CheckpointFile(self.store.checkpoint_path(run), self.store.disk_budget_bytes)
+
+    def outcomes(
+        self,
+        run: str,
+        part: str = "evaluation",
+        *,
+        task: Task | None = None,
+        monitor: Monitor = SILENT,
+    ) -> Outcomes:
+        """Evaluate a finished run's model once more, on another part or on changed texts.
+
+        Parameters
+        ----------
+        run : str
+            Id of a finished run.
+        part : {"evaluation", "validation", "calibration"}
+        task : Task, optional
+            A task with the same labels; KL is only computed for the study's own.
+        monitor : Monitor
+            Told after every batch, stage "evaluate"; may cancel there.
+        """
+        from workbench.evaluate import evaluate
+
+        with self._lock:
+            model = self.model(run, monitor=monitor)
+            reference = None
+            if task is None and self._base is not None:
+                reference = self._base.reference
+            found = evaluate(
+                model, task or self.task, part=part, reference=reference, monitor=monitor
+            )
+        return found.outcomes
 
     def _compute(self, claim: Claim, name: str, recipe: Recipe, monitor: Monitor) -> None:
         from workbench.compress import compress, needs_statistics, starts_from_statistics

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from workbench.steps.additions import Cast, LowRankCorrection, QuantizeEmbeddings
 from workbench.steps.base import FieldInfo, Step, fields_of, option
+from workbench.steps.options import OWN_BACKEND
 from workbench.steps.pruning import MagnitudePruning, Pruning, SparseGPT, Wanda
 from workbench.steps.quantization import AWQ, GPTQ, RTN, Quantization
 from workbench.steps.structure import DepthPruning, WidthPruning
@@ -17,6 +18,7 @@ from workbench.steps.training import Distillation, FineTuning, Training
 __all__ = [
     "AWQ",
     "GPTQ",
+    "OWN_BACKEND",
     "RTN",
     "STEPS",
     "Cast",

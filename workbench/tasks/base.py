@@ -554,7 +554,8 @@ def _float(outcomes: Outcomes, name: str) -> np.ndarray:
     return np.asarray(outcomes[name], dtype=np.float64)
 
 
-_INTEGERS = {"example", "document", "n_predictions", "n_correct", "n_bytes", "label", "prediction"}
+_INTEGERS = ("example", "document", "n_predictions", "n_correct", "n_bytes", "label", "prediction")
+_DTYPES: dict[str, Any] = {**dict.fromkeys(_INTEGERS, np.int64), "log_probabilities": np.float16}
 
 
 def _gather(collected: list[dict[str, Any]]) -> Outcomes:
@@ -562,10 +563,7 @@ def _gather(collected: list[dict[str, Any]]) -> Outcomes:
         raise DataError("There is nothing to evaluate: the part has no example.")
     columns = {
         name: np.concatenate(
-            [
-                np.asarray(c[name], dtype=np.int64 if name in _INTEGERS else np.float64)
-                for c in collected
-            ]
+            [np.asarray(c[name], dtype=_DTYPES.get(name, np.float64)) for c in collected]
         )
         for name in ("example", "document", *(k for k in collected[0]))
     }
