@@ -18,7 +18,15 @@ from workbench.compress import compress, teaching_prefix, trained_prefix
 from workbench.errors import CancelledError, ConfigError, StudyError
 from workbench.recipe import Recipe
 from workbench.records import RunState
-from workbench.steps import GPTQ, RTN, DepthPruning, Distillation, FineTuning, MagnitudePruning
+from workbench.steps import (
+    GPTQ,
+    RTN,
+    Cast,
+    DepthPruning,
+    Distillation,
+    FineTuning,
+    MagnitudePruning,
+)
 from workbench.study import Study
 
 TUNED = FineTuning(epochs=1)
@@ -86,6 +94,9 @@ def test_continue_from_a_node(study: Study) -> None:
     assert child.recipe == Recipe.of([TUNED, RTN4])
     assert child.parent == node
     assert node.then([]) == node
+    scales = child.then(FineTuning("scales", epochs=0.2))
+    assert scales.parent == child
+    assert child.then(Recipe.of(Cast())).parent == child
 
 
 def test_weights_that_were_evicted_are_trained_again(study: Study) -> None:
