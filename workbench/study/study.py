@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
 from workbench.store import Store
-from workbench.study.comparing import Comparing
-from workbench.study.computing import Computing
+from workbench.study.viewing import Viewing
 
 if TYPE_CHECKING:
     from workbench.calibrate import CalibrationOptions
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from workbench.tasks import Task
 
 
-class Study(Computing, Comparing):
+class Study(Viewing):
     """Base models, a task and the runs on them, kept in a folder.
 
     Parameters
