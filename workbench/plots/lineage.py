@@ -8,8 +8,9 @@ import math
 import plotly.graph_objects as go
 
 from workbench.lineage import LineageView
-from workbench.plots.frame import GRID, INK
+from workbench.plots.frame import INK
 from workbench.plots.look import look
+from workbench.recipe import shortened
 
 LEAST, MOST = 12.0, 34.0
 """Diameters of the smallest and the largest model, in pixels."""
@@ -32,11 +33,17 @@ def lineage_figure(view: LineageView, *, selected: tuple[str, ...] = ()) -> go.F
         middle = (one.depth + two.depth) / 2
         x += [one.depth, middle, middle, two.depth, None]
         y += [one.place, one.place, two.place, two.place, None]
+    parents = {parent for parent, _ in view.edges}
     figure = go.Figure()
     figure.add_scatter(
-        x=x, y=y, mode="lines", line={"color": GRID, "width": 1.5}, hoverinfo="skip",
-        showlegend=False, name="continues",
-    )  # fmt: skip
+        x=x,
+        y=y,
+        mode="lines",
+        line={"color": "rgba(127,127,127,0.5)", "width": 1.5},
+        hoverinfo="skip",
+        showlegend=False,
+        name="continues",
+    )
     known = [node.value for node in view.nodes if math.isfinite(node.value)]
     largest = max((node.size_bytes or 0 for node in view.nodes), default=0) or 1
     done = [node for node in view.nodes if math.isfinite(node.value)]
@@ -47,8 +54,10 @@ def lineage_figure(view: LineageView, *, selected: tuple[str, ...] = ()) -> go.F
             x=[node.depth for node in nodes],
             y=[node.place for node in nodes],
             mode="markers+text",
-            text=[f"  {html.escape(node.step)}" for node in nodes],
-            textposition="middle right",
+            text=[f"  {html.escape(shortened(node.step, 40))}" for node in nodes],
+            textposition=[
+                "top center" if node.run_id in parents else "middle right" for node in nodes
+            ],
             textfont={"color": INK, "size": 12},
             customdata=[node.run_id for node in nodes],
             hovertext=[_hover(view, node.run_id) for node in nodes],
@@ -78,7 +87,7 @@ def lineage_figure(view: LineageView, *, selected: tuple[str, ...] = ()) -> go.F
         look("Lineage", "area: size, colour: " + view.metric.name, height=int(140 + 32 * rows))
     )
     deepest = max((node.depth for node in view.nodes), default=0)
-    hidden = {"showgrid": False, "showticklabels": False, "zeroline": False}
+    hidden = {"showgrid": False, "showticklabels": False, "showline": False, "ticks": ""}
     figure.update_xaxes(**hidden, range=[-0.15, deepest + 1.1])
     figure.update_yaxes(**hidden, range=[rows - 0.4, -0.6])
     return figure

@@ -15,7 +15,14 @@ def look(title: str, subtitle: str = "", *, height: int = 420) -> dict[str, Any]
         text += f"<br>{SMALL.format(html.escape(subtitle))}"
     axis = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True}
     return {
-        "title": {"text": text, "x": 0.01, "xanchor": "left", "y": 0.97, "yanchor": "top"},
+        "title": {
+            "text": text,
+            "x": 0.01,
+            "xanchor": "left",
+            "y": 0.97,
+            "yanchor": "top",
+            "font": {"size": 15},
+        },
         "height": height,
         "template": "none",
         "paper_bgcolor": "rgba(0,0,0,0)",

@@ -257,11 +257,8 @@ export_panel, code_panel
             name = html.escape(metric.name.replace("_", " "))
             error = "" if found.stderr is None else f" ± {1.96 * found.stderr:.2g}"
             parts.append(f"{name} <b>{found.value:.4g}</b>{error}")
-        parts.append(
-            f"<span title='The study&#39;s folder'>{html.escape(str(self.study.path))}</span>"
-        )
-        if self._desk.is_recorded:
-            parts = [*parts[:-1]]
+        if not self._desk.is_recorded:
+            parts.append(html.escape(_short(self.study.path)))
         text = '<span class="wb-dot">·</span>'.join(parts)
         note = ""
         if self._desk.is_recorded:
@@ -312,6 +309,13 @@ export_panel, code_panel
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def _short(path: Path) -> str:
+    """Return a folder relative to where the kernel works, where it lies below."""
+    with contextlib.suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
 
 
 def _study_in(what: Any, path: str | Path | None) -> Study | None:

@@ -59,10 +59,10 @@ class ComparePanel:
         self._desk = desk
         guard = desk.banner.guard
         self.runs = w.SelectMultiple(
+            rows=14,
             description="runs",
-            rows=8,
             tooltip="Ctrl or Shift selects several",
-            style={"description_width": "auto"},
+            style={"description_width": "0px"},
             layout=w.Layout(width="100%"),
         )
         self.view = w.ToggleButtons(
@@ -116,7 +116,8 @@ class ComparePanel:
                 self._place, self.table,
             ]
         )  # fmt: skip
-        left = w.VBox([w.HTML("<h3>Runs</h3>"), self.runs])
+        hint = w.HTML('<div class="wb-about">Ctrl or Shift selects several.</div>')
+        left = w.VBox([w.HTML("<h3>Runs</h3>"), self.runs, hint])
         for part in (left, right):
             part.add_class("wb-card")
         self.widget = w.HBox([left, right])
@@ -258,6 +259,7 @@ class ComparePanel:
     def _offer_layers(self, view: LayerErrorsView) -> None:
         if tuple(self.layer.options) != view.layers:
             self.layer.options = view.layers
+            self.layer.value = view.layers[0]
 
     def _histogram(self, found: Any) -> None:
         view = WeightHistogramView.from_dict(found)

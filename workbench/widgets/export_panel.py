@@ -101,8 +101,8 @@ class ExportPanel:
         if list(self.run.options) != options:
             kept = self.run.value
             self.run.options = options
-            if kept in [id for _, id in options]:
-                self.run.value = kept
+            ids = [id for _, id in options]
+            self.run.value = kept if kept in ids else (ids[-1] if ids else None)
         self.look.disabled = not options
 
     def _follow(self) -> None:
@@ -124,6 +124,7 @@ class ExportPanel:
         self.look.disabled = False
         good = [offer for offer in offers if not offer["refusal"]]
         self.format.options = [(_title(offer), offer["format"]) for offer in good]
+        self.format.value = good[0]["format"] if good else None
         self.format.disabled = self.export.disabled = not good
         self._say("" if good else "No format can hold this run.")
         refused = "".join(

@@ -57,7 +57,8 @@ class Control:
         for control in (self._list, self._none, self._input):
             if control is not None:
                 control.observe(self._changed, names="value")
-        help = w.HTML(f'<div class="wb-help">{html.escape(info.help)}</div>')
+        unit = f"In {info.unit}. " if info.unit and info.unit not in _spoken(info) else ""
+        help = w.HTML(f'<div class="wb-help">{html.escape(unit + info.help)}</div>')
         self.widget = w.VBox([*rows, self.problem, help])
         self.widget.add_class("wb-field")
 
@@ -125,9 +126,8 @@ class Control:
     def _texts(self) -> dict[str, Any]:
         info = self.info
         spoken = _spoken(info)
-        unit = f" ({info.unit})" if info.unit and info.unit not in spoken else ""
         return {
-            "description": spoken + unit,
+            "description": spoken,
             "tooltip": info.help,
             "style": _WIDE,
             "layout": w.Layout(width="auto"),

@@ -292,6 +292,7 @@ class RecipePanel:
         ]
         if list(self.field.options) != [(name.replace("_", " "), name) for name in names]:
             self.field.options = [(name.replace("_", " "), name) for name in names]
+            self.field.value = names[0] if names else None
             self._suggest()
 
     def _suggest(self) -> None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     OnReady = Callable[[Study, str, bool], None]
 
 _WIDE = {"description_width": "104px"}
-_ROW = {"style": _WIDE, "layout": w.Layout(width="auto")}
 PREVIEWED = 200
 MOST_FOUND = 30
 UPLOAD_BYTES = 8_000_000
@@ -68,7 +67,7 @@ class StartPanel:
             placeholder="runs/demo",
             options=_found_studies(),
             value="" if path is None else str(path),
-            **_ROW,
+            **_row(),
         )
         self.open = _button("Open", "folder-open", "Bring every run of the study back")
         self.open.on_click(guard(lambda _: self._open()))
@@ -79,7 +78,7 @@ class StartPanel:
         self.model_ref = w.Text(
             description="which",
             placeholder="models/my-model or sentence-transformers/all-MiniLM-L6-v2",
-            **_ROW,
+            **_row(),
         )
         if isinstance(model, (str, Path)) and str(model) != "demo":
             self.model_kind.value, self.model_ref.value = "ref", str(model)
@@ -93,15 +92,15 @@ class StartPanel:
             tooltip="A CSV, TSV, JSON lines or text file of up to 8 MB",
             layout=w.Layout(width="auto"),
         )
-        self.data_path = w.Text(description="or its path", placeholder="data/tickets.csv", **_ROW)
-        self.text_column = w.Dropdown(description="text", options=[], **_ROW)
-        self.label_column = w.Dropdown(description="label", options=[], **_ROW)
+        self.data_path = w.Text(description="or its path", placeholder="data/tickets.csv", **_row())
+        self.text_column = w.Dropdown(description="text", options=[], **_row())
+        self.label_column = w.Dropdown(description="label", options=[], **_row())
         self.preview = w.HTML()
         self.path = w.Text(
             description="keep in",
             value="runs/workbench" if path is None else str(path),
             tooltip="The study's folder; one that is there is continued",
-            **_ROW,
+            **_row(),
         )
         self.start = _button("Start", "play", "Load the model and evaluate it", "primary")
         self.start.on_click(guard(lambda _: self._start()))
@@ -388,6 +387,11 @@ def _found_studies() -> list[str]:
     """Return the folders of studies that lie near, relative to the notebook."""
     found = [*Path().glob("*/study.sqlite"), *Path().glob("runs/*/study.sqlite")]
     return sorted(str(path.parent) for path in found)[:MOST_FOUND]
+
+
+def _row() -> dict[str, Any]:
+    """Return the look of a field, with a layout of its own."""
+    return {"style": _WIDE, "layout": w.Layout(width="auto")}
 
 
 def _choice(options: list[tuple[str, str]], text: str) -> w.ToggleButtons:
