@@ -355,7 +355,7 @@ def test_missing_tensors_are_not_made_up(llama: Path) -> None:
         ({"architectures": None}, "names no architecture"),
         ({"model_type": "t5", "architectures": ["T5Model"]}, "encoder-decoder"),
         ({"model_type": "vit", "architectures": ["ViTModel"]}, "not a text model"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized already"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantized already"),
         ({"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}, "trust_remote_code=True"),
     ],
 )

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from workbench.errors import CancelledError as CancelledError
     from workbench.errors import ConfigError as ConfigError
     from workbench.errors import DataError as DataError
+    from workbench.errors import ExportError as ExportError
     from workbench.errors import StudyError as StudyError
     from workbench.errors import WorkbenchError as WorkbenchError
+    from workbench.export import Exported as Exported
+    from workbench.export import ExportOffer as ExportOffer
     from workbench.models import LoadedModel as LoadedModel
     from workbench.models import load_model as load_model
     from workbench.models import save_model as save_model
@@ -54,7 +57,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "calibrate": ("CalibrationOptions",),
-    "errors": ("CancelledError", "ConfigError", "DataError", "StudyError", "WorkbenchError"),
+    "errors": (
+        "CancelledError",
+        "ConfigError",
+        "DataError",
+        "ExportError",
+        "StudyError",
+        "WorkbenchError",
+    ),
+    "export": ("ExportOffer", "Exported"),
     "models": ("LoadedModel", "load_model", "save_model"),
     "predict": ("Prediction",),
     "progress": ("Progress",),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.schemes import IntScheme
 
-_SMALLEST_SCALE = 2.0**-24  # the smallest float16 above zero
+SMALLEST_SCALE = 2.0**-24  # the smallest float16 above zero
 _LARGEST_SCALE = 65504.0
 
 
@@ -64,12 +64,12 @@ def choose_scales(
         zeros = torch.full_like(scales, scheme.middle)
     else:
         scales = (high - low) / scheme.max_code
-        zeros = torch.round(-low / scales.clamp(min=_SMALLEST_SCALE)).clamp(0, scheme.max_code)
+        zeros = torch.round(-low / scales.clamp(min=SMALLEST_SCALE)).clamp(0, scheme.max_code)
     return _as_stored(scales), zeros
 
 
 def _as_stored(scales: Tensor) -> Tensor:
-    return scales.clamp(_SMALLEST_SCALE, _LARGEST_SCALE).half().float()
+    return scales.clamp(SMALLEST_SCALE, _LARGEST_SCALE).half().float()
 
 
 def quantize(weight: Tensor, scales: Tensor, zeros: Tensor, scheme: IntScheme) -> Tensor:

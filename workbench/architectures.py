@@ -36,6 +36,13 @@ def auto_class(architecture: str) -> Any:
     return transformers.AutoModel
 
 
+def class_of(auto: Any, config: PretrainedConfig) -> Any:
+    """Return the transformers class that an Auto class makes of a configuration."""
+    from transformers.models.auto.auto_factory import _get_model_class
+
+    return _get_model_class(config, auto._model_mapping)
+
+
 def load_config(source: Source, raw: dict[str, object], trust: bool) -> PretrainedConfig:
     """Return the configuration of a model's files.
 
@@ -212,6 +219,12 @@ def count_parameters(auto: Any, config: PretrainedConfig, name: str, trust: bool
             f" transformers' {auto.__name__} can build: {str(error).splitlines()[0][:200]}"
         ) from error
     return sum(parameter.numel() for parameter in empty.parameters())
+
+
+def parameter_names(auto: Any, config: PretrainedConfig) -> list[str]:
+    """Return the names of everything that a model of this configuration stores."""
+    with torch.device("meta"), quiet():
+        return list(auto.from_config(copy.deepcopy(config)).state_dict())
 
 
 @contextlib.contextmanager

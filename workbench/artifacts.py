@@ -23,7 +23,7 @@ from workbench.weights import weight_from
 FORMAT_VERSION = 1
 
 
-def _dense_tensors(model: LoadedModel) -> dict[str, Tensor]:
+def dense_tensors(model: LoadedModel) -> dict[str, Tensor]:
     """Return what is not compressed, tied tensors once, in the dtype it is stored in."""
     sites = {name: model.site(name) for name in model.weights}
     covered: Counter[tuple[int, int]] = Counter()  # values of each parameter, by its identity
@@ -66,7 +66,7 @@ def save_weights(path: Path, model: LoadedModel) -> str:
         sha256 over names, dtypes, shapes, bytes and the changed fields of the configuration, 64
         hexadecimal digits. Equal models have equal digests, on every machine.
     """
-    tensors = {f"dense/{name}": tensor for name, tensor in _dense_tensors(model).items()}
+    tensors = {f"dense/{name}": tensor for name, tensor in dense_tensors(model).items()}
     described = {}
     for name, weight in model.weights.items():
         described[name] = weight.describe()
@@ -130,6 +130,7 @@ def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
     else:
         model = base.copy()
         model.hf_model.load_state_dict(dense, strict=False)
+        model.weights.clear()  # the file says all that is compressed, also of the base's own
     model = dataclasses.replace(model, stored_dtype=getattr(torch, meta["stored_dtype"]), head=head)
     for name, tensor in experts.items():
         model.site(name).stored.copy_(tensor)

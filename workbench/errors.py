@@ -47,5 +47,9 @@ class StudyError(WorkbenchError, RuntimeError):
     """A study's folder or journal cannot be used as asked."""
 
 
+class ExportError(WorkbenchError, RuntimeError):
+    """A model cannot be exported as asked; what was there before is still there."""
+
+
 class CancelledError(WorkbenchError):
     """The operation was cancelled by the user; what was finished before is kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
@@ -13,13 +14,14 @@ from workbench import layers
 from workbench.ahead import SolvedAhead
 from workbench.calibrate import Statistics
 from workbench.folding import fold_input_scales
+from workbench.folds import find_fold
 from workbench.linalg import output_error
 from workbench.methods import LAYER_METHODS, GroupWeights, LayerMethod
 from workbench.models import LoadedModel
 from workbench.products import fast_products
 from workbench.progress import Monitor
 from workbench.statistics import GroupStatistics
-from workbench.steps import Mixed, Step
+from workbench.steps import AWQ, Mixed, Step
 from workbench.weights import CompressedWeight, PrunedWeight
 
 FACTOR_CACHE_BYTES = 2 << 30
@@ -86,7 +88,10 @@ def apply_layer_method(
         if ahead is not None and statistics is not None:
             place = f"{statistics.key} {group.key}"
             solve = partial(ahead.solve, method, companions=companions, place=place)
-        solve_group(method, dense, model, group, own, step, facts, solve=solve)
+        unscaled = _without_scales(model, group, step)
+        solve_group(method, dense, model, group, own, unscaled or step, facts, solve=solve)
+        for name in group.names if unscaled else ():
+            model.set_weight(name, model.weights[name].without_input_scales())
         if statistics is not None and statistics[group.key].judge.n_tokens:
             gram = statistics[group.key].judge.mean_gram
             errors.update(layer_errors(dense, model, group, gram, statistics.outputs))
@@ -99,6 +104,21 @@ def apply_layer_method(
         facts["solved_together"] = ahead.count(step)
     for group in groups if fold else ():
         fold_input_scales(model, group, facts)
+
+
+def _without_scales(model: LoadedModel, group: layers.LinearGroup, step: Step) -> Step | None:
+    """Return an exportable AWQ step that leaves inputs unscaled which no layer could absorb.
+
+    None where the step is another one, or the layer before can absorb the scales.
+    """
+    acting = step.step_of(group.key) if isinstance(step, Mixed) else step
+    if not isinstance(acting, AWQ) or not acting.exportable:
+        return None
+    if find_fold(model.hf_model, group) is not None:
+        return None
+    # With one point of the search, exponent 0, every scale is 1.
+    unscaled = dataclasses.replace(acting, n_grid=1)
+    return Mixed([unscaled], {group.key: 0}) if isinstance(step, Mixed) else unscaled
 
 
 def solve_group(

@@ -275,6 +275,9 @@ class LoadedModel:
         config = _plain_config(self.hf_model)
         digest.update(json.dumps(config, sort_keys=True, default=str).encode())
         digest.update(f"{self.stored_dtype}\n{tokenizer_fingerprint(self.tokenizer)}".encode())
+        if self.weights:  # of two equal models the one with codes is smaller
+            described = {name: weight.describe() for name, weight in self.weights.items()}
+            digest.update(json.dumps(described, sort_keys=True).encode())
         if self.head is not None:
             tensors = [*tensors, ("head.weight", self.head.weight), ("head.bias", self.head.bias)]
             digest.update(json.dumps([self.head.labels, self.head.pooling]).encode())

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,11 @@ from torch import Tensor
 from workbench.architectures import (
     architecture_of,
     auto_class,
+    class_of,
     count_parameters,
     is_causal,
     load_config,
+    parameter_names,
     quiet,
     refuse_unsupported,
 )
@@ -37,6 +40,7 @@ from workbench.loaded import (
     tokenizer_fingerprint,
 )
 from workbench.placement import DTYPES, check_memory, choose_device, choose_dtype
+from workbench.reading import Codes, check_method, find_gguf, read_codes, read_gguf
 from workbench.sources import (
     ACCEPTED,
     Source,
@@ -102,6 +106,8 @@ def load_model(
     Returns
     -------
     LoadedModel
+        Of a compressed checkpoint (GPTQ, AWQ, compressed-tensors, GGUF) with its codes in
+        ``weights`` and their dense values in the model.
 
     Raises
     ------
@@ -110,7 +116,8 @@ def load_model(
     TokenizerMissingError
         If no tokenizer comes with the model and none is given.
     UnsupportedArchitectureError
-        If it is no text decoder or encoder, has no safetensors, or is quantized already.
+        If it is no text decoder or encoder, has no safetensors, or is compressed in a format
+        that :mod:`workbench.reading` does not know.
     NotEnoughMemoryError
         If it is estimated not to fit; nothing has been loaded then.
     ConfigError
@@ -123,6 +130,10 @@ def load_model(
     source = find_source(ref, revision, code=trust_remote_code)
     raw = read_config(source)
     config = load_config(source, raw, trust_remote_code)
+    packed = getattr(config, "quantization_config", None)
+    if packed is not None:  # what is built is the dense model; the codes are kept beside it
+        check_method(source.ref, packed)
+        del config.quantization_config
     architecture = architecture_of(source.ref, config)
     text = _tokenizer(source if tokenizer is None else tokenizer, config, trust_remote_code)
     auto = auto_class(architecture)
@@ -132,12 +143,23 @@ def load_model(
     wanted = compute or (torch.float32 if target.type == "cpu" else expected)
     check_memory(source.ref, n_parameters, wanted, target)
 
-    files = checkpoint_files(source)
-    stored = _stored_dtype(source.ref, read_headers(files))
+    codes = None
+    file = find_gguf(source.folder)
+    if file is not None:
+        codes = read_gguf(file, parameter_names(auto, config), config)
+    else:
+        files = checkpoint_files(source)
+        headers = read_headers(files)
+        if packed is not None:
+            codes = read_codes(source.ref, packed, _all_tensors(files))
+    if codes is not None:
+        headers = {name: _header(tensor) for name, tensor in codes.dense.items()}
+    stored = _stored_dtype(source.ref, headers)
     wanted = compute or (torch.float32 if target.type == "cpu" else stored)
-    hf_model = _read(auto, source, wanted if target.type == "cpu" else stored, trust_remote_code)
+    reading = wanted if target.type == "cpu" else stored
+    hf_model = _read(auto, source, reading, trust_remote_code, config, codes)
     extras = _read_extras(source.folder)
-    return LoadedModel(
+    model = LoadedModel(
         hf_model=_placed(hf_model, target, wanted),
         tokenizer=text,
         source=ModelSource(
@@ -150,9 +172,14 @@ def load_model(
         stored_dtype=DTYPES.get(str(extras.get("stored_dtype")), stored),
         head=_read_head(source.folder, extras),
     )
+    if codes is not None:
+        _put_codes(model, codes)
+    return model
 
 
-def save_model(model: LoadedModel, folder: str | os.PathLike[str]) -> Path:
+def save_model(
+    model: LoadedModel, folder: str | os.PathLike[str], *, lossless: bool = True
+) -> Path:
     """Write a dense checkpoint, its tokenizer and its head, for :func:`load_model` to read back.
 
     Tensors are written in the stored dtype where that loses nothing, else in the dtype that the
@@ -166,6 +193,8 @@ def save_model(model: LoadedModel, folder: str | os.PathLike[str]) -> Path:
         Not changed.
     folder : str or path
         Made if it is not there.
+    lossless : bool
+        False: every tensor is rounded to the stored dtype.
 
     Returns
     -------
@@ -178,27 +207,40 @@ def save_model(model: LoadedModel, folder: str | os.PathLike[str]) -> Path:
     smaller: dict[tuple[int, int], Tensor] = {}  # tied tensors stay one tensor
     for name, tensor in model.hf_model.state_dict().items():
         key = tensor_identity(tensor)
-        smaller.setdefault(key, _lossless(tensor, model.stored_dtype))
+        smaller.setdefault(key, _smaller(tensor, model.stored_dtype, lossless))
         state[name] = smaller[key]
-    extras: dict[str, Any] = {
-        "version": 1,
-        "name": model.source.name,
-        "stored_dtype": str(model.stored_dtype).removeprefix("torch."),
-    }
     # Written aside and moved: the model may be reading from the very files that are replaced.
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=path) as temporary:
         aside = Path(temporary)
         with quiet():
             model.hf_model.save_pretrained(aside, state_dict=state)
+        if not lossless:  # transformers notes what it computes in
+            _set_dtype(aside / "config.json", model.stored_dtype)
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(aside)
-        if model.head is not None:
-            model.head.save(aside / HEAD)
-            extras["head"] = HEAD
-        (aside / EXTRAS).write_text(json.dumps(extras, indent=1), encoding="utf-8")
+        write_extras(model, aside)
         for file in aside.iterdir():
             file.replace(path / file.name)
     return path
+
+
+def write_extras(model: LoadedModel, folder: Path) -> None:
+    """Write what a checkpoint says beside what transformers reads: name, stored dtype and head."""
+    extras: dict[str, Any] = {
+        "version": 1,
+        "name": model.source.name,
+        "stored_dtype": str(model.stored_dtype).removeprefix("torch."),
+    }
+    if model.head is not None:
+        model.head.save(folder / HEAD)
+        extras["head"] = HEAD
+    (folder / EXTRAS).write_text(json.dumps(extras, indent=1), encoding="utf-8")
+
+
+def _set_dtype(path: Path, dtype: torch.dtype) -> None:
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _load_live(
@@ -270,12 +312,25 @@ def _placed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) ->
     return model
 
 
-def _read(auto: Any, source: Source, dtype: torch.dtype, trust: bool) -> PreTrainedModel:
+def _read(
+    auto: Any,
+    source: Source,
+    dtype: torch.dtype,
+    trust: bool,
+    config: PretrainedConfig,
+    codes: Codes | None,
+) -> PreTrainedModel:
     """Read the weights; a pooler that the checkpoint lacks is dropped, not made up."""
+    given: dict[str, Any] = {}
+    if codes is not None:
+        dense = {f"{name}.weight": w.dequantize() for name, w in codes.weights.items()}
+        given = {"config": config, "state_dict": {**codes.dense, **dense}}
+        auto = class_of(auto, config)  # an Auto class would look for files
     try:
         with quiet():
             model, info = auto.from_pretrained(
-                source.folder,
+                source.folder if codes is None else None,
+                **given,
                 dtype=dtype,
                 use_safetensors=True,
                 local_files_only=True,
@@ -297,6 +352,27 @@ def _read(auto: Any, source: Source, dtype: torch.dtype, trust: bool) -> PreTrai
             " Use a complete checkpoint, or name the right class in config.json's architectures."
         )
     return model
+
+
+def _header(tensor: Tensor) -> tuple[str, int]:
+    """Return a tensor's dtype, as safetensors names it, and its bytes."""
+    names = {dtype: name for name, dtype in STORED.items()}
+    return names.get(tensor.dtype, str(tensor.dtype)), tensor.numel() * tensor.element_size()
+
+
+def _all_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def _put_codes(model: LoadedModel, codes: Codes) -> None:
+    """Note the codes under the names that the model's modules have; their values are in place."""
+    prefix = f"{model.hf_model.base_model_prefix}."
+    modules = {name for name, _ in model.hf_model.named_modules()}
+    for name, weight in codes.weights.items():
+        names = (name, name.removeprefix(prefix), prefix + name)
+        model.set_weight(next((n for n in names if n in modules), name), weight)
 
 
 def _stored_dtype(ref: str, headers: dict[str, tuple[str, int]]) -> torch.dtype:
@@ -351,11 +427,13 @@ def _read_tokenizer(source: Source, trust: bool) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _lossless(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _smaller(tensor: Tensor, dtype: torch.dtype, lossless: bool) -> Tensor:
+    """Return a tensor in the stored dtype; if ``lossless``, only where nothing is lost by it."""
     if not tensor.is_floating_point():
         return tensor
     smaller = tensor.to(dtype)
-    return smaller if torch.equal(smaller.to(tensor.dtype), tensor) else tensor
+    kept = not lossless or torch.equal(smaller.to(tensor.dtype), tensor)
+    return smaller if kept else tensor
 
 
 def _read_extras(folder: Path) -> dict[str, Any]:

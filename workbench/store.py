@@ -22,8 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
+from workbench.asides import age_seconds as _age_seconds
+from workbench.asides import aside_of as _temporary
+from workbench.asides import is_leftover as _is_leftover
 from workbench.errors import StudyError
 from workbench.journal import (
     INTERRUPTED,
@@ -496,31 +497,6 @@ def _folder(path: str | Path) -> Path:
     if folder.is_file():
         raise StudyError(f"{folder} is a file; a study is a folder. Give the folder's path.")
     return folder
-
-
-def _age_seconds(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _host_tag() -> str:
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-
-
-def _temporary(path: Path) -> Path:
-    """Return a name beside ``path``, in a folder that is made if it is not there, to write to."""
-    path.parent.mkdir(exist_ok=True)
-    return path.with_name(f"{path.stem}.{_host_tag()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-
-
-def _is_leftover(path: Path) -> bool:
-    """Whether the process that was writing a temporary file is gone."""
-    found = re.search(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp$", path.name)
-    if found and found[1] == _host_tag():
-        return not psutil.pid_exists(int(found[2]))
-    return _age_seconds(path) > 24 * 3600
 
 
 def _publish(temporary: Path, path: Path) -> None:

@@ -251,16 +251,72 @@ class CorrectedWeight(CompressedWeight):
     @classmethod
     def restore(cls, data: dict[str, Any], tensors: dict[str, Tensor]) -> CorrectedWeight:
         """Undo :meth:`describe` and :meth:`tensors`."""
-        base = {
-            name.removeprefix("base."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith("base.")
-        }
-        return cls(weight_from(data["base"], base), tensors["left"], tensors["right"])
+        base = weight_from(data["base"], _within("base", tensors))
+        return cls(base, tensors["left"], tensors["right"])
 
 
-_KINDS: dict[str, type[QuantizedWeight] | type[PrunedWeight] | type[CorrectedWeight]] = {
-    kind.kind: kind for kind in (QuantizedWeight, PrunedWeight, CorrectedWeight)
+@dataclass(frozen=True, eq=False)
+class PermutedWeight(CompressedWeight):
+    """Integer codes whose groups are not of consecutive inputs (GPTQ's act-order elsewhere).
+
+    Attributes
+    ----------
+    base : QuantizedWeight
+        With the inputs in the order in which they were grouped.
+    order : Tensor of shape (in_features,), int32
+        The input that each column of ``base`` is of.
+    """
+
+    kind: ClassVar[str] = "permuted"
+
+    base: QuantizedWeight
+    order: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.base.shape
+
+    @property
+    def inverse(self) -> Tensor:
+        """The column of ``base`` that each input is in, (in_features,), int64."""
+        return torch.argsort(self.order.long())
+
+    def dequantize(self) -> Tensor:
+        return self.base.dequantize()[:, self.inverse]
+
+    def tensors(self) -> dict[str, Tensor]:
+        base = {f"base.{name}": tensor for name, tensor in self.base.tensors().items()}
+        return {**base, "order": self.order}
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "base": self.base.describe()}
+
+    @property
+    def stored_bytes(self) -> int:
+        return self.base.stored_bytes + 4 * self.order.numel()
+
+    def rows_divided(self, divisor: Tensor) -> PermutedWeight | None:
+        base = self.base.rows_divided(divisor)
+        return None if base is None else PermutedWeight(base, self.order)
+
+    @classmethod
+    def restore(cls, data: dict[str, Any], tensors: dict[str, Tensor]) -> PermutedWeight:
+        """Undo :meth:`describe` and :meth:`tensors`."""
+        base = QuantizedWeight.restore(data["base"], _within("base", tensors))
+        return cls(base, tensors["order"])
+
+
+def _within(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with ``part.``, without that."""
+    return {
+        name.removeprefix(f"{part}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{part}.")
+    }
+
+
+_KINDS: dict[str, Any] = {
+    kind.kind: kind for kind in (QuantizedWeight, PrunedWeight, CorrectedWeight, PermutedWeight)
 }
 
 
@@ -276,4 +332,5 @@ def weight_from(data: dict[str, Any], tensors: dict[str, Tensor]) -> CompressedW
         raise ValueError(
             f"Unknown kind of weight {data.get('kind')!r}; known: {', '.join(_KINDS)}."
         )
-    return _KINDS[data["kind"]].restore(data, tensors)
+    restored: CompressedWeight = _KINDS[data["kind"]].restore(data, tensors)
+    return restored

@@ -1,6 +1,7 @@
 """The terminal: ``workbench demo``, ``lab``, ``sweep``, ``measure``, ``table``, ``plot`` and more.
 
-The commands that predict are in :mod:`workbench.cli.predict`.
+The commands that predict are in :mod:`workbench.cli.predict`, those that export in
+:mod:`workbench.cli.export`.
 
 Exit codes: 0 all is well; 1 a run failed, or no run passes the bar; 2 the input is not accepted;
 130 cancelled with Ctrl-C. Results go to standard output, progress and errors to standard error.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from workbench.cli import export as exporting
 from workbench.cli import predict as predicting
 from workbench.cli.options import (
     Bits,
@@ -50,6 +52,7 @@ app = typer.Typer(
 )
 
 app.add_typer(predicting.commands)
+app.add_typer(exporting.commands)
 
 HtmlPath = Annotated[Path, typer.Option("--html", help="The interactive plot is written here.")]
 

@@ -97,3 +97,14 @@ class AWQ(Quantization):
     clip: bool = option(
         True, "Also search for the range of each group that gives the smallest output error."
     )
+    exportable: bool = option(
+        False,
+        "Scale only inputs whose scale the layer before can absorb, as AutoAWQ does, so that other"
+        " programs' formats can hold the result. Costs a little accuracy where attention shares"
+        " keys and values between heads.",
+        later=True,
+    )
+
+    @property
+    def label(self) -> str:
+        return f"{super().label} exportable" if self.exportable else super().label

@@ -5,6 +5,7 @@ A :class:`Run` holds an id and reads the journal anew whenever it is asked.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from workbench.records import Measurement, RunRecord, RunState
 
 if TYPE_CHECKING:
     from workbench.compare import Interval
+    from workbench.export import Exported, ExportOffer
     from workbench.models import LoadedModel
     from workbench.outcomes import Outcomes
     from workbench.study.study import Study
@@ -96,6 +98,25 @@ class Run:
     ) -> tuple[Measurement, ...]:
         """Measure memory and time on this machine; see :meth:`Study.measure`."""
         return self._study.measure(self, repeats=repeats, on_progress=on_progress)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        format: str = "hf",
+        *,
+        overwrite: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Exported:
+        """Write the model for other programs; see :meth:`Study.export`."""
+        return self._study.export(self, path, format, overwrite=overwrite, on_progress=on_progress)
+
+    def export_offers(self) -> tuple[ExportOffer, ...]:
+        """Return which formats can hold the model; see :meth:`Study.export_offers`."""
+        return self._study.export_offers(self)
+
+    def export_bytes(self, format: str) -> int:
+        """Return the size of an export before it is made; see :meth:`Study.export_bytes`."""
+        return self._study.export_bytes(self, format)
 
     def delete(self) -> None:
         """Delete the run; see :meth:`Study.delete`."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
 from workbench.store import Store
+from workbench.study.exporting import Exporting
 from workbench.study.viewing import Viewing
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from workbench.tasks import Task
 
 
-class Study(Viewing):
+class Study(Viewing, Exporting):
     """Base models, a task and the runs on them, kept in a folder.
 
     Parameters
@@ -78,7 +79,7 @@ class Study(Viewing):
         task = load_task(task)
         self._check_task(task)
         loaded = _loaded(model)
-        _check_dense(loaded)
+        _check_base(loaded)
         known = {d["fingerprint"]: name for name, d in store.models().items()}
         if known and loaded.fingerprint not in known:
             raise StudyError(
@@ -143,7 +144,7 @@ class Study(Viewing):
             If the name is taken by another model.
         """
         loaded = _loaded(model)
-        _check_dense(loaded)
+        _check_base(loaded)
         return self._add(loaded, name)
 
     def _add(self, model: LoadedModel, name: str | None) -> str:
@@ -206,12 +207,24 @@ def _loaded(model: Any) -> LoadedModel:
     )
 
 
-def _check_dense(model: LoadedModel) -> None:
+def _check_base(model: LoadedModel) -> None:
     from workbench.architectures import refuse_unsupported
 
     refuse_unsupported(repr(model.source.name), model.hf_model.config)
-    if model.weights:
+    if model.weights and not _is_a_checkpoint(model):
         raise StudyError(
-            f"{model.source.name!r} has compressed weights already; a study starts from the"
-            " original model. Give load_model(...) of that."
+            f"{model.source.name!r} has weights that were compressed here, and a study starts from"
+            " a model that it can load again. Give load_model(...) of the original model, or export"
+            " the run and give load_model(...) of that folder."
         )
+
+
+def _is_a_checkpoint(model: LoadedModel) -> bool:
+    """Return whether the codes of a model are those of the checkpoint that it was loaded from."""
+    from workbench.models import load_model
+
+    source = model.source
+    if source.kind not in ("folder", "hub"):
+        return False
+    found = load_model(source.ref, model.tokenizer, dtype=model.dtype, revision=source.revision)
+    return found.fingerprint == model.fingerprint

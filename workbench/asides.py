@@ -1,0 +1,42 @@
+"""Names beside a file or folder to write to first, and how to tell what a killed process left."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+
+
+def aside_of(path: Path) -> Path:
+    """Return a name beside ``path``, in a folder that is made if it is not there, to write to."""
+    path.parent.mkdir(exist_ok=True)
+    return path.with_name(f"{path.stem}.{_host_tag()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+
+
+def is_leftover(path: Path) -> bool:
+    """Return whether the process that was writing to a name of :func:`aside_of` is gone.
+
+    What another computer writes is taken to be abandoned after a day.
+    """
+    found = re.search(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp$", path.name)
+    if found and found[1] == _host_tag():
+        return not psutil.pid_exists(int(found[2]))
+    return age_seconds(path) > 24 * 3600
+
+
+def age_seconds(path: Path) -> float:
+    """Return how long ago a file or folder was changed; 0 if it is not there."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _host_tag() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]

@@ -1,0 +1,64 @@
+"""The terminal's commands that export: ``export`` and ``formats``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.cli.options import StudyPath, open_study
+from workbench.cli.shown import errors, output
+from workbench.errors import StudyError
+
+if TYPE_CHECKING:
+    from workbench.study import Run, Study
+
+commands = typer.Typer()
+
+RunId = Annotated[str, typer.Option(help="Id of a run, from the table --csv.", show_default=False)]
+
+
+@commands.command()
+def export(
+    study: StudyPath,
+    to: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    run: RunId,
+    format: Annotated[str, typer.Option(help="As the command formats lists them.")] = "hf",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")
+    ] = False,
+) -> None:
+    """Write a run's model for other programs, load it again and compare its logits."""
+    from workbench.cli.progress import show_stages
+
+    chosen, out = _run(open_study(study), run), output()
+    try:
+        with show_stages(errors()) as on_progress:
+            exported = chosen.export(to, format, overwrite=overwrite, on_progress=on_progress)
+    except KeyboardInterrupt:
+        out.print("Cancelled. Nothing was written.", markup=False, highlight=False)
+        raise typer.Exit(130) from None
+    out.print(str(exported), markup=False, highlight=False, soft_wrap=True)
+    card = f"How to load it: {exported.path / 'README.md'}"
+    out.print(card, markup=False, highlight=False, soft_wrap=True)
+
+
+@commands.command()
+def formats(study: StudyPath, run: RunId) -> None:
+    """List the formats that can hold a run's model, with their sizes, and why others cannot."""
+    for offer in _run(open_study(study), run).export_offers():
+        if offer.size_bytes is None:
+            text = f"{offer.format:<20} -            {offer.refusal}"
+        else:
+            text = f"{offer.format:<20} {offer.size_bytes / 1e6:>8.2f} MB  for {offer.loaders}"
+        output().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _run(study: Study, id: str) -> Run:
+    found = [run for run in study.runs if run.id == id]
+    if not found:
+        raise StudyError(
+            f"The study in {study.path} has no run {id!r}; its table --csv lists their ids."
+        )
+    return found[0]

@@ -1,0 +1,251 @@
+"""Write a model in formats that other programs load: one format per file, and their table."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import ConfigError, ExportError
+from workbench.export.awq import AWQCheckpoint
+from workbench.export.base import Format
+from workbench.export.compressed_tensors import IntQuantized, PackQuantized
+from workbench.export.gguf import GGUF
+from workbench.export.gptq import GPTQCheckpoint, GPTQVersion1, GPTQVersion2
+from workbench.export.hf import HuggingFace
+from workbench.export.proof import Proof
+from workbench.export.publish import MARK, check_target, published
+from workbench.loaded import LoadedModel
+from workbench.progress import SILENT, Monitor
+from workbench.version import __version__
+
+FORMATS: dict[str, Format] = {
+    format.name: format
+    for format in (
+        HuggingFace(),
+        GPTQCheckpoint(),
+        GPTQVersion1(),
+        GPTQVersion2(),
+        AWQCheckpoint(),
+        PackQuantized(),
+        IntQuantized(),
+        GGUF(),
+    )
+}
+"""Every format by its name, in the order in which they are offered."""
+
+CARD = "README.md"
+
+__all__ = [
+    "FORMATS",
+    "ExportOffer",
+    "Exported",
+    "Format",
+    "Proof",
+    "export_bytes",
+    "export_model",
+    "format_named",
+    "nearest_format",
+    "offers",
+    "refusal",
+]
+
+
+@dataclass(frozen=True)
+class ExportOffer:
+    """Whether a model can be exported in a format, and how large it would be.
+
+    Attributes
+    ----------
+    format : str
+        What ``run.export(format=...)`` takes.
+    title : str
+    loaders : str
+        The programs that load it.
+    size_bytes : int or None
+        Bytes of its tensors; None if it is refused.
+    refusal : str or None
+        Why not, and the nearest format that can hold the model.
+    """
+
+    format: str
+    title: str
+    loaders: str
+    size_bytes: int | None
+    refusal: str | None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished export.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    format : str
+    bytes_on_disk : int
+        Of all files.
+    tensor_bytes : int
+        Of the tensors in them.
+    predicted_bytes : int
+        What was predicted for ``tensor_bytes`` before anything was written.
+    largest_difference : float
+        Of any logit from the model that was exported, on evaluation inputs.
+    proof : Proof
+        More about that.
+    """
+
+    path: Path
+    format: str
+    bytes_on_disk: int
+    tensor_bytes: int
+    predicted_bytes: int
+    largest_difference: float
+    proof: Proof
+
+    def __str__(self) -> str:
+        return (
+            f"Exported to {self.path} ({self.format}, {self.bytes_on_disk / 1e6:.2f} MB); loaded"
+            f" again, its logits differ by at most {self.largest_difference:.2g}"
+            f" ({self.proof.relative:.2%} of the largest)."
+        )
+
+
+def format_named(name: str) -> Format:
+    """Return the format of this name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    if name not in FORMATS:
+        known = ", ".join(map(repr, FORMATS))
+        raise ConfigError(f"format={name!r} is not accepted; give one of {known}.")
+    return FORMATS[name]
+
+
+def nearest_format(model: LoadedModel, other_than: str) -> str | None:
+    """Return the format that holds a model in the fewest bytes, other than the one named."""
+    sizes = {
+        name: format.predicted_bytes(model)
+        for name, format in FORMATS.items()
+        if name != other_than and format.obstacle(model) is None
+    }
+    return min(sizes, key=lambda name: sizes[name], default=None)
+
+
+def refusal(format: Format, model: LoadedModel) -> str | None:
+    """Return why a format cannot hold a model, and which one can; None if it can."""
+    obstacle = format.obstacle(model)
+    if obstacle is None:
+        return None
+    nearest = nearest_format(model, format.name)
+    advice = f" The nearest format that can hold it is {nearest!r}." if nearest else ""
+    return f"{format.title} cannot hold this model: {obstacle}.{advice}"
+
+
+def offers(model: LoadedModel) -> tuple[ExportOffer, ...]:
+    """Return for every format whether the model can be exported in it, and its size."""
+    found = []
+    for name, format in FORMATS.items():
+        reason = refusal(format, model)
+        size = format.predicted_bytes(model) if reason is None else None
+        found.append(ExportOffer(name, format.title, format.loaders, size, reason))
+    return tuple(found)
+
+
+def export_bytes(model: LoadedModel, format: str) -> int:
+    """Return the bytes that all tensors of an export will have.
+
+    Raises
+    ------
+    ExportError
+        If the format cannot hold the model.
+    ConfigError
+        If there is no such format.
+    """
+    chosen = format_named(format)
+    reason = refusal(chosen, model)
+    if reason is not None:
+        raise ExportError(reason)
+    return chosen.predicted_bytes(model)
+
+
+def export_model(
+    model: LoadedModel,
+    path: str | os.PathLike[str],
+    format: str,
+    *,
+    prove: Callable[[LoadedModel], Proof],
+    card: Callable[[Format, int, Proof], str],
+    overwrite: bool = False,
+    monitor: Monitor = SILENT,
+) -> Exported:
+    """Write a model to a folder, load it again, and put the folder in place if it is the same.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        Not changed.
+    path : str or path
+        The folder; made with its parents.
+    format : str
+        A key of :data:`FORMATS`.
+    prove : callable
+        Given the model that was loaded again; raises if it is another one.
+    card : callable
+        Given the format, the tensors' bytes and the proof; returns the text of the model card.
+    overwrite : bool
+        Whether an export that is there is replaced.
+    monitor : Monitor
+        Reports the stages "export" and "prove"; may cancel, and then nothing is left.
+
+    Raises
+    ------
+    ExportError
+        If the format cannot hold the model, the folder cannot be written, the disk is full, or
+        what was written gives other logits. What was there before is still there.
+    ConfigError
+        If there is no such format.
+    """
+    from workbench.models import load_model
+
+    chosen = format_named(format)
+    predicted = export_bytes(model, format)
+    target = check_target(path, predicted, overwrite=overwrite)
+    with published(target) as folder:
+        chosen.write(model, folder, monitor)
+        found = load_model(folder, device=str(model.device), dtype=model.dtype)
+        proof = prove(found)
+        del found  # its tensors may be mapped from the files that are renamed now
+        n_bytes = tensor_bytes(folder)
+        (folder / CARD).write_text(card(chosen, n_bytes, proof), encoding="utf-8")
+        about = {
+            "format": format,
+            "workbench": __version__,
+            "tensor_bytes": n_bytes,
+            "predicted_bytes": predicted,
+            "proof": asdict(proof),
+        }
+        (folder / MARK).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        monitor.report("export", 1, 1, "complete")
+    return Exported(target, format, size, n_bytes, predicted, proof.largest_difference, proof)
+
+
+def tensor_bytes(folder: Path) -> int:
+    """Return the bytes of all tensors in a folder's weight files."""
+    from workbench.sources import read_headers
+
+    files: list[Any] = sorted(folder.glob("*.safetensors"))
+    total = sum(size for file in files for _, size in read_headers([file]).values())
+    for file in folder.glob("*.gguf"):
+        import gguf
+
+        total += sum(int(tensor.n_bytes) for tensor in gguf.GGUFReader(file).tensors)
+    return total

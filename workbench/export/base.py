@@ -1,0 +1,174 @@
+"""What an export format is, and what keeps a model from fitting into one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from pathlib import Path
+from typing import ClassVar
+
+from workbench.layers import find_linears
+from workbench.loaded import LoadedModel, tensor_identity
+from workbench.progress import SILENT, Monitor
+from workbench.schemes import IntScheme
+from workbench.weights import (
+    CompressedWeight,
+    CorrectedWeight,
+    PermutedWeight,
+    PrunedWeight,
+    QuantizedWeight,
+)
+
+
+class Format(ABC):
+    """A checkpoint format that other programs load.
+
+    Attributes
+    ----------
+    name : str
+        What ``run.export(format=...)`` takes.
+    title : str
+        For people.
+    loaders : str
+        The programs that load it.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    loaders: ClassVar[str]
+
+    @abstractmethod
+    def obstacle(self, model: LoadedModel) -> str | None:
+        """Return why a model does not fit into the format, as a clause; None if it does."""
+
+    @abstractmethod
+    def predicted_bytes(self, model: LoadedModel) -> int:
+        """Return the bytes of all tensors that :meth:`write` will write for a model that fits."""
+
+    @abstractmethod
+    def write(self, model: LoadedModel, folder: Path, monitor: Monitor = SILENT) -> None:
+        """Write the checkpoint into an empty folder; the model is not changed."""
+
+    @abstractmethod
+    def loading(self, model: LoadedModel) -> str:
+        """Return the code that loads the checkpoint from a folder ``FOLDER``, for the card."""
+
+
+def layer_weights(model: LoadedModel) -> dict[str, CompressedWeight | None]:
+    """Return the stored form of every linear layer of the blocks by name, None where dense."""
+    return {name: model.weights.get(name) for name in find_linears(model.hf_model)}
+
+
+def code_layers(model: LoadedModel) -> dict[str, QuantizedWeight | PermutedWeight]:
+    """Return the weights that are stored as codes, by name."""
+    kinds = (QuantizedWeight, PermutedWeight)
+    return {name: w for name, w in model.weights.items() if isinstance(w, kinds)}
+
+
+def scheme_of(weight: QuantizedWeight | PermutedWeight) -> IntScheme:
+    """Return the number format of a weight's codes."""
+    return weight.base.scheme if isinstance(weight, PermutedWeight) else weight.scheme
+
+
+def scheme_label(scheme: IntScheme) -> str:
+    """Return a number format in words, such as "4-bit g128 symmetric"."""
+    groups = "per channel" if scheme.group_size is None else f"g{scheme.group_size}"
+    return f"{scheme.bits}-bit {groups}{' symmetric' if scheme.symmetric else ''}"
+
+
+def kind_obstacle(
+    model: LoadedModel, *, dense: bool = False, outside: bool = False, permuted: bool = False
+) -> str | None:
+    """Return why not every layer is stored as plain codes, None if all are.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    dense : bool
+        Whether some layers of the blocks may be dense.
+    outside : bool
+        Whether embeddings and output head may be stored as codes.
+    permuted : bool
+        Whether groups may be of inputs that do not follow each other.
+    """
+    if not code_layers(model):
+        return "none of its layers is stored as integer codes"
+    layers = layer_weights(model)
+    for name, weight in {**layers, **model.weights}.items():
+        reason = _kind_reason(model, name, weight, permuted)
+        if weight is None and not dense:
+            missing = [n for n, w in layers.items() if w is None]
+            reason = f"{len(missing)} of its {len(layers)} layers are dense (first: {name})"
+        if reason is None and weight is not None and name not in layers and not outside:
+            reason = f"{name}, outside of the blocks, is stored as codes too"
+        if reason is not None:
+            return reason
+    return None
+
+
+def _kind_reason(
+    model: LoadedModel, name: str, weight: CompressedWeight | None, permuted: bool
+) -> str | None:
+    site = model.site(name)
+    if weight is not None and site.index is not None:
+        return f"{name} is one expert of a stack that transformers keeps in one tensor"
+    if weight is not None and site.transposed:
+        return f"{name} is a Conv1D layer, which its loaders do not take"
+    if isinstance(weight, CorrectedWeight):
+        return f"{name} has a low-rank correction"
+    if isinstance(weight, PrunedWeight):
+        return f"{name} is pruned and stored densely, not as codes"
+    if isinstance(weight, PermutedWeight) and not permuted:
+        return f"the groups of {name} are not of consecutive inputs (act-order)"
+    if weight is not None and weight.input_scales is not None:
+        return (
+            f"{name} divides its inputs by scales that the layer before cannot absorb; AWQ(…,"
+            " exportable=True) leaves such inputs as they are"
+        )
+    return None
+
+
+def scheme_obstacle(model: LoadedModel, bits: tuple[int, ...]) -> str | None:
+    """Return why the layers do not have one number format of so many bits with full groups."""
+    layers = code_layers(model)
+    counts = Counter(scheme_of(weight) for weight in layers.values())
+    formats = {(s.bits, s.group_size) for s in counts}
+    if len(formats) > 1:
+        several = ", ".join(scheme_label(s) for s, _ in counts.most_common(3))
+        return f"its layers have {len(formats)} different number formats ({several})"
+    return bits_obstacle(model, bits)
+
+
+def bits_obstacle(model: LoadedModel, bits: tuple[int, ...]) -> str | None:
+    """Return which layer has other bits, a short last group or rows that do not fill words."""
+    for name, weight in code_layers(model).items():
+        scheme, (rows, columns) = scheme_of(weight), weight.shape
+        if scheme.bits not in bits:
+            accepted = ", ".join(map(str, bits))
+            return f"{name} has {scheme.bits} bits, and it has {accepted} only"
+        length = scheme.group_size or columns
+        if columns % length:
+            return f"{name} has {columns} inputs in groups of {length}, so its last group is short"
+        if columns * scheme.bits % 32 or rows * scheme.bits % 32:
+            return (
+                f"{name} is {rows} by {columns}, which does not fill 32-bit words at"
+                f" {scheme.bits} bits"
+            )
+    return None
+
+
+def dense_bytes(model: LoadedModel) -> int:
+    """Return the bytes of everything that is not stored compressed, in the stored dtype."""
+    packed = {}
+    for name, weight in model.weights.items():
+        packed[tensor_identity(model.site(name).stored)] = weight.stored_bytes
+    head = model.head
+    n_head = 0 if head is None else head.weight.numel() + head.bias.numel()
+    return model.size_bytes - sum(packed.values()) - n_head * model.stored_dtype.itemsize
+
+
+def head_bytes(model: LoadedModel) -> int:
+    """Return the bytes of the classification head's own file's tensors."""
+    if model.head is None:
+        return 0
+    return sum(t.numel() * t.element_size() for t in (model.head.weight, model.head.bias))

@@ -1,0 +1,172 @@
+"""The model card that is written beside exported weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.export.base import Format
+from workbench.export.proof import Proof
+from workbench.loaded import LoadedModel
+from workbench.records import Measurement, RunRecord
+from workbench.version import __version__
+
+_Z = 1.96  # standard errors to either side of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a card says about where a model came from.
+
+    Attributes
+    ----------
+    run : RunRecord
+        The run that is exported.
+    baseline : RunRecord or None
+        The run of its base model.
+    task : str
+        Name of the task.
+    calibration : dict
+        The study's calibration options.
+    where : str
+        The machine and its software, see :func:`workbench.measure.conditions`.
+    """
+
+    run: RunRecord
+    baseline: RunRecord | None
+    task: str
+    calibration: dict[str, Any]
+    where: str
+
+
+def model_card(
+    model: LoadedModel, origin: Origin, format: Format, n_bytes: int, proof: Proof
+) -> str:
+    """Return the card of an export, in Markdown.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        What was exported.
+    origin : Origin
+    format : Format
+    n_bytes : int
+        Bytes of the tensors that were written.
+    proof : Proof
+        How the export compared when it was loaded again.
+    """
+    run, facts = origin.run, origin.run.facts
+    machine, _, software = origin.where.partition(" | ")
+    versions = ", ".join(f"{name} {v}" for name, v in facts.get("versions", {}).items())
+    recipe = run.recipe.code() if run.recipe.steps else "[]"
+    sections = [
+        "---",
+        "library_name: transformers" if format.name != "gguf" else "library_name: gguf",
+        "tags: [compression-workbench]",
+        "---",
+        "",
+        f"# {_plain(run.model)}, {_plain(run.label)}",
+        "",
+        f"A compressed copy of `{_plain(model.source.ref or run.model)}`"
+        f" ({model.source.architecture}), made with compression-workbench {__version__} and written"
+        f" as {format.title}, for {format.loaders}.",
+        "",
+        "## Load it",
+        "",
+        "```python" if "import " in format.loading(model) else "```",
+        format.loading(model),
+        "```",
+    ]
+    if model.head is not None:
+        sections += [
+            "",
+            f"The classifier of {len(model.head.labels)} labels is in"
+            " `workbench_head.safetensors` (mean of the last hidden states over the tokens, then"
+            " one linear layer); `workbench.load_model` puts it on, other programs load the"
+            " encoder.",
+        ]
+    sections += [
+        "",
+        "`workbench.load_model` reads the folder too, codes and all.",
+        "",
+        "## Recipe",
+        "",
+        "```python",
+        f"study.run({recipe})",
+        "```",
+        "",
+        *_calibration(origin),
+        "",
+        "## Measured",
+        "",
+        f"On the evaluation part of the task `{_plain(origin.task)}`; intervals are 95 %, from"
+        " errors clustered by document.",
+        "",
+        *_metrics(run, origin.baseline),
+        "",
+        "## Size",
+        "",
+        "| | bytes |",
+        "|---|---|",
+        f"| tensors in this format | {n_bytes:,} |",
+        f"| packed in the study | {run.size_bytes or 0:,} |",
+    ]
+    if origin.baseline is not None and origin.baseline.size_bytes:
+        sections.append(f"| base model | {origin.baseline.size_bytes:,} |")
+    sections += [
+        "",
+        "## Proof",
+        "",
+        f"Loaded again from these files, {proof.n_logits:,} logits on evaluation inputs differ from"
+        f" those of the study's run by at most {proof.largest_difference:.3g}"
+        f" ({proof.relative:.2%} of the largest; up to {proof.bound:.1%} is taken as rounding).",
+        "",
+        "## Made on",
+        "",
+        f"- machine of the export: {_plain(machine)}",
+        f"- software of the export: {_plain(software)}",
+        f"- software of the run: {_plain(versions) or 'not recorded'}",
+        "",
+    ]
+    return "\n".join(sections)
+
+
+def _calibration(origin: Origin) -> list[str]:
+    facts = origin.run.facts
+    if "calibration" not in facts:
+        return ["No calibration data was used."]
+    options = ", ".join(f"{name} {value}" for name, value in facts["calibration"].items())
+    tokens = facts.get("calibration_tokens")
+    count = "".join(f" {n:,} tokens to {what}," for what, n in (tokens or {}).items())
+    return [
+        f"Calibrated on the calibration part of the task `{_plain(origin.task)}`:{count}"
+        f" options {options}."
+    ]
+
+
+def _metrics(run: RunRecord, baseline: RunRecord | None) -> list[str]:
+    def shown(found: Measurement | None) -> str:
+        if found is None:
+            return ""
+        unit = f" {found.unit}" if found.unit else ""
+        if found.stderr is None:
+            return f"{found.value:.4g}{unit}"
+        low, high = found.value - _Z * found.stderr, found.value + _Z * found.stderr
+        return f"{found.value:.4g}{unit} ({low:.4g} to {high:.4g})"
+
+    lines = ["| metric | this model | base model | examples |", "|---|---|---|---|"]
+    seen = set()
+    for row in run.measurements:
+        if row.part != "evaluation" or row.metric in seen:
+            continue
+        seen.add(row.metric)
+        newest = run.measurement(row.metric)
+        base = None if baseline is None else baseline.measurement(row.metric)
+        lines.append(f"| {row.metric} | {shown(newest)} | {shown(base)} | {row.n:,} |")
+    return lines
+
+
+def _plain(text: str) -> str:
+    """Return a name that cannot break out of a line of Markdown or into HTML."""
+    kept = " ".join(text.split()).replace("`", "'").replace("|", "/")
+    return kept.replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,182 @@
+"""GGUF files for llama.cpp, Ollama and what is built on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from workbench.artifacts import dense_tensors
+from workbench.export.base import Format, code_layers, kind_obstacle, scheme_label
+from workbench.export.checkpoint import write_configuration
+from workbench.export.gguf_tokenizer import Vocabulary, vocabulary_of
+from workbench.loaded import LoadedModel
+from workbench.models import write_extras
+from workbench.packing import gguf as packing
+from workbench.progress import SILENT, Monitor
+from workbench.weights import QuantizedWeight
+
+FILE = "model.gguf"
+
+
+class GGUF(Format):
+    """Codes go into blocks of 32 as they are; everything else is float16, norms float32."""
+
+    name: ClassVar[str] = "gguf"
+    title: ClassVar[str] = "GGUF"
+    loaders: ClassVar[str] = "llama.cpp, Ollama, LM Studio"
+
+    def obstacle(self, model: LoadedModel) -> str | None:
+        config: Any = model.hf_model.config
+        if config.model_type not in packing.ARCHITECTURES or not model.is_decoder:
+            known = ", ".join(packing.ARCHITECTURES)
+            return f"it is a {config.model_type!r}, and the workbench writes {known}"
+        reason = _configuration_obstacle(config)
+        if reason is None and model.weights:
+            reason = kind_obstacle(model, dense=True, outside=True)
+        if reason is not None:
+            return reason
+        for name, weight in _codes(model).items():
+            scheme, columns = weight.scheme, weight.shape[1]
+            if packing.block_type(scheme) is None:
+                return (
+                    f"{name} is {scheme_label(scheme)}; it takes groups of a multiple of 32, and"
+                    " 8 bits only if symmetric"
+                )
+            if columns % packing.BLOCK:
+                return f"{name} has {columns} inputs, which is no multiple of 32"
+        for name, tensor in dense_tensors(model).items():
+            if tensor.is_floating_point() and float(tensor.abs().max()) > 65504:
+                return f"{name} has values that float16 cannot hold"
+        found = vocabulary_of(model.tokenizer, config.vocab_size)
+        return found if isinstance(found, str) else None
+
+    def predicted_bytes(self, model: LoadedModel) -> int:
+        total = sum(packing.packed_bytes(w.shape, w.scheme) for w in _codes(model).values())
+        for tensor in dense_tensors(model).values():
+            total += tensor.numel() * (4 if tensor.ndim == 1 else 2)
+        return total
+
+    def write(self, model: LoadedModel, folder: Path, monitor: Monitor = SILENT) -> None:
+        import gguf
+
+        config: Any = model.hf_model.config
+        architecture = packing.ARCHITECTURES[config.model_type]
+        writer = gguf.GGUFWriter(folder / FILE, architecture)
+        _describe(writer, model)
+        vocabulary = vocabulary_of(model.tokenizer, config.vocab_size)
+        assert isinstance(vocabulary, Vocabulary)
+        _add_vocabulary(writer, vocabulary, model.tokenizer)
+        codes = _codes(model)
+        for done, (name, weight) in enumerate(codes.items(), 1):
+            kind, blocks = packing.pack(weight)
+            heads = packing.heads_of(f"{name}.weight", config)
+            if heads is not None:
+                blocks = np.ascontiguousarray(packing.rotated(blocks, heads))
+            raw = gguf.GGMLQuantizationType[kind]
+            writer.add_tensor(_name(f"{name}.weight", config), blocks, raw_dtype=raw)
+            monitor.report("export", done, len(codes), name)
+        for name, tensor in dense_tensors(model).items():
+            values = tensor.to(torch.float32 if tensor.ndim == 1 else torch.float16).numpy()
+            heads = packing.heads_of(name, config)
+            if heads is not None:
+                values = np.ascontiguousarray(packing.rotated(values, heads))
+            writer.add_tensor(_name(name, config), values)
+        try:
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()
+        # What transformers and the workbench need to read the file again.
+        write_configuration(model, folder)
+        write_extras(model, folder)
+
+    def loading(self, model: LoadedModel) -> str:
+        return (
+            "# pip install llama-cpp-python; or without Python: llama-cli -m FOLDER/model.gguf\n"
+            "from llama_cpp import Llama\n\n"
+            f'model = Llama("FOLDER/{FILE}")'
+        )
+
+
+def _configuration_obstacle(config: Any) -> str | None:
+    """Return what of a configuration the file could not say."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kind = rope.get("rope_type", "default")
+    window = getattr(config, "sliding_window", None)
+    if getattr(config, "use_sliding_window", True) is False:
+        window = None
+    if kind != "default":
+        return f"its rotary positions are scaled ({kind!r}), which the workbench does not write"
+    if config.hidden_act not in ("silu", "swish"):
+        return f"its activation is {config.hidden_act!r}, and llama.cpp computes silu"
+    if window is not None and window < config.max_position_embeddings:
+        return f"it attends to a window of {window} tokens only, which the workbench does not write"
+    if config.model_type != "qwen2" and getattr(config, "attention_bias", False):
+        return "its attention has biases, which the workbench does not write"
+    if getattr(config, "mlp_bias", False):
+        return "its feed-forward layers have biases, which the workbench does not write"
+    return None
+
+
+def _describe(writer: Any, model: LoadedModel) -> None:
+    import gguf
+
+    config: Any = model.hf_model.config
+    head_dim = getattr(config, "head_dim", None)
+    head_dim = head_dim or config.hidden_size // config.num_attention_heads
+    kinds = {packing.block_type(weight.scheme) for weight in _codes(model).values()}
+    main = next((kind for kind in ("Q4_0", "Q4_1", "Q8_0") if kind in kinds), "F16")
+    writer.add_name(model.source.name)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{main}"])
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(float((config.rope_parameters or {}).get("rope_theta", 10000.0)))
+    writer.add_vocab_size(config.vocab_size)
+
+
+def _add_vocabulary(writer: Any, vocabulary: Vocabulary, tokenizer: Any) -> None:
+    writer.add_tokenizer_model(vocabulary.model)
+    writer.add_tokenizer_pre(vocabulary.pre)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.kinds)
+    if vocabulary.scores:
+        writer.add_token_scores(vocabulary.scores)
+        writer.add_add_space_prefix(vocabulary.space_prefix)
+    if vocabulary.merges:
+        writer.add_token_merges(vocabulary.merges)
+    ids = {
+        "bos": tokenizer.bos_token_id,
+        "eos": tokenizer.eos_token_id,
+        "pad": tokenizer.pad_token_id,
+        "unk": tokenizer.unk_token_id,
+    }
+    for name, value in ids.items():
+        if value is not None:
+            getattr(writer, f"add_{name}_token_id")(value)
+    text = tokenizer("a")["input_ids"]
+    writer.add_add_bos_token(bool(text) and text[0] == tokenizer.bos_token_id)
+    writer.add_add_eos_token(bool(text) and text[-1] == tokenizer.eos_token_id)
+    if getattr(tokenizer, "chat_template", None):
+        writer.add_chat_template(tokenizer.chat_template)
+
+
+def _name(name: str, config: Any) -> str:
+    found = packing.tensor_name(name, config)
+    assert found is not None, name
+    return found
+
+
+def _codes(model: LoadedModel) -> dict[str, QuantizedWeight]:
+    return {n: w for n, w in code_layers(model).items() if isinstance(w, QuantizedWeight)}
