@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import plotly.graph_objects as go
@@ -52,7 +52,7 @@ def live_figure(
     The overlay's traces come first, always :data:`OVERLAYS` of them, then those of
     :func:`workbench.plots.tradeoff_figure`.
     """
-    frame = Frame.of(view, log_x=log_x)
+    frame = frame_with(view, overlay.draft, log_x=log_x)
     base = tradeoff_figure(view, log_x=log_x)
     figure = go.Figure()
     figure.add_scatter(**ring(view, overlay.selected, frame))
@@ -65,6 +65,7 @@ def live_figure(
     layout["height"] = 430
     layout["shapes"] = [_region(overlay, frame)]
     layout["dragmode"] = "zoom"
+    layout["xaxis"]["range"] = x_range(frame)
     low, high = layout["yaxis"]["range"]
     if log_y and high > 0:
         known = [p.value for p in view.points if p.value > 0]
@@ -74,6 +75,21 @@ def live_figure(
         layout["yaxis"]["type"] = "linear"
     figure.update_layout(layout)
     return figure
+
+
+def frame_with(view: TradeoffView, draft: PredictedPoint | None, *, log_x: bool = False) -> Frame:
+    """Return the frame of a view, with room on the axis for the recipe that is being edited."""
+    frame = Frame.of(view, log_x=log_x)
+    if draft is None or draft.across <= 0:
+        return frame
+    left, right = frame.x
+    room = draft.across * 0.06
+    return replace(frame, x=(min(left, draft.across - room), max(right, draft.across + room)))
+
+
+def x_range(frame: Frame) -> list[float]:
+    """Return the range of the horizontal axis as plotly wants it."""
+    return [math.log10(end) for end in frame.x] if frame.log_x else list(frame.x)
 
 
 def update_live(
@@ -115,12 +131,10 @@ def ring(view: TradeoffView, selected: tuple[str, ...], frame: Frame) -> dict[st
     }
 
 
-def draft_trace(
-    view: TradeoffView, draft: PredictedPoint | None, frame: Frame, limit: bool = True
-) -> dict[str, Any]:
+def draft_trace(view: TradeoffView, draft: PredictedPoint | None, frame: Frame) -> dict[str, Any]:
     """Return the trace of the recipe that is being edited, at the edge where it is far off."""
     points = [] if draft is None else [draft]
-    (low, high), (left, right) = frame.y, frame.x
+    low, high = frame.y
     inset = 0.035 * (high - low)
     heights = [min(max(p.value, low + inset), high - inset) for p in points]
     off = [not low <= p.value <= high for p in points]
@@ -130,7 +144,7 @@ def draft_trace(
     words = [[*predicted_details(view, p), "Run measures it"] for p in points]
     return {
         "name": "this recipe, predicted",
-        "x": [min(max(p.across, left), right) for p in points],
+        "x": [p.across for p in points],
         "y": heights,
         "mode": "markers",
         "marker": {

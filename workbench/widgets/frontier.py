@@ -22,7 +22,7 @@ from workbench.plots import (
     write_html,
 )
 from workbench.plots.frame import Frame
-from workbench.plots.live import OVERLAYS, draft_trace, ring
+from workbench.plots.live import OVERLAYS, draft_trace, frame_with, ring, x_range
 from workbench.widgets.desk import Desk
 from workbench.widgets.live_figure import LiveFigure
 from workbench.widgets.throttle import Throttle
@@ -106,9 +106,13 @@ class FrontierPanel:
             if self.axis.value != "size":
                 draft = None
             self.overlay = _with(self.overlay, draft=draft)
-            trace = draft_trace(self._view, draft, self._frame())
+            frame = frame_with(self._view, draft, log_x=self.log_x.value)
+            trace = draft_trace(self._view, draft, frame)
             with self.figure.batch_update():
                 self.figure.data[OVERLAYS - 1].update(trace)
+                if self._view.points and frame.x != self._shown_x:
+                    self.figure.layout.xaxis.range = x_range(frame)
+                    self._shown_x = frame.x
 
     def show_pending(self, pending: tuple[tuple[Prediction, str], ...]) -> None:
         """Show where what waits or runs is expected to come out."""
@@ -141,6 +145,7 @@ class FrontierPanel:
             given.append(f"x={self.axis.value!r}")
         return f"study.plot({', '.join(given)})"
 
+    _shown_x: tuple[float, float] | None = None
     _most: dict[str, float] = {}  # noqa: RUF012 - replaced, never changed
 
     def _read(self) -> TradeoffView:
@@ -156,7 +161,7 @@ class FrontierPanel:
         return figure.view
 
     def _frame(self) -> Frame:
-        return Frame.of(self._view, log_x=self.log_x.value)
+        return frame_with(self._view, self.overlay.draft, log_x=self.log_x.value)
 
     def _new_figure(self) -> LiveFigure:
         figure = LiveFigure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import html
 from collections.abc import Callable
@@ -200,9 +201,7 @@ class RecipePanel:
 
     def _add(self) -> None:
         self._steps[self._chosen] = self._checked()
-        kinds = [type(step) for step in self._steps]
-        fresh = _unused(kinds)
-        self._steps.append(fresh())
+        self._steps.append(_next_step(self._steps))
         self._chosen = len(self._steps) - 1
         self._show_form()
 
@@ -229,9 +228,7 @@ class RecipePanel:
             return
         record = next((r for r in self._desk.study.records if r.id == self.source.value), None)
         self._steps = [] if record is None else list(record.recipe.steps)
-        kinds = [type(step) for step in self._steps]
-        fresh = GPTQ if GPTQ not in kinds else _unused(kinds)
-        self._steps.append(fresh())
+        self._steps.append(_next_step(self._steps))
         self._chosen = len(self._steps) - 1
         self._show_form()
 
@@ -349,8 +346,15 @@ class RecipePanel:
         )
 
 
-def _unused(kinds: list[type[Step]]) -> type[Step]:
-    return next((step for step in STEPS.values() if step not in kinds), GPTQ)
+def _next_step(steps: list[Step]) -> Step:
+    """Return the first step that has a meaning behind these and was not used; GPTQ comes first."""
+    used = [type(step) for step in steps]
+    offered: list[type[Step]] = [GPTQ, *STEPS.values()]
+    for kind in offered:
+        if kind not in used:
+            with contextlib.suppress(WorkbenchError):
+                return Recipe.of([*steps, kind()]).steps[-1]
+    return GPTQ()
 
 
 def _duration(seconds: float) -> str:
