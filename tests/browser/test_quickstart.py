@@ -143,7 +143,7 @@ def test_an_impossible_setting_is_a_visible_banner(page, screenshots):
     choose_method(page, "Magnitude (MagnitudePruning)")
     widget(page).get_by_label(re.compile("^no n:")).uncheck()
     button(page, "Run").click()
-    alert = widget(page).get_by_role("alert")
+    alert = widget(page).get_by_role("alert").first
     alert.wait_for(timeout=20_000)
     assert "n" in alert.inner_text()
     widget(page).screenshot(path=str(screenshots / "widget-banner.png"))
