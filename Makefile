@@ -1,4 +1,4 @@
-# make demo | lab | test | check | bench | clean       (GNU make; Linux and macOS)
+# make demo | lab | test | check | bench | extension | clean       (GNU make; Linux and macOS)
 #
 # PYTHON       the Python that makes the environment, 3.10 to 3.13       make demo PYTHON=python3.12
 # VENV         where the environment is                                  make test VENV=/tmp/venv
@@ -20,7 +20,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 SOURCES := $(shell find workbench -type f ! -path '*/__pycache__/*' ! -name '.*' 2>/dev/null)
 NOTEBOOKS := notebooks/01-quickstart.ipynb
 
-.PHONY: demo install lab test test-install unit notebooks browser slow check format bench clean
+.PHONY: demo install lab extension test test-install unit notebooks browser slow check format bench clean
 .DEFAULT_GOAL := demo
 
 # What people run ---------------------------------------------------------------------------------
@@ -46,6 +46,12 @@ clean: ## remove the environments and everything that was built
 	rm -rf $(VENV) .venv-llmcompressor .venv-gptqmodel build dist *.egg-info
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Needs Node 20 and npm; what it makes is committed, so that nothing else needs them.
+extension: test-install ## build JupyterLab's launcher tile and command again
+	cd extension && npm ci --no-audit --no-fund
+	rm -rf workbench/labextension
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/jupyter-builder build extension
 
 # The parts of a test run -------------------------------------------------------------------------
 

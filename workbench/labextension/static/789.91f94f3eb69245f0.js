@@ -1,4 +1,4 @@
-"use strict";(self.rspackChunkcompression_workbench=self.rspackChunkcompression_workbench||[]).push([[789],{44(e,t,n){n.r(t);var a=n(656),o=n(239),s=n(906);let r="compression-workbench:open",i="Compression Workbench",c=new s.LabIcon({name:"compression-workbench:icon",svgstr:`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" width="24">
+"use strict";(self.rspackChunkcompression_workbench=self.rspackChunkcompression_workbench||[]).push([[789],{44(e,t,n){n.r(t);var a=n(2),o=n(177),s=n(256);let r="compression-workbench:open",i="Compression Workbench",c=new s.LabIcon({name:"compression-workbench:icon",svgstr:`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" width="24">
   <g class="jp-icon3" fill="#616161">
     <rect x="3" y="5" width="4" height="16" rx="1"/>
     <rect x="10" y="11" width="4" height="10" rx="1"/>
