@@ -39,14 +39,6 @@ def test_a_run_hangs_below_the_one_that_it_continues():
     assert view.table.loc["q", "continues"] == "p"
 
 
-def test_rows_do_not_overlap_and_a_parent_is_in_the_middle():
-    view = lineage(with_parents(tree(), p="dense", q="p", r="dense"), ACCURACY)
-    place = {node.run_id: node.place for node in view.nodes}
-    assert place["p"] == place["q"]
-    assert sorted(place[run] for run in ("q", "r", "f")) == [0, 1, 2]
-    assert place["dense"] == 1
-
-
 def test_a_parent_that_was_deleted_is_replaced_by_the_base_model():
     view = lineage(with_parents(tree(), q="gone"), ACCURACY)
     assert ("dense", "q") in view.edges
@@ -62,6 +54,7 @@ def test_the_figure_has_areas_by_bytes_and_rings_for_what_is_selected():
     view = lineage(tree(), ACCURACY)
     figure = lineage_figure(view, selected=("r",))
     measured = next(trace for trace in figure.data if trace.name == "measured")
+    assert measured.y == (0, 1, 2, 3)  # a row for each
     size = dict(zip(measured.customdata, measured.marker.size, strict=True))
     assert math.isclose(size["q"] / size["dense"], math.sqrt(1 / 4))
     widths = dict(zip(measured.customdata, measured.marker.line.width, strict=True))

@@ -26,8 +26,6 @@ class LineageNode:
         The metric, NaN where it was not measured.
     depth : int
         Steps between the run and its base model that were run themselves.
-    place : float
-        Where the run is drawn across the tree: its own row, or the middle of those below it.
     """
 
     run_id: str
@@ -38,7 +36,6 @@ class LineageNode:
     size_bytes: int | None
     value: float
     depth: int
-    place: float
 
 
 @dataclass(frozen=True)
@@ -98,24 +95,19 @@ def lineage(records: Iterable[RunRecord], metric: Metric) -> LineageView:
         below.setdefault(None if parent == record.id else parent, []).append(record)
     nodes: list[LineageNode] = []
     edges: list[tuple[str, str]] = []
-    rows = iter(range(len(known)))
 
-    def place(record: RunRecord, depth: int) -> float:
-        at = len(nodes)
+    def place(record: RunRecord, depth: int) -> None:
         nodes.append(_node(record, metric, depth))
-        children = below.get(record.id, [])
-        edges.extend((record.id, child.id) for child in children)
-        places = [place(child, depth + 1) for child in children]
-        middle = sum(places) / len(places) if places else float(next(rows))
-        nodes[at] = _node(record, metric, depth, middle)
-        return middle
+        for child in below.get(record.id, []):
+            edges.append((record.id, child.id))
+            place(child, depth + 1)
 
     for root in below.get(None, []):
         place(root, 0)
     return LineageView(metric, tuple(nodes), tuple(edges))
 
 
-def _node(record: RunRecord, metric: Metric, depth: int, place: float = 0.0) -> LineageNode:
+def _node(record: RunRecord, metric: Metric, depth: int) -> LineageNode:
     steps = record.recipe.steps
     return LineageNode(
         run_id=record.id,
@@ -126,5 +118,4 @@ def _node(record: RunRecord, metric: Metric, depth: int, place: float = 0.0) -> 
         size_bytes=record.size_bytes,
         value=value_of(record, metric),
         depth=depth,
-        place=place,
     )

@@ -116,7 +116,9 @@ class Lab:
 
     def open(self, page: Any, address: str = "") -> None:
         """Open the lab in a page, at an address below ``/lab``, and wait until it is there."""
-        page.goto(self.url.replace(f"/lab/tree/{NOTEBOOK}", f"/lab{address}"), timeout=120_000)
+        page.goto(
+            self.url.replace(f"/lab/tree/{NOTEBOOK}", f"/lab{address}") + "&reset", timeout=120_000
+        )
         page.wait_for_selector(".jp-LabShell", timeout=120_000)
 
     def _wait(self, url: str) -> None:

@@ -26,14 +26,13 @@ def lineage_figure(view: LineageView, *, selected: tuple[str, ...] = ()) -> go.F
         Ids of the runs that get a ring.
     """
     where = {node.run_id: node for node in view.nodes}
+    row = {node.run_id: place for place, node in enumerate(view.nodes)}
     x: list[float | None] = []
     y: list[float | None] = []
     for parent, child in view.edges:
         one, two = where[parent], where[child]
-        middle = (one.depth + two.depth) / 2
-        x += [one.depth, middle, middle, two.depth, None]
-        y += [one.place, one.place, two.place, two.place, None]
-    parents = {parent for parent, _ in view.edges}
+        x += [one.depth, one.depth, two.depth, None]
+        y += [row[parent], row[child], row[child], None]
     figure = go.Figure()
     figure.add_scatter(
         x=x,
@@ -52,12 +51,10 @@ def lineage_figure(view: LineageView, *, selected: tuple[str, ...] = ()) -> go.F
         figure.add_scatter(
             name=name,
             x=[node.depth for node in nodes],
-            y=[node.place for node in nodes],
+            y=[row[node.run_id] for node in nodes],
             mode="markers+text",
             text=[f"  {html.escape(shortened(node.step, 40))}" for node in nodes],
-            textposition=[
-                "top center" if node.run_id in parents else "middle right" for node in nodes
-            ],
+            textposition="middle right",
             textfont={"color": INK, "size": 12},
             customdata=[node.run_id for node in nodes],
             hovertext=[_hover(view, node.run_id) for node in nodes],
@@ -82,13 +79,13 @@ def lineage_figure(view: LineageView, *, selected: tuple[str, ...] = ()) -> go.F
                 },
             },
         )
-    rows = max((node.place for node in view.nodes), default=0.0) + 1
+    rows = len(view.nodes)
     figure.update_layout(
-        look("Lineage", "area: size, colour: " + view.metric.name, height=int(140 + 32 * rows))
+        look("Lineage", "area: size, colour: " + view.metric.name, height=150 + 30 * rows)
     )
     deepest = max((node.depth for node in view.nodes), default=0)
     hidden = {"showgrid": False, "showticklabels": False, "showline": False, "ticks": ""}
-    figure.update_xaxes(**hidden, range=[-0.15, deepest + 1.1])
+    figure.update_xaxes(**hidden, range=[-0.15, deepest + 1.3])
     figure.update_yaxes(**hidden, range=[rows - 0.4, -0.6])
     return figure
 

@@ -30,6 +30,8 @@ export default {
     await askKernel(model);
     const widget = (await shared.plotly)();
     el.innerHTML = '';
+    // Plotly forgets its height when it is resized, and takes that of the place it is in.
+    el.style.height = `${model.get('_widget_layout')?.height ?? 430}px`;
     widget.initialize({ model });
     const clean = widget.render({ model, el });
     let width = 0;
