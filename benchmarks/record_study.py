@@ -58,6 +58,7 @@ def main() -> None:
             copy(source, FOLDER / name)
     with sqlite3.connect(FOLDER / "study.sqlite") as journal:
         journal.execute("DELETE FROM artifacts")
+        journal.execute("UPDATE runs SET host = '', pid = 0, pid_started = 0")  # of this machine
     journal.execute("VACUUM")
     journal.close()
     size = sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file())
