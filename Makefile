@@ -2,12 +2,14 @@
 #
 # PYTHON       the Python that makes the environment, 3.10 to 3.13       make demo PYTHON=python3.12
 # VENV         where the environment is                                  make test VENV=/tmp/venv
+# PEERS        where the environment of test-peers is
 # PIP_ARGS     for pip, such as the index of torch's CPU-only builds
 #              make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 # DEMO_ARGS, PYTEST_ARGS, BENCH_ARGS   for the command that the target runs
 
 PYTHON ?= python3
 VENV ?= .venv
+PEERS ?= .venv-interop
 PIP_ARGS ?=
 DEMO_ARGS ?= --study runs/demo --html runs/demo.html
 PYTEST_ARGS ?=
@@ -20,7 +22,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 SOURCES := $(shell find workbench -type f ! -path '*/__pycache__/*' ! -name '.*' 2>/dev/null)
 NOTEBOOKS := notebooks/01-quickstart.ipynb
 
-.PHONY: demo install lab extension test test-install unit notebooks browser slow check format bench clean
+LONG_NOTEBOOKS := notebooks/02-distil-and-specialise.ipynb
+
+.PHONY: demo install lab extension test test-install unit notebooks long-notebooks browser slow test-peers check format bench clean
 .DEFAULT_GOAL := demo
 
 # What people run ---------------------------------------------------------------------------------
@@ -43,7 +47,7 @@ bench: test-install ## the sweep against llm-compressor, which gets an environme
 	$(BIN)/python benchmarks/sweep_vs_peers.py --pip-args="$(PIP_ARGS)" $(BENCH_ARGS)
 
 clean: ## remove the environments and everything that was built
-	rm -rf $(VENV) .venv-llmcompressor .venv-gptqmodel build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) .venv-llmcompressor .venv-gptqmodel build dist *.egg-info
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -57,16 +61,27 @@ extension: test-install ## build JupyterLab's launcher tile and command again
 
 # Two at a time, each on one thread: as fast on two cores as they go, and no slower on more.
 unit: test-install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser and not peers" $(PYTEST_ARGS)
 
 notebooks: test-install
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env $(PYTEST_ARGS) $(NOTEBOOKS)
+
+# From the first cell to the last: what an earlier run left is not gone on from.
+long-notebooks: test-install
+	rm -rf notebooks/runs/specialise
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env $(PYTEST_ARGS) $(LONG_NOTEBOOKS)
 
 browser: test-install
 	$(BIN)/python -m pytest -m "browser and not slow" $(PYTEST_ARGS)
 
 slow: test-install
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# Exports, loaded by the programs that they are for; these get an environment of their own.
+test-peers: test-install
+	PYTHONPATH=. $(BIN)/python tests/interop/install.py $(PEERS) --pip-args="$(PIP_ARGS)"
+	WORKBENCH_INTEROP_PYTHON=$(abspath $(PEERS))/bin/python \
+	$(BIN)/python -m pytest -m peers $(PYTEST_ARGS) tests/interop
 
 format: test-install
 	$(BIN)/ruff check --fix .

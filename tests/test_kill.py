@@ -93,14 +93,14 @@ def nursery(study: Study) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def wait_for_a_run(path: Path) -> None:
-    """Return as soon as the journal says that a run is being computed."""
+def wait_for(path: Path, state: RunState, more_than: int = 0) -> None:
+    """Return as soon as the journal has more runs in a state than so many."""
     store = Store.open(path)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while time.monotonic() < until:
-        if any(record.state is RunState.RUNNING for record in store.records()):
+        if sum(record.state is state for record in store.records()) > more_than:
             return
-    raise AssertionError("no run was started")
+    raise AssertionError(f"no run was {state.value}")
 
 
 def test_kill_at_twenty_random_moments(study: Study, nursery: subprocess.Popen[str]) -> None:
@@ -113,10 +113,15 @@ def test_kill_at_twenty_random_moments(study: Study, nursery: subprocess.Popen[s
         nursery.stdin.write(f"{trial}\n")
         nursery.stdin.flush()
         pid = int(nursery.stdout.readline())
-        if trial % 2:  # at any moment, start and end of the sweep included
+        # At any moment, start and end of the sweep included; early in a run; just after one. The
+        # last two are waited for, so that they happen however fast or busy the machine is.
+        if trial % 4 == 0:
             time.sleep(chance.uniform(0, 1.2))
-        else:  # early in a run, however fast this machine is
-            wait_for_a_run(study.path)
+        elif trial % 4 == 2:
+            wait_for(study.path, RunState.DONE, more_than=len(kept))
+            time.sleep(chance.uniform(0, 0.1))
+        else:
+            wait_for(study.path, RunState.RUNNING)
             time.sleep(chance.uniform(0, 0.01))
         psutil.Process(pid).kill()
         assert nursery.stdout.readline() == "gone\n"

@@ -16,6 +16,7 @@ from workbench.version import __version__
 
 if TYPE_CHECKING:
     from workbench.calibrate import CalibrationOptions as CalibrationOptions
+    from workbench.cost import CostModel as CostModel
     from workbench.errors import CancelledError as CancelledError
     from workbench.errors import ConfigError as ConfigError
     from workbench.errors import DataError as DataError
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from workbench.models import LoadedModel as LoadedModel
     from workbench.models import load_model as load_model
     from workbench.models import save_model as save_model
+    from workbench.planning import Device as Device
+    from workbench.planning import Plan as Plan
+    from workbench.planning import plan as plan
     from workbench.predict import Prediction as Prediction
     from workbench.progress import Progress as Progress
     from workbench.recipe import Recipe as Recipe
@@ -34,11 +38,15 @@ if TYPE_CHECKING:
     from workbench.records import Metric as Metric
     from workbench.records import RunRecord as RunRecord
     from workbench.records import RunState as RunState
+    from workbench.requirements import Requirements as Requirements
+    from workbench.routing import Router as Router
     from workbench.steps import AWQ as AWQ
     from workbench.steps import GPTQ as GPTQ
     from workbench.steps import RTN as RTN
     from workbench.steps import Cast as Cast
     from workbench.steps import DepthPruning as DepthPruning
+    from workbench.steps import Distillation as Distillation
+    from workbench.steps import FineTuning as FineTuning
     from workbench.steps import LowRankCorrection as LowRankCorrection
     from workbench.steps import MagnitudePruning as MagnitudePruning
     from workbench.steps import Mixed as Mixed
@@ -47,16 +55,20 @@ if TYPE_CHECKING:
     from workbench.steps import Wanda as Wanda
     from workbench.steps import WidthPruning as WidthPruning
     from workbench.study import Choice as Choice
+    from workbench.study import Decision as Decision
     from workbench.study import Run as Run
     from workbench.study import Study as Study
     from workbench.tasks import LanguageModeling as LanguageModeling
+    from workbench.tasks import PromptAnswers as PromptAnswers
     from workbench.tasks import Task as Task
     from workbench.tasks import TextClassification as TextClassification
     from workbench.tasks import load_task as load_task
+    from workbench.training.gradual import gradual_pruning as gradual_pruning
     from workbench.widgets import Workbench as Workbench
 
 _HOMES = {
     "calibrate": ("CalibrationOptions",),
+    "cost": ("CostModel",),
     "errors": (
         "CancelledError",
         "ConfigError",
@@ -67,16 +79,21 @@ _HOMES = {
     ),
     "export": ("ExportOffer", "Exported"),
     "models": ("LoadedModel", "load_model", "save_model"),
+    "planning": ("Device", "Plan", "plan"),
     "predict": ("Prediction",),
     "progress": ("Progress",),
     "recipe": ("Recipe",),
     "records": ("Measurement", "Metric", "RunRecord", "RunState"),
+    "requirements": ("Requirements",),
+    "routing": ("Router",),
     "steps": (
         "AWQ",
         "GPTQ",
         "RTN",
         "Cast",
         "DepthPruning",
+        "Distillation",
+        "FineTuning",
         "LowRankCorrection",
         "MagnitudePruning",
         "Mixed",
@@ -85,8 +102,9 @@ _HOMES = {
         "Wanda",
         "WidthPruning",
     ),
-    "study": ("Choice", "Run", "Study"),
-    "tasks": ("LanguageModeling", "Task", "TextClassification", "load_task"),
+    "study": ("Choice", "Decision", "Run", "Study"),
+    "tasks": ("LanguageModeling", "PromptAnswers", "Task", "TextClassification", "load_task"),
+    "training.gradual": ("gradual_pruning",),
     "widgets": ("Workbench",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -230,7 +230,7 @@ def choose(
     reference = value_of(baseline, metric) if baseline is not None and done else math.nan
     worst, share = accuracy, None
     if accuracy is not None and relative:
-        _check_baseline(baseline, metric)
+        check_baseline(baseline, metric)
         share = accuracy
         worst = reference * accuracy if metric.higher_is_better else reference / accuracy
     bar = _Bar(metric, reference, worst, share, size_bytes, latency_ms)
@@ -280,7 +280,7 @@ def _not_numbers(records: list[RunRecord], metric: Metric) -> str:
     return f" The {metric.name} is not a finite number on: {shown}."
 
 
-def _check_baseline(baseline: RunRecord | None, metric: Metric) -> None:
+def check_baseline(baseline: RunRecord | None, metric: Metric) -> None:
     """Raise a StudyError that says why no share of the baseline's quality can be asked."""
     instead = "Give an absolute bar with relative=False, or only limits."
     if baseline is not None and baseline.state is RunState.FAILED:

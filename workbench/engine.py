@@ -30,10 +30,13 @@ from workbench.version import __version__
 if TYPE_CHECKING:
     from workbench.ahead import SolvedAhead
     from workbench.calibrate import CalibrationOptions, Calibrator
+    from workbench.compress import Start
     from workbench.cost_table import CostTable
     from workbench.evaluate import Reference
     from workbench.models import LoadedModel
+    from workbench.outcomes import Outcomes
     from workbench.tasks import Task
+    from workbench.training import CheckpointFile
 
 EVALUATION: dict[str, Any] = {"part": "evaluation", "version": 1}
 """What every run is evaluated on; ``version`` grows when equal models would score otherwise."""
@@ -257,11 +260,13 @@ class Engine:
             After the run was recorded as cancelled.
         """
         run = run_id(self.store, model, recipe)
-        claim = None
+        claim, before = None, None
         while claim is None:
             record = self.store.record(run)
             if record is not None and record.state is RunState.DONE:
                 return Execution(record, cached=True)
+            if before is None:
+                before = self._execute_prefix(model, recipe, monitor)
             claim = self.store.claim(
                 run, model=model, recipe=recipe, parent=self._parent(model, recipe)
             )
@@ -275,6 +280,11 @@ class Engine:
         failure: Exception | None = None
         with claim:
             try:
+                if before is not None and before.record.state is not RunState.DONE:
+                    raise before.error or StudyError(
+                        f"Its first steps ({before.record.label}) have no result:"
+                        f" {before.record.error}"
+                    )
                 with self._lock:
                     self._compute(claim, model, recipe, monitor)
             except CancelledError as error:
@@ -290,6 +300,16 @@ class Engine:
         if record is None:
             raise StudyError(f"Run {run} was deleted while it was computed.")
         return Execution(record, error=failure)
+
+    def _execute_prefix(self, model: str, recipe: Recipe, monitor: Monitor) -> Execution | None:
+        """Compute the first steps of a recipe as a run of their own, if they end with a training.
+
+        So nothing is trained twice, and every training is a node that others continue from.
+        """
+        from workbench.compress import trained_prefix
+
+        prefix = trained_prefix(recipe)
+        return None if prefix is None else self.execute(model, prefix, monitor=monitor)
 
     def tabulate(self, model: str, *, monitor: Monitor = SILENT) -> CostTable:
         """Return the complete table of predicted costs of a base model; see ``tabulate``."""
@@ -320,10 +340,81 @@ class Engine:
             base = self._ready(record.model, monitor)
             if not record.recipe.steps:
                 return base.dense.copy()
-            path = self.store.artifact(record.facts["artifact"])
-            if path is None:
-                path = self._solve_again(base, record, monitor)
-            return load_weights(path, base.dense)
+            return load_weights(self._weights_of(base, record, monitor), base.dense)
+
+    def _weights_of(self, base: _Base, record: RunRecord, monitor: Monitor) -> Path:
+        """Return the file with a finished run's weights; evicted ones are computed again."""
+        path = self.store.artifact(record.facts["artifact"])
+        return self._solve_again(base, record, monitor) if path is None else path
+
+    def _start(self, base: _Base, recipe: Recipe, monitor: Monitor) -> Start | None:
+        """Return what the first steps of a recipe left, from the run that stored it."""
+        from workbench.artifacts import load_weights
+        from workbench.compress import Start, teaching_prefix, trained_prefix
+
+        def stored(prefix: Recipe) -> tuple[RunRecord, LoadedModel]:
+            record = self.store.record(run_id(self.store, base.name, prefix))
+            if record is None or record.state is not RunState.DONE:  # it was deleted meanwhile
+                self.execute(base.name, prefix, monitor=monitor)
+                record = self.store.record(run_id(self.store, base.name, prefix))
+            if record is None or record.state is not RunState.DONE:
+                raise StudyError(
+                    f"The first steps ({prefix.label}) have no result; run them again."
+                )
+            return record, load_weights(self._weights_of(base, record, monitor), base.dense)
+
+        def make_teacher() -> LoadedModel:
+            teaching = teaching_prefix(recipe)
+            return stored(teaching)[1] if teaching.steps else base.dense
+
+        prefix = trained_prefix(recipe)
+        if prefix is None:
+            return None
+        record, model = stored(prefix)
+        kept = ("structure", "training", "embeddings", "scales_folded", "scales_stored")
+        facts = {name: record.facts[name] for name in kept if name in record.facts}
+        return Start(model, len(prefix.steps), make_teacher, facts)
+
+    def _checkpoint(self, recipe: Recipe, run: str) -> CheckpointFile | None:
+        from workbench.steps import Training
+
+        if not any(isinstance(step, Training) for step in recipe.steps):
+            return None
+        from workbench.training import CheckpointFile
+
+        return CheckpointFile(self.store.checkpoint_path(run), self.store.disk_budget_bytes)
+
+    def outcomes(
+        self,
+        run: str,
+        part: str = "evaluation",
+        *,
+        task: Task | None = None,
+        monitor: Monitor = SILENT,
+    ) -> Outcomes:
+        """Evaluate a finished run's model once more, on another part or on changed texts.
+
+        Parameters
+        ----------
+        run : str
+            Id of a finished run.
+        part : {"evaluation", "validation", "calibration"}
+        task : Task, optional
+            A task with the same labels; KL is only computed for the study's own.
+        monitor : Monitor
+            Told after every batch, stage "evaluate"; may cancel there.
+        """
+        from workbench.evaluate import evaluate
+
+        with self._lock:
+            model = self.model(run, monitor=monitor)
+            reference = None
+            if task is None and self._base is not None:
+                reference = self._base.reference
+            found = evaluate(
+                model, task or self.task, part=part, reference=reference, monitor=monitor
+            )
+        return found.outcomes
 
     def _compute(self, claim: Claim, name: str, recipe: Recipe, monitor: Monitor) -> None:
         from workbench.compress import compress, needs_statistics, starts_from_statistics
@@ -341,14 +432,23 @@ class Engine:
             calibrator = self._calibrator(base, options)
             if needs_statistics(recipe):
                 facts["calibration"] = dataclasses.asdict(options)
-            if starts_from_statistics(recipe):
+            with _timed(seconds, "load"):
+                start = self._start(base, recipe, monitor)
+            checkpoint = self._checkpoint(recipe, claim.run)
+            if start is None and starts_from_statistics(recipe):
                 with _timed(seconds, "calibrate"):
                     statistics = calibrator.statistics(base.dense, monitor=monitor)
                 facts["calibration_tokens"] = statistics.n_tokens
             with _timed(seconds, "compress"):
                 base.ahead.expect([recipe.steps[0], *self._first_steps(base)])
                 compressed = compress(
-                    base.dense, recipe, calibrator, monitor=monitor, ahead=base.ahead
+                    base.dense,
+                    recipe,
+                    calibrator,
+                    monitor=monitor,
+                    ahead=base.ahead,
+                    start=start,
+                    checkpoint=checkpoint,
                 )
             model = compressed.model
             facts |= compressed.facts
@@ -372,6 +472,8 @@ class Engine:
             facts=facts,
             seconds=seconds,
         )
+        if recipe.steps and checkpoint is not None:
+            checkpoint.remove()
 
     def _first_steps(self, base: _Base) -> list[Step]:
         """Return the first steps of the runs of a base model that are still to be computed."""
@@ -441,7 +543,8 @@ class Engine:
 
         options = CalibrationOptions(**record.facts.get("calibration", {}))
         calibrator = self._calibrator(base, options)
-        compressed = compress(base.dense, record.recipe, calibrator, monitor=monitor)
+        start = self._start(base, record.recipe, monitor)
+        compressed = compress(base.dense, record.recipe, calibrator, monitor=monitor, start=start)
         digest, contents = self._save(compressed.model)
         path = self.store.artifact(digest)
         if contents != record.facts["weights_digest"] or path is None:
@@ -516,4 +619,4 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     yield
     taken = round(time.perf_counter() - start, 3)
     if taken:  # nothing was loaded or calibrated where that was done before
-        seconds[stage] = taken
+        seconds[stage] = round(seconds.get(stage, 0.0) + taken, 3)

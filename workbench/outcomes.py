@@ -17,7 +17,10 @@ class Outcomes:
     (int64, the cluster that the example belongs to), ``loss`` (float64, nats, summed over the
     example's predictions), ``n_predictions`` (int64) and ``kl`` (float64, nats, KL from the dense
     model to this one summed over the predictions; NaN where no dense reference was given). Tasks
-    add theirs: ``n_correct``, ``n_bytes``, ``label``, ``prediction``, ``confidence``.
+    add theirs: ``n_correct``, ``n_bytes``, ``label``, ``prediction``, ``confidence``, ``margin``
+    (probability of the likeliest class minus that of the next), ``entropy`` (nats) and
+    ``log_probabilities`` (float16, (examples, classes), nats). Evaluations of earlier versions
+    lack the last three.
     """
 
     columns: dict[str, NDArray[np.generic]]

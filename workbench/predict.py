@@ -22,6 +22,7 @@ from workbench.records import Metric
 from workbench.steps import (
     AWQ,
     GPTQ,
+    OWN_BACKEND,
     Cast,
     LowRankCorrection,
     Mixed,
@@ -210,6 +211,8 @@ def raw_cost(table: CostTable, recipe: Recipe) -> RawCost:
     for step in recipe.steps:
         if isinstance(step, Cast):
             continue  # 16 bits: below every other cost
+        if getattr(step, "backend", OWN_BACKEND) != OWN_BACKEND:
+            return RawCost(None, reason=f"{step.label} is another program's; run it to know")
         if step in table.reasons:
             return RawCost(None, reason=f"{step.label} could not be solved: {table.reasons[step]}")
         if step in table.whole:

@@ -42,21 +42,9 @@ class Recipe:
                 raise ConfigError(
                     f"{step.label}: a recipe has at most one {type(step).__name__}; leave one out."
                 )
-            if stored not in step.keeps and stored == "dense":
-                raise ConfigError(
-                    f"{step.label} needs a step before it that quantizes or prunes, such as"
-                    f" GPTQ(4): it restores what that step lost. Put {type(step).__name__} behind"
-                    " one."
-                )
             if stored not in step.keeps:
-                before = self.steps[index - 1]
-                raise ConfigError(
-                    f"{step.label} cannot follow {before.label}: the weights are stored as"
-                    f" {stored} by then, and {type(step).__name__} would destroy them. Put"
-                    f" {type(step).__name__} first, or leave one of the two out."
-                )
-            if step.produces != "dense":
-                stored = step.produces
+                raise ConfigError(step.refusal(stored, self.steps[index - 1] if index else None))
+            stored = step.stored_after(stored)
 
     @classmethod
     def of(cls, steps: Recipe | Step | Iterable[Step]) -> Recipe:

@@ -143,6 +143,16 @@ class Store:
         """What the worker process and the libraries in it print."""
         return self.path / "worker.log"
 
+    def checkpoint_path(self, run: str) -> Path:
+        """Return where a run keeps the state of its training until it is done."""
+        return self.path / "checkpoints" / f"{run}.safetensors"
+
+    @property
+    def disk_budget_bytes(self) -> int:
+        """Limit for the compressed weights that are kept, and again for checkpoints."""
+        budget = self.meta("disk_budget_bytes")
+        return DISK_BUDGET_BYTES if budget is None else int(budget)
+
     def model_folder(self, name: str) -> Path:
         """Return where a live model is saved; the name is made safe for every file system."""
         safe = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
@@ -287,7 +297,8 @@ class Store:
             ).fetchone()
             if row["artifact"] and not shared:
                 db.execute("DELETE FROM artifacts WHERE digest = ?", (row["artifact"],))
-        paths = [self._outcomes_path(run)]
+        paths = [self._outcomes_path(run), *self._outcomes.glob(f"{run}.*.npz")]
+        paths.append(self.checkpoint_path(run))
         if row["artifact"] and not shared:
             paths.append(self._artifact_path(row["artifact"]))
         for path in paths:
@@ -305,6 +316,31 @@ class Store:
                 " removed from the study. Delete the run and run the recipe again."
             )
         return Outcomes.load(path)
+
+    def outcomes_of(self, run: str, what: str) -> Outcomes | None:
+        """Return outcomes that were evaluated later, such as of the validation part, or None."""
+        from workbench.outcomes import Outcomes
+
+        path = self._outcomes / f"{run}.{what}.npz"
+        return Outcomes.load(path) if path.exists() else None
+
+    def keep_outcomes(self, run: str, what: str, outcomes: Outcomes) -> None:
+        """Keep outcomes that were evaluated after the run; they go when the run is deleted.
+
+        Raises
+        ------
+        StudyError
+            If there is no such run.
+        """
+        if self.record(run) is None:
+            raise StudyError(f"There is no run {run} in {self.path}; was it deleted?")
+        path = self._outcomes / f"{run}.{what}.npz"
+        temporary = _temporary(path)
+        try:
+            outcomes.save(temporary)
+            _publish(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     # Compressed weights
 
@@ -343,8 +379,7 @@ class Store:
 
     def _register(self, keep: str, size: int) -> None:
         """Note that a file is there, and evict others until all fit into the budget."""
-        budget = self.meta("disk_budget_bytes")
-        budget = DISK_BUDGET_BYTES if budget is None else budget
+        budget = self.disk_budget_bytes
         with self._journal.writing() as db:
             db.execute(
                 "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?)", (keep, size, time.time())
@@ -368,6 +403,13 @@ class Store:
         self._give_up_abandoned()
         with self._journal.reading() as db:
             known = {row["digest"] for row in db.execute("SELECT digest FROM artifacts")}
+            unfinished = {
+                row["id"] for row in db.execute("SELECT id FROM runs WHERE state != 'done'")
+            }
+        for path in self.checkpoint_path("any").parent.glob("*.*"):
+            if path.stem not in unfinished:
+                with contextlib.suppress(OSError):
+                    path.unlink()
         for folder in (self.path, self._artifacts, self._outcomes):
             for path in folder.glob("*.tmp"):
                 if _is_leftover(path):

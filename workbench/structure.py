@@ -259,6 +259,48 @@ def rebuild(
     )
 
 
+def drop_blocks(model: LoadedModel, dropped: Collection[int]) -> LoadedModel:
+    """Return the model without some of its blocks; the others move up.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        Not changed.
+    dropped : collection of int
+        Blocks by number, from 0.
+    """
+    blocks = block_names(model)
+    kept = [i for i in range(len(blocks)) if i not in dropped]
+    renamed = {f"{blocks[old]}.": f"{blocks[new]}." for new, old in enumerate(kept)}
+    gone = tuple(f"{blocks[i]}." for i in dropped)
+    tensors = {}
+    for name, tensor in model.hf_model.state_dict().items():
+        if name.startswith(gone):
+            continue
+        prefix = next((old for old in renamed if name.startswith(old)), "")
+        tensors[renamed.get(prefix, "") + name.removeprefix(prefix)] = tensor
+    changes: dict[str, Any] = {"num_hidden_layers": len(kept)}
+    config = text_config(model)
+    for field in architecture_of(model).per_block:
+        values = getattr(config, field, None)
+        if values is not None:
+            changes[field] = [values[i] for i in kept]
+    return rebuild(model, changes, tensors)
+
+
+def check_uniform(model: LoadedModel, architecture: Architecture) -> None:
+    """Raise UnsupportedArchitectureError if what a block does depends on its position."""
+    config = text_config(model)
+    for field, wanted in architecture.uniform_if:
+        given = getattr(config, field, wanted)
+        if given != wanted:
+            raise UnsupportedArchitectureError(
+                f"The blocks of {model.source.name} depend on their position ({field}={given!r};"
+                f" accepted is {wanted!r}), so none can be removed. WidthPruning and the"
+                " quantizing steps do not move blocks."
+            )
+
+
 def _tie_like(old: nn.Module, new: nn.Module) -> None:
     """Let the parameters of the new model that are tied in the old one be the same objects."""
     first: dict[tuple[int, int], str] = {}

@@ -1,7 +1,7 @@
 """The terminal: ``workbench demo``, ``lab``, ``sweep``, ``measure``, ``table``, ``plot`` and more.
 
 The commands that predict are in :mod:`workbench.cli.predict`, those that export in
-:mod:`workbench.cli.export`.
+:mod:`workbench.cli.export`, those that decide in :mod:`workbench.cli.decide`.
 
 Exit codes: 0 all is well; 1 a run failed, or no run passes the bar; 2 the input is not accepted;
 130 cancelled with Ctrl-C. Results go to standard output, progress and errors to standard error.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from workbench.cli import decide as deciding
 from workbench.cli import export as exporting
 from workbench.cli import predict as predicting
 from workbench.cli.options import (
@@ -53,6 +54,7 @@ app = typer.Typer(
 
 app.add_typer(predicting.commands)
 app.add_typer(exporting.commands)
+app.add_typer(deciding.commands)
 
 HtmlPath = Annotated[Path, typer.Option("--html", help="The interactive plot is written here.")]
 
@@ -157,35 +159,6 @@ def plot(
     """Write the interactive plot of a study, or a picture if the file ends with .svg."""
     _check_plot(html)
     _write_plot(open_study(study), html, log_x)
-
-
-@app.command()
-def choose(
-    study: StudyPath,
-    accuracy: Annotated[
-        float | None,
-        typer.Option(help="Least quality, as a share of the base model's (0.97 for 97 %)."),
-    ] = None,
-    absolute: Annotated[
-        bool, typer.Option("--absolute", help="--accuracy is a value of the metric itself.")
-    ] = False,
-    size_mb: Annotated[float | None, typer.Option(help="Most megabytes (10^6 bytes).")] = None,
-    latency_ms: Annotated[float | None, typer.Option(help="Most milliseconds.")] = None,
-) -> None:
-    """Name the smallest run that passes; the exit code is 1 if none does."""
-    opened = open_study(study)
-    found = opened.choose(
-        accuracy,
-        relative=not absolute,
-        size_bytes=None if size_mb is None else size_mb * 1e6,
-        latency_ms=latency_ms,
-    )
-    out = output()
-    out.print(found.nearest, markup=False, highlight=False)
-    if found.run is None:
-        raise typer.Exit(1)
-    code = f"wb.Study.open({str(study)!r}).model({found.run.id!r})"
-    out.print(f"Its model in Python: {code}", markup=False, highlight=False)
 
 
 @app.command()

@@ -332,10 +332,11 @@ def held_out_documents(part: str) -> list[StdlibDocument]:
     ----------
     part : {"calibration", "validation", "evaluation"}
     """
-    return [d for d in source_documents(held_out_modules(part)) if _parses(d.text)]
+    return [d for d in source_documents(held_out_modules(part)) if parses(d.text)]
 
 
-def _parses(text: str) -> bool:
+def parses(text: str) -> bool:
+    """Return whether a source file is one that this interpreter reads."""
     try:
         ast.parse(text)
     except (SyntaxError, ValueError):

@@ -11,7 +11,7 @@ from typing import Any
 
 from workbench.errors import ConfigError, ExportError
 from workbench.export.awq import AWQCheckpoint
-from workbench.export.base import Format
+from workbench.export.base import Format, code_layers
 from workbench.export.compressed_tensors import IntQuantized, PackQuantized
 from workbench.export.gguf import GGUF
 from workbench.export.gptq import GPTQCheckpoint, GPTQVersion1, GPTQVersion2
@@ -130,7 +130,12 @@ def format_named(name: str) -> Format:
 
 
 def nearest_format(model: LoadedModel, other_than: str) -> str | None:
-    """Return the format that holds a model in the fewest bytes, other than the one named."""
+    """Return the format that holds a model in the fewest bytes, other than the one named.
+
+    A dense model is nearest to a dense checkpoint, which rounds nothing.
+    """
+    if not code_layers(model) and other_than != HuggingFace.name:
+        return HuggingFace.name
     sizes = {
         name: format.predicted_bytes(model)
         for name, format in FORMATS.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
@@ -65,6 +66,12 @@ def code_layers(model: LoadedModel) -> dict[str, QuantizedWeight | PermutedWeigh
     return {name: w for name, w in model.weights.items() if isinstance(w, kinds)}
 
 
+def unmasked(model: LoadedModel) -> LoadedModel:
+    """Return a model whose pruned weights are the dense tensors that they are stored as anyway."""
+    kept = {n: w for n, w in model.weights.items() if not isinstance(w, PrunedWeight)}
+    return dataclasses.replace(model, weights=kept)
+
+
 def scheme_of(weight: QuantizedWeight | PermutedWeight) -> IntScheme:
     """Return the number format of a weight's codes."""
     return weight.base.scheme if isinstance(weight, PermutedWeight) else weight.scheme
@@ -91,8 +98,6 @@ def kind_obstacle(
     permuted : bool
         Whether groups may be of inputs that do not follow each other.
     """
-    if not code_layers(model):
-        return "none of its layers is stored as integer codes"
     layers = layer_weights(model)
     for name, weight in {**layers, **model.weights}.items():
         reason = _kind_reason(model, name, weight, permuted)
@@ -101,9 +106,9 @@ def kind_obstacle(
             reason = f"{len(missing)} of its {len(layers)} layers are dense (first: {name})"
         if reason is None and weight is not None and name not in layers and not outside:
             reason = f"{name}, outside of the blocks, is stored as codes too"
-        if reason is not None:
+        if reason is not None and model.weights:
             return reason
-    return None
+    return None if code_layers(model) else "none of its layers is stored as integer codes"
 
 
 def _kind_reason(

@@ -14,6 +14,7 @@ from workbench.export.base import (
     kind_obstacle,
     layer_weights,
     scheme_label,
+    unmasked,
 )
 from workbench.export.checkpoint import checkpoint_bytes, transformers_code, write_checkpoint
 from workbench.loaded import LoadedModel
@@ -32,6 +33,7 @@ class PackQuantized(Format):
     layout: ClassVar[str] = "pack-quantized"
 
     def obstacle(self, model: LoadedModel) -> str | None:
+        model = unmasked(model)
         reason = kind_obstacle(model, dense=True) or bits_obstacle(model, (2, 4, 8))
         schemes = {weight.scheme for weight in _layers(model).values()}
         if reason is None and len(schemes) > 1 and _asymmetric(model):
@@ -42,10 +44,12 @@ class PackQuantized(Format):
         return reason
 
     def predicted_bytes(self, model: LoadedModel) -> int:
+        model = unmasked(model)
         packed = sum(self._bytes(model, weight) for weight in _layers(model).values())
         return checkpoint_bytes(model, packed)
 
     def write(self, model: LoadedModel, folder: Path, monitor: Monitor = SILENT) -> None:
+        model = unmasked(model)
         layers = _layers(model)
         packed = {}
         for done, (name, weight) in enumerate(layers.items(), 1):
@@ -103,6 +107,7 @@ class IntQuantized(PackQuantized):
     layout: ClassVar[str] = "int-quantized"
 
     def obstacle(self, model: LoadedModel) -> str | None:
+        model = unmasked(model)
         reason = kind_obstacle(model, dense=True) or bits_obstacle(model, (8,))
         if reason is not None:
             return reason

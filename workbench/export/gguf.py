@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from workbench.artifacts import dense_tensors
-from workbench.export.base import Format, code_layers, kind_obstacle, scheme_label
+from workbench.export.base import Format, code_layers, kind_obstacle, scheme_label, unmasked
 from workbench.export.checkpoint import write_configuration
 from workbench.export.gguf_tokenizer import Vocabulary, vocabulary_of
 from workbench.loaded import LoadedModel
@@ -29,6 +29,7 @@ class GGUF(Format):
     loaders: ClassVar[str] = "llama.cpp, Ollama, LM Studio"
 
     def obstacle(self, model: LoadedModel) -> str | None:
+        model = unmasked(model)
         config: Any = model.hf_model.config
         if config.model_type not in packing.ARCHITECTURES or not model.is_decoder:
             known = ", ".join(packing.ARCHITECTURES)
@@ -54,6 +55,7 @@ class GGUF(Format):
         return found if isinstance(found, str) else None
 
     def predicted_bytes(self, model: LoadedModel) -> int:
+        model = unmasked(model)
         total = sum(packing.packed_bytes(w.shape, w.scheme) for w in _codes(model).values())
         for tensor in dense_tensors(model).values():
             total += tensor.numel() * (4 if tensor.ndim == 1 else 2)
@@ -62,6 +64,7 @@ class GGUF(Format):
     def write(self, model: LoadedModel, folder: Path, monitor: Monitor = SILENT) -> None:
         import gguf
 
+        model = unmasked(model)
         config: Any = model.hf_model.config
         architecture = packing.ARCHITECTURES[config.model_type]
         writer = gguf.GGUFWriter(folder / FILE, architecture)

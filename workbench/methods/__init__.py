@@ -12,7 +12,9 @@ from workbench.methods.base import (
 )
 from workbench.methods.cast import Caster
 from workbench.methods.depth import DepthPruner
+from workbench.methods.distill import Distiller
 from workbench.methods.embeddings import EmbeddingQuantizer
+from workbench.methods.finetune import FineTuner
 from workbench.methods.gptq import GPTQSolver
 from workbench.methods.lowrank import LowRankCorrector
 from workbench.methods.magnitude import MagnitudePruner
@@ -27,6 +29,8 @@ from workbench.steps import (
     RTN,
     Cast,
     DepthPruning,
+    Distillation,
+    FineTuning,
     LowRankCorrection,
     MagnitudePruning,
     Mixed,
@@ -51,6 +55,8 @@ MODEL_METHODS: dict[type[Step], ModelMethod] = {
     QuantizeEmbeddings: EmbeddingQuantizer(),
     DepthPruning: DepthPruner(),
     WidthPruning: WidthPruner(),
+    FineTuning: FineTuner(),
+    Distillation: Distiller(),
     Cast: Caster(),
 }
 METHODS: dict[type[Step], LayerMethod | ModelMethod] = {**LAYER_METHODS, **MODEL_METHODS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from workbench.models import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.statistics import GroupStatistics
 from workbench.steps import Step
+from workbench.training import CheckpointFile
 from workbench.weights import CompressedWeight
 
 
@@ -147,11 +148,21 @@ class ModelContext:
         None only where the method's ``needs`` is empty.
     monitor : Monitor
         To report to, and to be cancelled by.
+    make_teacher : callable, optional
+        Returns what :meth:`teacher` does; called only where a step learns from it.
+    checkpoint : CheckpointFile or None
+        Where a training keeps its state; None to keep none.
     """
 
     origin: LoadedModel
     calibrator: Calibrator | None = None
     monitor: Monitor = SILENT
+    make_teacher: Callable[[], LoadedModel] | None = None
+    checkpoint: CheckpointFile | None = None
+
+    def teacher(self) -> LoadedModel:
+        """Return the model before it was made smaller: the base, or its leading fine-tuning's."""
+        return self.origin if self.make_teacher is None else self.make_teacher()
 
 
 @dataclass(frozen=True)
@@ -167,12 +178,19 @@ class ModelMethod(ABC):
 
     ``version`` and ``needs`` are as in :class:`LayerMethod`, and ``needs`` may also name
     ``"windows"``, the calibration tokens themselves; ``changes_architecture`` says that shapes or
-    the number of blocks change, so that statistics of the model before do not apply.
+    the number of blocks change, ``trains`` that the model learns; statistics of the model before do
+    not apply after either.
     """
 
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset()
     changes_architecture: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
+
+    @property
+    def renews_statistics(self) -> bool:
+        """Whether statistics have to be collected again for the steps that follow."""
+        return self.changes_architecture or self.trains
 
     @abstractmethod
     def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:

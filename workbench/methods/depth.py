@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -18,17 +18,16 @@ from workbench.errors import (
     CalibrationError,
     CompressionError,
     ConfigError,
-    UnsupportedArchitectureError,
 )
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models import LoadedModel
 from workbench.progress import Monitor
 from workbench.steps import DepthPruning, Step
 from workbench.structure import (
-    Architecture,
     architecture_of,
     block_names,
-    rebuild,
+    check_uniform,
+    drop_blocks,
     text_config,
 )
 from workbench.tasks.base import (
@@ -54,7 +53,7 @@ class DepthPruner(ModelMethod):
     def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
         assert isinstance(config, DepthPruning)
         architecture = architecture_of(model)
-        _check_uniform(model, architecture)
+        check_uniform(model, architecture)
         blocks = block_names(model)
         removable = list(range(architecture.keeps_first, len(blocks)))
         most = min(len(removable), len(blocks) - 1)
@@ -69,47 +68,6 @@ class DepthPruner(ModelMethod):
         if scores:
             fact["block_scores"] = scores
         return ModelResult(drop_blocks(model, dropped), {"structure": [fact]})
-
-
-def drop_blocks(model: LoadedModel, dropped: Collection[int]) -> LoadedModel:
-    """Return the model without some of its blocks; the others move up.
-
-    Parameters
-    ----------
-    model : LoadedModel
-        Not changed.
-    dropped : collection of int
-        Blocks by number, from 0.
-    """
-    blocks = block_names(model)
-    kept = [i for i in range(len(blocks)) if i not in dropped]
-    renamed = {f"{blocks[old]}.": f"{blocks[new]}." for new, old in enumerate(kept)}
-    gone = tuple(f"{blocks[i]}." for i in dropped)
-    tensors = {}
-    for name, tensor in model.hf_model.state_dict().items():
-        if name.startswith(gone):
-            continue
-        prefix = next((old for old in renamed if name.startswith(old)), "")
-        tensors[renamed.get(prefix, "") + name.removeprefix(prefix)] = tensor
-    changes: dict[str, Any] = {"num_hidden_layers": len(kept)}
-    config = text_config(model)
-    for field in architecture_of(model).per_block:
-        values = getattr(config, field, None)
-        if values is not None:
-            changes[field] = [values[i] for i in kept]
-    return rebuild(model, changes, tensors)
-
-
-def _check_uniform(model: LoadedModel, architecture: Architecture) -> None:
-    config = text_config(model)
-    for field, wanted in architecture.uniform_if:
-        given = getattr(config, field, wanted)
-        if given != wanted:
-            raise UnsupportedArchitectureError(
-                f"The blocks of {model.source.name} depend on their position ({field}={given!r};"
-                f" accepted is {wanted!r}), so none can be removed. WidthPruning and the"
-                " quantizing steps do not move blocks."
-            )
 
 
 def _choose(

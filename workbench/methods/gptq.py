@@ -17,7 +17,7 @@ from workbench.methods.base import GroupWeights, LayerMethod
 from workbench.products import fast_products
 from workbench.schemes import IntScheme
 from workbench.statistics import GroupStatistics
-from workbench.steps import GPTQ, Step
+from workbench.steps import GPTQ, OWN_BACKEND, Step
 from workbench.weights import CompressedWeight, QuantizedWeight
 
 _PANEL = 32
@@ -43,7 +43,7 @@ class GPTQSolver(LayerMethod):
 
     def together(self, config: Step) -> Hashable | None:
         assert isinstance(config, GPTQ)
-        if config.sequential:
+        if config.sequential or config.backend != OWN_BACKEND:
             return None
         # In the natural order scales are chosen on the way, at the columns where groups begin.
         groups = None if config.act_order else (config.group_size,)

@@ -57,8 +57,6 @@ def write_html(figure: go.Figure, path: str | Path, *, table: pd.DataFrame | Non
     Path
         The file that was written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     title = (figure.layout.title.text or "Workbench").split("<br>")[0]
     page = _PAGE.format(
         title=title,
@@ -69,6 +67,13 @@ def write_html(figure: go.Figure, path: str | Path, *, table: pd.DataFrame | Non
         ),
         table="" if table is None else table.to_html(index=False, border=0, na_rep="–"),
     )
+    return write_page(path, page)
+
+
+def write_page(path: str | Path, page: str) -> Path:
+    """Write a page to a temporary name first and then rename it; return where it is."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

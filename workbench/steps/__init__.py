@@ -8,19 +8,24 @@ from __future__ import annotations
 
 from workbench.steps.additions import Cast, LowRankCorrection, QuantizeEmbeddings
 from workbench.steps.base import FieldInfo, Step, fields_of, option
+from workbench.steps.options import OWN_BACKEND
 from workbench.steps.pruning import MagnitudePruning, Pruning, SparseGPT, Wanda
 from workbench.steps.quantization import AWQ, GPTQ, RTN, Quantization
 from workbench.steps.structure import DepthPruning, WidthPruning
 from workbench.steps.table import STEPS, Mixed, step_from_dict
+from workbench.steps.training import Distillation, FineTuning, Training
 
 __all__ = [
     "AWQ",
     "GPTQ",
+    "OWN_BACKEND",
     "RTN",
     "STEPS",
     "Cast",
     "DepthPruning",
+    "Distillation",
     "FieldInfo",
+    "FineTuning",
     "LowRankCorrection",
     "MagnitudePruning",
     "Mixed",
@@ -29,6 +34,7 @@ __all__ = [
     "QuantizeEmbeddings",
     "SparseGPT",
     "Step",
+    "Training",
     "Wanda",
     "WidthPruning",
     "fields_of",

@@ -65,16 +65,21 @@ class QuantizeEmbeddings(Step):
         choices=(None, 32, 64, 128),
         none_means="one scale per token",
     )
+    symmetric: bool = option(
+        False,
+        "Fix the zero point at the middle of the range; GGUF files hold tables of 8 bits only so.",
+        later=True,
+    )
 
     @property
     def scheme(self) -> IntScheme:
         """The number format that the tables are stored in."""
-        return IntScheme(self.bits, self.group_size)
+        return IntScheme(self.bits, self.group_size, self.symmetric)
 
     @property
     def label(self) -> str:
         group = "" if self.group_size is None else f" g{self.group_size}"
-        return f"{self.title} {self.bits}-bit{group}"
+        return f"{self.title} {self.bits}-bit{group}{' sym' if self.symmetric else ''}"
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,23 @@ class Step:
         """A short text for tables and plots, such as ``"GPTQ 4-bit g128"``."""
         return self.title
 
+    def stored_after(self, stored: str) -> str:
+        """Return what the layers in the blocks are stored as afterwards, given what they were."""
+        return stored if self.produces == "dense" else self.produces
+
+    def refusal(self, stored: str, before: Step | None) -> str:
+        """Return why this step cannot be applied to what is stored, and what to do."""
+        name = type(self).__name__
+        if stored == "dense" or before is None:
+            return (
+                f"{self.label} needs a step before it that quantizes or prunes, such as"
+                f" GPTQ(4): it restores what that step lost. Put {name} behind one."
+            )
+        return (
+            f"{self.label} cannot follow {before.label}: the weights are stored as {stored} by"
+            f" then, and {name} would destroy them. Put {name} first, or leave one of the two out."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the step as JSON-ready data, ``{"step": name, **fields}``.
 

@@ -39,6 +39,19 @@ def symmetric() -> Any:
     )
 
 
+OWN_BACKEND = "workbench"
+
+
+def backend() -> Any:
+    return option(
+        OWN_BACKEND,
+        "Which program solves it: the workbench, or GPTQModel in a process of its own, which must"
+        " be installed and takes minutes.",
+        choices=(OWN_BACKEND, "gptqmodel"),
+        later=True,
+    )
+
+
 def damping() -> Any:
     return option(
         0.01,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from workbench.errors import ConfigError
 from workbench.schemes import IntScheme
 from workbench.steps import options
 from workbench.steps.base import Step, option
@@ -71,10 +72,20 @@ class GPTQ(Quantization):
         " Pays at very few bits, and is many times slower; meant for the last few candidates.",
         later=True,
     )
+    backend: str = options.backend()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sequential and self.backend != options.OWN_BACKEND:
+            raise ConfigError(
+                f"GPTQ: sequential=True is the workbench's own; {self.backend} always goes block by"
+                " block. Leave one of the two out."
+            )
 
     @property
     def label(self) -> str:
-        return f"{super().label} sequential" if self.sequential else super().label
+        label = f"{super().label} sequential" if self.sequential else super().label
+        return label if self.backend == options.OWN_BACKEND else f"{label} by {self.backend}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,9 @@ class AWQ(Quantization):
         " keys and values between heads.",
         later=True,
     )
+    backend: str = options.backend()
 
     @property
     def label(self) -> str:
-        return f"{super().label} exportable" if self.exportable else super().label
+        label = f"{super().label} exportable" if self.exportable else super().label
+        return label if self.backend == options.OWN_BACKEND else f"{label} by {self.backend}"

@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 from workbench.errors import ConfigError
 from workbench.steps.additions import Cast, LowRankCorrection, QuantizeEmbeddings
 from workbench.steps.base import Step
+from workbench.steps.options import OWN_BACKEND
 from workbench.steps.pruning import MagnitudePruning, SparseGPT, Wanda
 from workbench.steps.quantization import AWQ, GPTQ, RTN, Quantization
 from workbench.steps.structure import DepthPruning, WidthPruning
+from workbench.steps.training import Distillation, FineTuning
 
 
 @dataclass(frozen=True, init=False)
@@ -48,9 +50,13 @@ class Mixed(Step):
     def __init__(self, steps: Iterable[Quantization], layers: Mapping[str, int]) -> None:
         given, places = tuple(steps), dict(layers)
         for step in given:
-            if not isinstance(step, Quantization) or getattr(step, "sequential", False):
+            alone = getattr(step, "sequential", False) or (
+                getattr(step, "backend", OWN_BACKEND) != OWN_BACKEND
+            )
+            if not isinstance(step, Quantization) or alone:
                 raise ConfigError(
-                    f"Mixed: {step!r} is not accepted; give RTN, GPTQ (not sequential) or AWQ."
+                    f"Mixed: {step!r} is not accepted; give RTN, GPTQ (not sequential) or AWQ, of"
+                    " the workbench itself."
                 )
         if not places:
             raise ConfigError("Mixed: layers is empty; name the layers to quantize.")
@@ -123,6 +129,8 @@ STEPS: dict[str, type[Step]] = {
         QuantizeEmbeddings,
         DepthPruning,
         WidthPruning,
+        FineTuning,
+        Distillation,
         Cast,
     )
 }

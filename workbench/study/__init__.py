@@ -1,7 +1,10 @@
 """The study, what users work with: its parts by what they do, one file each."""
 
+from workbench.study.deciding import Decision
 from workbench.study.handles import Choice, Run
 from workbench.study.predicting import Sensitivity
+from workbench.study.routing import Routed
 from workbench.study.study import Study
+from workbench.study.trusting import Trust
 
-__all__ = ["Choice", "Run", "Sensitivity", "Study"]
+__all__ = ["Choice", "Decision", "Routed", "Run", "Sensitivity", "Study", "Trust"]

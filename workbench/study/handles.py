@@ -6,7 +6,7 @@ A :class:`Run` holds an id and reads the journal anew whenever it is asked.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from workbench.errors import StudyError
 from workbench.progress import Progress
 from workbench.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
+from workbench.steps import Step
 
 if TYPE_CHECKING:
     from workbench.compare import Interval
@@ -84,6 +85,27 @@ class Run:
         """The run of the base model, or of the first steps of the recipe where there is one."""
         parent = self.record.parent
         return None if parent is None else Run(self._study, parent)
+
+    def then(
+        self,
+        steps: Recipe | Step | Iterable[Step],
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Run:
+        """Continue from this run: compute the recipe that adds steps to this one's.
+
+        What is trained in this run is not trained again. Going back to an earlier run and
+        continuing from there is how a step is undone.
+
+        Parameters
+        ----------
+        steps : Step, sequence of steps, or Recipe
+        on_progress : callable, optional
+            See :meth:`Study.run`.
+        """
+        record = self.record
+        recipe = Recipe((*record.recipe.steps, *Recipe.of(steps).steps))
+        return self._study.run(recipe, model=record.model, on_progress=on_progress)
 
     def outcomes(self) -> Outcomes:
         """Return the per-example outcomes of the evaluation."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import ConfigError, StudyError
 from workbench.store import Store
 from workbench.study.exporting import Exporting
+from workbench.study.reporting import Reporting
 from workbench.study.viewing import Viewing
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from workbench.tasks import Task
 
 
-class Study(Viewing, Exporting):
+class Study(Viewing, Reporting, Exporting):
     """Base models, a task and the runs on them, kept in a folder.
 
     Parameters

@@ -10,6 +10,7 @@ from workbench.models import LoadedModel
 from workbench.tasks.base import Batch, Example, Task
 from workbench.tasks.data import TABLE_FILES, column_call, existing_path, is_table
 from workbench.tasks.language_modeling import LanguageModeling
+from workbench.tasks.prompt_answers import PromptAnswers
 from workbench.tasks.text_classification import TextClassification
 
 __all__ = [
@@ -17,13 +18,16 @@ __all__ = [
     "Batch",
     "Example",
     "LanguageModeling",
+    "PromptAnswers",
     "Task",
     "TextClassification",
     "load_task",
     "task_from_dict",
 ]
 
-TASKS: dict[str, type[Task]] = {task.kind: task for task in (LanguageModeling, TextClassification)}
+TASKS: dict[str, type[Task]] = {
+    task.kind: task for task in (LanguageModeling, TextClassification, PromptAnswers)
+}
 """Every kind of task by the name that saved studies use."""
 
 
@@ -34,8 +38,9 @@ def load_task(ref: Any) -> Task:
     ----------
     ref : str, Path or Task
         ``"demo"`` is language modelling on modules of Python's standard library that the bundled
-        model never saw; it needs no download. The path of a text file, or of a folder of them, is
-        language modelling on it. A task is returned as it is.
+        model never saw; it needs no download. ``"stdlib-topics"`` is classification: which of seven
+        areas of that library a docstring belongs to. The path of a text file, or of a folder of
+        them, is language modelling on it. A task is returned as it is.
 
     Raises
     ------
@@ -50,6 +55,18 @@ def load_task(ref: Any) -> Task:
         from workbench.demo.tasks import DEMO_OPTIONS, demo_documents
 
         return LanguageModeling.from_documents(demo_documents(), name="demo", **DEMO_OPTIONS)
+    if ref == "stdlib-topics":
+        from workbench.demo.topics import topic_rows
+
+        rows = topic_rows()
+        return TextClassification(
+            calibration=rows["calibration"],
+            validation=rows["validation"],
+            evaluation=rows["evaluation"],
+            document="document",
+            sequence_length=64,
+            name="stdlib-topics",
+        )
     if str(ref).lower().endswith(TABLE_FILES):
         raise DataError(
             f"{str(ref)!r} is a table: say which columns to use, as in"
@@ -57,8 +74,8 @@ def load_task(ref: Any) -> Task:
         )
     if existing_path(ref) is None:
         raise DataError(
-            f'There is no task {str(ref)[:80]!r}; give "demo" or the path of a text file, or'
-            " make a task with LanguageModeling(…) or TextClassification(…)."
+            f'There is no task {str(ref)[:80]!r}; give "demo", "stdlib-topics" or the path of a'
+            " text file, or make a task with LanguageModeling(…) or TextClassification(…)."
         )
     return LanguageModeling(ref)
 

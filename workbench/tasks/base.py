@@ -57,6 +57,8 @@ class Example:
         UTF-8 bytes of the text that is predicted (language models).
     label : int
         Code of the label (classification), else -1.
+    n_given : int
+        Tokens at the beginning that are given and never predicted (prompts).
     """
 
     index: int
@@ -64,6 +66,7 @@ class Example:
     tokens: list[int]
     n_bytes: int = 0
     label: int = -1
+    n_given: int = 0
 
 
 @dataclass(frozen=True)
@@ -234,6 +237,45 @@ class Task(ABC):
             found = [found[int((i + 0.5) * len(found) / limit)] for i in range(limit)]
         return found
 
+    def training_examples(self, model: LoadedModel) -> list[Example]:
+        """Return what training reads: the tokenised examples of the calibration part, all of them.
+
+        Parameters
+        ----------
+        model : LoadedModel
+            Its tokenizer makes the tokens.
+        """
+        return self.examples(model, "calibration")
+
+    def predicted(self, batch: Batch) -> Tensor:
+        """Return one where a batch's token counts, (examples, tokens); by default if it is real.
+
+        What :meth:`flat_logits` is given in training: a language model predicts these tokens.
+        """
+        mask = batch.attention_mask
+        return torch.ones_like(batch.input_ids) if mask is None else mask
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return what a batch's predictions should be, int64, in the order of :meth:`flat_logits`.
+
+        Parameters
+        ----------
+        batch : Batch
+
+        Raises
+        ------
+        ConfigError
+            If the examples have no labels; a kind of task without them says here what it trains.
+        """
+        labels = [example.label for example in batch.examples]
+        if min(labels, default=-1) < 0:
+            raise ConfigError(
+                f"The task {self.name!r} ({type(self).__name__}) does not say what a model should"
+                " predict, so none can be trained on it; use LanguageModeling or"
+                " TextClassification."
+            )
+        return torch.tensor(labels, dtype=torch.int64)
+
     @abstractmethod
     def _make_examples(self, model: LoadedModel, part: str, length: int) -> list[Example]:
         """Return the examples of a part, of at most ``length`` tokens each, sorted by index."""
@@ -290,7 +332,7 @@ class Task(ABC):
             raise ConfigError(f"batch_size={batch_size} is not accepted; give 1 or more, or None.")
         examples = self.examples(model, part, limit=limit)
         examples = sorted(examples, key=lambda e: (-len(e.tokens), e.index))
-        token_budget = min(BATCH_TOKENS, self._logits_budget(model))
+        token_budget = self.batch_tokens(model)
         pad = pad_token(model)
         found: list[Batch] = []
         start = 0
@@ -300,6 +342,10 @@ class Task(ABC):
             found.append(make_batch(part, examples[start : start + count], pad))
             start += count
         return found
+
+    def batch_tokens(self, model: LoadedModel) -> int:
+        """Return the most padded tokens that are passed through a model at once."""
+        return min(BATCH_TOKENS, self._logits_budget(model))
 
     def _logits_budget(self, model: LoadedModel) -> int:
         """Return the most padded tokens whose logits may be held at once."""
@@ -508,7 +554,8 @@ def _float(outcomes: Outcomes, name: str) -> np.ndarray:
     return np.asarray(outcomes[name], dtype=np.float64)
 
 
-_INTEGERS = {"example", "document", "n_predictions", "n_correct", "n_bytes", "label", "prediction"}
+_INTEGERS = ("example", "document", "n_predictions", "n_correct", "n_bytes", "label", "prediction")
+_DTYPES: dict[str, Any] = {**dict.fromkeys(_INTEGERS, np.int64), "log_probabilities": np.float16}
 
 
 def _gather(collected: list[dict[str, Any]]) -> Outcomes:
@@ -516,10 +563,7 @@ def _gather(collected: list[dict[str, Any]]) -> Outcomes:
         raise DataError("There is nothing to evaluate: the part has no example.")
     columns = {
         name: np.concatenate(
-            [
-                np.asarray(c[name], dtype=np.int64 if name in _INTEGERS else np.float64)
-                for c in collected
-            ]
+            [np.asarray(c[name], dtype=_DTYPES.get(name, np.float64)) for c in collected]
         )
         for name in ("example", "document", *(k for k in collected[0]))
     }

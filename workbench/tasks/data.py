@@ -200,15 +200,26 @@ def _reader(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One labelled text; ``document`` is the cluster that it belongs to."""
+    """One labelled text.
+
+    ``document`` is the cluster that it belongs to, ``more`` the names and values of other columns
+    that results are sliced by.
+    """
 
     text: str
     label: str
     document: str
+    more: tuple[tuple[str, str], ...] = ()
 
 
 def read_rows(
-    source: Any, *, text: str, label: str, document: str | None, encoding: str = "utf-8"
+    source: Any,
+    *,
+    text: str,
+    label: str,
+    document: str | None,
+    encoding: str = "utf-8",
+    more: Sequence[str] = (),
 ) -> list[Row]:
     """Return the labelled rows of a table.
 
@@ -222,6 +233,8 @@ def read_rows(
         Column of the cluster; without it every row is its own.
     encoding : str
         Of a CSV or JSON file.
+    more : sequence of str
+        Columns that are kept beside, as text.
 
     Raises
     ------
@@ -250,7 +263,11 @@ def read_rows(
         if document is not None
         else [""] * len(frame)
     )
-    return [Row(*values) for values in zip(texts, labels, clusters, strict=True)]
+    beside = [
+        [(column, str(v)) for v in _column(frame, "columns", column, name)] for column in more
+    ]
+    rows = zip(texts, labels, clusters, strict=True)
+    return [Row(*values, tuple(kept[i] for kept in beside)) for i, values in enumerate(rows)]
 
 
 def _column(frame: pandas.DataFrame, role: str, column: Any, name: str) -> list[Any]:
@@ -270,6 +287,14 @@ def _column(frame: pandas.DataFrame, role: str, column: Any, name: str) -> list[
         )
     if places:
         return list(frame.iloc[:, places[0]].tolist())
+    other = (
+        next((mark for mark in ";\t|" if mark in columns[0]), None) if len(columns) == 1 else None
+    )
+    if other is not None:
+        raise DataError(
+            f"{name} has one column, {columns[0][:80]!r}, so its columns seem to be separated by"
+            f" {other!r}. Read it with data = pandas.read_csv(…, sep={other!r}) and give data."
+        )
     near = difflib.get_close_matches(column, columns, 1, 0.5)
     lower = {c.lower().strip(): c for c in columns}
     best = lower.get(column.lower().strip()) or (near[0] if near else None)

@@ -40,6 +40,9 @@ SHARES = {"calibration": 0.4, "validation": 0.2, "evaluation": 0.4}
 MAX_CALIBRATION_WINDOWS = 4096
 """Most calibration windows that are made of one task; far more than any solver uses."""
 
+MAX_TRAINING_WINDOWS = 65_536
+"""Most windows that one epoch of training reads."""
+
 
 class LanguageModeling(Task):
     """Predict the next token of the user's texts.
@@ -257,6 +260,25 @@ class LanguageModeling(Task):
         before each, cut, and shuffled again; a rest shorter than a window is dropped. At most
         4,096 windows are made.
         """
+        return self._packed(model, sequence_length, seed, MAX_CALIBRATION_WINDOWS)
+
+    def training_examples(self, model: LoadedModel) -> list[Example]:
+        """Return packed windows of ``sequence_length`` tokens of the calibration part.
+
+        At most 65,536 windows are made; ``document`` is no cluster here, it is the index.
+        """
+        length = min(self.options["sequence_length"], model.max_length or 2**31)
+        windows = self._packed(model, length, self.options["seed"], MAX_TRAINING_WINDOWS)
+        return [Example(index, index, tokens) for index, tokens in enumerate(windows)]
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return the next tokens, see :class:`Task`."""
+        return batch.input_ids[:, 1:][self.predicted(batch)[:, 1:].bool()]
+
+    def _packed(
+        self, model: LoadedModel, sequence_length: int, seed: int, most: int
+    ) -> list[list[int]]:
+        """Return at most so many windows of the calibration documents, joined and cut."""
         generator = random.Random(seed)
         documents = list(self.documents["calibration"])
         generator.shuffle(documents)
@@ -264,9 +286,9 @@ class LanguageModeling(Task):
         stream: list[int] = []
         for document in documents:
             stream += start + _tokenize(model, document.text)[0]
-            if len(stream) >= MAX_CALIBRATION_WINDOWS * sequence_length:
+            if len(stream) >= most * sequence_length:
                 break
-        count = min(len(stream) // sequence_length, MAX_CALIBRATION_WINDOWS)
+        count = min(len(stream) // sequence_length, most)
         windows = [stream[i * sequence_length : (i + 1) * sequence_length] for i in range(count)]
         generator.shuffle(windows)
         return windows
@@ -276,7 +298,10 @@ class LanguageModeling(Task):
         return min(BATCH_TOKENS, LOGITS_BYTES // (4 * vocabulary))
 
     def _prediction_logits(self, batch: Batch, logits: Tensor) -> list[Tensor]:
-        return [logits[i, : len(e.tokens) - 1] for i, e in enumerate(batch.examples)]
+        return [
+            logits[i, max(e.n_given, 1) - 1 : len(e.tokens) - 1]
+            for i, e in enumerate(batch.examples)
+        ]
 
     def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
         columns: dict[str, list[float]] = {
@@ -285,7 +310,8 @@ class LanguageModeling(Task):
         for i, (example, view) in enumerate(
             zip(batch.examples, self._prediction_logits(batch, logits), strict=True)
         ):
-            targets = batch.input_ids[i, 1 : len(example.tokens)].to(view.device)
+            first = max(example.n_given, 1)
+            targets = batch.input_ids[i, first : len(example.tokens)].to(view.device)
             scores = score(view, targets, None if dense is None else dense[i])
             columns["loss"].append(float(scores.loss.sum()))
             columns["n_predictions"].append(len(targets))

@@ -38,6 +38,9 @@ LEAST_ROWS = 10
 MAX_HEAD_ROWS = 20_000
 """Most rows that a head is trained on."""
 
+MAX_KEPT_CLASSES = 256
+"""With more classes than this their probabilities are not kept per example."""
+
 _SPLITS = {"validation": "validation", "dev": "validation", "test": "evaluation"}
 
 
@@ -58,6 +61,8 @@ class TextClassification(Task):
     document : str, optional
         Column that says which rows belong together (a customer, a ticket): they stay in one part,
         and errors are clustered by it. Without it every row stands for itself.
+    columns : sequence of str
+        Further columns to slice results by, such as a channel or a country; see ``study.trust``.
     calibration, validation, evaluation : like ``source``, optional
         Parts given explicitly; those not given are split from ``source`` by label (70, 10 and
         20 % of the rows) or, without a source, validation is split from calibration.
@@ -102,6 +107,7 @@ class TextClassification(Task):
         text: str = "text",
         label: str = "label",
         document: str | None = None,
+        columns: Sequence[str] = (),
         calibration: Any = None,
         validation: Any = None,
         evaluation: Any = None,
@@ -119,7 +125,9 @@ class TextClassification(Task):
             source = source["train"]
 
         def read(table: Any) -> list[Row]:
-            return read_rows(table, text=text, label=label, document=document, encoding=encoding)
+            return read_rows(
+                table, text=text, label=label, document=document, encoding=encoding, more=columns
+            )
 
         rows = {part: read(table) for part, table in given.items() if table is not None}
         pool = read(source) if source is not None else []
@@ -234,19 +242,13 @@ class TextClassification(Task):
         The first columns are this task's labels in order; a model with more classes has those
         after them.
         """
-        columns = _columns_for(self.labels, model)
-        if columns is None:
+        found = label_logits(self.labels, model, input_ids, attention_mask)
+        if found is None:
             raise ConfigError(
                 f"{model.source.name} has no head for the labels of {self.name!r}; use the model"
                 " that task.bind(model) returns."
             )
-        if model.head is not None:
-            features = pooled_features(model, input_ids, attention_mask)
-            weight, bias = (t.to(features.device) for t in (model.head.weight, model.head.bias))
-            logits = features @ weight.T + bias
-        else:
-            logits = model.hf_model(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits if columns == sorted(columns) else logits[:, columns]
+        return found
 
     def count_predictions(self, input_ids: Tensor, attention_mask: Tensor) -> int:
         return len(input_ids)
@@ -295,6 +297,7 @@ class TextClassification(Task):
             "label": labels.numpy(),
             "prediction": scores.prediction.numpy(),
             "confidence": scores.confidence.numpy(),
+            **_doubts(logits),
         }
 
     def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
@@ -329,7 +332,10 @@ class TextClassification(Task):
     def _rows(self) -> Iterable[dict[str, Any]]:
         for part in PARTS:
             for row in self.rows[part]:
-                yield {"part": part, **dataclasses.asdict(row)}
+                found = {"part": part, **dataclasses.asdict(row)}
+                if not row.more:  # as it was before there were such columns
+                    del found["more"]
+                yield found
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write a snapshot of the rows and return what :meth:`load` needs."""
@@ -340,7 +346,8 @@ class TextClassification(Task):
         """Return the task that :meth:`save` wrote, see :class:`Task`."""
         parts: dict[str, list[Row]] = {part: [] for part in PARTS}
         for row in read_snapshot(folder / saved["data"]):
-            parts[row.pop("part")].append(Row(**row))
+            more = tuple((str(name), str(value)) for name, value in row.pop("more", ()))
+            parts[row.pop("part")].append(Row(**row, more=more))
         options = dict(saved["options"])
         metric = find_metric(saved)
         options.pop("metric", None)
@@ -351,6 +358,28 @@ class TextClassification(Task):
         task.warnings = tuple(saved.get("warnings", ()))
         task._check_loaded(saved)
         return task
+
+
+def label_logits(
+    labels: tuple[str, ...],
+    model: LoadedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+) -> Tensor | None:
+    """Return a bound model's logits of shape (examples, classes), these labels first.
+
+    None where the model has no head for them.
+    """
+    columns = _columns_for(labels, model)
+    if columns is None:
+        return None
+    if model.head is not None:
+        features = pooled_features(model, input_ids, attention_mask)
+        weight, bias = (t.to(features.device) for t in (model.head.weight, model.head.bias))
+        logits = features @ weight.T + bias
+    else:
+        logits = model.hf_model(input_ids=input_ids, attention_mask=attention_mask).logits
+    return logits if columns == sorted(columns) else logits[:, columns]
 
 
 def macro_f1(
@@ -372,6 +401,19 @@ def macro_f1(
     total = np.bincount(labels, minlength=size) + np.bincount(predictions, minlength=size)
     both = total[classes]
     return float(np.mean(2 * hits[both > 0] / both[both > 0])) if both.any() else float("nan")
+
+
+def _doubts(logits: Tensor) -> dict[str, Any]:
+    """Return what else tells how sure the model is: margin, entropy, and all probabilities."""
+    logs = torch.log_softmax(logits.float(), -1)
+    best = logs.topk(min(2, logs.shape[-1]), -1).values.exp()
+    found = {
+        "margin": (best[:, 0] - best[:, -1]).double().cpu().numpy(),
+        "entropy": -(logs.exp() * logs.clamp(min=-1e4)).sum(-1).double().cpu().numpy(),
+    }
+    if logs.shape[-1] <= MAX_KEPT_CLASSES:
+        found["log_probabilities"] = logs.clamp(min=-6e4).half().cpu().numpy()
+    return found
 
 
 def _ordered(labels: set[str]) -> tuple[str, ...]:

@@ -1,0 +1,242 @@
+"""Runs written in every format: what fits, what is refused and why, and what is read again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
+from tests.toy import CALIBRATION, toy_study, toy_task
+from workbench.errors import ConfigError, ExportError, StudyError
+from workbench.export import FORMATS, Proof, export_model, offers
+from workbench.loaded import ClassificationHead
+from workbench.models import load_model
+from workbench.sources import read_headers
+from workbench.steps import (
+    AWQ,
+    GPTQ,
+    RTN,
+    DepthPruning,
+    LowRankCorrection,
+    MagnitudePruning,
+    Mixed,
+    QuantizeEmbeddings,
+)
+from workbench.study import Study
+
+RTN4 = RTN(4, group_size=8)
+WIDE = {**ARCHITECTURES["Llama"], "intermediate_size": 64, "tie_word_embeddings": True}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return toy_study(tmp_path_factory.mktemp("export") / "study")
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A model whose layers have whole blocks of 32."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "Wide", WIDE | {"class": "LlamaForCausalLM"})
+        model = load_model(tiny_model("Wide").half(), tiny_tokenizer())
+    folder = tmp_path_factory.mktemp("wide") / "study"
+    return Study(model, toy_task(), folder, calibration=CALIBRATION)
+
+
+@pytest.mark.parametrize(
+    ("format", "step"),
+    [
+        ("hf", MagnitudePruning(0.5)),
+        ("hf", DepthPruning(1)),
+        ("hf", RTN4),
+        ("gptq", RTN4),
+        ("gptq", RTN(4, group_size=None)),
+        ("gptq_v1", RTN(4, group_size=8, symmetric=True)),
+        ("gptq_v2", RTN(8, group_size=8)),
+        ("awq", RTN4),
+        ("awq", AWQ(4, group_size=8, exportable=True)),
+        ("compressed-tensors", RTN4),
+        ("compressed-tensors", RTN(8, group_size=None, symmetric=True)),
+        ("int-quantized", RTN(8, group_size=8, symmetric=True)),
+    ],
+    ids=str,
+)
+def test_what_is_written_is_read_again(
+    study: Study, format: str, step: Any, tmp_path: Path
+) -> None:
+    run = study.run(step)
+    predicted = run.export_bytes(format)
+    exported = run.export(tmp_path / "out", format)
+    files = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert sum(n for _, n in read_headers(files).values()) == predicted == exported.tensor_bytes
+    model, found = run.model(), load_model(tmp_path / "out")
+    assert found.stored_dtype == model.stored_dtype
+    if format != "hf":
+        assert found.size_bytes == model.size_bytes
+        assert set(found.weights) == set(model.weights)
+        for name, weight in found.weights.items():
+            assert torch.equal(weight.dequantize(), model.weights[name].dequantize())
+    rows = {m.metric: m for m in run.record.measurements if m.part == "export"}
+    assert rows["export_bytes"].value == exported.bytes_on_disk
+    assert rows["export_difference"].value == exported.largest_difference
+    assert {row.how for row in rows.values()} >= {format}
+    assert exported.proof.relative <= exported.proof.bound
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        [],
+        MagnitudePruning(0.5),
+        GPTQ(4, group_size=32),
+        RTN(3, group_size=32, symmetric=True),
+        [RTN(8, group_size=None, symmetric=True), QuantizeEmbeddings(8, symmetric=True)],
+    ],
+    ids=str,
+)
+def test_a_gguf_file_is_read_again(wide: Study, recipe: Any, tmp_path: Path) -> None:
+    run = wide.run(recipe)
+    exported = run.export(tmp_path / "out", "gguf")
+    assert exported.tensor_bytes == run.export_bytes("gguf")
+    assert exported.largest_difference < 1e-5  # dense tensors lie elsewhere in memory
+    found = load_model(tmp_path / "out")
+    codes = {n for n, w in run.model().weights.items() if w.kind == "quantized"}
+    assert set(found.weights) == codes
+
+
+def test_the_table_does_not_show_proofs_as_metrics(study: Study, tmp_path: Path) -> None:
+    study.run(RTN4).export(tmp_path / "out", "gptq")
+    assert not [name for name in study.table().columns if "export" in name]
+
+
+def refused(study: Study, recipe: Any, format: str) -> str:
+    """Return the reason, after making sure that nothing is written."""
+    run = study.run(recipe)
+    offer = next(offer for offer in run.export_offers() if offer.format == format)
+    assert offer.size_bytes is None
+    assert offer.refusal is not None
+    target = study.path.parent / "refused"
+    with pytest.raises(ExportError) as caught:
+        run.export(target, format)
+    assert str(caught.value) == offer.refusal
+    assert not target.exists()
+    return offer.refusal
+
+
+@pytest.mark.parametrize(
+    ("recipe", "format", "reason", "nearest"),
+    [
+        ([], "gptq", "none of its layers is stored as integer codes", "hf"),
+        (MagnitudePruning(0.5), "awq", "pruned and stored densely", "hf"),
+        ([RTN4, LowRankCorrection(2)], "gptq", "low-rank correction", "hf"),
+        (RTN(3, group_size=8), "compressed-tensors", "3 bits, and it has 2, 4, 8 only", "hf"),
+        (RTN(4, group_size=16), "gptq", "24 inputs in groups of 16", "hf"),
+        (RTN(4, group_size=128), "awq", "16 inputs in groups of 128", "hf"),
+        (AWQ(4, group_size=8), "awq", "exportable=True", "hf"),
+        (RTN(2, group_size=8), "awq", "2 bits, and it has 4 only", "hf"),
+        (RTN(8, group_size=8), "int-quantized", "symmetric codes only", "gptq"),
+        (RTN4, "gguf", "multiple of 32", "awq"),
+        ([RTN4, QuantizeEmbeddings(8)], "gptq", "outside of the blocks", "hf"),
+    ],
+    ids=str,
+)
+def test_refusals(study: Study, recipe: Any, format: str, reason: str, nearest: str) -> None:
+    text = refused(study, recipe, format)
+    assert reason in text
+    assert repr(nearest) in text
+
+
+def test_mixed_precision_goes_where_every_layer_has_its_own(study: Study, tmp_path: Path) -> None:
+    groups = ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.gate_proj"]
+    steps = [RTN(4, group_size=8, symmetric=True), RTN(8, group_size=8, symmetric=True)]
+    mixed = Mixed(steps, dict(zip(groups, (0, 1), strict=True)))
+    text = refused(study, mixed, "gptq")
+    assert "dense" in text
+    assert "'compressed-tensors'" in text
+    study.run(mixed).export(tmp_path / "out", "compressed-tensors")
+    about = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]
+    assert [g["weights"]["num_bits"] for g in about["config_groups"].values()] == [4, 8]
+    assert "model.layers.1.mlp.up_proj" in about["ignore"]
+    asymmetric = Mixed([RTN4, RTN(8, group_size=8)], dict(zip(groups, (0, 1), strict=True)))
+    assert "symmetric=True" in refused(study, asymmetric, "compressed-tensors")
+
+
+def test_zero_points_of_zero_need_version_two(wide: Study) -> None:
+    run = wide.run(RTN(2, group_size=8))
+    zeros = [w.zeros for w in run.model().weights.values()]  # type: ignore[attr-defined]
+    assert any(bool((z == 0).any()) for z in zeros)
+    assert "version 1 cannot store" in refused(wide, RTN(2, group_size=8), "gptq_v1")
+
+
+def test_an_unknown_format(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'hf', 'gptq'"):
+        study.run(RTN4).export(tmp_path / "out", "ggml")
+
+
+def test_a_run_that_is_not_done(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behaviour = tmp_path / "behaviour"
+    behaviour.write_text("fail")
+    monkeypatch.setenv("TOY_BEHAVIOUR", str(behaviour))
+    with pytest.raises(MemoryError):
+        study.run(RTN(5, group_size=8))
+    with pytest.raises(StudyError, match="is failed"):
+        study.runs[-1].export(tmp_path / "out")
+
+
+@pytest.mark.parametrize("architecture", ["GPT2", "Mixtral", "Bert", "Qwen3Moe"])
+def test_other_architectures_are_offered_what_they_fit(architecture: str) -> None:
+    from workbench.compress import compress
+    from workbench.recipe import Recipe
+
+    model = load_model(tiny_model(architecture), tiny_tokenizer())
+    found = {o.format: o for o in offers(compress(model, Recipe.of(RTN4)).model)}
+    assert found["hf"].refusal is None
+    assert found["gptq"].refusal is not None
+    assert (found["compressed-tensors"].refusal is None) == (architecture == "Bert")
+
+
+def test_an_encoder_keeps_its_head(tmp_path: Path) -> None:
+    from workbench.compress import compress
+    from workbench.recipe import Recipe
+
+    model = load_model(tiny_model("Bert"), tiny_tokenizer())
+    model.head = ClassificationHead(torch.randn(2, 32), torch.zeros(2), ("yes", "no"))
+    small = compress(model, Recipe.of(RTN4)).model
+    exported = export_model(
+        small,
+        tmp_path / "out",
+        "compressed-tensors",
+        prove=lambda found: Proof(0.0, 0.0, 1.0, 1),
+        card=lambda format, n_bytes, proof: "a card",
+    )
+    assert exported.tensor_bytes == exported.predicted_bytes
+    found = load_model(tmp_path / "out")
+    assert found.head is not None
+    assert found.head.labels == ("yes", "no")
+    assert torch.equal(found.head.weight, model.head.weight)
+    assert set(found.weights) == set(small.weights)
+
+
+def test_the_card_says_what_the_model_is(study: Study, tmp_path: Path) -> None:
+    run = study.run(GPTQ(4, group_size=8))
+    run.export(tmp_path / "out", "gptq")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "study.run(wb.GPTQ(4, group_size=8))" in card
+    assert "512 tokens to solve" in card
+    found = run.record.measurement("mean_loss")
+    assert found is not None
+    assert found.stderr is not None
+    low, high = found.value - 1.96 * found.stderr, found.value + 1.96 * found.stderr
+    assert f"| mean_loss | {found.value:.4g} ({low:.4g} to {high:.4g}) |" in card
+    assert 'from_pretrained("FOLDER"' in card
+    assert f"| tensors in this format | {run.export_bytes('gptq'):,} |" in card
+    assert "torch" in card
+    for name in FORMATS:
+        if FORMATS[name].obstacle(run.model()) is None:
+            assert "FOLDER" in FORMATS[name].loading(run.model())

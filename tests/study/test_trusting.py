@@ -1,0 +1,173 @@
+"""Tests of trust and routing in a real study of a tiny classifier."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.classified import classified_study
+from tests.toy import toy_study
+from workbench import Router
+from workbench.cost import CostModel
+from workbench.errors import ConfigError, DataError, StudyError
+from workbench.records import Measurement
+from workbench.routing.signals import margin
+from workbench.steps import RTN
+from workbench.study import Study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    with classified_study(tmp_path_factory.mktemp("classified") / "study") as study:
+        study.sweep([RTN(2, group_size=8), RTN(4, group_size=8)])
+        yield study
+
+
+@pytest.fixture(scope="module")
+def small(study):
+    return next(run for run in study.runs if "2-bit" in run.label)
+
+
+def test_outcomes_of_the_validation_part_are_evaluated_once_and_kept(study, small, monkeypatch):
+    found = study.outcomes(small, "validation")
+    assert len(found) == len(study.task.rows["validation"]) == 100
+    monkeypatch.setattr(study._get_engine(), "outcomes", None)
+    again = study.outcomes(small, "validation")
+    assert np.array_equal(found["loss"], again["loss"])
+    assert np.array_equal(study.outcomes(small)["loss"], small.outcomes()["loss"])
+
+
+def test_outcomes_of_an_earlier_version_are_opened_and_completed(study, small):
+    new = {"margin", "entropy", "log_probabilities"}
+    path = study._store._outcomes_path(small.id)
+    kept = path.read_bytes()
+    old = small.outcomes()
+    try:
+        np.savez_compressed(path, **{k: v for k, v in old.columns.items() if k not in new})
+        assert study.choose(0.5).nearest_run is not None
+        completed = study.outcomes(small)
+        assert new <= set(completed.columns)
+        assert np.array_equal(completed["prediction"], old["prediction"])
+        assert np.allclose(completed["kl"], old["kl"])
+    finally:
+        path.write_bytes(kept)
+        (path.parent / f"{small.id}.evaluation.npz").unlink()
+
+
+def test_recorded_doubts_agree_with_each_other(study, small):
+    found = small.outcomes()
+    logs = found["log_probabilities"].astype(float)
+    assert logs.shape == (300, 3)
+    assert np.allclose(np.exp(logs).sum(axis=1), 1, atol=5e-3)
+    assert np.allclose(np.exp(logs).max(axis=1), found["confidence"], atol=2e-3)
+    assert np.allclose(margin(logs), found["margin"], atol=4e-3)
+    assert np.allclose(-(np.exp(logs) * logs).sum(axis=1), found["entropy"], atol=1e-2)
+
+
+def test_trust_puts_it_all_together(study, small):
+    found = study.trust(small)
+    table, label = small.outcomes(), np.asarray(small.outcomes()["label"])
+    wrong = (np.asarray(table["prediction"]) != label) & (np.asarray(table["confidence"]) >= 0.9)
+    assert found.wrong_rate == pytest.approx(wrong.mean())
+    assert len(found.confidently_wrong) == wrong.sum()
+    assert found.temperature > 0
+    assert found.before.n == found.after.n == 300
+    assert len(found.flipped) == round(found.flips.rate * 300)
+    assert {s.column for s in found.slices} == {"length", "label", "channel"}
+    assert {s.value for s in found.slices if s.column == "channel"} == {"mail", "<phone>"}
+    assert list(found.slice_table()["value"]) == [s.value for s in found.slices]
+    assert "calibration error" in str(found)
+    assert len(found.plot().data) == 3
+
+
+def test_trust_slices_by_columns_that_are_given(study, small):
+    groups = ["even" if i % 2 == 0 else "odd" for i in range(300)]
+    found = study.trust(small, columns={"parity": groups})
+    assert sum(s.column == "parity" for s in found.slices) == 2
+    with pytest.raises(ConfigError, match="3 values"):
+        study.trust(small, columns={"parity": ["a"] * 3})
+
+
+def test_consistency_runs_the_model_on_changed_texts(study, small):
+    found = study.consistency(small, {"same": lambda text, chance: text, "note": "Note: {text}"})
+    assert list(found["perturbation"]) == ["same", "note"]
+    assert found["same"][0] == 1.0
+    assert found["change"][0] == 0.0
+    assert 0 <= found["same_low"][1] <= found["same"][1] <= found["same_high"][1] <= 1
+    with pytest.raises(ConfigError, match="text"):
+        study.consistency(small, {"bad": "no place"})
+
+
+def test_the_running_router_does_what_was_predicted(study, small, tmp_path):
+    dense = study.baseline()
+    found = study.cascade([small, dense], signal="margin")
+    router = found.router()
+    rows = study.task.rows["evaluation"]
+    answers = router([row.text for row in rows])
+    right = [a.label == row.label for a, row in zip(answers, rows, strict=True)]
+    kept = np.mean([a.tier == 0 for a in answers])
+    assert np.mean(right) == pytest.approx(found.accuracy, abs=0.01)
+    assert kept == pytest.approx(found.kept, abs=0.01)
+    assert found.cost_unit == "MB"
+
+    again = Router.load(router.save(tmp_path / "router"))
+    assert again([row.text for row in rows]) == answers
+    assert sum(p.is_dir() for p in (tmp_path / "router").iterdir()) == 1  # one base for both
+    with pytest.raises(ConfigError, match="list of texts"):
+        router("one text")
+    assert router([]) == []
+
+
+def test_a_cascade_says_who_wins_and_draws_itself(study, small):
+    found = study.cascade([small, study.runs[-1], study.baseline()], signal=margin)
+    assert "best single model" in str(found)
+    assert len(found.plot().data) == 3
+    with pytest.raises(ConfigError, match="signal of your own"):
+        found.router().save("nowhere")
+
+
+def test_costs_of_a_cascade_are_measured_ones(study, small):
+    runs = [small, study.baseline()]
+    with pytest.raises(StudyError, match=r"study\.measure"):
+        study.cascade(runs, cost="latency")
+    for run, ms in zip(runs, (1.0, 4.0), strict=True):
+        study._store.add_measurements(run.id, [Measurement("latency_ms", ms, "ms", 7, part="")])
+    found = study.cascade(runs)
+    assert found.cost_unit == "ms"
+    assert found.found.costs == (1.0, 4.0)
+    assert found.found.evaluation.latency_ms == pytest.approx(found.found.evaluation.cost)
+    dollars = study.cascade(runs, cost=CostModel(price_per_hour_usd=3.6, utilisation=1.0))
+    assert dollars.found.costs == pytest.approx((1e-6, 4e-6))
+
+
+def test_a_damaged_router_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no router"):
+        Router.load(tmp_path)
+    described = {
+        "version": 1,
+        "labels": ["a"],
+        "thresholds": [0.5],
+        "signal": "margin",
+        "sequence_length": 8,
+        "tiers": [{"base": "../..", "weights": None}] * 2,
+    }
+    (tmp_path / "router.json").write_text(json.dumps(described))
+    with pytest.raises(DataError, match="lacks its model"):
+        Router.load(tmp_path)
+
+
+def test_the_columns_come_back_with_the_study(study):
+    again = Study.open(study.path)
+    assert again.task.rows["evaluation"][0].more == study.task.rows["evaluation"][0].more
+    assert again.task.fingerprint == study.task.fingerprint
+
+
+def test_language_models_are_refused(tmp_path):
+    with toy_study(tmp_path / "toy") as study:
+        run = study.run([])
+        assert len(study.outcomes(run, "validation")) > 0
+        for call in (study.trust, study.consistency, lambda r: study.cascade([r, r])):
+            with pytest.raises(ConfigError, match="TextClassification"):
+                call(run)

@@ -1,0 +1,177 @@
+"""The loop: it learns, it can be cancelled anywhere, and it goes on to the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.toy import toy_task
+from tests.training.classes import class_task, decoder, encoder
+from workbench.errors import CancelledError, CompressionError
+from workbench.progress import Monitor
+from workbench.training import (
+    CheckpointFile,
+    Distilled,
+    Labels,
+    Settings,
+    train,
+    trainable_of,
+)
+from workbench.training import loop as loop_module
+from workbench.training.loop import split_batch
+
+SETTINGS = Settings(epochs=3, learning_rate=3e-3, batch_size=8, patience=None, seed=1)
+
+
+def trained(model, task, *, settings=SETTINGS, objective=None, **options):
+    return train(trainable_of(model, "full"), task, objective or Labels(task), settings, **options)
+
+
+def tensors(model):
+    found = dict(model.hf_model.state_dict())
+    if model.head is not None:
+        found |= {"head": model.head.weight, "bias": model.head.bias}
+    return found
+
+
+def assert_equal(a, b):
+    for name, tensor in tensors(a).items():
+        assert torch.equal(tensor, tensors(b)[name]), name
+
+
+@pytest.mark.parametrize("make", [decoder, encoder], ids=["decoder", "encoder"])
+def test_a_classifier_learns_with_its_head(make):
+    task = class_task()
+    model = task.bind(make())
+    result = trained(model, task)
+    first, *_, last = result.facts["validation"]
+    assert last[1] < 0.7 * first[1]
+    before, after = (task.evaluate(m)["loss"].mean() for m in (model, result.model))
+    assert after < 0.8 * before
+    assert not torch.equal(result.model.head.weight, model.head.weight)
+    assert result.curve[-1][0] == result.facts["steps"]
+
+
+def test_a_language_model_learns_the_text():
+    task = toy_task()
+    result = trained(decoder(), task)
+    assert result.facts["validation"][-1][1] < result.facts["validation"][0][1] - 0.3
+
+
+def test_a_student_comes_closer_to_its_teacher():
+    task = class_task()
+    teacher = trained(task.bind(decoder()), task).model
+    student = task.bind(decoder(3))
+    objective = Distilled(task, teacher, temperature=2.0)
+    batch = next(split_batch(task.training_examples(student)[:20], 10_000, 0))
+    before = float(objective.loss(student, batch))
+    after = float(objective.loss(trained(student, task, objective=objective).model, batch))
+    assert after < 0.5 * before
+
+
+def test_equal_seeds_give_equal_weights_and_other_seeds_do_not():
+    task = class_task()
+    model = task.bind(encoder())  # it has dropout
+    state = torch.random.get_rng_state()
+    first, second = trained(model, task).model, trained(model, task).model
+    assert torch.equal(torch.random.get_rng_state(), state), "the user's own random numbers"
+    assert_equal(first, second)
+    other = Settings(epochs=3, learning_rate=3e-3, batch_size=8, patience=None, seed=2)
+    with pytest.raises(AssertionError):
+        assert_equal(first, trained(model, task, settings=other).model)
+
+
+@pytest.mark.parametrize("at", [1, 11, 12, 30])
+def test_cancelled_at_any_step_it_goes_on_to_the_same_bytes(tmp_path: Path, at: int):
+    task = class_task()
+    model = task.bind(encoder())
+    whole = trained(model, task)
+    checkpoint = CheckpointFile(tmp_path / "checkpoints" / "run.safetensors")
+    seen = []
+
+    def cancels() -> bool:
+        return bool(seen) and seen[-1].stage == "train" and seen[-1].done >= at
+
+    with pytest.raises(CancelledError):
+        trained(model, task, checkpoint=checkpoint, monitor=Monitor(seen.append, cancels))
+    again = trained(model, task, checkpoint=checkpoint)
+    assert again.facts["resumed_at"] == at
+    assert_equal(again.model, whole.model)
+    assert again.curve == whole.curve
+    assert again.facts["validation"] == whole.facts["validation"]
+    assert [p.name for p in checkpoint.path.parent.iterdir()] == ["run.safetensors"]
+
+
+def test_it_goes_on_from_what_was_written_on_the_way(tmp_path, monkeypatch):
+    """What a kill leaves: the last checkpoint that was written by time."""
+    monkeypatch.setattr(loop_module, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop_module, "CANCEL_BYTES", 0)  # as if killed, not cancelled
+    task = toy_task()
+    model = decoder()
+    whole = trained(model, task)
+    checkpoint = CheckpointFile(tmp_path / "run.safetensors")
+    seen = []
+    monitor = Monitor(seen.append, lambda: seen[-1].stage == "train" and seen[-1].done == 20)
+    with pytest.raises(CancelledError):
+        trained(model, task, checkpoint=checkpoint, monitor=monitor)
+    again = trained(model, task, checkpoint=checkpoint)
+    assert again.facts["resumed_at"] == 19
+    assert_equal(again.model, whole.model)
+
+
+def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop_module, "CHECKPOINT_SECONDS", 0)
+    task = class_task()
+    model = task.bind(decoder())
+    checkpoint = CheckpointFile(tmp_path / "run.safetensors")
+    trained(model, task, checkpoint=checkpoint, about="one")
+    assert "resumed_at" in trained(model, task, checkpoint=checkpoint, about="one").facts
+    assert "resumed_at" not in trained(model, task, checkpoint=checkpoint, about="other").facts
+
+
+def test_a_cancel_is_heard_in_the_middle_of_a_batch():
+    task = toy_task()
+    model = decoder()
+    settings = Settings(epochs=1, learning_rate=1e-3, batch_size=256, patience=None, seed=0)
+    reports, checks = [], []
+
+    def cancels() -> bool:
+        checks.append(len(reports))
+        return len(checks) - len(reports) >= 3  # asked three times beside the reports
+
+    with pytest.raises(CancelledError):
+        trained(model, task, settings=settings, monitor=Monitor(reports.append, cancels))
+    assert {report.stage for report in reports} == {"validate"}, "within the first step"
+
+
+def test_it_stops_when_the_validation_part_gets_no_better_and_keeps_the_best():
+    task = class_task(60)
+    model = task.bind(decoder())
+    wild = Settings(epochs=40, learning_rate=0.5, batch_size=8, patience=2, seed=0)
+    result = trained(model, task, settings=wild)
+    assert result.facts["stopped_early"]
+    assert result.facts["steps"] < result.facts["planned_steps"]
+    scores = [[error, loss] for _, loss, error in result.facts["validation"]]
+    best = result.facts["validation"][scores.index(min(scores))][0]
+    assert result.facts["best_step"] == best
+
+
+def test_a_loss_that_is_not_finite_ends_it_with_advice():
+    task = toy_task()
+    model = decoder()
+    with torch.no_grad():
+        next(model.hf_model.parameters()).fill_(float("nan"))
+    with pytest.raises(CompressionError, match=r"loss is nan at step 1 of \d+.*learning_rate"):
+        trained(model, task)
+
+
+def test_parts_of_a_batch_give_the_whole_batch_gradients(monkeypatch):
+    task = class_task()
+    model = task.bind(decoder())
+    whole = trained(model, task).model
+    monkeypatch.setattr(type(task), "batch_tokens", lambda *_: 64)
+    parts = trained(model, task).model
+    for name, tensor in tensors(whole).items():
+        assert torch.allclose(tensor, tensors(parts)[name], atol=2e-3), name

@@ -1,0 +1,53 @@
+"""Distillation (Hinton et al. 2015): train a student on what its teacher predicts."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from workbench.methods.base import ModelContext, ModelMethod, ModelResult
+from workbench.models import LoadedModel
+from workbench.steps import Distillation, Step
+from workbench.training import (
+    Distilled,
+    check_training_memory,
+    settings_of,
+    student_of,
+    train,
+    trainable_of,
+)
+from workbench.training.facts import facts_of, task_of
+
+
+class Distiller(ModelMethod):
+    """The student begins with blocks of the model as it is; the teacher is what it was before."""
+
+    version: ClassVar[int] = 1
+    trains: ClassVar[bool] = True
+
+    def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
+        assert isinstance(config, Distillation)
+        task = task_of(context.calibrator, config)
+        extra: dict[str, Any] = {}
+        if config.blocks is not None:
+            model, extra["kept_blocks"] = student_of(model, config.blocks, config.keep)
+        trainable = trainable_of(model, config.method, rank=config.rank, seed=config.seed)
+        extra["needed_bytes"] = check_training_memory(trainable, task, config.batch_size)
+        teacher = context.teacher()
+        objective = Distilled(
+            task,
+            teacher,
+            temperature=config.temperature,
+            reverse=config.divergence == "reverse",
+            hard_weight=config.hard_weight,
+            hidden_weight=config.hidden_weight,
+        )
+        trained = train(
+            trainable,
+            task,
+            objective,
+            settings_of(config, model.n_parameters, classifies=task.pools_tokens),
+            checkpoint=context.checkpoint,
+            monitor=context.monitor,
+            about=[config.to_dict(), teacher.fingerprint],
+        )
+        return ModelResult(trained.model, facts_of(config, trained, extra))

@@ -1,0 +1,44 @@
+"""Fine-tuning: train on the task's labels or next tokens."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from workbench.methods.base import ModelContext, ModelMethod, ModelResult
+from workbench.models import LoadedModel
+from workbench.steps import FineTuning, Step
+from workbench.training import (
+    Labels,
+    check_training_memory,
+    settings_of,
+    train,
+    trainable_of,
+)
+from workbench.training.facts import facts_of, task_of
+from workbench.training.losses import class_weights
+
+
+class FineTuner(ModelMethod):
+    """The calibration part is learned, the validation part decides how long."""
+
+    version: ClassVar[int] = 1
+    trains: ClassVar[bool] = True
+
+    def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
+        assert isinstance(config, FineTuning)
+        task = task_of(context.calibrator, config)
+        trainable = trainable_of(model, config.method, rank=config.rank, seed=config.seed)
+        needed = check_training_memory(trainable, task, config.batch_size)
+        examples = task.training_examples(model)
+        weights = class_weights(task, examples, config.class_weights)
+        trained = train(
+            trainable,
+            task,
+            Labels(task, weights),
+            settings_of(config, model.n_parameters, classifies=task.pools_tokens),
+            checkpoint=context.checkpoint,
+            monitor=context.monitor,
+            about=config.to_dict(),
+        )
+        extra = {"class_weights": weights is not None, "needed_bytes": needed}
+        return ModelResult(trained.model, facts_of(config, trained, extra))

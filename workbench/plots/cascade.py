@@ -1,0 +1,71 @@
+"""Draw a cascade: accuracy against cost over all thresholds."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+
+from workbench.plots.frame import HEIGHT, INK, SMALL
+
+if TYPE_CHECKING:
+    from workbench.routing import Cascade
+
+
+def cascade_figure(found: Cascade, unit: str) -> go.Figure:
+    """Return accuracy against cost per query: the cascade's curve, its choice, and single models.
+
+    Parameters
+    ----------
+    found : Cascade
+    unit : str
+        Of the costs.
+    """
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[point.cost for point in found.curve],
+        y=[point.accuracy for point in found.curve],
+        customdata=[point.shares[0] for point in found.curve],
+        mode="lines",
+        line={"dash": "dot", "color": INK, "width": 1.5},
+        name="all thresholds",
+        hovertemplate=(
+            "%{x:.4g} a query<br>accuracy %{y:.1%}<br>the first answers %{customdata:.0%}"
+            "<extra></extra>"
+        ),
+    )
+    at, (low, high) = found.evaluation, found.accuracy_interval
+    figure.add_scatter(
+        x=[at.cost],
+        y=[at.accuracy],
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [high - at.accuracy],
+            "arrayminus": [at.accuracy - low],
+        },
+        mode="markers",
+        marker={"size": 13, "symbol": "star"},
+        name=f"chosen on validation; the first answers {at.shares[0]:.0%}",
+    )
+    figure.add_scatter(
+        x=[found.single_cost],
+        y=[found.single_accuracy],
+        mode="markers",
+        marker={"size": 10, "symbol": "square"},
+        name=f"best single at no more cost: {html.escape(found.single)}",
+    )
+    words = html.escape(" → ".join(found.tiers))
+    figure.update_layout(
+        title={"text": f"Cascade<br>{SMALL.format(words)}"},
+        height=HEIGHT,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": INK},
+        margin={"t": 70},
+        xaxis={"title": {"text": f"Cost of a query ({html.escape(unit)})"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": "Accuracy, evaluation part"}, "tickformat": ".1%"},
+        legend={"orientation": "h", "y": -0.2},
+    )
+    return figure

@@ -1,0 +1,211 @@
+"""Cascades of a study's runs: small first, larger where the small one is unsure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workbench.choice import check_conditions
+from workbench.cost import CostModel
+from workbench.errors import ConfigError, StudyError
+from workbench.progress import Progress
+from workbench.records import RunState
+from workbench.study.handles import Run
+from workbench.study.trusting import Trusting
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from workbench.records import RunRecord
+    from workbench.routing import Cascade, Router, Signal
+
+
+@dataclass(frozen=True, eq=False)
+class Routed:
+    """What :meth:`Study.cascade` found; printing it says it in words.
+
+    Attributes
+    ----------
+    runs : tuple of Run
+        The tiers, the one that is asked first at the front.
+    signal : str or callable
+    found : Cascade
+        All numbers; see :class:`workbench.routing.Cascade`.
+    cost_unit : str
+        What the costs count.
+    """
+
+    runs: tuple[Run, ...]
+    signal: str | Signal
+    found: Cascade
+    cost_unit: str
+
+    @property
+    def accuracy(self) -> float:
+        """On the evaluation part, at the thresholds that were chosen on the validation part."""
+        return self.found.evaluation.accuracy
+
+    @property
+    def kept(self) -> float:
+        """Share of the queries that the first model answers, on the evaluation part."""
+        return self.found.evaluation.shares[0]
+
+    def router(self) -> Router:
+        """Return the cascade as an object that classifies texts; it has a ``save``."""
+        from workbench.routing import Router
+
+        study = self.runs[0]._study
+        task = study.task
+        models = [run.model() for run in self.runs]
+        bases = []
+        for run, model in zip(self.runs, models, strict=True):
+            base = study.baseline(run.record.model)
+            bases.append(model if base is None or not run.recipe.steps else base.model())
+        return Router(
+            models,
+            task.labels,  # type: ignore[attr-defined]
+            self.found.validation.thresholds,
+            signal=self.signal,
+            sequence_length=task.options["sequence_length"],
+            bases=bases,
+        )
+
+    def plot(self) -> go.Figure:
+        """Return accuracy against cost over all thresholds, with the single models."""
+        from workbench.plots import cascade_figure
+
+        return cascade_figure(self.found, self.cost_unit)
+
+    def __str__(self) -> str:
+        found, at = self.found, self.found.evaluation
+        low, high = found.accuracy_interval
+        text = (
+            f"{' -> '.join(found.tiers)}: accuracy {at.accuracy:.1%} ({low:.1%} to {high:.1%});"
+            f" the first model answers {at.shares[0]:.0%}; {at.cost:.4g} {self.cost_unit} a query"
+            f" instead of {found.costs[-1]:.4g}"
+        )
+        if at.latency_ms is not None:
+            text += f", {at.latency_ms:.3g} ms on average"
+        text += (
+            f". The best single model at no more cost is {found.single} with"
+            f" {found.single_accuracy:.1%}: the difference is {found.difference.value:+.1%}"
+            f" ({found.difference.low:+.1%} to {found.difference.high:+.1%})"
+        )
+        ends = {
+            "cascade": ", so the cascade wins.",
+            "single": ", so the single model wins.",
+            "neither surely": ", so neither surely wins.",
+        }
+        text += ends[found.winner]
+        if not found.met:
+            text += " On the validation part the asked accuracy was not reached at any threshold."
+        return text
+
+
+class Routing(Trusting):
+    """Cascades."""
+
+    def cascade(
+        self,
+        runs: Sequence[Run | str],
+        *,
+        signal: str | Signal = "confidence",
+        accuracy: float = 1.0,
+        cost: str | CostModel | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Routed:
+        """Let a small model answer what it is sure of, and ask a larger one for the rest.
+
+        Nothing is run but, the first time, the validation part of each model. Thresholds are the
+        cheapest that reach the accuracy on the validation part; all that is reported is of the
+        evaluation part.
+
+        Parameters
+        ----------
+        runs : sequence of Run or str
+            Two or more finished runs, the one that is asked first at the front.
+        signal : {"confidence", "margin", "entropy"} or callable
+            How sure a model is; a callable takes log-probabilities (examples, classes) and returns
+            one number each, higher if surer.
+        accuracy : float
+            Least share of the last model's accuracy.
+        cost : {"latency", "size"} or CostModel, optional
+            What a query to a model costs: measured milliseconds, the megabytes that are read, or
+            dollars. Default: latency if it was measured for all of them, else size.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`.
+
+        Raises
+        ------
+        ConfigError
+            If the task is no classification, or there are fewer than two runs.
+        StudyError
+            If a cost was not measured.
+        """
+        from workbench.routing import Tier, cascade, signal_named
+
+        self._classification()
+        if isinstance(runs, (Run, str)) or len(runs) < 2:
+            raise ConfigError("A cascade needs a list of two runs or more, the smallest first.")
+        ids = [self._id_of(run) for run in runs]
+        known = {record.id: record for record in self._store.records()}
+        records = [known[id] for id in ids]
+        timed = all(_latency(record) is not None for record in records)
+        kind = cost if cost is not None else "latency" if timed else "size"
+        price, unit = _price(kind)
+        if unit != "MB":
+            check_conditions(records)
+        tiers = []
+        for record in records:
+            paid = price(record)
+            if paid is None:
+                raise StudyError(
+                    f"{record.label!r} has no measured time, which its cost follows from; measure"
+                    " it first with study.measure(run), or give cost='size'."
+                )
+            tiers.append(
+                Tier(
+                    name=_named(record, records),
+                    cost=paid,
+                    validation=self.outcomes(record.id, "validation", on_progress=on_progress),
+                    evaluation=self.outcomes(record.id, on_progress=on_progress),
+                    latency_ms=_latency(record),
+                )
+            )
+        singles = []
+        for record in known.values():
+            paid = price(record) if record.state is RunState.DONE else None
+            if paid is not None and record.id not in ids:
+                singles.append((_named(record, records), paid, self._store.outcomes(record.id)))
+        found = cascade(tiers, signal_named(signal), accuracy=accuracy, singles=singles)
+        return Routed(tuple(self._handle(id) for id in ids), signal, found, unit)
+
+
+def _named(record: RunRecord, among: Sequence[RunRecord]) -> str:
+    alone = all(other.model == record.model for other in among)
+    return record.label if alone else f"{record.model}, {record.label}"
+
+
+def _latency(record: RunRecord) -> float | None:
+    found = record.measurement("latency_ms")
+    return None if found is None or not math.isfinite(found.value) else found.value
+
+
+def _price(kind: str | CostModel) -> tuple[Callable[[RunRecord], float | None], str]:
+    if isinstance(kind, CostModel):
+
+        def dollars(record: RunRecord) -> float | None:
+            found: Any = kind.of(record)
+            return None if found is None else found.per_1k_usd / 1000
+
+        return dollars, "dollars"
+    if kind == "latency":
+        return _latency, "ms"
+    if kind == "size":
+        return lambda record: (record.size_bytes or 0) / 1e6, "MB"
+    raise ConfigError(
+        f"cost={kind!r} is not accepted; give 'latency', 'size', or"
+        " CostModel(price_per_hour_usd=…)."
+    )

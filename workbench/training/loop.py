@@ -1,0 +1,369 @@
+"""The loop: steps of AdamW over shuffled examples, the best epoch kept, resumable at every step.
+
+What a step does depends on the seed, the step's number and the weights alone: the order of the
+data is drawn per epoch, dropout per step. So a checkpoint needs no state of random generators,
+and a training that goes on from one ends with the same bytes as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import CancelledError, CompressionError
+from workbench.loaded import LoadedModel
+from workbench.products import fast_products
+from workbench.progress import SILENT, Monitor
+from workbench.tasks import Batch, Example, Task
+from workbench.tasks.base import make_batch, pad_token
+from workbench.training.checkpoints import CheckpointFile
+from workbench.training.losses import Objective, flat_logits, hard_loss
+from workbench.training.settings import Settings
+from workbench.training.trainable import Trainable
+
+CHECKPOINT_SECONDS = 30.0
+"""Time between two checkpoints: what a kill costs at most."""
+
+CANCEL_BYTES = 256 * 1024**2
+"""A checkpoint up to this size is also written when a training is cancelled: in half a second."""
+
+CURVE_POINTS = 200
+VALIDATION_EXAMPLES = 2000
+FORMAT_VERSION = 1
+
+
+@dataclass
+class _State:
+    """Where a training stands, beside its tensors; JSON-ready."""
+
+    step: int = 0
+    smoothed: float | None = None
+    curve: list[list[float]] = field(default_factory=list)
+    validations: list[list[float]] = field(default_factory=list)
+    best: list[float] | None = None
+    best_step: int = 0
+    worse: int = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left.
+
+    Attributes
+    ----------
+    model : LoadedModel
+        New, in the dtypes of the model that was given.
+    facts : dict
+        JSON-ready: ``steps``, ``planned_steps``, ``best_step``, ``epochs``, ``learning_rate``,
+        ``examples``, ``trained_parameters``, ``validation`` ([step, loss, error] per epoch),
+        ``stopped_early``, ``resumed_at``, ``checkpoint_bytes``.
+    curve : list of [int, float]
+        Step and smoothed loss of the training, some 200 points.
+    """
+
+    model: LoadedModel
+    facts: dict[str, Any]
+    curve: list[list[float]]
+
+
+def train(
+    trainable: Trainable,
+    task: Task,
+    objective: Objective,
+    settings: Settings,
+    *,
+    checkpoint: CheckpointFile | None = None,
+    monitor: Monitor = SILENT,
+    about: Any = None,
+) -> Trained:
+    """Train until the last epoch, or until the validation part gets no better.
+
+    Parameters
+    ----------
+    trainable : Trainable
+        Its working copy is changed.
+    task : Task
+        Its calibration part is trained on, its validation part decides.
+    objective : Objective
+    settings : Settings
+    checkpoint : CheckpointFile, optional
+        Begun from if it is of this very training; removed by the caller when the result is safe.
+    monitor : Monitor
+        Reports stage ``"train"`` by steps, with the loss; asked between parts of a batch.
+    about : JSON-ready value, optional
+        What else changes the result; a checkpoint of another training is not gone on from.
+
+    Raises
+    ------
+    CompressionError
+        If the loss is not finite.
+    CancelledError
+        After a checkpoint was written, unless that would take long.
+    """
+    run = _Run(trainable, task, objective, settings, checkpoint, monitor, about)
+    with fast_products():
+        return run.complete()
+
+
+class _Run:
+    """One training while it goes on."""
+
+    def __init__(
+        self,
+        trainable: Trainable,
+        task: Task,
+        objective: Objective,
+        settings: Settings,
+        checkpoint: CheckpointFile | None,
+        monitor: Monitor,
+        about: Any,
+    ) -> None:
+        self.trainable, self.model = trainable, trainable.model
+        self.task, self.objective, self.settings = task, objective, settings
+        self.checkpoint, self.monitor = checkpoint, monitor
+        self.examples = task.training_examples(self.model)
+        if not self.examples:
+            raise CompressionError(
+                f"The calibration part of {task.name!r} holds nothing to train on; give more text."
+            )
+        self.per_epoch = math.ceil(len(self.examples) / settings.batch_size)
+        self.total = max(1, round(settings.epochs * self.per_epoch))
+        self.state = _State()
+        self.best: dict[str, Tensor] = {}
+        self.optimizer = _optimizer(trainable, settings)
+        self.pad = pad_token(self.model)
+        self.key = self._key(about)
+        self.validation = task.batches(self.model, "validation", limit=VALIDATION_EXAMPLES)
+        self._order: tuple[int, list[int]] = (-1, [])
+        self._saved_bytes = 0
+
+    def complete(self) -> Trained:
+        resumed_at = self._resume()
+        self.objective.prepare(self.examples, self.monitor)
+        last_saved = time.monotonic()
+        while True:
+            if self._is_due():
+                self._validate()
+            patience = self.settings.patience
+            stopped = patience is not None and self.state.worse >= patience
+            if stopped or self.state.step >= self.total:
+                break
+            try:
+                self._step()
+                self._report()
+            except CancelledError:
+                if self._bytes() <= CANCEL_BYTES:
+                    self._save()
+                raise
+            if time.monotonic() - last_saved >= CHECKPOINT_SECONDS:
+                self._save()
+                last_saved = time.monotonic()
+        for name, tensor in self.best.items():
+            self.trainable.parameters[name].data.copy_(tensor)
+        return Trained(
+            self.trainable.finished(), self._facts(resumed_at, stopped), self.state.curve
+        )
+
+    # One step
+
+    def _step(self) -> None:
+        state, settings = self.state, self.settings
+        batches = list(self._micro_batches(state.step))
+        weight = sum(self.objective.weight(batch) for batch in batches)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        self.model.hf_model.train()
+        with _drawn_from(settings.seed, state.step, self.model.device), torch.enable_grad():
+            for batch in batches:
+                self.monitor.check()
+                with _autocast(self.model.device):
+                    loss = self.objective.loss(self.model, batch) / max(weight, 1e-12)
+                loss.backward()
+                total += float(loss.detach())
+        self.model.hf_model.eval()
+        if not math.isfinite(total):
+            raise CompressionError(
+                f"The loss is {total} at step {state.step + 1} of {self.total}, so the training"
+                f" was ended. Give a learning_rate below {settings.learning_rate:.2g}."
+            )
+        self.trainable.mask_gradients()
+        nn.utils.clip_grad_norm_(self.trainable.parameters.values(), settings.clip)
+        rate = settings.learning_rate * settings.factor(state.step, self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.trainable.keep_in_force()
+        state.step += 1
+        smoothed = state.smoothed
+        state.smoothed = total if smoothed is None else 0.9 * smoothed + 0.1 * total
+        every = max(1, self.total // CURVE_POINTS)
+        if state.step % every == 0 or state.step == self.total:
+            state.curve.append([state.step, round(state.smoothed, 6)])
+
+    def _micro_batches(self, step: int) -> Iterator[Batch]:
+        """Yield a step's examples in parts that are passed through the model at once."""
+        epoch, index = divmod(step, self.per_epoch)
+        if self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
+            order = torch.randperm(len(self.examples), generator=generator).tolist()
+            self._order = (epoch, order)
+        size = self.settings.batch_size
+        chosen = [self.examples[i] for i in self._order[1][index * size : (index + 1) * size]]
+        yield from split_batch(chosen, self.task.batch_tokens(self.model), self.pad)
+
+    def _report(self) -> None:
+        state = self.state
+        words = f"loss {state.smoothed:.4f}"
+        if state.validations:
+            words += f", validation {state.validations[-1][1]:.4f}"
+        self.monitor.report("train", state.step, self.total, words)
+
+    # The validation part
+
+    def _is_due(self) -> bool:
+        """Return whether an epoch has ended (or none has begun) since the last validation."""
+        step = self.state.step
+        known = self.state.validations and self.state.validations[-1][0] == step
+        return not known and (step % self.per_epoch == 0 or step == self.total)
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        state, total, wrong, count = self.state, 0.0, 0, 0
+        self.model.hf_model.eval()
+        for done, batch in enumerate(self.validation, 1):
+            with _autocast(self.model.device):
+                logits = flat_logits(self.task, self.model, batch)
+            total += float(hard_loss(self.task, logits, batch, None))
+            wrong += int((logits.argmax(-1).cpu() != self.task.targets(batch)).sum())
+            count += len(logits)
+            self.monitor.report("validate", done, len(self.validation))
+        loss, error = total / max(count, 1), wrong / max(count, 1)
+        state.validations.append([state.step, round(loss, 6), round(error, 6)])
+        # A classifier goes on getting better while it grows too sure of itself, so errors decide.
+        score = [error, loss] if self.task.pools_tokens else [loss]
+        if state.best is None or score < state.best:
+            state.best, state.best_step, state.worse = score, state.step, 0
+            self.best = {n: p.detach().clone() for n, p in self.trainable.parameters.items()}
+        else:
+            state.worse += 1
+
+    # Checkpoints
+
+    def _key(self, about: Any) -> str:
+        parts = {
+            "version": FORMAT_VERSION,
+            "model": self.trainable.given.fingerprint,
+            "trained": sorted(self.trainable.parameters),
+            "task": self.task.fingerprint,
+            "settings": asdict(self.settings),
+            "total": self.total,
+            "about": about,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _bytes(self) -> int:
+        """Return how many bytes a checkpoint has: weights, the best ones, and two moments."""
+        return 16 * sum(p.numel() for p in self.trainable.parameters.values())
+
+    def _save(self) -> None:
+        if self.checkpoint is None or self.state.step == 0:
+            return
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.trainable.parameters.items():
+            tensors[f"now/{name}"] = parameter
+            if name in self.best:
+                tensors[f"best/{name}"] = self.best[name]
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{key}/{name}"] = value
+        meta = {"key": self.key, "state": asdict(self.state)}
+        if self.checkpoint.save(tensors, meta):
+            self._saved_bytes = sum(t.numel() * t.element_size() for t in tensors.values())
+
+    def _resume(self) -> int | None:
+        """Go on from the checkpoint; return its step, None if there is none of this training."""
+        found = None if self.checkpoint is None else self.checkpoint.load()
+        if found is None or found[1].get("key") != self.key:
+            return None
+        tensors, meta = found
+        device = self.model.device
+        for name, parameter in self.trainable.parameters.items():
+            parameter.data.copy_(tensors[f"now/{name}"])
+            if f"best/{name}" in tensors:
+                self.best[name] = tensors[f"best/{name}"].to(device)
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                value = tensors.get(f"optimizer.{key}/{name}")
+                if value is not None:
+                    where = "cpu" if key == "step" and device.type == "cpu" else device
+                    self.optimizer.state[parameter][key] = value.to(where)
+        self.state = _State(**meta["state"])
+        return self.state.step
+
+    def _facts(self, resumed_at: int | None, stopped: bool) -> dict[str, Any]:
+        state = self.state
+        facts: dict[str, Any] = {
+            "steps": state.step,
+            "planned_steps": self.total,
+            "best_step": state.best_step,
+            "epochs": state.step / self.per_epoch,
+            "learning_rate": self.settings.learning_rate,
+            "examples": len(self.examples),
+            "trained_parameters": sum(p.numel() for p in self.trainable.parameters.values()),
+            "validation": state.validations,
+            "stopped_early": stopped and state.step < self.total,
+        }
+        if resumed_at is not None:
+            facts["resumed_at"] = resumed_at
+        if self._saved_bytes:
+            facts["checkpoint_bytes"] = self._saved_bytes
+        return facts
+
+
+def split_batch(examples: Sequence[Example], most_tokens: int, pad: int) -> Iterator[Batch]:
+    """Yield examples of similar length together, at most so many padded tokens at once."""
+    waiting: list[Example] = []
+    for example in sorted(examples, key=lambda e: (len(e.tokens), e.index)):
+        if waiting and (len(waiting) + 1) * len(example.tokens) > most_tokens:
+            yield make_batch("calibration", waiting, pad)
+            waiting = []
+        waiting.append(example)
+    if waiting:
+        yield make_batch("calibration", waiting, pad)
+
+
+def _optimizer(trainable: Trainable, settings: Settings) -> torch.optim.AdamW:
+    matrices = [p for p in trainable.parameters.values() if p.ndim > 1]
+    vectors = [p for p in trainable.parameters.values() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+
+
+@contextlib.contextmanager
+def _drawn_from(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Draw random numbers from a seed and a step; what the user draws next is not affected."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed * 1_000_003 + step)
+        yield
+
+
+def _autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Compute in bfloat16 where that is faster and sums stay in float32: on CUDA."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return contextlib.nullcontext()

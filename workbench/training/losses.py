@@ -1,0 +1,259 @@
+"""What a training minimises: the labels' own loss, or the distance to what a teacher predicts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import ConfigError
+from workbench.layers import find_blocks
+from workbench.loaded import LoadedModel
+from workbench.progress import SILENT, Monitor
+from workbench.tasks import Batch, Example, Task
+from workbench.tasks.base import make_batch, pad_token
+
+UNBALANCED = 10.0
+"""How many times as frequent as the rarest the most frequent label is before "auto" weighs."""
+
+
+class Objective(ABC):
+    """A loss over the predictions of a task.
+
+    Parameters
+    ----------
+    task : Task
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def prepare(self, examples: Sequence[Example], monitor: Monitor = SILENT) -> None:
+        """Do once what would be the same in every epoch; by default there is nothing."""
+        return
+
+    def weight(self, batch: Batch) -> float:
+        """Return what the sum of a batch's losses is divided by."""
+        return float(len(self.task.targets(batch)))
+
+    @abstractmethod
+    def loss(self, model: LoadedModel, batch: Batch) -> Tensor:
+        """Return the sum of the losses of a batch's predictions, with gradients."""
+
+    def _logits(self, model: LoadedModel, batch: Batch) -> Tensor:
+        return flat_logits(self.task, model, batch)
+
+
+class Labels(Objective):
+    """Cross-entropy with the labels, or the next tokens.
+
+    Parameters
+    ----------
+    task : Task
+    class_weights : Tensor of shape (classes,), float32, optional
+    """
+
+    def __init__(self, task: Task, class_weights: Tensor | None = None) -> None:
+        super().__init__(task)
+        self._class_weights = class_weights
+
+    def weight(self, batch: Batch) -> float:
+        if self._class_weights is None:
+            return super().weight(batch)
+        return float(self._class_weights[self.task.targets(batch)].sum())
+
+    def loss(self, model: LoadedModel, batch: Batch) -> Tensor:
+        logits = self._logits(model, batch)
+        return hard_loss(self.task, logits, batch, self._class_weights)
+
+
+class Distilled(Objective):
+    """The distance to a teacher's predictions, and what may be added to it.
+
+    Parameters
+    ----------
+    task : Task
+    teacher : LoadedModel
+        Bound to the task; not changed.
+    temperature : float
+        What both sides' logits are divided by; the loss is multiplied by its square, so that
+        gradients keep their size (Hinton et al. 2015, section 2).
+    reverse : bool
+        KL from the student to the teacher in place of KL from the teacher to the student.
+    hard_weight : float
+        Share of the labels' own loss.
+    hidden_weight : float
+        Weight of one minus the cosine between hidden states behind evenly matched blocks.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        teacher: LoadedModel,
+        *,
+        temperature: float,
+        reverse: bool = False,
+        hard_weight: float = 0.0,
+        hidden_weight: float = 0.0,
+    ) -> None:
+        super().__init__(task)
+        self._teacher = teacher
+        self._temperature = temperature
+        self._reverse = reverse
+        self._hard = hard_weight
+        self._hidden = hidden_weight
+        self._kept: dict[int, Tensor] = {}
+
+    def prepare(self, examples: Sequence[Example], monitor: Monitor = SILENT) -> None:
+        """Keep the teacher's logits where there is one small row per example."""
+        if not self.task.pools_tokens or self._hidden or self._hard == 1:
+            return
+        order = sorted(examples, key=lambda e: (-len(e.tokens), e.index))
+        budget, pad, start = self.task.batch_tokens(self._teacher), pad_token(self._teacher), 0
+        while start < len(order):
+            count = max(1, budget // max(len(order[start].tokens), 1))
+            chosen = order[start : start + count]
+            logits = self._teachers(make_batch("calibration", chosen, pad))
+            self._kept |= {e.index: row.cpu() for e, row in zip(chosen, logits, strict=True)}
+            start += count
+            monitor.report("teacher", min(start, len(order)), len(order))
+
+    def loss(self, model: LoadedModel, batch: Batch) -> Tensor:
+        modules = _blocks(model) if self._hidden else []
+        with _outputs(modules) as states:
+            student = self._logits(model, batch)
+        if self._hard == 1 and not self._hidden:
+            return hard_loss(self.task, student, batch, None)
+        if self._kept:
+            teacher = torch.stack([self._kept[e.index] for e in batch.examples]).to(student.device)
+            hidden: list[Tensor] = []
+        else:
+            with _outputs(_blocks(self._teacher) if self._hidden else []) as hidden:
+                teacher = self._teachers(batch).to(student.device)
+        total = (1 - self._hard) * divergence(
+            student, teacher, self._temperature, reverse=self._reverse
+        )
+        if self._hard:
+            total = total + self._hard * hard_loss(self.task, student, batch, None)
+        if self._hidden:
+            distance = hidden_distance(states, hidden, batch.attention_mask)
+            total = total + self._hidden * len(student) * distance
+        return total
+
+    @torch.no_grad()
+    def _teachers(self, batch: Batch) -> Tensor:
+        return self._logits(self._teacher, batch)
+
+
+def flat_logits(task: Task, model: LoadedModel, batch: Batch) -> Tensor:
+    """Return a model's logits of a batch's predictions, (predictions, classes), float32."""
+    ids = batch.input_ids.to(model.device)
+    mask = batch.attention_mask
+    logits = task.logits(model, ids, None if mask is None else mask.to(model.device))
+    return task.flat_logits(logits, task.predicted(batch).to(model.device)).float()
+
+
+def hard_loss(task: Task, logits: Tensor, batch: Batch, class_weights: Tensor | None) -> Tensor:
+    """Return the summed cross-entropy of a batch's predictions with what they should be."""
+    targets = task.targets(batch).to(logits.device)
+    weights = None if class_weights is None else class_weights.to(logits.device)
+    if weights is not None and logits.shape[1] > len(weights):  # classes that are no label here
+        weights = torch.cat([weights, weights.new_ones(logits.shape[1] - len(weights))])
+    return nn.functional.cross_entropy(logits, targets, weights, reduction="sum")
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float, *, reverse: bool) -> Tensor:
+    """Return the summed KL divergence at a temperature, times the temperature's square, in nats.
+
+    Parameters
+    ----------
+    student, teacher : Tensor of shape (predictions, classes), float32
+        Logits.
+    temperature : float
+    reverse : bool
+        From the student to the teacher.
+    """
+    if student.shape != teacher.shape:
+        raise ConfigError(
+            f"The student predicts {student.shape[-1]} classes or tokens and the teacher"
+            f" {teacher.shape[-1]}; both need one vocabulary, and one tokenizer."
+        )
+    log_q = torch.log_softmax(student / temperature, -1)
+    log_p = torch.log_softmax(teacher / temperature, -1)
+    first, second = (log_p, log_q) if reverse else (log_q, log_p)
+    loss = nn.functional.kl_div(first, second, reduction="sum", log_target=True)
+    return loss * temperature**2
+
+
+def hidden_distance(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None
+) -> Tensor:
+    """Return one minus the mean cosine of hidden states, the last block matched with the last.
+
+    Parameters
+    ----------
+    student, teacher : sequence of Tensor of shape (examples, tokens, hidden_size)
+        Behind each block.
+    mask : Tensor of shape (examples, tokens), optional
+        One where a token is real.
+    """
+    if student[0].shape[-1] != teacher[0].shape[-1]:
+        raise ConfigError(
+            f"hidden_weight compares hidden states of equal width; the student's have"
+            f" {student[0].shape[-1]} and the teacher's {teacher[0].shape[-1]} entries. Give 0."
+        )
+    total = student[0].new_zeros(())
+    for index, own in enumerate(student):
+        other = teacher[round((index + 1) * len(teacher) / len(student)) - 1]
+        cosine = nn.functional.cosine_similarity(own.float(), other.float(), dim=-1)
+        total = total + (cosine.mean() if mask is None else cosine[mask.bool()].mean())
+    return 1 - total / len(student)
+
+
+def class_weights(task: Task, examples: Sequence[Example], how: str) -> Tensor | None:
+    """Return weights that make rare labels count more, of mean one over the examples; or None.
+
+    Parameters
+    ----------
+    task : Task
+    examples : sequence of Example
+        What is trained on.
+    how : {"auto", "balanced", "none"}
+        ``"auto"`` weighs only if the most frequent label is ten times as frequent as the rarest.
+    """
+    labels = [example.label for example in examples]
+    if how == "none" or not task.pools_tokens or min(labels, default=-1) < 0:
+        return None
+    counts = Counter(labels)
+    if how == "auto" and max(counts.values()) <= UNBALANCED * min(counts.values()):
+        return None
+    number = max(len(getattr(task, "labels", ())), max(counts) + 1)
+    weights = torch.ones(number)
+    for label, count in counts.items():
+        weights[label] = len(labels) / (len(counts) * count)
+    return weights
+
+
+def _blocks(model: LoadedModel) -> list[nn.Module]:
+    return [model.hf_model.get_submodule(name) for name in find_blocks(model.hf_model)]
+
+
+@contextmanager
+def _outputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collect the hidden states behind each module while the context is open."""
+    states: list[Tensor] = []
+
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        states.append(output[0] if isinstance(output, tuple) else output)
+
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,91 @@
+"""How much memory a training takes, said before it begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+
+from workbench.errors import NotEnoughMemoryError
+from workbench.layers import find_blocks
+from workbench.loaded import LoadedModel
+from workbench.tasks import Task
+from workbench.training.trainable import Trainable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from workbench.tasks import Example
+
+_VALUES_PER_TOKEN = 34
+"""Float32 values that a block keeps per token for the backward pass, in units of its width
+(Korthikanti et al. 2022, equation 1, with the attention's own matrices never stored)."""
+
+_LOGITS_COPIES = 4
+"""Logits, their softmax and both gradients."""
+
+
+def training_bytes(
+    trainable: Trainable, task: Task, examples: Sequence[Example], batch_size: int
+) -> int:
+    """Return the bytes that a training needs beside the model that is loaded already.
+
+    Parameters
+    ----------
+    trainable : Trainable
+    task : Task
+    examples : sequence of Example
+        What is trained on.
+    batch_size : int
+        Examples per step; more than fit into one pass are computed one part after the other.
+    """
+    model = trainable.model
+    trained = sum(p.numel() for p in trainable.parameters.values())
+    # Gradients, two moments and the best weights; the result is a copy of the whole model.
+    fixed = 4 * (4 * trained + model.n_parameters)
+    longest = max(len(e.tokens) for e in examples)
+    tokens = max(longest, min(batch_size * longest, task.batch_tokens(model)))
+    config = model.hf_model.config.get_text_config()
+    blocks = len(find_blocks(model.hf_model))
+    kept = tokens * blocks * _VALUES_PER_TOKEN * config.hidden_size
+    classes = 1 if task.pools_tokens else config.vocab_size
+    return fixed + 4 * (kept + tokens * classes * _LOGITS_COPIES)
+
+
+def check_training_memory(
+    trainable: Trainable, task: Task, batch_size: int, *, available: int | None = None
+) -> int:
+    """Return the bytes that a training needs.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        If they are not free; the message proposes what fits.
+    """
+    model = trainable.model
+    examples = task.training_examples(model)
+    needed = training_bytes(trainable, task, examples, batch_size)
+    free = _free_bytes(model) if available is None else available
+    if needed <= free:
+        return needed
+    size = batch_size
+    while size > 1 and training_bytes(trainable, task, examples, size) > free:
+        size //= 2
+    if training_bytes(trainable, task, examples, size) <= free:
+        advice = f"Give batch_size={size}, which fits"
+    else:
+        advice = (
+            "No batch size fits: give method='lora', which trains few weights, or shorter texts"
+            " (sequence_length of the task), or use a machine with more memory"
+        )
+    raise NotEnoughMemoryError(
+        f"Training {model.source.name} with batch_size={batch_size} needs about"
+        f" {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. {advice}."
+    )
+
+
+def _free_bytes(model: LoadedModel) -> int:
+    if model.device.type == "cuda":
+        return int(torch.cuda.mem_get_info(model.device)[0])
+    return int(psutil.virtual_memory().available)
