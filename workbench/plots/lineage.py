@@ -67,6 +67,7 @@ def lineage_figure(view: LineageView, *, selected: tuple[str, ...] = ()) -> go.F
                 ],
                 "symbol": "circle" if nodes is done else "x-thin",
                 "color": [node.value for node in nodes] if nodes is done else INK,
+                "opacity": 1.0,
                 "colorscale": "Cividis",
                 "reversescale": not view.metric.higher_is_better,
                 "cmin": min(known, default=0.0),
