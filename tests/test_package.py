@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MACHINE_PATH = re.compile(r"(?<![\w.~/])/(?:home|Users|root|work|mnt)/[\w.-]+")
 ALLOWED = {"/home/jovyan", "/home/user", "/Users/you", "/home/you"}
-BINARY = {".safetensors", ".png", ".gz", ".npz", ".gguf", ".woff2"}
+BINARY = {".safetensors", ".png", ".gz", ".npz", ".gguf", ".woff2", ".sqlite"}
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "training.json")
 
 
