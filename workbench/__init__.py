@@ -134,3 +134,10 @@ if not TYPE_CHECKING:  # a type checker would believe in every name otherwise
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME_OF})
+
+
+def load_ipython_extension(shell: object) -> None:
+    """Add ``%workbench`` to an IPython shell; ``%load_ext workbench`` calls this."""
+    from workbench.magics import load_ipython_extension as load
+
+    load(shell)
