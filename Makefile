@@ -1,4 +1,4 @@
-# make demo | lab | test | check | bench | clean       (GNU make; Linux and macOS)
+# make demo | lab | test | check | bench | extension | clean       (GNU make; Linux and macOS)
 #
 # PYTHON       the Python that makes the environment, 3.10 to 3.13       make demo PYTHON=python3.12
 # VENV         where the environment is                                  make test VENV=/tmp/venv
@@ -24,7 +24,7 @@ NOTEBOOKS := notebooks/01-quickstart.ipynb
 
 LONG_NOTEBOOKS := notebooks/02-distil-and-specialise.ipynb
 
-.PHONY: demo install lab test test-install unit notebooks long-notebooks browser slow test-peers check format bench clean
+.PHONY: demo install lab extension test test-install unit notebooks long-notebooks browser slow test-peers check format bench clean
 .DEFAULT_GOAL := demo
 
 # What people run ---------------------------------------------------------------------------------
@@ -50,6 +50,12 @@ clean: ## remove the environments and everything that was built
 	rm -rf $(VENV) $(PEERS) .venv-llmcompressor .venv-gptqmodel build dist *.egg-info
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Needs Node 20 and npm; what it makes is committed, so that nothing else needs them.
+extension: test-install ## build JupyterLab's launcher tile and command again
+	cd extension && npm ci --no-audit --no-fund
+	rm -rf workbench/labextension
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/jupyter-builder build extension
 
 # The parts of a test run -------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MACHINE_PATH = re.compile(r"(?<![\w.~/])/(?:home|Users|root|work|mnt)/[\w.-]+")
 ALLOWED = {"/home/jovyan", "/home/user", "/Users/you", "/home/you"}
-BINARY = {".safetensors", ".png", ".gz", ".npz", ".gguf", ".woff2"}
+BINARY = {".safetensors", ".png", ".gz", ".npz", ".gguf", ".woff2", ".sqlite"}
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "training.json")
 
 
@@ -82,3 +82,4 @@ def test_the_wheel_carries_its_licence_and_command(wheel: zipfile.ZipFile) -> No
 @pytest.mark.slow
 def test_the_wheel_holds_the_notebook_that_the_terminal_opens(wheel: zipfile.ZipFile) -> None:
     assert "workbench/notebooks/01-quickstart.ipynb" in wheel.namelist()
+    assert "workbench/notebooks/02-distil-and-specialise.ipynb" in wheel.namelist()

@@ -58,8 +58,10 @@ if TYPE_CHECKING:
     from workbench.study import Decision as Decision
     from workbench.study import Run as Run
     from workbench.study import Study as Study
+    from workbench.tasks import Extraction as Extraction
     from workbench.tasks import LanguageModeling as LanguageModeling
     from workbench.tasks import PromptAnswers as PromptAnswers
+    from workbench.tasks import Summarization as Summarization
     from workbench.tasks import Task as Task
     from workbench.tasks import TextClassification as TextClassification
     from workbench.tasks import load_task as load_task
@@ -103,7 +105,15 @@ _HOMES = {
         "WidthPruning",
     ),
     "study": ("Choice", "Decision", "Run", "Study"),
-    "tasks": ("LanguageModeling", "PromptAnswers", "Task", "TextClassification", "load_task"),
+    "tasks": (
+        "Extraction",
+        "LanguageModeling",
+        "PromptAnswers",
+        "Summarization",
+        "Task",
+        "TextClassification",
+        "load_task",
+    ),
     "training.gradual": ("gradual_pruning",),
     "widgets": ("Workbench",),
 }
@@ -124,3 +134,10 @@ if not TYPE_CHECKING:  # a type checker would believe in every name otherwise
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME_OF})
+
+
+def load_ipython_extension(shell: object) -> None:
+    """Add ``%workbench`` to an IPython shell; ``%load_ext workbench`` calls this."""
+    from workbench.magics import load_ipython_extension as load
+
+    load(shell)

@@ -60,6 +60,18 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+def wait_for_kernel(page: Any) -> None:
+    """Wait until the kernel is connected: cells that are run before are dropped silently."""
+    page.wait_for_function(
+        """() => {
+            const panel = window.jupyterapp?.shell.currentWidget;
+            const kernel = panel?.sessionContext?.session?.kernel;
+            return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
+        }""",
+        timeout=120_000,
+    )
+
+
 class Lab:
     """A running JupyterLab.
 
@@ -102,6 +114,13 @@ class Lab:
         )  # fmt: skip
         self._wait(f"http://127.0.0.1:{port}/api/status?token={token}")
 
+    def open(self, page: Any, address: str = "") -> None:
+        """Open the lab in a page, at an address below ``/lab``, and wait until it is there."""
+        page.goto(
+            self.url.replace(f"/lab/tree/{NOTEBOOK}", f"/lab{address}") + "&reset", timeout=120_000
+        )
+        page.wait_for_selector(".jp-LabShell", timeout=120_000)
+
     def _wait(self, url: str) -> None:
         for _ in range(240):
             if self._process.poll() is not None:
@@ -124,7 +143,14 @@ class Lab:
         self._log.close()
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["subshells", "main_thread"])
+MODES = [
+    pytest.param(True, id="subshells"),
+    pytest.param(False, id="main_thread", marks=pytest.mark.slow),
+]
+"""Where the kernel handles what widgets say: in a thread of its own, or in the main one."""
+
+
+@pytest.fixture(scope="module", params=MODES)
 def lab(request: pytest.FixtureRequest, browser: Any, tmp_path_factory: Any) -> Iterator[Lab]:
     """JupyterLab on a fresh folder with the quickstart notebook."""
     folder = tmp_path_factory.mktemp("lab")
@@ -149,15 +175,7 @@ def page(lab: Lab, browser: Any, screenshots: Path) -> Iterator[Any]:
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.goto(lab.url, timeout=120_000)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
-    # Cells that are run before the kernel is connected are dropped without a word.
-    page.wait_for_function(
-        """() => {
-            const panel = window.jupyterapp?.shell.currentWidget;
-            const kernel = panel?.sessionContext?.session?.kernel;
-            return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
-        }""",
-        timeout=120_000,
-    )
+    wait_for_kernel(page)
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
     try:
         # the second output of the last cell comes when every other cell has run

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import pathlib
+import tempfile
+
 from workbench import compare, plots
+from workbench.lineage import lineage
+from workbench.predict import Prediction
 from workbench.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
 from workbench.steps import GPTQ, RTN
 from workbench.sweep import Event
+from workbench.views import differences
 
 
 def record(id, size, value, recipe=(), state=RunState.DONE, **changes):
@@ -18,25 +24,78 @@ class FakeStudy:
     """What the widgets use of :class:`workbench.study.Study`."""
 
     metric = Metric("accuracy")
+    metrics = (Metric("accuracy"), Metric("kl", "nats", higher_is_better=False))
+    models = ("tiny",)
 
     def __init__(self):
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="fake-study-"))
         self.records = [record("dense", 4_000_000, 0.9), record("a", 1_000_000, 0.89, GPTQ(4))]
         self.predictions = []
+        self.predicts = True
         self.submitted = []
-        self.cancelled = 0
+        self.cancelled = []
+        self.tabulated = 0
         self.fail_with = None
 
-    def plot(self):
+    def describe(self):
+        about = {"kind": "live", "ref": "tiny", "architecture": "TinyForCausalLM"}
+        about |= {"n_parameters": 1_000_000, "size_bytes": 4_000_000, "compute_dtype": "float32"}
+        return {"models": {"tiny": about}, "task": {"name": "toy", "kind": "language_modeling"}}
+
+    def baseline(self, model=None):
+        found = [record for record in self.records if not record.recipe.steps]
+        return type("Run", (), {"record": found[0]})() if found else None
+
+    def plot(self, metric=None, *, x="size"):
         view = compare.tradeoff_view(
-            self.records, self.metric, task="toy", predictions=self.predictions
+            self.records,
+            self.metric,
+            task="toy",
+            axis=compare.axis_named(x),
+            predictions=self.predictions,
         )
         return plots.tradeoff_figure(view)
 
-    def table(self):
+    def table(self, metric=None):
         return compare.table(self.records, self.metric)
 
-    def choose(self, accuracy):
-        return compare.choose(self.records, self.records[0], self.metric, accuracy=accuracy)
+    def choose(self, accuracy, **limits):
+        found = compare.choose(
+            self.records,
+            next((r for r in self.records if not r.recipe.steps), None),
+            self.metric,
+            accuracy=accuracy,
+            **limits,
+        )
+        return found
+
+    def lineage(self, metric=None):
+        return lineage(self.records, self.metric)
+
+    def differences(self, runs):
+        known = {record.id: record for record in self.records}
+        return differences([known[run] for run in runs], self.metrics)
+
+    def predict_now(self, recipe, *, model=None, metric=None):
+        recipe = Recipe.of(recipe)
+        if not self.predicts:
+            return None
+        bits = getattr(recipe.steps[-1], "bits", None)
+        if bits is None:
+            return Prediction(recipe, None, None, None, "accuracy", None, None, reason="training")
+        value = 0.9 - 0.1 / bits
+        return Prediction(
+            recipe,
+            bits * 250_000,
+            0.1 / bits,
+            None,
+            "accuracy",
+            value,
+            (value - 0.01, value + 0.01),
+        )
+
+    def lacks_predictions(self, model=None):
+        return not self.predicts
 
     def submit(self, recipes, on_event):
         if self.fail_with is not None:
@@ -44,10 +103,14 @@ class FakeStudy:
         self.submitted.append((list(recipes), on_event))
         return [len(self.submitted)]
 
-    def cancel(self):
-        self.cancelled += 1
+    def submit_tabulate(self, *, on_event):
+        self.tabulated += 1
+        return [0]
+
+    def cancel(self, *, current_only=False):
+        self.cancelled.append(current_only)
 
 
-def event(kind, step=None, **values):
+def event(kind, step=None, job=1, **values):
     recipe = Recipe.of(step if step is not None else RTN(4))
-    return Event(kind, 1, "tiny", recipe.to_json(), recipe.label, **values)
+    return Event(kind, job, "tiny", recipe.to_json(), recipe.label, **values)

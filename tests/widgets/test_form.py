@@ -63,8 +63,8 @@ def test_control_types_follow_the_fields():
     assert w.IntSlider in kinds["bits"]
     assert w.Dropdown in kinds["group_size"]
     assert w.Checkbox in kinds["symmetric"]
-    assert w.BoundedFloatText in kinds["damping"]
-    assert w.BoundedIntText in kinds["block_size"]
+    assert w.FloatText in kinds["damping"]
+    assert w.IntText in kinds["block_size"]
     ratio = {type(x) for x in widgets_in(StepForm(MagnitudePruning).control("ratio").widget)}
     assert w.FloatSlider in ratio
 
@@ -75,6 +75,32 @@ def test_bounds_are_the_fields_bounds():
     assert (slider.min, slider.max) == (2, 8)
     slider.value = 99
     assert form.value.bits == 8
+
+
+def test_a_value_that_is_not_accepted_is_explained_beside_its_field():
+    form = StepForm(GPTQ)
+    field = form.control("block_size")
+    assert field.problem.layout.display == "none"
+    field.set(0)
+    assert "0 is not accepted; give a number from 1 to 4096 columns." in field.problem.value
+    assert 'role="alert"' in field.problem.value
+    assert field.problem.layout.display != "none"
+    with pytest.raises(ConfigError):
+        _ = form.value
+    field.set(64)
+    assert field.problem.value == ""
+    assert form.value.block_size == 64
+
+
+def test_a_form_of_many_fields_shows_the_first_ones():
+    form = StepForm(GPTQ)
+    *_, more, rest = form.widget.children
+    assert form.control("bits").widget in form.widget.children
+    assert form.control("sequential").widget in rest.children
+    assert rest.layout.display == "none"
+    more.value = True
+    assert rest.layout.display != "none"
+    assert not hasattr(StepForm(MagnitudePruning), "more")  # four fields are not many
 
 
 def test_none_can_be_chosen_from_the_list():

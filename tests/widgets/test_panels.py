@@ -1,4 +1,4 @@
-"""Tests of the panels and of the whole workbench, without a browser or a model."""
+"""Tests of the panels around one study, and of the whole, without a browser or a model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from dataclasses import replace
 import pytest
 
 from tests.widgets.fake import FakeStudy, event, record
-from workbench.errors import StudyError
+from workbench.errors import ConfigError, StudyError
 from workbench.predict import Prediction
 from workbench.recipe import Recipe
-from workbench.records import RunState
-from workbench.steps import GPTQ, RTN
+from workbench.records import Measurement, RunState
+from workbench.steps import AWQ, GPTQ, RTN, Cast, MagnitudePruning
 from workbench.sweep import Event
-from workbench.widgets.app import Workbench
-from workbench.widgets.frontier import FrontierPanel
+from workbench.widgets.app import CODE, COMPARE, EXPLORE, KEEP, LINEAGE, START, Workbench
 from workbench.widgets.table import table_html
 
 
@@ -31,7 +30,12 @@ def bench(study):
 
 
 def points(panel):
-    return {run for trace in panel.figure.data for run in (trace.customdata or ())}
+    named = [trace.customdata or () for trace in panel.figure.data]
+    return {run for runs in named for run in runs}
+
+
+def trace(bench, name):
+    return next(trace for trace in bench.frontier.figure.data if trace.name == name)
 
 
 def from_a_thread(call, *arguments):
@@ -40,85 +44,167 @@ def from_a_thread(call, *arguments):
     thread.join()
 
 
+def flush(bench):
+    for part in (bench.frontier, bench.table, bench.choose_panel):
+        part.refresh.flush()
+
+
+# The recipe
+
+
 def test_run_submits_what_the_form_shows(study, bench):
-    bench.run_panel.form.value = GPTQ(3, group_size=32)
-    bench.run_panel.run.click()
+    bench.recipe_panel.form.value = GPTQ(3, group_size=32)
+    bench.recipe_panel.run.click()
     (recipes, on_event), *others = study.submitted
-    assert recipes == [GPTQ(3, group_size=32)]
-    assert on_event == bench.run_panel.on_event
+    assert recipes == [Recipe.of(GPTQ(3, group_size=32))]
+    assert on_event == bench.queue_panel.on_event
     assert others == []
-    assert bench.run_panel.code() == "study.run(wb.GPTQ(3, group_size=32))"
-    assert "wb.GPTQ(3, group_size=32)" in bench.run_panel._code.value
+    assert bench.recipe_panel.code() == "study.run(wb.GPTQ(3, group_size=32))"
+    assert "wb.GPTQ(3, group_size=32)" in bench.recipe_panel._code.value
+
+
+def test_a_slider_moves_the_predicted_point(bench):
+    bench.recipe_panel.form.value = GPTQ(4)
+    draft = trace(bench, "this recipe, predicted")
+    assert list(draft.x) == [1.0]
+    bench.recipe_panel.form.form.control("bits").set(2)
+    assert list(draft.x) == [0.5]
+    assert bench.frontier.figure.layout.xaxis.range[0] < 0.5  # room is made for it
+    assert "predicted, not measured" in draft.hovertext[0]
+    assert "0.85" in bench.recipe_panel.estimate.value
+    bench.recipe_panel.form.method.value = "Cast"
+    assert not draft.x
+    assert "not predicted: training" in bench.recipe_panel.estimate.value
+
+
+def test_steps_are_added_moved_and_removed(bench):
+    panel = bench.recipe_panel
+    panel.form.value = MagnitudePruning(0.3)
+    panel.add.click()
+    panel.form.value = GPTQ(4)
+    assert panel.recipe == Recipe.of([MagnitudePruning(0.3), GPTQ(4)])
+    _, second, _ = panel._list.children
+    second.children[1].click()  # earlier: codes would be destroyed by pruning
+    assert "cannot follow" in panel.problem.value
+    panel._list.children[0].children[2].click()  # and back again
+    assert panel.problem.value == ""
+    assert panel.recipe == Recipe.of([MagnitudePruning(0.3), GPTQ(4)])
+    panel._list.children[0].children[0].click()
+    assert panel.form.value == MagnitudePruning(0.3)
+    panel._list.children[0].children[3].click()
+    assert panel.recipe == Recipe.of(GPTQ(4))
+    assert panel._list.children[0].children[3].disabled  # a recipe has at least one step
+
+
+def test_a_recipe_continues_from_a_run(study, bench):
+    bench.recipe_panel.source.value = "a"
+    first, second = bench.recipe_panel.recipe.steps  # one that has a meaning behind codes
+    assert first == GPTQ(4)
+    assert type(second).__name__ == "LowRankCorrection"
+
+
+def test_a_sweep_over_a_setting(study, bench):
+    panel = bench.recipe_panel
+    panel.form.value = RTN(4)
+    assert panel.field.value == "bits"
+    panel.values.value = "2, 3,8"
+    panel.sweep.click()
+    assert study.submitted[0][0] == [Recipe.of(RTN(bits)) for bits in (2, 3, 8)]
+    panel.values.value = "2, many"
+    panel.sweep.click()
+    assert len(study.submitted) == 1
+    assert "'many' is no value of 'bits'" in bench.banner.text
+
+
+def test_values_that_do_not_go_together_are_told_at_once_and_not_run(study, bench):
+    bench.recipe_panel.form.value = MagnitudePruning(0.5)
+    bench.recipe_panel.form.form.control("n").set(2)
+    assert 'role="alert"' in bench.recipe_panel.problem.value
+    bench.recipe_panel.run.click()
+    assert study.submitted == []
+    assert bench.banner.text
+
+
+def test_what_is_estimated_is_called_so(study, bench):
+    study.records[1] = replace(study.records[1], seconds={"load": 60.0, "compress": 5.0})
+    bench.recipe_panel.form.value = GPTQ(3)
+    assert "about 5 s" in bench.recipe_panel.estimate.value
+    assert "Estimated" in bench.recipe_panel.estimate.value
+
+
+# The queue
 
 
 def test_a_run_from_click_to_point(study, bench):
-    panel = bench.run_panel
-    panel.run.click()
+    panel = bench.queue_panel
+    bench.recipe_panel.run.click()
     assert panel.cancel.disabled
     from_a_thread(panel.on_event, event("queued"))
-    assert not panel.cancel.disabled
+    assert not panel.cancel_all.disabled
+    assert panel.pending == ((Recipe.of(RTN(4)), "queued"),)
     from_a_thread(panel.on_event, event("started", waiting=2))
     assert "2 more waiting" in panel.status.value
+    flush(bench)
+    assert list(trace(bench, "queued or running").x) == [1.0]
     from_a_thread(panel.on_event, event("progress", stage="evaluate", done=3, total=10))
     panel._progress.flush()
-    assert (panel.bar.value, panel.bar.max) == (3, 10)
+    assert panel.bar.value == 0.3
     assert "evaluate 3/10" in panel.status.value
     study.records.append(record("b", 500_000, 0.85, RTN(4)))
     from_a_thread(panel.on_event, event("finished"))
-    for part in (bench.frontier, bench.table, bench.choose_panel):
-        part.refresh.flush()
-    assert points(bench.frontier) == {"dense", "a", "b"}
-    assert "RTN 4-bit g128" in bench.table.widget.value
-    assert panel.bar.value == panel.bar.max
+    flush(bench)
+    assert points(bench.frontier) >= {"dense", "a", "b"}
+    assert not trace(bench, "queued or running").x
+    assert "RTN 4-bit g128" in bench.table.widget.html
+    assert panel.bar.value == 1
     panel.on_event(Event("idle", 1))
     assert panel.cancel.disabled
+    assert panel.pending == ()
 
 
 def test_cancel_is_one_verb(study, bench):
-    bench.run_panel.on_event(event("started"))
-    bench.run_panel.cancel.click()
-    assert study.cancelled == 1
-    assert bench.run_panel.cancel.disabled
-    bench.run_panel.on_event(event("cancelled", error="Cancelled."))
-    assert "finished runs are kept" in bench.run_panel.status.value
+    bench.queue_panel.on_event(event("started"))
+    bench.queue_panel.cancel.click()
+    assert study.cancelled == [True]
+    assert bench.queue_panel.cancel.disabled
+    bench.queue_panel.on_event(event("cancelled", error="Cancelled."))
+    assert "finished runs are kept" in bench.queue_panel.status.value
+    bench.queue_panel.on_event(event("started", job=2))
+    bench.queue_panel.cancel_all.click()
+    assert study.cancelled == [True, False]
 
 
 def test_a_failed_run_is_a_visible_banner_with_escaped_reason(bench):
-    bench.run_panel.on_event(event("failed", error="no <b>memory</b>"))
+    bench.queue_panel.on_event(event("failed", error="no <b>memory</b>"))
     assert "no &lt;b&gt;memory" in bench.banner.widget.value
+    assert "no &lt;b&gt;memory" in bench.queue_panel.list.value
     assert bench.banner.widget.layout.display != "none"
 
 
 def test_exceptions_of_callbacks_are_visible(study, bench):
     study.fail_with = StudyError("The study is closed; open it again.")
-    bench.run_panel.run.click()
+    bench.recipe_panel.run.click()
     assert "The study is closed" in bench.banner.widget.value
     study.fail_with = None
-    bench.run_panel.run.click()
+    bench.recipe_panel.run.click()
     assert bench.banner.widget.layout.display == "none"
 
 
-def test_values_that_do_not_go_together_are_told_when_run_is_clicked(study, bench):
-    form = bench.run_panel.form
-    form.method.value = "MagnitudePruning"
-    form.form.control("n").set(2)
-    bench.run_panel.run.click()
-    assert study.submitted == []
-    assert bench.banner.text
-
-
 def test_a_deleted_journal_does_not_break_the_events(study, bench):
-    def gone():
+    def gone(metric=None):
         raise StudyError("gone")
 
     study.table = gone
-    bench.run_panel.on_event(event("finished"))
+    bench.queue_panel.on_event(event("finished"))
     bench.table.refresh.flush()
     assert bench.banner.text == "gone"
 
 
-def test_one_figure_is_alive_and_is_changed_in_place(study):
-    panel = FrontierPanel(study)
+# The plot
+
+
+def test_one_figure_is_alive_and_is_changed_in_place(study, bench):
+    panel = bench.frontier
     first = panel.figure
     study.records.append(record("b", 500_000, 0.85, RTN(4)))
     panel.refresh()
@@ -129,44 +215,149 @@ def test_one_figure_is_alive_and_is_changed_in_place(study):
     assert first.layout.xaxis.type == "log"
     panel.rebuild()
     assert panel.figure is not first
-    assert first.comm is None  # closed, so that its 5 MB go
-    assert panel.widget.children[0] is panel.figure
+    assert first.comm is None  # closed
     assert panel.figure.layout.xaxis.type == "log"
 
 
-def test_what_is_predicted_is_shown_beside_what_is_measured(study):
-    panel = FrontierPanel(study)
-    first = panel.figure
+def test_the_figures_state_has_no_plotly_in_it(bench):
+    state = json.dumps(bench.frontier.figure.get_state(), default=str)
+    assert len(state) < 60_000
+
+
+def test_a_page_that_shows_the_figure_is_sent_it_as_it_is_now(study, bench, monkeypatch):
+    figure, sent = bench.frontier.figure, []
+    monkeypatch.setattr(figure, "send_state", lambda key: sent.append(key))
+    monkeypatch.setattr(figure, "send", lambda content: sent.append(content))
+    study.records.append(record("b", 500_000, 0.85, RTN(4)))
+    bench.frontier.refresh()
+    bench.frontier.refresh.flush()
+    figure._asked(figure, {"type": "show", "needed": False}, [])
+    assert sent[-2:] == [["_widget_data", "_widget_layout"], {"type": "fresh"}]
+    shown = {run for data in figure._widget_data for run in data.get("customdata", ())}
+    assert "b" in shown
+
+
+def test_what_is_predicted_is_shown_beside_what_is_measured(study, bench):
     study.predictions = [
         ("tiny", Prediction(Recipe.of(RTN(3)), 800_000, 0.1, None, "accuracy", 0.85, (0.8, 0.9)))
     ]
-    panel.refresh()
-    panel.refresh.flush()
-    assert panel.figure is first
-    (hollow,) = [t for t in panel.figure.data if t.name == "RTN, predicted"]
+    bench.frontier.refresh()
+    bench.frontier.refresh.flush()
+    hollow = trace(bench, "RTN, predicted")
     assert list(hollow.x) == [0.8]
-    assert "predicted, not measured" in hollow.hovertext[0]
     study.records.append(record("b", 800_000, 0.84, RTN(3)))
-    panel.refresh()
-    panel.refresh.flush()
+    bench.frontier.refresh()
+    bench.frontier.refresh.flush()
     assert hollow.x == ()
-    assert points(panel) == {"dense", "a", "b"}
 
 
-def test_many_events_update_the_figure_a_few_times(study, bench, monkeypatch):
+def test_an_axis_that_was_not_measured_says_what_to_do(study, bench):
+    bench.frontier.axis.value = "latency"
+    assert "No run has a measured latency" in bench.frontier.note.value
+    study.records[0] = replace(
+        study.records[0],
+        measurements=(*study.records[0].measurements, Measurement("latency_ms", 12.0, "ms")),
+    )
+    bench.frontier.refresh()
+    bench.frontier.refresh.flush()
+    assert bench.frontier.note.value == ""
+    assert list(trace(bench, "dense baseline").x) == [12.0]
+
+
+def test_many_events_update_the_figure_a_few_times(bench, monkeypatch):
     drawn = []
-    monkeypatch.setattr("workbench.widgets.frontier.update_figure", lambda *a, **k: drawn.append(1))
+    monkeypatch.setattr("workbench.widgets.frontier.update_live", lambda *a, **k: drawn.append(1))
     for _ in range(100):
         bench.frontier.refresh()
     bench.frontier.refresh.flush()
     assert 1 <= len(drawn) <= 3
 
 
-def test_choose_panel_answers(study, bench):
-    assert "GPTQ 4-bit g128 passes" in bench.choose_panel.answer.value
-    bench.choose_panel.bar.value = 1.0
-    assert "No run passes" in bench.choose_panel.answer.value
-    assert bench.choose_panel.code() == "study.choose(accuracy=1)"
+def test_the_plot_is_saved_in_the_studys_folder(study, bench):
+    bench.frontier.save.value = "svg"
+    (saved,) = study.path.glob("*.svg")
+    assert saved.read_text().startswith("<svg")
+    assert str(saved) in bench.banner.text
+    assert bench.frontier.save.value == ""
+
+
+# Selecting, comparing, lineage
+
+
+def test_selecting_in_one_selects_in_all(bench):
+    bench.nav.value = LINEAGE
+    bench.table.widget.selected = ["a"]
+    assert bench.lineage_panel.table.selected == ["a"]
+    assert bench.compare_panel.runs.value == ("a",)
+    assert list(trace(bench, "selected").x) == [1.0]
+    assert bench.export_panel.run.value == "a"
+    bench.compare_panel.runs.value = ("dense", "a")
+    assert bench.table.widget.selected == ["a", "dense"]
+    bench.lineage_panel.table.selected = []
+    assert bench.compare_panel.runs.value == ()
+
+
+def test_differences_are_a_table_that_marks_what_differs(bench):
+    bench.nav.value = COMPARE
+    assert "Select runs" in bench.compare_panel.status.value
+    bench.compare_panel.runs.value = ("dense", "a")
+    table = bench.compare_panel.table.html
+    assert '<tr class="wb-differs"><td class="text">recipe</td>' in table
+    assert '<tr class="wb-same"><td class="text">model</td>' in table
+    assert bench.compare_panel.code() == "study.differences(['dense', 'a'])"
+
+
+def test_flips_need_two_runs(bench):
+    bench.compare_panel.runs.value = ("a",)
+    bench.compare_panel.view.value = "flips"
+    assert "Select two runs" in bench.compare_panel.status.value
+    assert bench.compare_panel.go.disabled
+
+
+def test_answers_of_the_other_process_are_shown_and_old_ones_are_not(bench, monkeypatch):
+    panel, asked = bench.compare_panel, []
+    monkeypatch.setattr(
+        panel._desk.inspector, "ask", lambda what, *a, **k: asked.append((what, *a, k))
+    )
+    monkeypatch.setattr(panel._desk.inspector, "stop", lambda: None)
+    panel.runs.value = ("dense", "a")
+    panel.view.value = "layers"
+    panel.go.click()
+    panel.stop.click()
+    panel.go.click()
+    found = {"layers": ["l.0", "l.1"], "runs": ["x<y", "z"], "errors": [[0.1, None], [0.2, 0.3]]}
+    asked[0][1](found)  # was stopped
+    assert panel.table.html == ""
+    asked[1][1](found)
+    assert "x&lt;y" in panel.table.html
+    assert panel.table.html.count("<tr>") == 3
+    assert asked[1][-1] == {"runs": ["dense", "a"]}
+    panel.view.value = "generate"
+    panel.go.click()
+    asked[2][1]({"dense": "<b>", "a": "text"})
+    assert "<pre>&lt;b&gt;</pre>" in panel._texts.value
+    panel.go.click()
+    asked[3][2]("no memory")
+    assert "no memory" in panel.status.value
+    assert not panel.go.disabled
+
+
+# Choosing and keeping
+
+
+def test_choose_panel_answers_and_shades_what_passes(bench):
+    panel = bench.choose_panel
+    assert "GPTQ 4-bit g128 passes" in panel.answer.value
+    panel.size_mb.value = 2
+    (region,) = bench.frontier.figure.layout.shapes
+    assert (region.x1, region.y0) == (2, pytest.approx(0.873))
+    assert panel.code() == "study.choose(accuracy=0.97, size_bytes=2e+06)"
+    panel.pick.click()
+    assert bench.table.widget.selected == ["a"]
+    panel.bar.value = 1.0
+    assert "No run passes" in panel.answer.value
+    assert panel.pick.disabled
+    assert panel.chosen is None
 
 
 def test_choose_panel_before_the_baseline_is_measured(study):
@@ -174,13 +365,96 @@ def test_choose_panel_before_the_baseline_is_measured(study):
     assert "no measured accuracy yet" in Workbench(study).choose_panel.answer.value
 
 
+def test_export_offers_formats_and_says_why_others_cannot(bench, monkeypatch):
+    panel, asked = bench.export_panel, []
+    monkeypatch.setattr(
+        panel._desk.inspector, "ask", lambda what, *a, **k: asked.append((what, *a, k))
+    )
+    panel.run.value = "a"
+    panel.look.click()
+    offer = {"format": "hf", "title": "Transformers", "size_bytes": 4_000_000, "refusal": None}
+    refused = {"format": "gguf", "title": "GGUF", "size_bytes": None, "refusal": "odd <size>"}
+    asked[0][1]([offer, refused])
+    assert panel.format.value == "hf"
+    assert "odd &lt;size&gt;" in panel.refused.value
+    panel.path.value = "out/a"
+    panel.export.click()
+    what, done, failed, _, arguments = asked[1]
+    assert (what, arguments["run"], arguments["format"]) == ("export", "a", "hf")
+    failed("The folder is not empty")
+    assert "not empty" in bench.banner.text
+    assert not panel.export.disabled
+    done({"path": "/out/a", "format": "hf", "bytes_on_disk": 4e6, "largest_difference": 1e-6})
+    assert "Wrote /out/a (4.00 MB)" in panel.answer.value
+    assert "export('out/a', format='hf')" in bench.code_panel.code()
+
+
+def test_a_run_that_is_chosen_anew_has_no_formats_yet(bench):
+    bench.export_panel.format.options = ["hf"]
+    bench.export_panel.run.value = "dense"
+    assert bench.export_panel.export.disabled
+    assert bench.export_panel.format.options == ()
+
+
+# The whole
+
+
+def test_tabs_show_one_panel(bench):
+    for name in (COMPARE, LINEAGE, KEEP, CODE, START, EXPLORE):
+        bench.nav.value = name
+        shown = [n for n, body in bench._bodies.items() if body.layout.display != "none"]
+        assert shown == [name]
+
+
 def test_code_of_the_whole(bench):
     assert bench.code().splitlines() == [
-        "study.run(wb.RTN(4))",
+        "study.run(wb.GPTQ(4))",
         "study.plot()",
         "study.choose(accuracy=0.97)",
         "study.table()",
     ]
+
+
+def test_the_script_makes_every_finished_run(study, bench):
+    study.records.append(record("b", 1, 0.8, [MagnitudePruning(0.3), AWQ(4)]))
+    study.records.append(record("f", None, None, Cast("bfloat16"), state=RunState.FAILED))
+    bench._desk.history.setup = "model = ...\ntask = ..."
+    bench.nav.value = CODE
+    script = bench.code_panel.text.value
+    compile(script, "session", "exec")
+    assert "study = wb.Study(model, task, path=" in script
+    assert "study.run([])" in script
+    assert "        wb.GPTQ(4),\n        [wb.MagnitudePruning(0.3), wb.AWQ(4)],\n" in script
+    assert "Cast" not in script
+    bench.code_panel.folder.value = "somewhere/else"
+    assert "path='somewhere/else'" in bench.code_panel.text.value
+
+
+def test_a_study_is_begun_with_its_baseline_and_its_predictions(study):
+    study.records, study.predicts = [], False
+    bench = Workbench(study)
+    assert study.submitted == []  # showing a study computes nothing
+    bench.begin()
+    assert [recipes for recipes, _ in study.submitted] == [[Recipe()]]
+    assert study.tabulated == 1
+    study.records, study.predicts = [record("dense", 4_000_000, 0.9)], True
+    bench.begin()
+    assert len(study.submitted) == study.tabulated == 1
+
+
+def test_only_a_study_or_a_model_is_taken():
+    with pytest.raises(ConfigError, match="takes a study or a model, not a int"):
+        Workbench(3)
+
+
+def test_the_head_tells_what_was_loaded_escaped(study):
+    study.models = ("<tiny>",)
+    about = study.describe()
+    study.describe = lambda: {**about, "models": {"<tiny>": about["models"]["tiny"]}}
+    text = Workbench(study).head.value
+    assert "&lt;tiny&gt;" in text
+    assert "1.0 M parameters" in text
+    assert "0.9</b> ± 0.02" in text
 
 
 def test_table_escapes_and_shows_failures(study):
@@ -190,11 +464,11 @@ def test_table_escapes_and_shows_failures(study):
     text = table_html(study.table(), "accuracy")
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
-    assert text.count("<tr>") == 4
+    assert text.count("<tr") == 4
     assert text.count("★") == 2
 
 
-def test_what_is_saved_shows_the_plot_without_a_kernel(study, bench):
+def test_what_is_saved_shows_the_plot_without_a_kernel(bench):
     saved = bench._saved()
     assert "data:image/svg+xml;base64," in saved["text/html"]
     assert "GPTQ 4-bit g128" in saved["text/html"]

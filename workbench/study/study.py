@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
 from workbench.store import Store
-from workbench.study.computing import Computing
 from workbench.study.exporting import Exporting
 from workbench.study.reporting import Reporting
+from workbench.study.viewing import Viewing
 
 if TYPE_CHECKING:
     from workbench.calibrate import CalibrationOptions
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from workbench.tasks import Task
 
 
-class Study(Computing, Reporting, Exporting):
+class Study(Viewing, Reporting, Exporting):
     """Base models, a task and the runs on them, kept in a folder.
 
     Parameters

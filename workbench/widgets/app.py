@@ -1,4 +1,4 @@
-"""The workbench as one widget: form, progress, plot, choice and table of one study."""
+"""The workbench as one widget: start, explore, compare, lineage, choose and keep, code."""
 
 from __future__ import annotations
 
@@ -6,19 +6,53 @@ import asyncio
 import contextlib
 import html
 import uuid
+import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
 from workbench.errors import ConfigError
+from workbench.records import RunState
+from workbench.sweep import FINAL, Event
+from workbench.widgets import recorded
+from workbench.widgets.asking import Inspector
 from workbench.widgets.banner import Banner
 from workbench.widgets.choose_panel import ChoosePanel
-from workbench.widgets.frontier import WIDTH, FrontierPanel
-from workbench.widgets.run_panel import RunPanel
+from workbench.widgets.code_panel import CodePanel
+from workbench.widgets.compare_panel import ComparePanel
+from workbench.widgets.desk import Desk
+from workbench.widgets.export_panel import ExportPanel
+from workbench.widgets.frontier import FrontierPanel
+from workbench.widgets.hints import hints_html
+from workbench.widgets.lineage_panel import LineagePanel
+from workbench.widgets.queue_panel import QueuePanel
+from workbench.widgets.recipe_panel import RecipePanel
+from workbench.widgets.start_panel import StartPanel
 from workbench.widgets.table import TablePanel, table_html
 
 if TYPE_CHECKING:
+    from workbench.predict import Prediction
+    from workbench.recipe import Recipe
     from workbench.study import Study
+
+START, EXPLORE, COMPARE, LINEAGE, KEEP, CODE = (
+    "start",
+    "explore",
+    "compare",
+    "lineage",
+    "keep",
+    "code",
+)
+TABS = (
+    ("Start", START),
+    ("Frontier", EXPLORE),
+    ("Compare", COMPARE),
+    ("Lineage", LINEAGE),
+    ("Choose & keep", KEEP),
+    ("Code", CODE),
+)
+STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
 class Workbench:
@@ -29,64 +63,220 @@ class Workbench:
 
     Parameters
     ----------
-    study : Study
+    what : Study, LoadedModel or str, optional
+        A study; or a model (a reference such as ``"demo"``, or a loaded one) to start one with.
+        Default: the start screen.
+    path : str or Path, optional
+        A study's folder. One that is there is opened; else the start screen keeps its study there.
 
     Attributes
     ----------
     widget : ipywidgets.Widget
         The whole, for use inside other widgets.
-    run_panel, frontier, choose_panel, table
-        The panels.
+    study : Study or None
+    start : StartPanel
+    recipe_panel, queue_panel, frontier, table, compare_panel, lineage_panel, choose_panel, \
+export_panel, code_panel
+        The panels; there once there is a study.
 
     Examples
     --------
-    >>> wb.Workbench(study)  # doctest: +SKIP
+    >>> wb.Workbench()  # doctest: +SKIP
+    >>> wb.Workbench(path="runs/demo")  # doctest: +SKIP
     """
 
-    def __init__(self, study: Study) -> None:
-        if not hasattr(study, "submit"):
-            raise ConfigError(
-                f"Workbench takes a study, not a {type(study).__name__}; make one with"
-                " wb.Study(model, task, path=...)."
-            )
-        self.study = study
+    def __init__(self, what: Any = None, *, path: str | Path | None = None) -> None:
+        study = _study_in(what, path)
+        model = None if study is not None else what
+        self.study: Study | None = None
         self.banner = Banner()
-        self.frontier = FrontierPanel(study)
-        self.table = TablePanel(study)
-        self.choose_panel = ChoosePanel(study)
-        self.run_panel = RunPanel(study, self.banner, self.refresh)
         self._css = f"wb-picture-{uuid.uuid4().hex[:12]}"
         self._picture: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        narrow = w.Layout(flex="1 1 300px", min_width="300px", max_width="520px")
-        left = w.VBox([self.run_panel.widget], layout=narrow)
-        wide = w.Layout(flex=f"0 0 {WIDTH + 4}px")  # goes below the form where there is no room
-        right = w.VBox([self.frontier.widget], layout=wide)
-        top = w.HBox([left, right], layout=w.Layout(flex_flow="row wrap", width="100%"))
+        self._desk: Desk | None = None
+        self.nav = w.ToggleButtons(options=list(TABS))
+        self.nav.add_class("wb-nav")
+        self.head = w.HTML()
+        self.start = StartPanel(self.banner, self._ready, model, path)
+        self._bodies: dict[str, w.Widget] = {START: self.start.widget}
+        self._body = w.VBox([self.start.widget])
+        self._body.add_class("wb-body")
+        self.nav.observe(self.banner.guard(lambda _: self._switch()), names="value")
         # The picture for notebooks without a kernel is hidden for as long as this is shown.
         hide = w.HTML(f"<style>.{self._css} {{ display: none; }}</style>")
+        style = w.HTML(f"<style>{STYLE}</style>")
+        for hidden in (style, hide):
+            hidden.layout.display = "contents"
         self.widget = w.VBox(
-            [self.banner.widget, top, self.choose_panel.widget, self.table.widget, hide],
+            [style, self.head, self.nav, self.banner.widget, self._body, hide],
             layout=w.Layout(width="100%"),
         )
+        self.widget.add_class("wb-app")
+        if study is not None:
+            self._take(study, "", is_recorded=False)
+        self._switch()
+
+    # A study is there
+
+    def _ready(self, study: Study, setup: str, is_recorded: bool) -> None:
+        self._take(study, setup, is_recorded=is_recorded)
+        self.begin()
+
+    def begin(self) -> None:
+        """Evaluate the base model and make predictions ready, unless both were done already."""
+        desk = self._desk
+        if desk is None or desk.is_recorded:
+            return
+        done = [r for r in desk.study.records if r.state is RunState.DONE]
+        if not any(not record.recipe.steps for record in done):
+            from workbench.recipe import Recipe
+
+            self.queue_panel.submit([Recipe()])
+        if desk.study.lacks_predictions():
+            self.queue_panel.submit_predictions()
+
+    def _take(self, study: Study, setup: str, *, is_recorded: bool) -> None:
+        """Show a study in place of what was shown before."""
+        self._let_go()
+        self.study = study
+        desk = Desk(study, self.banner, Inspector(study.path), is_recorded=is_recorded)
+        desk.history.setup = setup
+        self._desk = desk
+        self._finalizer = weakref.finalize(self, desk.inspector.stop)
+        self.queue_panel = QueuePanel(desk, self._changed)
+        self.frontier = FrontierPanel(desk, self._edit)
+        self.recipe_panel = RecipePanel(desk, self.queue_panel.submit, self.frontier.show_draft)
+        self.table = TablePanel(desk)
+        self.compare_panel = ComparePanel(desk)
+        self.lineage_panel = LineagePanel(desk)
+        self.choose_panel = ChoosePanel(desk, self.frontier.show_bar)
+        self.export_panel = ExportPanel(desk)
+        self.code_panel = CodePanel(desk)
+        hints = w.HTML(f"<h3>Good to know</h3>{hints_html()}")
+        hints.add_class("wb-card")
+        plot = w.VBox([self.frontier.widget])
+        plot.add_class("wb-card")
+        table = w.VBox([w.HTML("<h3>Runs</h3>"), self.table.widget])
+        table.add_class("wb-card")
+        left = w.VBox([self.recipe_panel.widget, self.queue_panel.widget])
+        right = w.VBox([plot, table, hints])
+        explore = w.HBox([left, right])
+        explore.add_class("wb-explore")
+        keep = w.HBox([self.choose_panel.widget, self.export_panel.widget])
+        keep.add_class("wb-halves")
+        self._bodies = {
+            START: self.start.widget,
+            EXPLORE: explore,
+            COMPARE: self.compare_panel.widget,
+            LINEAGE: self.lineage_panel.widget,
+            KEEP: keep,
+            CODE: self.code_panel.widget,
+        }
+        self._body.children = list(self._bodies.values())
+        self._show_head()
+        self.nav.value = EXPLORE
+        self._switch()
+        self._schedule_picture()
+
+    def _let_go(self) -> None:
+        if self._desk is not None:
+            self._desk.inspector.stop()
+            self.frontier.figure.close()
+
+    def _edit(self, recipe: Recipe) -> None:
+        self.recipe_panel.recipe = recipe
+
+    def _changed(self, event: Event) -> None:
+        """Show what an event of the worker changed; called in a background thread."""
+        if event.kind in FINAL or event.kind == "started":
+            self._show_pending()
+        if event.kind in FINAL:
+            self.refresh()
+
+    def _show_pending(self) -> None:
+        assert self._desk is not None
+        pending: list[tuple[Prediction, str]] = []
+        for recipe, state in self.queue_panel.pending:
+            found = self._desk.study.predict_now(recipe) if recipe.steps else None
+            if found is not None:
+                pending.append((found, state))
+        self.frontier.show_pending(tuple(pending))
 
     def refresh(self) -> None:
         """Show what the study holds now; may be called from any thread."""
-        for panel in (self.frontier, self.table, self.choose_panel):
-            self.banner.guard(panel.refresh)()
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the kernel is shutting down
-                self._loop.call_soon_threadsafe(self._update_picture)
+        if self._desk is None:
+            return
+        guard = self.banner.guard
+        for show in (
+            self.frontier.refresh,
+            self.table.refresh,
+            self.choose_panel.refresh,
+            self.recipe_panel.refresh,
+            self.compare_panel.refresh,
+            self.lineage_panel.refresh,
+            self.export_panel.refresh,
+            self._show_head,
+        ):
+            guard(show)()
+        self._schedule_picture()
+
+    # What is shown
+
+    def _switch(self) -> None:
+        chosen = self.nav.value
+        if chosen not in self._bodies:
+            self.banner.note("Start or open a study first.")
+            self.nav.value = chosen = START
+        for name, body in self._bodies.items():
+            body.layout.display = "" if name == chosen else "none"
+        if self._desk is None:
+            return
+        if chosen == LINEAGE:
+            self.lineage_panel.open()
+        elif chosen == CODE:
+            self.code_panel.refresh()
+        elif chosen == COMPARE:
+            self.compare_panel.refresh()
+
+    def _show_head(self) -> None:
+        if self.study is None or self._desk is None:
+            return
+        described = self.study.describe()
+        parts = []
+        for name, known in described["models"].items():
+            parts.append(
+                f"<b>{html.escape(name)}</b> {html.escape(known['architecture'])},"
+                f" {known['n_parameters'] / 1e6:.1f} M parameters,"
+                f" {known['size_bytes'] / 1e6:.1f} MB"
+            )
+        parts.append(f"task <b>{html.escape(described['task']['name'])}</b>")
+        baseline = self.study.baseline()
+        metric = self.study.metric
+        found = None if baseline is None else baseline.record.measurement(metric.name)
+        if found is not None:
+            name = html.escape(metric.name.replace("_", " "))
+            error = "" if found.stderr is None else f" ± {1.96 * found.stderr:.2g}"
+            parts.append(f"{name} <b>{found.value:.4g}</b>{error}")
+        if not self._desk.is_recorded:
+            parts.append(html.escape(_short(self.study.path)))
+        text = '<span class="wb-dot">·</span>'.join(parts)
+        note = ""
+        if self._desk.is_recorded:
+            note = f'<div class="wb-recorded" role="note">{html.escape(recorded.ABOUT)}</div>'
+        self.head.value = f'<div class="wb-head">{text}</div>{note}'
 
     def code(self) -> str:
         """Return the Python that does what the panels show."""
-        panels = (self.run_panel, self.frontier, self.choose_panel, self.table)
+        if self._desk is None:
+            return self.start.code()
+        panels = (self.recipe_panel, self.frontier, self.choose_panel, self.table)
         return "\n".join(panel.code() for panel in panels)
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        self.frontier.rebuild()
+        if self._desk is not None:
+            self.frontier.rebuild()
         display(self.widget)
         # Beside the widget, which is blank without a kernel (GitHub, nbconvert, a mail's preview).
         self._picture = display(
@@ -96,16 +286,53 @@ class Workbench:
             self._loop = asyncio.get_running_loop()
 
     def _saved(self) -> dict[str, str]:
-        table = table_html(self.study.table(), self.study.metric.name)
-        content = f'<div class="{self._css}">{self.frontier.picture()}{table}</div>'
-        return {"text/html": content, "text/plain": repr(self)}
+        content = "<p>The workbench is shown while its kernel runs.</p>"
+        if self.study is not None:
+            table = table_html(self.study.table(), self.study.metric.name)
+            content = f"{self.frontier.picture()}{table}"
+        return {
+            "text/html": f'<div class="{self._css}">{content}</div>',
+            "text/plain": repr(self),
+        }
+
+    def _schedule_picture(self) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the kernel is shutting down
+                self._loop.call_soon_threadsafe(self._update_picture)
 
     def _update_picture(self) -> None:
         with contextlib.suppress(Exception):  # only the saved picture is older then
             self._picture.update(self._saved(), raw=True)
 
     def __repr__(self) -> str:
-        return f"<Workbench of {self.study!r}>"
+        return "<Workbench>" if self.study is None else f"<Workbench of {self.study!r}>"
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def _short(path: Path) -> str:
+    """Return a folder relative to where the kernel works, where it lies below."""
+    with contextlib.suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+def _study_in(what: Any, path: str | Path | None) -> Study | None:
+    """Return the study that was given, or is in the folder; None if one is to be started."""
+    if hasattr(what, "submit"):
+        if path is not None:
+            raise ConfigError("Workbench takes a study or path=..., not both.")
+        return what
+    if what is not None and not isinstance(what, (str, Path)) and not hasattr(what, "hf_model"):
+        raise ConfigError(
+            f"Workbench takes a study or a model, not a {type(what).__name__}; make a study with"
+            " wb.Study(model, task, path=...), or give nothing for the start screen."
+        )
+    if path is not None and what is None:
+        from workbench.store import JOURNAL_NAME
+        from workbench.study import Study
+
+        if (Path(path).expanduser() / JOURNAL_NAME).is_file():
+            return Study.open(path)
+    return None

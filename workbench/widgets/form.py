@@ -10,9 +10,11 @@ import ipywidgets as w
 
 from workbench.steps import STEPS, FieldInfo, Step, fields_of
 
-_WIDE = {"description_width": "120px"}
+_WIDE = {"description_width": "104px"}
 _SLIDER_SPAN = 64
 """Whole numbers with more values than this get a box to type in instead of a slider."""
+_MANY, _FIRST = 4, 3
+"""Of a step with more than ``_MANY`` fields, those after the ``_FIRST`` are shown when asked."""
 
 
 class Control:
@@ -33,6 +35,8 @@ class Control:
         self._list: w.Dropdown | None = None
         self._none: w.Checkbox | None = None
         self._input: w.ValueWidget | None = None
+        self.problem = w.HTML(layout=w.Layout(display="none"))
+        self.problem.add_class("wb-problem")
         rows: list[w.Widget] = []
         listed = bool(info.choices)
         if listed:
@@ -53,10 +57,26 @@ class Control:
         for control in (self._list, self._none, self._input):
             if control is not None:
                 control.observe(self._changed, names="value")
-        style = "opacity: .75; font-size: 90%; line-height: 1.25"
-        help = f'<div style="{style}">{html.escape(info.help)}</div>'
-        rows.append(w.HTML(help, layout=w.Layout(margin="0 0 4px 128px")))
-        self.widget = w.VBox(rows, layout=w.Layout(width="100%"))
+        unit = f"In {info.unit}. " if info.unit and info.unit not in _spoken(info) else ""
+        help = w.HTML(f'<div class="wb-help">{html.escape(unit + info.help)}</div>')
+        self.widget = w.VBox([*rows, self.problem, help])
+        self.widget.add_class("wb-field")
+
+    def explain(self) -> str:
+        """Return why the value that is shown is not accepted, ``""`` if it is."""
+        info, value = self.info, self.get()
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return ""
+        low, high = info.minimum, info.maximum
+        fits = (low is None or value >= low) and (high is None or value <= high)
+        if fits or value in info.choices:
+            return ""
+        if low is not None and high is not None:
+            accepted = f"from {low:g} to {high:g}"
+        else:
+            accepted = f"of at least {low:g}" if low is not None else f"of at most {high:g}"
+        unit = f" {info.unit}" if info.unit else ""
+        return f"{value:g} is not accepted; give a number {accepted}{unit}."
 
     def get(self) -> Any:
         """Return the field's value as the form shows it."""
@@ -85,6 +105,9 @@ class Control:
     def _show(self) -> None:
         if self._input is None:
             return
+        problem = self.explain()
+        self.problem.value = f'<span role="alert">{html.escape(problem)}</span>' if problem else ""
+        self.problem.layout.display = "" if problem else "none"
         hidden = (self._list is not None and self._list.value is not _OTHER) or (
             self._none is not None and self._none.value
         )
@@ -103,12 +126,11 @@ class Control:
     def _texts(self) -> dict[str, Any]:
         info = self.info
         spoken = _spoken(info)
-        unit = f" ({info.unit})" if info.unit and info.unit not in spoken else ""
         return {
-            "description": spoken + unit,
+            "description": spoken,
             "tooltip": info.help,
             "style": _WIDE,
-            "layout": w.Layout(width="auto", max_width="460px"),
+            "layout": w.Layout(width="auto"),
         }
 
     def _make_input(self) -> w.ValueWidget:
@@ -123,11 +145,11 @@ class Control:
                 return w.IntText(**texts)
             if high - low <= _SLIDER_SPAN:
                 return w.IntSlider(min=int(low), max=int(high), **texts)
-            return w.BoundedIntText(min=int(low), max=int(high), **texts)
+            return w.IntText(**texts)
         if low is None or high is None:
             return w.FloatText(**texts)
         if low > 0 and high / low >= 1000:  # spans orders of magnitude: a slider cannot hit it
-            return w.BoundedFloatText(min=low, max=high, step=low, **texts)
+            return w.FloatText(step=low, **texts)
         return w.FloatSlider(min=low, max=high, step=0.01, readout_format=".2f", **texts)
 
 
@@ -155,8 +177,24 @@ class StepForm:
     def __init__(self, step: type[Step], on_change: Callable[[], None] = lambda: None) -> None:
         self.step = step
         self._controls = {info.name: Control(info, on_change) for info in fields_of(step)}
-        about = f"<div>{html.escape(step.about)}</div>"
-        self.widget = w.VBox([w.HTML(about), *(c.widget for c in self._controls.values())])
+        about = w.HTML(f'<div class="wb-about">{html.escape(step.about)}</div>')
+        fields = [control.widget for control in self._controls.values()]
+        if len(fields) <= _MANY:
+            self.widget = w.VBox([about, *fields])
+            return
+        self.more = w.ToggleButton(
+            description=f"{len(fields) - _FIRST} more settings",
+            icon="sliders",
+            tooltip="Show the settings that are rarely changed",
+            layout=w.Layout(width="auto"),
+        )
+        rest = w.VBox(fields[_FIRST:], layout=w.Layout(display="none"))
+        rest.add_class("wb-more")
+        self.more.observe(
+            lambda change: setattr(rest.layout, "display", "" if change["new"] else "none"),
+            names="value",
+        )
+        self.widget = w.VBox([about, *fields[:_FIRST], self.more, rest])
 
     @property
     def value(self) -> Step:
@@ -200,7 +238,7 @@ class MethodForm:
             description="method",
             tooltip="How the model is made smaller",
             style=_WIDE,
-            layout=w.Layout(width="auto", max_width="460px"),
+            layout=w.Layout(width="auto"),
         )
         self._place = w.VBox()
         self.method.observe(self._switch, names="value")

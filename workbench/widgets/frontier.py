@@ -5,47 +5,84 @@ from __future__ import annotations
 import base64
 import html
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
-import plotly.graph_objects as go
 
-from workbench.plots import static_svg, tradeoff_figure, update_figure
+from workbench.compare import SIZE, PredictedPoint, TradeoffView, family_of
+from workbench.errors import StudyError
+from workbench.plots import (
+    Overlay,
+    live_figure,
+    static_svg,
+    tradeoff_figure,
+    update_live,
+    write_html,
+)
+from workbench.plots.frame import Frame
+from workbench.plots.live import OVERLAYS, draft_trace, frame_with, ring, x_range
+from workbench.widgets.desk import Desk
+from workbench.widgets.live_figure import LiveFigure
 from workbench.widgets.throttle import Throttle
 
 if TYPE_CHECKING:
-    from workbench.compare import TradeoffView
-    from workbench.study import Study
+    from workbench.predict import Prediction
+    from workbench.recipe import Recipe
 
-WIDTH = 700
-"""Of the figure, in pixels."""
+AXES = (("size", "size"), ("latency", "latency"), ("memory", "memory"))
 
 
 class FrontierPanel:
-    """Quality against size of every run of a study, and the predicted front if it is known.
+    """A metric against size, latency or memory, with all that is measured, predicted or waiting.
 
     Parameters
     ----------
-    study : Study
+    desk : Desk
+    on_predicted : callable
+        Called with the recipe of a predicted point that was clicked.
 
     Attributes
     ----------
     widget : ipywidgets.Widget
-    log_x : ipywidgets.Checkbox
+    metric, axis : ipywidgets.Dropdown
+    log_x, log_y : ipywidgets.Checkbox
+    figure : LiveFigure
     """
 
-    def __init__(self, study: Study) -> None:
-        self._study = study
-        self._lock = threading.Lock()
-        self._view = study.plot().view
-        self.log_x = w.Checkbox(
-            description="logarithmic size axis",
-            tooltip="Spread small models out",
-            indent=False,
+    def __init__(
+        self, desk: Desk, on_predicted: Callable[[Recipe], None] = lambda recipe: None
+    ) -> None:
+        self._desk = desk
+        self._on_predicted = on_predicted
+        self._lock = threading.RLock()
+        self.overlay = Overlay()
+        names = [metric.name for metric in desk.study.metrics]
+        self.metric = _dropdown([(name.replace("_", " "), name) for name in names], "metric")
+        self.axis = _dropdown(list(AXES), "against")
+        self.log_x = _check("log x", "Spread small models out")
+        self.log_y = _check("log y", "Spread good models out")
+        self.save = w.Dropdown(
+            options=[("Save …", ""), ("as SVG", "svg"), ("as HTML", "html")],
+            tooltip="Save the plot in the study's folder; the camera above the plot saves a PNG",
+            layout=w.Layout(width="auto"),
         )
-        self.log_x.observe(lambda _: self._draw(), names="value")
+        self.note = w.HTML()
+        self.note.add_class("wb-note")
+        self._view = self._read()
         self.figure = self._new_figure()
-        self.widget = w.VBox([self.figure, self.log_x])
+        for control in (self.metric, self.axis):
+            control.observe(desk.banner.guard(lambda _: self._refresh()), names="value")
+        for control in (self.log_x, self.log_y):
+            control.observe(desk.banner.guard(lambda _: self._draw()), names="value")
+        self.save.observe(desk.banner.guard(self._save), names="value")
+        desk.selection.listen(self._ring)
+        bar = w.HBox([self.metric, self.axis, self.log_x, self.log_y, self.save])
+        bar.add_class("wb-toolbar")
+        self._place = w.VBox([self.figure])
+        self.widget = w.VBox([bar, self._place, self.note])
+        self.widget.add_class("wb-frontier")
         self.refresh = Throttle(self._refresh)
 
     @property
@@ -57,10 +94,41 @@ class FrontierPanel:
         """Replace the figure by a new one, because one changed before it is shown can be stale."""
         with self._lock:
             old = self.figure
-            self._view = self._study.plot().view
+            self._view = self._read()
             self.figure = self._new_figure()
-            self.widget.children = [self.figure, self.log_x]
+            self._place.children = [self.figure]
             old.close()
+
+    def show_draft(self, prediction: Prediction | None) -> None:
+        """Move the hollow point of the recipe that is being edited; only that is drawn anew."""
+        with self._lock:
+            draft = None if prediction is None else _point(prediction, self._desk.study.models[0])
+            if self.axis.value != "size":
+                draft = None
+            self.overlay = _with(self.overlay, draft=draft)
+            frame = frame_with(self._view, draft, log_x=self.log_x.value)
+            trace = draft_trace(self._view, draft, frame)
+            with self.figure.batch_update():
+                self.figure.data[OVERLAYS - 1].update(trace)
+                if self._view.points and frame.x != self._shown_x:
+                    self.figure.layout.xaxis.range = x_range(frame)
+                    self._shown_x = frame.x
+
+    def show_pending(self, pending: tuple[tuple[Prediction, str], ...]) -> None:
+        """Show where what waits or runs is expected to come out."""
+        found = [(_point(p, self._desk.study.models[0]), state) for p, state in pending]
+        shown = tuple((point, state) for point, state in found if point is not None)
+        if self.axis.value != "size":
+            shown = ()
+        if shown != self.overlay.pending:
+            self.overlay = _with(self.overlay, pending=shown)
+            self.refresh()
+
+    def show_bar(self, most: dict[str, float], bar: float | None) -> None:
+        """Shade what is accepted: at most so much on an axis, at least so good."""
+        self._most = most
+        self.overlay = _with(self.overlay, most=most.get(self.axis.value), bar=bar)
+        self._draw()
 
     def picture(self) -> str:
         """Return the plot as an image element that needs no script and no kernel."""
@@ -70,18 +138,118 @@ class FrontierPanel:
 
     def code(self) -> str:
         """Return the Python that makes the plot."""
-        return "study.plot()"
+        given = []
+        if self.metric.value != self._desk.study.metric.name:
+            given.append(repr(self.metric.value))
+        if self.axis.value != "size":
+            given.append(f"x={self.axis.value!r}")
+        return f"study.plot({', '.join(given)})"
 
-    def _new_figure(self) -> go.FigureWidget:
-        figure = go.FigureWidget(tradeoff_figure(self._view, log_x=self.log_x.value))
-        # A figure that is drawn before it is attached cannot know how much room it has.
-        figure.layout.width = WIDTH
+    _shown_x: tuple[float, float] | None = None
+    _most: dict[str, float] = {}  # noqa: RUF012 - replaced, never changed
+
+    def _read(self) -> TradeoffView:
+        """Return the view of the chosen axis, of the size where nothing was measured on it."""
+        self.note.value = ""
+        try:
+            figure = self._desk.study.plot(self.metric.value, x=self.axis.value)
+        except StudyError as error:
+            if self.axis.value == SIZE.name:
+                raise
+            self.note.value = f'<span role="status">{html.escape(str(error))}</span>'
+            return TradeoffView(self._desk.study.metric)
+        return figure.view
+
+    def _frame(self) -> Frame:
+        return frame_with(self._view, self.overlay.draft, log_x=self.log_x.value)
+
+    def _new_figure(self) -> LiveFigure:
+        figure = LiveFigure(
+            live_figure(self._view, self.overlay, log_x=self.log_x.value, log_y=self.log_y.value)
+        )
+        for trace in figure.data[OVERLAYS:]:
+            trace.on_click(self._desk.banner.guard(self._clicked))
         return figure
 
     def _refresh(self) -> None:
-        self._view = self._study.plot().view
+        self._view = self._read()
+        self.overlay = _with(self.overlay, most=self._most.get(self.axis.value))
         self._draw()
 
     def _draw(self) -> None:
         with self._lock:
-            update_figure(self.figure, self._view, log_x=self.log_x.value)
+            update_live(
+                self.figure,
+                self._view,
+                self.overlay,
+                log_x=self.log_x.value,
+                log_y=self.log_y.value,
+            )
+
+    def _ring(self) -> None:
+        with self._lock:
+            self.overlay = _with(self.overlay, selected=self._desk.selection.runs)
+            with self.figure.batch_update():
+                self.figure.data[0].update(ring(self._view, self.overlay.selected, self._frame()))
+
+    def _clicked(self, trace: Any, points: Any, state: Any) -> None:
+        if not points.point_inds or not trace.customdata:
+            return
+        id = trace.customdata[points.point_inds[0]]
+        predicted = [p for p in self._view.predicted if p.recipe.id == id]
+        if predicted:
+            self._on_predicted(predicted[0].recipe)
+        elif any(point.run_id == id for point in self._view.points):
+            self._desk.selection.toggle(id)
+
+    def _save(self, change: Any) -> None:
+        kind = self.save.value
+        if not kind:
+            return
+        self.save.value = ""
+        folder = Path(self._desk.study.path)
+        path = folder / f"{self._view.metric.name}-against-{self._view.axis.name}.{kind}"
+        if kind == "svg":
+            path.write_text(static_svg(self._view, log_x=self.log_x.value), encoding="utf-8")
+        else:
+            figure = tradeoff_figure(self._view, log_x=self.log_x.value)
+            write_html(figure, path, table=self._desk.study.table(self.metric.value))
+        self._desk.banner.note(f"Saved {path}")
+
+
+def _point(prediction: Prediction, model: str) -> PredictedPoint | None:
+    if prediction.size_bytes is None or prediction.value is None or prediction.kl is None:
+        return None
+    return PredictedPoint(
+        model=model,
+        label=prediction.label,
+        family=family_of(prediction),
+        recipe=prediction.recipe,
+        size_bytes=prediction.size_bytes,
+        value=prediction.value,
+        interval=prediction.interval,
+        kl=prediction.kl,
+        n_runs=prediction.n_runs,
+        notes=prediction.notes,
+    )
+
+
+def _with(overlay: Overlay, **changes: Any) -> Overlay:
+    from dataclasses import replace
+
+    return replace(overlay, **changes)
+
+
+def _dropdown(options: list[tuple[str, str]], text: str) -> w.Dropdown:
+    return w.Dropdown(
+        options=options,
+        description=text,
+        style={"description_width": "auto"},
+        layout=w.Layout(width="auto"),
+    )
+
+
+def _check(text: str, tooltip: str) -> w.Checkbox:
+    return w.Checkbox(
+        description=text, tooltip=tooltip, indent=False, layout=w.Layout(width="auto")
+    )

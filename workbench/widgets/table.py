@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
-import html
 import math
 from typing import TYPE_CHECKING
 
-import ipywidgets as w
-
+from workbench.widgets.desk import Desk
+from workbench.widgets.rows import Rows, rows_html
 from workbench.widgets.throttle import Throttle
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from workbench.study import Study
 
 _STYLE = """<style>
 .wb-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .wb-table th, .wb-table td { text-align: right; padding: 2px 10px; white-space: nowrap;
   border-bottom: 1px solid rgba(127,127,127,.3); }
 .wb-table .text { text-align: left; }
-.wb-table .wrap { white-space: normal; min-width: 12em; }
+.wb-table .wrap { text-align: left; white-space: normal; min-width: 12em; }
 </style>"""
+"""For the saved picture; the application has a stylesheet of its own."""
+
+EMPTY = "No runs yet. Choose a method and press Run."
 
 
 class TablePanel:
-    """Every run of a study as a row.
+    """Every run of a study as a row; rows can be selected.
 
     Parameters
     ----------
-    study : Study
+    desk : Desk
 
     Attributes
     ----------
-    widget : ipywidgets.HTML
+    widget : Rows
     """
 
-    def __init__(self, study: Study) -> None:
-        self._study = study
-        self.widget = w.HTML(layout=w.Layout(width="100%", max_height="360px", overflow="auto"))
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.widget = Rows(label="Filter runs", searchable=True, height="320px")
+        self.widget.observe(
+            desk.banner.guard(lambda _: desk.selection.set(self.widget.selected)), names="selected"
+        )
+        desk.selection.listen(self._mark)
         self.refresh = Throttle(self._refresh)
         self._refresh()
 
@@ -46,40 +50,43 @@ class TablePanel:
         """Return the Python that makes the table."""
         return "study.table()"
 
+    def _mark(self) -> None:
+        self.widget.selected = list(self._desk.selection.runs)
+
     def _refresh(self) -> None:
-        self.widget.value = table_html(self._study.table(), self._study.metric.name)
+        study = self._desk.study
+        self.widget.html = runs_html(study.table(), study.metric.name)
 
 
 def table_html(frame: pd.DataFrame, metric: str) -> str:
+    """Return a study's table as HTML that brings its own style, for a notebook without a kernel."""
+    return _STYLE + runs_html(frame, metric)
+
+
+def runs_html(frame: pd.DataFrame, metric: str) -> str:
     """Return a study's table as HTML, every text escaped, the front's runs marked with a star."""
     errors = bool(frame["error"].astype(bool).any())
     several = frame["model"].nunique() > 1
+    timed = "latency_ms" in frame.columns
     heads = [("recipe", "text"), ("size (MB)", ""), ("of dense", ""), (metric, ""), ("± 95 %", "")]
+    heads += [("latency (ms)", "")] * timed
     heads += [("front", ""), ("state", "text")]
-    heads = [("model", "text")] * several + heads + [("error", "text")] * errors
-    rows = ["".join(_cell("th", name.replace("_", " "), kind) for name, kind in heads)]
-    for row in frame.to_dict("records"):
+    heads = [("model", "text")] * several + heads + [("error", "wrap")] * errors
+    rows = []
+    for run, row in zip(frame.index, frame.to_dict("records"), strict=True):
         cells = [
-            (row["recipe"], "text"),
-            (_number(row["size_mb"], ".2f"), ""),
-            (_number(row["size_ratio"], ".1%"), ""),
-            (_number(row[metric], ".4g"), ""),
-            (_number(1.96 * row[f"{metric}_stderr"], ".2g"), ""),
-            ("★" if row["pareto"] else "", ""),
-            (row["state"], "text"),
+            row["recipe"],
+            _number(row["size_mb"], ".2f"),
+            _number(row["size_ratio"], ".1%"),
+            _number(row[metric], ".4g"),
+            _number(1.96 * row[f"{metric}_stderr"], ".2g"),
         ]
-        cells = [(row["model"], "text")] * several + cells
-        cells += [(row["error"], "text wrap")] * errors
-        rows.append("".join(_cell("td", text, kind) for text, kind in cells))
-    body = "".join(f"<tr>{row}</tr>" for row in rows[1:])
-    return (
-        f'{_STYLE}<table class="wb-table"><thead><tr>{rows[0]}</tr></thead>'
-        f"<tbody>{body}</tbody></table>"
-    )
-
-
-def _cell(tag: str, text: object, kind: str) -> str:
-    return f'<{tag} class="{kind}">{html.escape(str(text))}</{tag}>'
+        cells += [_number(row["latency_ms"], ".3g")] if timed else []
+        cells += ["★" if row["pareto"] else "", row["state"]]
+        cells = [row["model"]] * several + cells + [row["error"]] * errors
+        rows.append((str(run), cells))
+    named = [(name.replace("_", " "), kind) for name, kind in heads]
+    return rows_html(named, rows, caption=EMPTY)
 
 
 def _number(value: float, form: str) -> str:

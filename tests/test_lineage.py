@@ -1,0 +1,63 @@
+"""Tests of the tree of runs."""
+
+from __future__ import annotations
+
+import math
+
+from tests.widgets.fake import record
+from workbench.lineage import lineage
+from workbench.plots import lineage_figure
+from workbench.records import Metric, RunState
+from workbench.steps import GPTQ, RTN, MagnitudePruning
+
+ACCURACY = Metric("accuracy")
+
+
+def tree():
+    return [
+        record("dense", 4_000_000, 0.9),
+        record("p", 4_000_000, 0.88, MagnitudePruning(0.3)),
+        record("q", 1_000_000, 0.87, [MagnitudePruning(0.3), GPTQ(4)]),
+        record("r", 900_000, 0.8, RTN(3)),
+        record("f", None, None, RTN(2), state=RunState.FAILED),
+    ]
+
+
+def with_parents(records, **parents):
+    from dataclasses import replace
+
+    return [replace(r, parent=parents.get(r.id)) for r in records]
+
+
+def test_a_run_hangs_below_the_one_that_it_continues():
+    view = lineage(with_parents(tree(), p="dense", q="p", r="dense"), ACCURACY)
+    assert set(view.edges) == {("dense", "p"), ("p", "q"), ("dense", "r"), ("dense", "f")}
+    depth = {node.run_id: node.depth for node in view.nodes}
+    assert depth == {"dense": 0, "p": 1, "q": 2, "r": 1, "f": 1}
+    order = [node.run_id for node in view.nodes]
+    assert order.index("p") < order.index("q") < order.index("r")
+    assert view.table.loc["q", "continues"] == "p"
+
+
+def test_a_parent_that_was_deleted_is_replaced_by_the_base_model():
+    view = lineage(with_parents(tree(), q="gone"), ACCURACY)
+    assert ("dense", "q") in view.edges
+
+
+def test_a_study_without_runs_is_an_empty_tree():
+    view = lineage([], ACCURACY)
+    assert view.nodes == view.edges == ()
+    assert len(lineage_figure(view).data) == 3
+
+
+def test_the_figure_has_areas_by_bytes_and_rings_for_what_is_selected():
+    view = lineage(tree(), ACCURACY)
+    figure = lineage_figure(view, selected=("r",))
+    measured = next(trace for trace in figure.data if trace.name == "measured")
+    assert measured.y == (0, 1, 2, 3)  # a row for each
+    size = dict(zip(measured.customdata, measured.marker.size, strict=True))
+    assert math.isclose(size["q"] / size["dense"], math.sqrt(1 / 4))
+    widths = dict(zip(measured.customdata, measured.marker.line.width, strict=True))
+    assert widths["r"] > widths["q"]
+    without = next(trace for trace in figure.data if trace.name == "without a result")
+    assert list(without.customdata) == ["f"]

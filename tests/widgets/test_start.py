@@ -1,0 +1,199 @@
+"""Tests of the first screen, and of the magic, without a browser."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime
+
+import pytest
+
+import workbench as wb
+from tests.toy import toy_model, toy_study
+from workbench.errors import ConfigError
+from workbench.magics import workbench_magic
+from workbench.widgets import recorded
+from workbench.widgets.app import EXPLORE, START, Workbench
+from workbench.widgets.banner import Banner
+from workbench.widgets.start_panel import StartPanel
+
+
+@pytest.fixture
+def ready():
+    return []
+
+
+@pytest.fixture
+def panel(ready, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return StartPanel(Banner(), lambda *found: ready.append(found))
+
+
+def until(is_true, seconds=60):
+    for _ in range(int(seconds * 20)):
+        if is_true():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come true")
+
+
+def test_without_anything_the_first_screen_is_shown():
+    bench = Workbench()
+    assert bench.nav.value == START
+    bench.nav.value = EXPLORE
+    assert bench.nav.value == START
+    assert "Start or open a study first" in bench.banner.text
+    assert "shown while its kernel runs" in bench._saved()["text/html"]
+    assert bench.code() == "model = wb.load_model('demo')\ntask = wb.load_task(\"demo\")"
+
+
+def test_a_path_brings_every_point_back(tmp_path):
+    study = toy_study(tmp_path / "study")
+    study.run(wb.RTN(4, group_size=32))
+    study.close()
+    bench = wb.Workbench(path=tmp_path / "study")
+    assert bench.nav.value == EXPLORE
+    assert {r.id for r in bench.study.records} == {r.id for r in study.records}
+    assert "RTN 4-bit g32" in bench.table.widget.html
+    assert Workbench(path=tmp_path / "none").study is None
+
+
+@pytest.mark.slow
+def test_two_notebooks_on_one_study_see_each_others_runs(tmp_path):
+    study = toy_study(tmp_path / "study")
+    study.run([])
+    first, second = Workbench(path=tmp_path / "study"), Workbench(path=tmp_path / "study")
+    for bench, bits in ((first, 4), (second, 3)):
+        bench.recipe_panel.form.value = wb.RTN(bits, group_size=32)
+        bench.recipe_panel.run.click()
+    assert first.study.wait(100)
+    assert second.study.wait(100)
+    for bench in (first, second):
+        bench.refresh()
+        bench.table.refresh.flush()
+        assert "RTN 4-bit g32" in bench.table.widget.html
+        assert "RTN 3-bit g32" in bench.table.widget.html
+        bench.study.close()
+
+
+def test_a_given_model_is_started_with_a_text_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus.txt").write_text(
+        "\n\n".join(f"the fox number {i} jumps over the dog " * 20 for i in range(30))
+    )
+    bench = Workbench(toy_model())
+    bench.start.task_kind.value = "texts"
+    bench.start.data_path.value = "corpus.txt"
+    until(lambda: "the fox number 0" in bench.start.preview.value)
+    bench.begin = lambda: None  # running it is not what is tested
+    bench.start.path.value = "runs/mine"
+    bench.start.begin()
+    assert bench.start.start.disabled
+    until(lambda: bench.study is not None and bench.nav.value == EXPLORE)
+    assert bench.study.path == tmp_path / "runs" / "mine"
+    assert "LanguageModeling" in bench.start.code()
+    bench.study.close()
+
+
+def test_a_table_is_previewed_and_its_columns_are_guessed(panel, tmp_path):
+    (tmp_path / "tickets.csv").write_text(
+        "id,question,intent\n" + "".join(f"{i},where is <my> card {i}?,lost\n" for i in range(9))
+    )
+    panel.task_kind.value = "table"
+    panel.data_path.value = "tickets.csv"
+    until(lambda: panel.preview.value)
+    assert "where is &lt;my&gt; card 0?" in panel.preview.value
+    assert (panel.text_column.value, panel.label_column.value) == ("question", "intent")
+    assert "text='question', label='intent'" in panel.code()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("one.csv", b"text\nhello\n", "needs two"),
+        ("empty.csv", b"text,label\n", "no rows"),
+        ("broken.csv", b'a,b\n"never closed,x\n1,2,3\n', "cannot be read as a table"),
+        ("binary.csv", bytes(range(256)) * 4, "cannot be read as a table"),
+        ("missing.csv", None, "There is no file"),
+    ],
+)
+def test_a_bad_file_is_a_message_beside_its_field(panel, tmp_path, name, content, says):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    panel.task_kind.value = "table"
+    panel.data_path.value = name
+    until(lambda: panel.preview.value)
+    assert says in panel.preview.value
+    assert 'role="alert"' in panel.preview.value
+    assert panel.text_column.options == ()
+
+
+def test_an_upload_is_kept_beside_the_notebook(panel, tmp_path):
+    rows = b"text,label\n" + b"a text,x\n" * 3
+    panel.task_kind.value = "table"
+    panel.upload.value = (
+        {"name": "../t.csv", "type": "text/csv", "size": len(rows), "content": rows,
+         "last_modified": datetime.now()},
+    )  # fmt: skip
+    until(lambda: panel.preview.value)
+    assert (tmp_path / "uploads" / "t.csv").read_bytes() == rows  # never outside of the folder
+    assert panel.label_column.value == "label"
+
+
+def test_what_is_missing_is_said_before_anything_is_loaded(panel, ready):
+    for kind, says in (("texts", "No data"), ("table", "No data")):
+        panel.task_kind.value = kind
+        panel.start.click()
+        assert says in panel._banner.text
+    panel.task_kind.value = "demo"
+    panel.model_kind.value = "ref"
+    panel.start.click()
+    assert "No model" in panel._banner.text
+    panel.open.click()
+    assert "No folder" in panel._banner.text
+    assert ready == []
+
+
+def test_what_fails_in_the_background_is_a_banner(panel):
+    panel.open_path.value = "nothing/here"
+    panel.open.click()
+    until(lambda: panel._banner.text)
+    assert "There is no folder" in panel._banner.text
+    until(lambda: not panel.open.disabled)
+
+
+def test_the_recording_is_shown_and_not_changed():
+    before = {path: path.read_bytes() for path in recorded.FOLDER.rglob("*") if path.is_file()}
+    assert sum(map(len, before.values())) < 2_000_000
+    bench = Workbench()
+    done = threading.Event()
+    take = bench.start._on_ready
+    bench.start._on_ready = lambda *found: (take(*found), done.set())
+    bench.start.look.click()
+    assert done.wait(60), bench.banner.text
+    assert "A recording" in bench.head.value
+    assert len([r for r in bench.study.records if r.size_bytes]) >= 12
+    assert not bench.study.lacks_predictions()
+    assert bench.recipe_panel.run.disabled
+    assert bench.queue_panel.pending == ()
+    after = {path: path.read_bytes() for path in recorded.FOLDER.rglob("*") if path.is_file()}
+    assert before == after
+
+
+def test_the_magic_takes_a_model_and_a_folder(tmp_path):
+    bench = workbench_magic(f"some/model path={tmp_path / 'mine'}")
+    assert bench.start.model_ref.value == "some/model"
+    assert bench.start.path.value == str(tmp_path / "mine")
+    assert workbench_magic("").start.model_kind.value == "demo"
+    with pytest.raises(ConfigError, match="at most a model and a folder"):
+        workbench_magic("one two")
+
+
+def test_the_extension_of_ipython_registers_the_magic():
+    class Shell:
+        def register_magic_function(self, function, kind, name):
+            self.registered = (function, kind, name)
+
+    shell = Shell()
+    wb.load_ipython_extension(shell)
+    assert shell.registered == (workbench_magic, "line", "workbench")

@@ -1,0 +1,161 @@
+"""The process that looks into models: ``python -m workbench.inspector FOLDER``.
+
+It reads one question per line from its standard input and writes answers, one line each, to what
+was its standard output. So the kernel that asks never holds a model, and whoever does not want to
+wait ends the process. It ends when its standard input closes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any
+
+from workbench.errors import WorkbenchError
+from workbench.progress import Progress
+
+if TYPE_CHECKING:
+    from workbench.study import Study
+
+Tell = Callable[[Progress], None]
+
+
+def flips(study: Study, tell: Tell, before: str, after: str) -> Any:
+    """Return the flips between two runs."""
+    return study.flips(before, after).to_dict()
+
+
+def confusion(study: Study, tell: Tell, run: str) -> Any:
+    """Return a run's confusion matrix."""
+    found = study.confusion(run)
+    return {"run": found.run, "labels": found.labels, "counts": found.counts}
+
+
+def layers(study: Study, tell: Tell, runs: list[str]) -> Any:
+    """Return the errors of every layer."""
+    return study.layer_errors(runs).to_dict()
+
+
+def histogram(study: Study, tell: Tell, run: str, layer: str) -> Any:
+    """Return the histogram of one layer."""
+    return study.weight_histogram(run, layer).to_dict()
+
+
+def generate(study: Study, tell: Tell, prompt: str, runs: list[str], tokens: int) -> Any:
+    """Return what every run's model writes."""
+    texts: dict[str, str] = {}
+    for number, run in enumerate(runs):
+        tell(Progress("generate", number, len(runs)))
+        texts |= study.side_by_side(prompt, [run], max_new_tokens=tokens)
+    return texts
+
+
+def measure(study: Study, tell: Tell, runs: list[str]) -> Any:
+    """Measure the runs' memory and latency."""
+    for run in runs:
+        study.measure(run, on_progress=tell)
+    return len(runs)
+
+
+def fit(study: Study, tell: Tell, size_bytes: float) -> Any:
+    """Return the recipe that is expected to be best within a size."""
+    return study.fit(size_bytes=size_bytes, verify=0, on_progress=tell).to_json()
+
+
+def offers(study: Study, tell: Tell, run: str) -> Any:
+    """Return the formats that a run can be exported to."""
+    handle: Any = next(one for one in study.runs if one.id == run)
+    names = ("format", "title", "size_bytes", "refusal")
+    return [{name: getattr(offer, name) for name in names} for offer in handle.export_offers()]
+
+
+def export(study: Study, tell: Tell, run: str, path: str, format: str) -> Any:
+    """Export a run, and return what came of it."""
+    handle: Any = next(one for one in study.runs if one.id == run)
+    done = handle.export(path, format=format, on_progress=tell)
+    difference = getattr(done, "largest_difference", None)
+    return {
+        "path": str(done.path),
+        "format": done.format,
+        "bytes_on_disk": done.bytes_on_disk,
+        "largest_difference": None if difference is None else float(difference),
+    }
+
+
+ANSWERS: dict[str, Callable[..., Any]] = {
+    answer.__name__: answer
+    for answer in (flips, confusion, layers, histogram, generate, measure, fit, offers, export)
+}
+"""What can be asked, by name."""
+
+
+def listen(commands: IO[str], answers: IO[str], study: Study) -> None:
+    """Answer questions until the stream closes."""
+
+    def say(**values: Any) -> None:
+        answers.write(json.dumps(values) + "\n")
+        answers.flush()
+
+    for line in commands:
+        question = json.loads(line)
+        number, last = question["number"], 0.0
+
+        def tell(progress: Progress, number: int = number) -> None:
+            nonlocal last
+            if time.monotonic() - last > 0.2:
+                last = time.monotonic()
+                say(number=number, progress=vars(progress))
+
+        try:
+            found = ANSWERS[question["ask"]](study, tell, **question["with"])
+        except WorkbenchError as error:
+            say(number=number, error=str(error))
+        except Exception as error:
+            say(number=number, error=f"{type(error).__name__}: {error}")
+        else:
+            say(number=number, answer=found)
+
+
+def main() -> None:
+    """Take over standard input and output, and answer."""
+    from workbench.study import Study
+
+    commands = os.fdopen(os.dup(0), encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    study = Study.open(sys.argv[1])
+    asked = _Lines(commands)
+    threading.Thread(target=asked.read, name="questions", daemon=True).start()
+    listen(asked, answers, study)  # type: ignore[arg-type]
+
+
+class _Lines:
+    """Lines of a stream, read ahead by a thread, so that its end is noticed at once."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        import queue
+
+        self._stream = stream
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read(self) -> None:
+        for line in self._stream:
+            self._lines.put(line)
+        os._exit(0)  # nobody is there any more to answer
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        return self._lines.get()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Draw which labels are mistaken for which."""
+
+from __future__ import annotations
+
+import html
+
+import numpy as np
+import plotly.graph_objects as go
+
+from workbench.plots.look import look
+from workbench.recipe import shortened
+from workbench.views.confusion import Confusion
+
+
+def confusion_figure(view: Confusion) -> go.Figure:
+    """Return the counts as a heatmap of each label's shares, so that rare labels can be read."""
+    counts = np.asarray(view.counts, dtype=float)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    names = [html.escape(shortened(label, 32)) for label in view.labels]
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=names,
+            y=names,
+            customdata=counts,
+            hovertemplate=(
+                "%{y}<br>predicted: %{x}<br>%{customdata} examples, %{z:.1%}<extra></extra>"
+            ),
+            colorscale="Cividis",
+            zmin=0,
+            zmax=1,
+            colorbar={"title": {"text": "share"}, "tickformat": ".0%", "thickness": 12},
+        )
+    )
+    figure.update_layout(
+        look(
+            "Confusion matrix",
+            f"{shortened(view.run)}: label down, prediction across",
+            height=max(360, 160 + 16 * len(names)),
+        )
+    )
+    figure.update_xaxes(showgrid=False, tickangle=-45)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure

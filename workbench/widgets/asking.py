@@ -1,0 +1,127 @@
+"""Ask the process that looks into models; see :mod:`workbench.inspector`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+OnAnswer = Callable[[Any], None]
+OnError = Callable[[str], None]
+OnProgress = Callable[[dict[str, Any]], None]
+
+_ENDED = "The process that looks into models ended (probably out of memory). Ask again to retry."
+
+
+@dataclass(frozen=True)
+class _Question:
+    answer: OnAnswer
+    error: OnError
+    progress: OnProgress
+
+
+class Inspector:
+    """One process that answers questions about a study's models, started when first asked.
+
+    Callbacks are called in a background thread.
+
+    Parameters
+    ----------
+    path : Path
+        The study's folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._open: dict[int, _Question] = {}
+        self._number = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a question has no answer yet."""
+        with self._lock:
+            return bool(self._open)
+
+    def ask(
+        self,
+        what: str,
+        on_answer: OnAnswer,
+        on_error: OnError,
+        on_progress: OnProgress = lambda progress: None,
+        **arguments: Any,
+    ) -> None:
+        """Ask one of :data:`workbench.inspector.ANSWERS` and return at once."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._process = self._start()
+            self._number += 1
+            self._open[self._number] = _Question(on_answer, on_error, on_progress)
+            message = {"number": self._number, "ask": what, "with": arguments}
+            assert self._process.stdin is not None
+            with contextlib.suppress(OSError):  # its reader notices the end
+                self._process.stdin.write(json.dumps(message) + "\n")
+                self._process.stdin.flush()
+
+    def stop(self) -> None:
+        """End the process; what was asked is not answered any more."""
+        with self._lock:
+            process, self._process = self._process, None
+            self._open.clear()
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def _start(self) -> subprocess.Popen[str]:
+        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        with (self._path / "inspector.log").open("w", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "workbench.inspector", str(self._path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                encoding="utf-8",
+                env={"OMP_WAIT_POLICY": "PASSIVE"}
+                | os.environ
+                | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
+        threading.Thread(target=self._read, args=(process,), daemon=True).start()
+        return process
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            with contextlib.suppress(ValueError):
+                self._tell(json.loads(line))
+        process.wait()
+        with self._lock:
+            if process is not self._process:
+                return
+            left, self._process = list(self._open.values()), None
+            self._open.clear()
+        for question in left:
+            question.error(_ENDED)
+
+    def _tell(self, said: dict[str, Any]) -> None:
+        with self._lock:
+            question = self._open.get(said["number"])
+            if question is not None and "progress" not in said:
+                del self._open[said["number"]]
+        if question is None:
+            return
+        if "progress" in said:
+            question.progress(said["progress"])
+        elif "error" in said:
+            question.error(said["error"])
+        else:
+            question.answer(said["answer"])

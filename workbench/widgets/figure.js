@@ -1,0 +1,51 @@
+// Shows a plotly figure whose own JavaScript (5 MB) comes from the kernel when it is needed, once
+// per page, and is never a part of the widget's saved state.
+
+const shared = (globalThis.__compressionWorkbench ??= {});
+
+function askKernel(model) {
+  return new Promise(resolve => {
+    const heard = content => {
+      if (content?.type === 'fresh') {
+        model.off('msg:custom', heard);
+        resolve();
+      }
+    };
+    model.on('msg:custom', heard);
+    const needed = !shared.plotly;
+    if (needed) {
+      shared.plotly = new Promise(found => {
+        shared.found = found;
+      });
+    }
+    model.send({ type: 'show', needed });
+  });
+}
+
+export default {
+  initialize() {},
+  async render({ model, el }) {
+    el.classList.add('wb-figure');
+    el.innerHTML = '<div class="wb-loading" role="status">Drawing …</div>';
+    await askKernel(model);
+    const widget = (await shared.plotly)();
+    el.innerHTML = '';
+    // Plotly forgets its height when it is resized, and takes that of the place it is in.
+    el.style.height = `${model.get('_widget_layout')?.height ?? 430}px`;
+    widget.initialize({ model });
+    const clean = widget.render({ model, el });
+    let width = 0;
+    const observer = new ResizeObserver(() => {
+      const now = Math.round(el.getBoundingClientRect().width);
+      if (now > 0 && now !== width) {
+        width = now;
+        globalThis.dispatchEvent(new Event('resize')); // what plotly listens to
+      }
+    });
+    observer.observe(el);
+    return () => {
+      observer.disconnect();
+      clean?.();
+    };
+  }
+};

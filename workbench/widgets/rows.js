@@ -1,0 +1,94 @@
+// A table whose rows can be searched, and selected by mouse or keyboard.
+
+function render({ model, el }) {
+  el.classList.add('wb-rows');
+  const search = document.createElement('input');
+  search.type = 'search';
+  search.className = 'wb-search';
+  const count = document.createElement('span');
+  count.className = 'wb-count';
+  const bar = document.createElement('div');
+  bar.className = 'wb-rows-bar';
+  bar.append(search, count);
+  const place = document.createElement('div');
+  place.className = 'wb-scroll';
+  el.append(bar, place);
+
+  const rows = () => [...place.querySelectorAll('tbody tr')];
+  const mark = () => {
+    const chosen = new Set(model.get('selected'));
+    for (const row of rows()) {
+      const is = chosen.has(row.dataset.id);
+      row.classList.toggle('wb-selected', is);
+      if (row.dataset.id) {
+        row.setAttribute('aria-selected', String(is));
+      }
+    }
+  };
+  const filter = () => {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const row of rows()) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every(word => text.includes(word));
+      shown += row.hidden ? 0 : 1;
+    }
+    count.textContent = words.length ? `${shown} of ${rows().length}` : '';
+  };
+  const draw = () => {
+    place.innerHTML = model.get('html'); // escaped by whoever made it
+    place.style.maxHeight = model.get('height');
+    bar.hidden = !model.get('searchable');
+    search.setAttribute('aria-label', model.get('label'));
+    search.placeholder = model.get('label');
+    for (const row of rows()) {
+      if (row.dataset.id) {
+        row.tabIndex = 0;
+      }
+    }
+    mark();
+    filter();
+  };
+  const choose = (row, adds) => {
+    const id = row?.dataset.id;
+    if (!id) {
+      return;
+    }
+    const chosen = model.get('selected');
+    const next = chosen.includes(id)
+      ? chosen.filter(other => other !== id)
+      : adds ? [...chosen, id] : [id];
+    model.set('selected', next);
+    model.save_changes();
+  };
+  place.addEventListener('click', event => {
+    choose(event.target.closest('tr'), event.ctrlKey || event.metaKey || event.shiftKey);
+  });
+  place.addEventListener('keydown', event => {
+    const row = event.target.closest('tr');
+    if (event.key === ' ' || event.key === 'Enter') {
+      event.preventDefault();
+      event.stopPropagation();
+      choose(row, true);
+    } else if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {
+      const all = rows().filter(other => !other.hidden);
+      const next = all[all.indexOf(row) + (event.key === 'ArrowDown' ? 1 : -1)];
+      if (next) {
+        event.preventDefault();
+        event.stopPropagation();
+        next.focus();
+      }
+    }
+  });
+  search.addEventListener('input', filter);
+  search.addEventListener('keydown', event => event.stopPropagation());
+  model.on('change:html', draw);
+  model.on('change:selected', mark);
+  draw();
+  return () => {
+    model.off('change:html', draw);
+    model.off('change:selected', mark);
+  };
+}
+
+export default { render };
