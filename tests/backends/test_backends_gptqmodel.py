@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.toy import toy_study
-from workbench.backends import gptqmodel as backend
+from workbench.backends import gptqmodel_process as backend
 from workbench.backends.base import run_process
 from workbench.errors import CancelledError, CompressionError, ConfigError
 from workbench.progress import Monitor

@@ -10,7 +10,10 @@ import pytest
 
 from benchmarks.peers.client import Peer
 from tests.interop.windows import Windows, windows_of
+from tests.toy import CALIBRATION, toy_task
+from workbench.models import load_model
 from workbench.study import Study
+from workbench.tasks import load_task
 
 PYTHON = "WORKBENCH_INTEROP_PYTHON"
 
@@ -34,16 +37,23 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 @pytest.fixture(scope="session")
-def everything(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Windows:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The bundled model on a toy task: runs in a second, where only the weights matter."""
+    folder = tmp_path_factory.mktemp("interop") / "quick"
+    return Study("demo", toy_task(), folder, calibration=CALIBRATION)
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Windows:
     """All evaluation windows, those that the study's perplexity is of."""
-    examples = study.task.examples(study.run([]).model(), "evaluation")
+    examples = load_task("demo").examples(load_model("demo"), "evaluation")
     path = tmp_path_factory.mktemp("windows") / "all.json"
     return windows_of(path, [example.tokens for example in examples])
 
 
 @pytest.fixture(scope="session")
-def few(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Windows:
+def few(tmp_path_factory: pytest.TempPathFactory) -> Windows:
     """A few of them, where our own model is asked too."""
-    examples = study.task.examples(study.run([]).model(), "evaluation", limit=6)
+    examples = load_task("demo").examples(load_model("demo"), "evaluation", limit=6)
     path = tmp_path_factory.mktemp("windows") / "few.json"
     return windows_of(path, [example.tokens for example in examples])

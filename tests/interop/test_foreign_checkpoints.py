@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.peers.client import Peer
 from tests.interop.windows import Windows, perplexity
+from tests.toy import CALIBRATION, toy_task
 from workbench.models import load_model, save_model
 from workbench.study import Study
 from workbench.weights import PermutedWeight, QuantizedWeight
@@ -80,7 +81,7 @@ def test_a_study_compares_it_and_compresses_it_further(
     options = {"bits": 4, "group_size": 128, "sym": True}
     request = {"make": "gptqmodel", "model": str(dense), "folder": str(folder)}
     peer.run({**request, "options": options, "windows": str(few.path)})
-    study = Study("demo", "demo", tmp_path / "study")
+    study = Study("demo", toy_task(), tmp_path / "study", calibration=CALIBRATION)
     name = study.add_model(folder, "gptqmodel 4-bit")
     baseline = study.run([], model=name)
     assert baseline.size_bytes is not None

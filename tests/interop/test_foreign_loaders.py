@@ -74,21 +74,21 @@ def test_every_format_and_width(
     format: str,
     loader: str,
     peer: Peer,
-    study: Study,
+    quick: Study,
     few: Windows,
     tmp_path: Path,
 ) -> None:
-    run = study.run(recipe)
+    run = quick.run(recipe)
     folder = run.export(tmp_path / "out", format).path
     expected = few.perplexity(run.model())
     assert perplexity(peer, loader, folder, few) == pytest.approx(expected, rel=TOLERANCE)
     assert few.perplexity(load_model(folder)) == pytest.approx(expected, rel=TOLERANCE)
 
 
-def test_mixed_precision(peer: Peer, study: Study, few: Windows, tmp_path: Path) -> None:
-    groups = [group.key for group in shared_inputs(study.runs[0].model().hf_model)]
+def test_mixed_precision(peer: Peer, quick: Study, few: Windows, tmp_path: Path) -> None:
+    groups = [group.key for group in shared_inputs(load_model("demo").hf_model)]
     steps = [GPTQ(4, symmetric=True), RTN(8, group_size=32, symmetric=True)]
-    run = study.run(Mixed(steps, {key: i % 2 for i, key in enumerate(groups[:-1])}))
+    run = quick.run(Mixed(steps, {key: i % 2 for i, key in enumerate(groups[:-1])}))
     expected = few.perplexity(run.model())
     for format, loader in (("compressed-tensors", "transformers"), ("gguf", "llama.cpp")):
         folder = run.export(tmp_path / format, format).path
@@ -96,9 +96,9 @@ def test_mixed_precision(peer: Peer, study: Study, few: Windows, tmp_path: Path)
 
 
 def test_llama_cpp_cuts_texts_into_the_same_tokens(
-    peer: Peer, study: Study, tmp_path: Path
+    peer: Peer, quick: Study, tmp_path: Path
 ) -> None:
-    folder = study.run([]).export(tmp_path / "out", "gguf").path
+    folder = quick.run([]).export(tmp_path / "out", "gguf").path
     texts = [
         "def main(argv=None):\n    return [1, 23, 4567]  # don't\n",
         "Grüße, 世界!  \t\n\n  é — “quoted” ½",

@@ -7,7 +7,7 @@ so that both results are points of one plot.
 from __future__ import annotations
 
 from workbench.backends.base import Backend
-from workbench.backends.gptqmodel import GPTQModelBackend
+from workbench.backends.gptqmodel_process import GPTQModelBackend
 from workbench.steps import OWN_BACKEND, Step
 
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (GPTQModelBackend(),)}

@@ -1,4 +1,7 @@
-"""GPTQModel, the maintained successor of AutoGPTQ and AutoAWQ."""
+"""GPTQModel, the maintained successor of AutoGPTQ and AutoAWQ: how it is asked.
+
+The file is not named after the package, which the program beside it has to find under that name.
+"""
 
 from __future__ import annotations
 
