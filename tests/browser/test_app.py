@@ -80,6 +80,7 @@ def run_all(page):
 
 
 def shot(page, screenshots, name):
+    page.locator(".wb-nav:visible").first.evaluate("tabs => tabs.scrollIntoView()")
     page.wait_for_timeout(800)
     page.screenshot(path=str(screenshots / f"app-{name}.png"))
 

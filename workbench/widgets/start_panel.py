@@ -310,7 +310,7 @@ class StartPanel:
             except Exception as error:  # whatever a reader of tables raises on a broken file
                 words = f"{path.name} cannot be read as a table: {error}"
                 advice = "Give a CSV, TSV, JSON lines or parquet file with one row per text."
-                text = html.escape(f"{words[:400]} {advice}")
+                text = html.escape(f"{words[:400].rstrip('. ')}. {advice}")
                 shown = f'<div class="wb-problem" role="alert">{text}</div>'
             if number == self._preview_number:
                 self.preview.value = shown
