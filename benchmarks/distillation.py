@@ -67,7 +67,8 @@ def compare(model: str | Path, task: wb.TextClassification, args: Any, folder: P
             assert run.state is RunState.DONE, run.error
             runs[kind].append(run)
             minutes = (time.perf_counter() - started) / 60
-            print(f"  {task.name}, {kind}, seed {seed}: {_accuracy(run):.4f} ({minutes:.1f} min)")
+            line = f"  {task.name}, {kind}, seed {seed}: {_accuracy(run):.4f}"
+            print(f"{line} ({minutes:.1f} min)", flush=True)
     best, student = runs["teacher"][0], runs["distilled"][0]
     times = {}
     for name, run in (("teacher", best), ("student", student)):

@@ -19,9 +19,9 @@ from typing import Any
 
 import psutil
 import torch
+from random_models import parse_size, random_llama
 
 import workbench as wb
-from benchmarks.random_models import parse_size, random_llama
 from workbench.compress import compress
 from workbench.measure.memory import measure_memory
 from workbench.models import LoadedModel
@@ -41,11 +41,8 @@ def held_bytes(model: LoadedModel, step: Any) -> int:
     return measure_memory(packed, n_tokens=TOKENS).held_bytes
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="150M")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/plan.json"))
-    args = parser.parse_args()
+def compared(size: str) -> dict[str, Any]:
+    """Compare both models, dense and in 4 bits; see the module."""
     float_bytes = dense_dtype(torch.device("cpu")).itemsize
     dense = Precision(f"dense {8 * float_bytes}-bit", float_bytes=float_bytes)
     tiny = random_llama(200_000)
@@ -53,8 +50,8 @@ def main() -> None:
     print(f"a process that runs a model of 0.2 M parameters holds {alone / 1e6:.1f} MB beside it")
     here = Device("this machine", psutil.virtual_memory().total, 1.0, runtime_bytes=alone)
     rows = []
-    for name, model in {"demo": wb.load_model("demo"), args.size: None}.items():
-        model = model or random_llama(parse_size(args.size))
+    for name in ("demo", size):
+        model = wb.load_model("demo") if name == "demo" else random_llama(parse_size(size))
         group = 32 if name == "demo" else 128
         four = Precision("4-bit", IntScheme(4, group), float_bytes)
         for step, form in ((None, dense), (wb.RTN(4, group_size=group), four)):
@@ -76,14 +73,21 @@ def main() -> None:
                 f" {held / 1e6:8.2f} MB, ratio {row.held_bytes / held:.3f}",
                 flush=True,
             )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    largest = max(abs(row["ratio"] - 1) for row in rows)
+    return {"process_bytes": alone, "largest_error": largest, "rows": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="150M")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/plan.json"))
+    args = parser.parse_args()
     record = {
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "process_bytes": alone,
-        "largest_error": max(abs(row["ratio"] - 1) for row in rows),
-        "rows": rows,
+        **compared(args.size),
     }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

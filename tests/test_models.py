@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ class Halves:
 
     def dequantize(self) -> torch.Tensor:
         return torch.full(self.shape, self.value)
+
+    def describe(self) -> dict[str, object]:
+        return {"kind": "constant", "shape": list(self.shape)}
 
 
 @pytest.fixture
@@ -245,7 +249,8 @@ def test_save_over_the_folder_that_the_model_was_read_from(tmp_path: Path) -> No
     fingerprint = model.fingerprint
     save_model(model, folder)
     model._fingerprint = None
-    assert model.fingerprint == fingerprint == load_model(folder).fingerprint
+    assert model.fingerprint == fingerprint
+    assert dataclasses.replace(model, weights={}).fingerprint == load_model(folder).fingerprint
     assert not list(folder.glob(".saving-*"))
 
 
@@ -335,7 +340,7 @@ def test_missing_and_broken_weights(llama: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"rename it"):
         load_model(llama)
     (llama / "weights.safetensors").rename(llama / "model.gguf")
-    with pytest.raises(UnsupportedArchitectureError, match=r"only as model.gguf"):
+    with pytest.raises(ModelNotFoundError, match=r"model.gguf .* is not a whole GGUF file"):
         load_model(llama)
 
 

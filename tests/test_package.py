@@ -82,3 +82,4 @@ def test_the_wheel_carries_its_licence_and_command(wheel: zipfile.ZipFile) -> No
 @pytest.mark.slow
 def test_the_wheel_holds_the_notebook_that_the_terminal_opens(wheel: zipfile.ZipFile) -> None:
     assert "workbench/notebooks/01-quickstart.ipynb" in wheel.namelist()
+    assert "workbench/notebooks/02-distil-and-specialise.ipynb" in wheel.namelist()

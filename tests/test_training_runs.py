@@ -15,10 +15,18 @@ import pytest
 from tests.toy import toy_model, toy_study
 from tests.training.classes import class_task, encoder
 from workbench.compress import compress, teaching_prefix, trained_prefix
-from workbench.errors import CancelledError, ConfigError
+from workbench.errors import CancelledError, ConfigError, StudyError
 from workbench.recipe import Recipe
 from workbench.records import RunState
-from workbench.steps import GPTQ, RTN, DepthPruning, Distillation, FineTuning, MagnitudePruning
+from workbench.steps import (
+    GPTQ,
+    RTN,
+    Cast,
+    DepthPruning,
+    Distillation,
+    FineTuning,
+    MagnitudePruning,
+)
 from workbench.study import Study
 
 TUNED = FineTuning(epochs=1)
@@ -86,6 +94,9 @@ def test_continue_from_a_node(study: Study) -> None:
     assert child.recipe == Recipe.of([TUNED, RTN4])
     assert child.parent == node
     assert node.then([]) == node
+    scales = child.then(FineTuning("scales", epochs=0.2))
+    assert scales.parent == child
+    assert child.then(Recipe.of(Cast())).parent == child
 
 
 def test_weights_that_were_evicted_are_trained_again(study: Study) -> None:
@@ -110,6 +121,35 @@ def test_a_student_of_fewer_blocks_comes_back_from_its_run(study: Study) -> None
     model = study.model(run)
     assert model.hf_model.config.num_hidden_layers == 1
     assert model.size_bytes == run.size_bytes < study.baseline().size_bytes
+
+
+def test_any_model_of_a_study_is_the_student_of_any_other(study: Study) -> None:
+    teacher = study.run(TUNED)
+    study.add_model(toy_model(seed=5, name="other"))
+    student = Distillation(teacher=teacher.id, epochs=2)
+    run = study.run([student, RTN4], model="other")
+    assert run.record.model == "other"
+    before, after = (
+        r.record.measurement("mean_loss").value for r in (study.baseline("other"), run)
+    )
+    assert after < before
+    assert study.model(run).size_bytes == run.size_bytes
+    with pytest.raises(StudyError, match="does not exist"):
+        study.run(Distillation(teacher="0123456789ab"))
+
+
+def test_a_teacher_with_another_tokenizer_is_refused(study: Study, tmp_path: Path) -> None:
+    from tests.tiny import tiny_model, tiny_tokenizer
+    from workbench.models import load_model
+
+    teacher = study.run([])
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = "<unk>"
+    hf_model = tiny_model(seed=3)
+    hf_model.config._name_or_path = "foreign"
+    study.add_model(load_model(hf_model, tokenizer))
+    with pytest.raises(ConfigError, match="their tokenizers differ"):
+        study.run(Distillation(teacher=teacher.id), model="foreign")
 
 
 def test_structure_and_training_go_together(study: Study) -> None:

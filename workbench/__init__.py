@@ -58,8 +58,10 @@ if TYPE_CHECKING:
     from workbench.study import Decision as Decision
     from workbench.study import Run as Run
     from workbench.study import Study as Study
+    from workbench.tasks import Extraction as Extraction
     from workbench.tasks import LanguageModeling as LanguageModeling
     from workbench.tasks import PromptAnswers as PromptAnswers
+    from workbench.tasks import Summarization as Summarization
     from workbench.tasks import Task as Task
     from workbench.tasks import TextClassification as TextClassification
     from workbench.tasks import load_task as load_task
@@ -103,7 +105,15 @@ _HOMES = {
         "WidthPruning",
     ),
     "study": ("Choice", "Decision", "Run", "Study"),
-    "tasks": ("LanguageModeling", "PromptAnswers", "Task", "TextClassification", "load_task"),
+    "tasks": (
+        "Extraction",
+        "LanguageModeling",
+        "PromptAnswers",
+        "Summarization",
+        "Task",
+        "TextClassification",
+        "load_task",
+    ),
     "training.gradual": ("gradual_pruning",),
     "widgets": ("Workbench",),
 }

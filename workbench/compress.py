@@ -132,6 +132,7 @@ def compress(
     monitor: Monitor = SILENT,
     ahead: SolvedAhead | None = None,
     start: Start | None = None,
+    load_run: Callable[[str], LoadedModel] | None = None,
     checkpoint: CheckpointFile | None = None,
 ) -> Compressed:
     """Apply the steps of a recipe in order to a copy of the model.
@@ -153,6 +154,8 @@ def compress(
         are solved together.
     start : Start, optional
         What the recipe's first steps left of this very model; the others are applied to it.
+    load_run : callable, optional
+        Returns the model of a study's run, for a step that names one as its teacher.
     checkpoint : CheckpointFile, optional
         Where the recipe's last training keeps its state while it goes on.
 
@@ -198,6 +201,7 @@ def compress(
                 calibrator,
                 monitor,
                 partial(_given, teacher) if start is None else start.make_teacher,
+                load_run,
                 checkpoint if index == last else None,
             )
             applied = method.apply(result, context, step)

@@ -147,6 +147,9 @@ def decide(
     smaller than the baseline are left out. Without ``requirements.accuracy`` the best run within
     the limits is chosen.
 
+    What is promised holds for the runs that are given, whatever they are. Deleting runs that fail,
+    or making new ones from what was learned on the very evaluation part, is not seen here.
+
     Parameters
     ----------
     records : iterable of RunRecord

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -448,6 +449,7 @@ class Engine:
                     monitor=monitor,
                     ahead=base.ahead,
                     start=start,
+                    load_run=partial(self.model, monitor=monitor),
                     checkpoint=checkpoint,
                 )
             model = compressed.model
@@ -544,7 +546,14 @@ class Engine:
         options = CalibrationOptions(**record.facts.get("calibration", {}))
         calibrator = self._calibrator(base, options)
         start = self._start(base, record.recipe, monitor)
-        compressed = compress(base.dense, record.recipe, calibrator, monitor=monitor, start=start)
+        compressed = compress(
+            base.dense,
+            record.recipe,
+            calibrator,
+            monitor=monitor,
+            start=start,
+            load_run=partial(self.model, monitor=monitor),
+        )
         digest, contents = self._save(compressed.model)
         path = self.store.artifact(digest)
         if contents != record.facts["weights_digest"] or path is None:

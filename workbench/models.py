@@ -184,8 +184,8 @@ def save_model(
 
     Tensors are written in the stored dtype where that loses nothing, else in the dtype that the
     model computes in; what is read back has the same fingerprint. Compressed weights are written
-    as their dense copies, so the checkpoint of a compressed model is as large as the dense one;
-    a study keeps the packed codes.
+    as their dense copies, so the checkpoint of a compressed model is as large as the dense one,
+    and read back it is another model, a dense one; a study keeps the packed codes.
 
     Parameters
     ----------

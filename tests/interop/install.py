@@ -7,7 +7,6 @@ their own. llama-cpp-python and gptqmodel are compiled once; pip keeps what it b
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from benchmarks.peers.client import peer_python
@@ -26,9 +25,6 @@ def main() -> None:
     parser.add_argument("environment", type=Path)
     parser.add_argument("--pip-args", default="")
     arguments = parser.parse_args()
-    # Without its programs and its image library llama.cpp is built in half the time.
-    options = "-DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF"
-    os.environ.setdefault("CMAKE_ARGS", options)
     print(peer_python(arguments.environment, arguments.pip_args.split(), PACKAGES))
 
 

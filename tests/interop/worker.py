@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
+os.environ["TORCHDYNAMO_DISABLE"] = "1"  # compiling takes longer than all that is run here
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "peers"))
 
 import numpy as np
@@ -107,12 +108,13 @@ def llama_logits(folder: str) -> Any:
 
 
 def make_gptqmodel(request: dict[str, Any], windows: list[list[int]]) -> None:
-    from gptqmodel import GPTQModel, QuantizeConfig
+    from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 
     config = QuantizeConfig(device="cpu", offload_to_disk=False, **request["options"])
     model = GPTQModel.load(request["model"], config)
     rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in windows]
-    model.quantize(rows, batch_size=1)
+    awq = request["options"].get("quant_method") == "awq"  # its default asks for a GPU
+    model.quantize(rows, batch_size=1, backend=BACKEND.AWQ_TORCH if awq else BACKEND.AUTO)
     model.save(request["folder"])
 
 

@@ -138,6 +138,9 @@ def test_costs_of_a_cascade_are_measured_ones(study, small):
     assert found.cost_unit == "ms"
     assert found.found.costs == (1.0, 4.0)
     assert found.found.evaluation.latency_ms == pytest.approx(found.found.evaluation.cost)
+    assert "no less than asking the last" not in str(found)
+    back = study.cascade(runs[::-1])  # the dear one first
+    assert "no less than asking the last model alone" in str(back)
     dollars = study.cascade(runs, cost=CostModel(price_per_hour_usd=3.6, utilisation=1.0))
     assert dollars.found.costs == pytest.approx((1e-6, 4e-6))
 

@@ -153,9 +153,8 @@ def test_it_stops_when_the_validation_part_gets_no_better_and_keeps_the_best():
     result = trained(model, task, settings=wild)
     assert result.facts["stopped_early"]
     assert result.facts["steps"] < result.facts["planned_steps"]
-    scores = [[error, loss] for _, loss, error in result.facts["validation"]]
-    best = result.facts["validation"][scores.index(min(scores))][0]
-    assert result.facts["best_step"] == best
+    scores = {at: [error, loss] for at, loss, error in result.facts["validation"]}
+    assert scores[result.facts["best_step"]] == min(scores.values())
 
 
 def test_a_loss_that_is_not_finite_ends_it_with_advice():

@@ -19,13 +19,15 @@ def main() -> None:
     os.chdir(Path(request["out"]).parent)  # it writes logs where it is
 
     import torch
-    from gptqmodel import GPTQModel, QuantizeConfig
+    from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 
     cuda = torch.cuda.is_available()
     config = QuantizeConfig(device="cuda" if cuda else "cpu", **request["options"])
     model = GPTQModel.load(request["model"], config)
     rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in request["windows"]]
-    model.quantize(rows, batch_size=1)
+    awq = request["options"].get("quant_method") == "awq"
+    kernels = BACKEND.AWQ_TORCH if awq and not cuda else BACKEND.AUTO  # AWQ's default asks for CUDA
+    model.quantize(rows, batch_size=1, backend=kernels)
     model.save(request["out"])
 
 

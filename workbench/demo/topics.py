@@ -1,7 +1,8 @@
 """The task "stdlib-topics": which area of the standard library a docstring belongs to.
 
 Docstrings come from the running interpreter, so nothing is downloaded and nothing is bundled. Whole
-modules are in one part: the evaluation part has the modules that the bundled model never saw.
+modules are in one part: evaluation and validation have modules that the bundled model never saw,
+those that the demo task validates with in one, all others in the other.
 """
 
 from __future__ import annotations
@@ -18,9 +19,6 @@ LEAST_CHARACTERS = 40
 """A shorter docstring ("See help(type(self)).") belongs nowhere."""
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
-
-VALIDATION_SHARE = 0.12
-"""Of the docstrings of an area's modules that the bundled model knows."""
 
 # Modules whose docstrings are those of the public one, and modules that are written in C alone.
 _BEHIND = {
@@ -75,6 +73,7 @@ def topic_rows() -> dict[str, list[dict[str, str]]]:
     interpreters.
     """
     held_out = stdlib.held_out_modules()
+    validation = stdlib.held_out_modules("validation")
     found: dict[str, tuple[str, str]] = {}
     known: dict[str, str] = {}  # whole texts and long sentences, with their module
     for module, area, text in sorted(_docstrings(), key=lambda d: (d[0] not in held_out, d)):
@@ -88,33 +87,11 @@ def topic_rows() -> dict[str, list[dict[str, str]]]:
     rows: dict[str, list[dict[str, str]]] = {
         part: [] for part in ("calibration", "validation", "evaluation")
     }
-    kept_aside = _validation_modules(found, held_out)
     for text, (module, area) in found.items():
         part = "evaluation" if module in held_out else "calibration"
-        if module in kept_aside:
-            part = "validation"
+        part = "validation" if module in validation else part
         rows[part].append({"text": text, "label": area, "document": module})
     return rows
-
-
-def _validation_modules(
-    found: dict[str, tuple[str, str]], held_out: frozenset[str]
-) -> frozenset[str]:
-    """Return some modules of every area, the smallest first, until they have their share."""
-    sizes: dict[str, dict[str, int]] = {}
-    for module, area in found.values():
-        if module not in held_out:
-            sizes.setdefault(area, {})
-            sizes[area][module] = sizes[area].get(module, 0) + 1
-    chosen: set[str] = set()
-    for modules in sizes.values():
-        wanted, taken = VALIDATION_SHARE * sum(modules.values()), 0
-        # Every second one by size, so that the part is not of the smallest modules alone.
-        for module in sorted(modules, key=lambda m: (modules[m], m))[::2]:
-            if taken + modules[module] <= 1.5 * wanted and taken < wanted:
-                chosen.add(module)
-                taken += modules[module]
-    return frozenset(chosen)
 
 
 def _docstrings() -> Iterator[tuple[str, str, str]]:

@@ -150,6 +150,8 @@ class ModelContext:
         To report to, and to be cancelled by.
     make_teacher : callable, optional
         Returns what :meth:`teacher` does; called only where a step learns from it.
+    load_run : callable, optional
+        Returns the model of a study's run by its id.
     checkpoint : CheckpointFile or None
         Where a training keeps its state; None to keep none.
     """
@@ -158,6 +160,7 @@ class ModelContext:
     calibrator: Calibrator | None = None
     monitor: Monitor = SILENT
     make_teacher: Callable[[], LoadedModel] | None = None
+    load_run: Callable[[str], LoadedModel] | None = None
     checkpoint: CheckpointFile | None = None
 
     def teacher(self) -> LoadedModel:

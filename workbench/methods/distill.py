@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from workbench.errors import ConfigError
+from workbench.loaded import tokenizer_fingerprint
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models import LoadedModel
 from workbench.steps import Distillation, Step
@@ -32,7 +34,12 @@ class Distiller(ModelMethod):
             model, extra["kept_blocks"] = student_of(model, config.blocks, config.keep)
         trainable = trainable_of(model, config.method, rank=config.rank, seed=config.seed)
         extra["needed_bytes"] = check_training_memory(trainable, task, config.batch_size)
-        teacher = context.teacher()
+        teacher = _teacher(context, config)
+        if tokenizer_fingerprint(teacher.tokenizer) != tokenizer_fingerprint(model.tokenizer):
+            raise ConfigError(
+                f"{teacher.source.name} cannot teach {model.source.name}: their tokenizers differ,"
+                " so they do not predict the same tokens. Give a teacher with the same tokenizer."
+            )
         objective = Distilled(
             task,
             teacher,
@@ -51,3 +58,14 @@ class Distiller(ModelMethod):
             about=[config.to_dict(), teacher.fingerprint],
         )
         return ModelResult(trained.model, facts_of(config, trained, extra))
+
+
+def _teacher(context: ModelContext, config: Distillation) -> LoadedModel:
+    if config.teacher is None:
+        return context.teacher()
+    if context.load_run is None:
+        raise ConfigError(
+            f"Distillation: teacher={config.teacher!r} names a run of a study; outside of one"
+            " leave teacher out."
+        )
+    return context.load_run(config.teacher)

@@ -51,6 +51,8 @@ def read_gguf(path: Path, names: Iterable[str], config: Any) -> Codes:
     ------
     UnsupportedArchitectureError
         If the architecture, or the type of a tensor, is not known.
+    ModelNotFoundError
+        If it is no GGUF file, or cut off.
     """
     import gguf
 
@@ -59,7 +61,13 @@ def read_gguf(path: Path, names: Iterable[str], config: Any) -> Codes:
         raise UnsupportedArchitectureError(
             f"{path.name} is a {config.model_type!r}; of GGUF files the workbench reads {known}."
         )
-    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    try:
+        tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    except (ValueError, IndexError, KeyError) as error:
+        raise ModelNotFoundError(
+            f"{path.name} in {str(path.parent)!r} is not a whole GGUF file ({error}). Copy or"
+            " download it again."
+        ) from error
     weights: dict[str, CompressedWeight] = {}
     dense: dict[str, Tensor] = {}
     for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -165,7 +166,8 @@ class FineTuning(Training):
 class Distillation(Training):
     """Train a student to predict what its teacher predicts (Hinton et al. 2015).
 
-    The teacher is the base model, or what the recipe's leading FineTuning steps made of it. The
+    The teacher is the base model, or what the recipe's leading FineTuning steps made of it, or any
+    run of the study. The
     student is what the step before left (so that a pruned or quantized model recovers), with some
     of its blocks where ``blocks`` or ``student`` say so. No other step has to know it: the blocks
     that are left are stored as any dense model is.
@@ -190,6 +192,12 @@ class Distillation(Training):
         "Which blocks the student begins with: evenly spread ones (every second for half of them),"
         " the first ones, or the last ones.",
         choices=("spread", "first", "last"),
+    )
+    teacher: str | None = option(
+        None,
+        "Id of a run of this study that teaches instead, of any base model with the same"
+        " tokenizer: so any model of the study can be the student of any other.",
+        none_means="the model before it was made smaller",
     )
     temperature: float = option(
         2.0,
@@ -232,6 +240,12 @@ class Distillation(Training):
             raise ConfigError(
                 f"Distillation: blocks={self.blocks} with method={self.method!r} is not accepted: a"
                 " student of fewer blocks needs all of its weights trained. Leave method at 'full'."
+            )
+        if self.teacher is not None and not re.fullmatch("[0-9a-f]{12}", self.teacher):
+            raise ConfigError(
+                f"Distillation: teacher={self.teacher!r} is not accepted; give the id of a finished"
+                " run, such as run.id, or None. A model that is not in the study yet comes in by"
+                " study.add_model(...) and study.run([], model=...)."
             )
         if self.hard_weight == 1.0 and self.hidden_weight == 0.0 and self.blocks is None:
             raise ConfigError(

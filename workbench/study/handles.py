@@ -104,7 +104,10 @@ class Run:
             See :meth:`Study.run`.
         """
         record = self.record
-        recipe = Recipe((*record.recipe.steps, *Recipe.of(steps).steps))
+        # Not a recipe by themselves: what is added may need what is there already.
+        given = (steps,) if isinstance(steps, Step) else steps
+        added = given.steps if isinstance(given, Recipe) else tuple(given)
+        recipe = Recipe((*record.recipe.steps, *added))
         return self._study.run(recipe, model=record.model, on_progress=on_progress)
 
     def outcomes(self) -> Outcomes:

@@ -99,6 +99,8 @@ class Routed:
             "neither surely": ", so neither surely wins.",
         }
         text += ends[found.winner]
+        if at.cost >= found.costs[-1]:
+            text += " It costs no less than asking the last model alone."
         if not found.met:
             text += " On the validation part the asked accuracy was not reached at any threshold."
         return text

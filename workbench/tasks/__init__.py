@@ -9,16 +9,20 @@ from workbench.errors import DataError
 from workbench.models import LoadedModel
 from workbench.tasks.base import Batch, Example, Task
 from workbench.tasks.data import TABLE_FILES, column_call, existing_path, is_table
+from workbench.tasks.extraction import Extraction
 from workbench.tasks.language_modeling import LanguageModeling
 from workbench.tasks.prompt_answers import PromptAnswers
+from workbench.tasks.summarization import Summarization
 from workbench.tasks.text_classification import TextClassification
 
 __all__ = [
     "TASKS",
     "Batch",
     "Example",
+    "Extraction",
     "LanguageModeling",
     "PromptAnswers",
+    "Summarization",
     "Task",
     "TextClassification",
     "load_task",
@@ -26,7 +30,8 @@ __all__ = [
 ]
 
 TASKS: dict[str, type[Task]] = {
-    task.kind: task for task in (LanguageModeling, TextClassification, PromptAnswers)
+    task.kind: task
+    for task in (LanguageModeling, TextClassification, PromptAnswers, Extraction, Summarization)
 }
 """Every kind of task by the name that saved studies use."""
 

@@ -8,25 +8,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
+from workbench.errors import ConfigError, DataError
 from workbench.models import LoadedModel
 from workbench.outcomes import Outcomes
-from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
 from workbench.tasks.base import (
-    BATCH_TOKENS,
     KL,
-    LOGITS_BYTES,
-    Batch,
     Example,
-    Task,
     ratio,
 )
 from workbench.tasks.data import read_snapshot, read_texts
 from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
-from workbench.tasks.scoring import score
+from workbench.tasks.next_token import NextToken
 from workbench.tasks.splits import PARTS, Document, cut_documents, deal, overlap
 from workbench.uncertainty import Estimate, estimate_statistic
 
@@ -44,7 +37,7 @@ MAX_TRAINING_WINDOWS = 65_536
 """Most windows that one epoch of training reads."""
 
 
-class LanguageModeling(Task):
+class LanguageModeling(NextToken):
     """Predict the next token of the user's texts.
 
     Every file or string is a document. Where there are fewer than twelve, WikiText's articles
@@ -190,41 +183,6 @@ class LanguageModeling(Task):
         counts = ", ".join(f"{part} {len(self.documents[part])}" for part in PARTS)
         return f"LanguageModeling({self.name!r}: documents: {counts})"
 
-    def bind(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> LoadedModel:
-        """Return the model itself after checking that it predicts next tokens.
-
-        Raises
-        ------
-        UnsupportedArchitectureError
-            If the model has no language-modelling head.
-        """
-        hf_model = model.hf_model
-        if not model.is_decoder:
-            raise UnsupportedArchitectureError(
-                f"{type(hf_model).__name__} does not predict next tokens, so perplexity has no"
-                " meaning for it. Give a causal language model (AutoModelForCausalLM), or use"
-                " TextClassification for encoders."
-            )
-        if getattr(hf_model.config, "is_encoder_decoder", False):
-            raise UnsupportedArchitectureError(
-                f"{type(hf_model).__name__} is an encoder-decoder; LanguageModeling needs a"
-                " decoder-only model such as Llama, Qwen or GPT-2."
-            )
-        return model
-
-    def logits(
-        self, model: LoadedModel, input_ids: Tensor, attention_mask: Tensor | None = None
-    ) -> Tensor:
-        """Return next-token logits of shape (examples, tokens, vocabulary)."""
-        output = model.hf_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-        return output.logits
-
-    def count_predictions(self, input_ids: Tensor, attention_mask: Tensor) -> int:
-        return int(attention_mask[:, 1:].sum())
-
-    def flat_logits(self, logits: Tensor, attention_mask: Tensor) -> Tensor:
-        return logits[:, :-1][attention_mask[:, 1:].bool()]
-
     def _make_examples(self, model: LoadedModel, part: str, length: int) -> list[Example]:
         """Return windows of at most ``length`` tokens.
 
@@ -271,10 +229,6 @@ class LanguageModeling(Task):
         windows = self._packed(model, length, self.options["seed"], MAX_TRAINING_WINDOWS)
         return [Example(index, index, tokens) for index, tokens in enumerate(windows)]
 
-    def targets(self, batch: Batch) -> Tensor:
-        """Return the next tokens, see :class:`Task`."""
-        return batch.input_ids[:, 1:][self.predicted(batch)[:, 1:].bool()]
-
     def _packed(
         self, model: LoadedModel, sequence_length: int, seed: int, most: int
     ) -> list[list[int]]:
@@ -292,33 +246,6 @@ class LanguageModeling(Task):
         windows = [stream[i * sequence_length : (i + 1) * sequence_length] for i in range(count)]
         generator.shuffle(windows)
         return windows
-
-    def _logits_budget(self, model: LoadedModel) -> int:
-        vocabulary = getattr(model.hf_model.config.get_text_config(), "vocab_size", 50_000)
-        return min(BATCH_TOKENS, LOGITS_BYTES // (4 * vocabulary))
-
-    def _prediction_logits(self, batch: Batch, logits: Tensor) -> list[Tensor]:
-        return [
-            logits[i, max(e.n_given, 1) - 1 : len(e.tokens) - 1]
-            for i, e in enumerate(batch.examples)
-        ]
-
-    def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
-        columns: dict[str, list[float]] = {
-            name: [] for name in ("loss", "n_predictions", "kl", "n_correct", "n_bytes")
-        }
-        for i, (example, view) in enumerate(
-            zip(batch.examples, self._prediction_logits(batch, logits), strict=True)
-        ):
-            first = max(example.n_given, 1)
-            targets = batch.input_ids[i, first : len(example.tokens)].to(view.device)
-            scores = score(view, targets, None if dense is None else dense[i])
-            columns["loss"].append(float(scores.loss.sum()))
-            columns["n_predictions"].append(len(targets))
-            columns["kl"].append(float(scores.kl.sum()))
-            columns["n_correct"].append(int((scores.prediction == targets.cpu()).sum()))
-            columns["n_bytes"].append(example.n_bytes)
-        return dict(columns)
 
     def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
         """Return a metric of one evaluation with its influence per document."""

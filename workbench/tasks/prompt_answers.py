@@ -170,13 +170,6 @@ class PromptAnswers(LanguageModeling):
         length = min(sequence_length, model.max_length or 2**31)
         return [self._tokens(model, row, length)[0] for row in rows]
 
-    def predicted(self, batch: Batch) -> Tensor:
-        """Return one where a token is predicted: the answers."""
-        mask = super().predicted(batch).clone()
-        for row, example in enumerate(batch.examples):
-            mask[row, : example.n_given] = 0
-        return mask
-
     def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
         columns = super()._columns(batch, logits, dense)
         pairs = zip(columns["n_correct"], columns["n_predictions"], strict=True)

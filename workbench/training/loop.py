@@ -51,6 +51,7 @@ class _State:
     validations: list[list[float]] = field(default_factory=list)
     best: list[float] | None = None
     best_step: int = 0
+    reached: list[float] | None = None
     worse: int = 0
 
 
@@ -251,9 +252,12 @@ class _Run:
         # A classifier goes on getting better while it grows too sure of itself, so errors decide.
         score = [error, loss] if self.task.pools_tokens else [loss]
         if state.best is None or score < state.best:
-            state.best, state.best_step, state.worse = score, state.step, 0
+            state.best, state.best_step = score, state.step
             self.best = {n: p.detach().clone() for n, p in self.trainable.parameters.items()}
-        else:
+        # What the model was before does not count here: many get worse before they get better.
+        if state.step and (state.reached is None or score < state.reached):
+            state.reached, state.worse = score, 0
+        elif state.step:
             state.worse += 1
 
     # Checkpoints

@@ -1,0 +1,144 @@
+"""Extraction: fields or spans that a decoder writes out of the user's texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from workbench.errors import ConfigError
+from workbench.records import Metric
+from workbench.tasks.base import KL
+from workbench.tasks.data import read_rows
+from workbench.tasks.generation import Generation, Pair, one_line
+from workbench.tasks.rouge import words_of
+
+_MISSING = {"", "nan", "none"}
+
+
+class Extraction(Generation):
+    """Write fields of the user's texts; judged by exact match and by the F1 of their words.
+
+    With one field the answer is its value; with several it is ``name: Ada | amount: 12``. A value
+    that is missing in the table is an empty one. Case, punctuation and spaces do not count.
+
+    Parameters
+    ----------
+    source : str, Path, pandas.DataFrame, datasets.Dataset or a mapping of columns, optional
+        As for :class:`TextClassification`.
+    text : str
+        Column of the texts.
+    fields : str or sequence of str
+        Columns of what is to be extracted.
+    document : str, optional
+        Column that says which rows belong together.
+    calibration, validation, evaluation : like ``source``, optional
+        Parts given explicitly; those not given are split from ``source``.
+    template : str
+        The prompt, with ``{text}`` in it.
+    shots : int
+        So many solved examples of the calibration part stand before each text.
+    sequence_length : int
+        Most tokens of prompt and answer.
+    max_new_tokens : int
+        Most tokens of an answer.
+    max_evaluation_examples : int or None
+        Most rows that an evaluation uses, taken at random by ``seed``.
+    seed : int
+        Of the split into parts and of the choice of shots.
+    name : str, optional
+    encoding : str
+        Of CSV and JSON files.
+
+    Raises
+    ------
+    DataError
+        If a file or column does not exist, or there are too few rows.
+    ConfigError
+        If an option has no meaning.
+    """
+
+    kind: ClassVar[str] = "extraction"
+
+    def __init__(
+        self,
+        source: Any = None,
+        *,
+        text: str = "text",
+        fields: str | Sequence[str] = "answer",
+        document: str | None = None,
+        calibration: Any = None,
+        validation: Any = None,
+        evaluation: Any = None,
+        template: str = "Text: {text}\nAnswer:",
+        shots: int = 3,
+        sequence_length: int = 512,
+        max_new_tokens: int = 32,
+        max_evaluation_examples: int | None = 1000,
+        seed: int = 0,
+        name: str | None = None,
+        encoding: str = "utf-8",
+    ) -> None:
+        names = [fields] if isinstance(fields, str) else list(fields)
+        if not names:
+            raise ConfigError("fields is empty; name at least one column to extract.")
+
+        def read(table: Any) -> list[Pair]:
+            rows = read_rows(
+                table, text=text, label=text, document=document, encoding=encoding, more=names
+            )
+            return [Pair(one_line(r.text), _target(r.more), r.document) for r in rows]
+
+        self._build(
+            read,
+            source,
+            {"calibration": calibration, "validation": validation, "evaluation": evaluation},
+            name,
+            {
+                "sequence_length": sequence_length,
+                "max_new_tokens": max_new_tokens,
+                "max_evaluation_examples": max_evaluation_examples,
+                "template": template,
+                "shots": shots,
+                "seed": seed,
+            },
+        )
+
+    def _metrics(self) -> tuple[Metric, ...]:
+        return (Metric("exact_match"), Metric("f1"), KL)
+
+    def scores(self, answer: str, target: str) -> dict[str, float]:
+        """Return exact match and the F1 of words, averaged over fields where there are several."""
+        wanted, found = _fields(target), _fields(answer)
+        pairs = [(value, found.get(name, "")) for name, value in wanted.items()]
+        f1 = [_word_f1(said, value) for value, said in pairs]
+        exact = all(words_of(said) == words_of(value) for value, said in pairs)
+        return {"exact_match": float(exact), "f1": sum(f1) / len(f1)}
+
+
+def _target(fields: Sequence[tuple[str, str]]) -> str:
+    values = [(name, _clean(value)) for name, value in fields]
+    if len(values) == 1:
+        return values[0][1]
+    return " | ".join(f"{name}: {value}" for name, value in values)
+
+
+def _clean(value: str) -> str:
+    line = one_line(value).replace("|", "/")
+    return "" if line.lower() in _MISSING else line
+
+
+def _fields(text: str) -> dict[str, str]:
+    """Return the values by name; one without a name where the text has no fields."""
+    if " | " not in text:
+        return {"": text}
+    pieces = (piece.partition(":") for piece in text.split("|"))
+    return {name.strip(): value.strip() for name, _, value in pieces}
+
+
+def _word_f1(answer: str, target: str) -> float:
+    """Return the F1 of words as SQuAD counts it (Rajpurkar et al. 2016, 6.1), articles kept."""
+    mine, theirs = Counter(words_of(answer)), Counter(words_of(target))
+    if not mine and not theirs:
+        return 1.0
+    return 2 * sum((mine & theirs).values()) / (sum(mine.values()) + sum(theirs.values()))

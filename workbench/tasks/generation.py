@@ -1,0 +1,333 @@
+"""Tasks whose answers a decoder writes: prompts with examples, targets, greedy decoding."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench.errors import ConfigError, DataError
+from workbench.models import LoadedModel
+from workbench.outcomes import Outcomes
+from workbench.progress import SILENT, Monitor
+from workbench.records import Metric
+from workbench.tasks.base import DenseReference, Example, pad_token
+from workbench.tasks.data import read_snapshot
+from workbench.tasks.language_modeling import start_token
+from workbench.tasks.next_token import NextToken
+from workbench.tasks.splits import PARTS, deal, overlap
+from workbench.uncertainty import Estimate, estimate_ratio
+
+SHARES = {"calibration": 0.5, "evaluation": 0.35, "validation": 0.15}
+"""Share of the rows that each part gets where parts are split, not given."""
+
+LEAST_ROWS = 10
+STOP = "\n"
+"""Where an answer ends; targets are written on one line."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A text and what is to be written about it; ``document`` is the cluster it belongs to."""
+
+    text: str
+    target: str
+    document: str
+
+
+class Generation(NextToken):
+    """What tasks of written answers share. Loss and KL are of the target's tokens alone.
+
+    The prompt is the template of ``shots`` examples of the calibration part, with their answers,
+    and then of the text; the answer is decoded greedily up to the end of the line. Texts that do
+    not fit are cut at their end.
+    """
+
+    columns: tuple[str, ...]
+    """The outcome columns that are averaged, one per metric before ``kl``."""
+
+    def _build(
+        self,
+        read: Callable[[Any], list[Pair]],
+        source: Any,
+        given: Mapping[str, Any],
+        name: str | None,
+        options: dict[str, Any],
+    ) -> None:
+        """Read the tables, deal them out over the parts, and say what is doubtful about them."""
+        parts = {part: read(table) for part, table in given.items() if table is not None}
+        pool = read(source) if source is not None else []
+        named = source if source is not None else given["evaluation"]
+        self._set(
+            complete(parts, pool, options["seed"]),
+            name or (Path(named).stem if isinstance(named, (str, Path)) else self.kind),
+            options,
+            self._metrics(),
+        )
+        self._warn(self.findings())
+
+    def _set(
+        self,
+        rows: Mapping[str, Sequence[Pair]],
+        name: str,
+        options: dict[str, Any],
+        metrics: tuple[Metric, ...],
+    ) -> None:
+        for option in ("sequence_length", "max_new_tokens"):
+            value = options[option]
+            if isinstance(value, bool) or not isinstance(value, int) or value < 2:
+                raise ConfigError(f"{option}={value!r} is not accepted; give 2 or more tokens.")
+        if options["max_new_tokens"] >= options["sequence_length"]:
+            raise ConfigError(
+                f"max_new_tokens={options['max_new_tokens']} leaves no room for a text within"
+                f" sequence_length={options['sequence_length']}; give a larger sequence_length."
+            )
+        if "{text}" not in options["template"]:
+            raise ConfigError(
+                f"template={options['template']!r} has no {{text}}; give one such as"
+                " 'Text: {text}\\nAnswer:'."
+            )
+        if isinstance(options["shots"], bool) or options["shots"] not in range(0, 33):
+            raise ConfigError(f"shots={options['shots']!r} is not accepted; give 0 to 32.")
+        super().__init__(name, metrics, options)
+        self.rows = {part: tuple(rows[part]) for part in PARTS}
+        self.columns = tuple(metric.name for metric in metrics[:-1])
+        if options["shots"] > len(self.rows["calibration"]):
+            raise ConfigError(
+                f"shots={options['shots']} are more than the {len(self.rows['calibration'])} rows"
+                " of the calibration part."
+            )
+        codes: dict[str, int] = {}
+        self._documents: dict[str, list[int]] = {part: [] for part in PARTS}
+        for part in PARTS:
+            for number, row in enumerate(self.rows[part]):
+                key = f"document {row.document}" if row.document else f"{part} {number}"
+                self._documents[part].append(codes.setdefault(key, len(codes)))
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{part} {len(self.rows[part])}" for part in PARTS)
+        return f"{type(self).__name__}({self.name!r}: rows: {counts})"
+
+    def findings(self) -> list[str]:
+        """Return what is doubtful about the data."""
+        found = overlap({part: [row.text for row in rows] for part, rows in self.rows.items()})
+        if len(self.rows["evaluation"]) < 30:
+            found.append(
+                f"the evaluation part has only {len(self.rows['evaluation'])} rows, so scores are"
+                " known only roughly; give more rows."
+            )
+        return found
+
+    @abstractmethod
+    def scores(self, answer: str, target: str) -> dict[str, float]:
+        """Return one number per name of :attr:`columns` for an answer."""
+
+    def prompt(self, text: str) -> str:
+        """Return what the model reads before it writes the answer to a text."""
+        chosen = self._shots()
+        return "".join(self._shot(row) for row in chosen) + self._filled(text)
+
+    def _shots(self) -> list[Pair]:
+        rows = list(self.rows["calibration"])
+        return random.Random(self.options["seed"]).sample(rows, self.options["shots"])
+
+    def _shot(self, row: Pair) -> str:
+        return f"{self._filled(row.text)} {row.target}{STOP}{STOP}"
+
+    def _filled(self, text: str) -> str:
+        return str(self.options["template"]).replace("{text}", text)
+
+    def _pieces(self, model: LoadedModel, row: Pair, length: int) -> tuple[list[int], list[int]]:
+        """Return the tokens of the prompt and of the target, together at most ``length``."""
+        head, tail = str(self.options["template"]).split("{text}", 1)
+        shots = "".join(self._shot(one) for one in self._shots())
+        before = start_token(model) + _tokens(model, shots + head)
+        after = _tokens(model, tail)
+        target = _tokens(model, f" {row.target}{STOP}")[: self.options["max_new_tokens"]]
+        room = length - len(before) - len(after) - self.options["max_new_tokens"]
+        if room < 1:
+            raise ConfigError(
+                f"The prompt of {self.name!r} takes {len(before) + len(after)} tokens without its"
+                f" text, and the answer {self.options['max_new_tokens']}; {length} are allowed."
+                " Give fewer shots, or a larger sequence_length."
+            )
+        return before + _tokens(model, row.text)[:room] + after, target
+
+    def _make_examples(self, model: LoadedModel, part: str, length: int) -> list[Example]:
+        rows = list(enumerate(self.rows[part]))
+        most = self.options["max_evaluation_examples"] if part == "evaluation" else None
+        if most is not None and most < len(rows):
+            chosen = random.Random(self.options["seed"]).sample(rows, most)
+            rows = sorted(chosen, key=lambda row: row[0])
+        found: list[Example] = []
+        for index, row in rows:
+            prompt, target = self._pieces(model, row, length)
+            document = self._documents[part][index]
+            found.append(Example(index, document, prompt + target, n_given=len(prompt)))
+        return found
+
+    def calibration_windows(
+        self, model: LoadedModel, *, sequence_length: int, seed: int
+    ) -> list[list[int]]:
+        """Return the calibration rows' prompts with their targets, cut and shuffled."""
+        most = min(self.options["sequence_length"], model.max_length or 2**31)
+        rows = list(self.rows["calibration"])
+        random.Random(seed).shuffle(rows)
+        pieces = [self._pieces(model, row, most) for row in rows]
+        return [(prompt + target)[-sequence_length:] for prompt, target in pieces]
+
+    def evaluate(
+        self,
+        model: LoadedModel,
+        part: str = "evaluation",
+        *,
+        reference: DenseReference | None = None,
+        batch_size: int | None = None,
+        limit: int | None = None,
+        monitor: Monitor = SILENT,
+    ) -> Outcomes:
+        """Score the targets, then let the model write its answers and score those.
+
+        See :meth:`Task.evaluate`. The outcomes have a column ``answer`` of text, too.
+        """
+        scored = super().evaluate(
+            model,
+            part,
+            reference=reference,
+            batch_size=batch_size,
+            limit=limit,
+            monitor=monitor,
+        )
+        answers = self.answers(model, part, batch_size=batch_size, limit=limit, monitor=monitor)
+        targets = [self.rows[part][i].target for i in np.asarray(scored["example"])]
+        points = [self.scores(a, t) for a, t in zip(answers, targets, strict=True)]
+        extra = {name: np.array([point[name] for point in points]) for name in self.columns}
+        return Outcomes({**scored.columns, **extra, "answer": np.array(answers, dtype=str)})
+
+    def answers(
+        self,
+        model: LoadedModel,
+        part: str = "evaluation",
+        *,
+        batch_size: int | None = None,
+        limit: int | None = None,
+        monitor: Monitor = SILENT,
+    ) -> list[str]:
+        """Return what a model writes for every example of a part, in their order.
+
+        Parameters
+        ----------
+        model : LoadedModel
+            Bound to the task; not changed.
+        part : {"evaluation", "validation", "calibration"}
+        batch_size, limit : int, optional
+            See :meth:`Task.batches`.
+        monitor : Monitor
+            Told after every batch, stage ``"generate"``; may cancel there.
+        """
+        pad, found = pad_token(model), dict[int, str]()
+        batches = self.batches(model, part, batch_size=batch_size, limit=limit)
+        generate: Any = model.hf_model.generate
+        for done, batch in enumerate(batches, 1):
+            prompts = [e.tokens[: e.n_given] for e in batch.examples]
+            width = max(map(len, prompts))
+            ids = torch.full((len(prompts), width), pad, dtype=torch.int64)
+            mask = torch.zeros_like(ids)
+            for row, prompt in enumerate(prompts):  # padded on the left: it goes on at the right
+                ids[row, width - len(prompt) :] = torch.tensor(prompt)
+                mask[row, width - len(prompt) :] = 1
+            with torch.no_grad():
+                written = generate(
+                    input_ids=ids.to(model.device),
+                    attention_mask=mask.to(model.device),
+                    max_new_tokens=self.options["max_new_tokens"],
+                    do_sample=False,
+                    num_beams=1,
+                    pad_token_id=pad,
+                )
+            for example, row in zip(batch.examples, written[:, width:].tolist(), strict=True):
+                text = str(model.tokenizer.decode(row, skip_special_tokens=True))
+                found[example.index] = text.lstrip().split(STOP, 1)[0].strip()
+            monitor.report("generate", done, len(batches), part)
+        return [found[index] for index in sorted(found)]
+
+    def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
+        """Return a metric of one evaluation with its influence per document."""
+        self.metric(metric)
+        clusters = outcomes["document"]
+        if metric == "kl":
+            return estimate_ratio(outcomes["kl"], outcomes["n_predictions"], clusters)
+        return estimate_ratio(outcomes[metric], np.ones(len(outcomes)), clusters)
+
+    def _rows(self) -> Iterable[dict[str, Any]]:
+        for part in PARTS:
+            for row in self.rows[part]:
+                yield {"part": part, **dataclasses.asdict(row)}
+
+    @classmethod
+    def load(cls, saved: dict[str, Any], folder: Path) -> Generation:
+        """Return the task that :meth:`save` wrote, see :class:`Task`."""
+        parts: dict[str, list[Pair]] = {part: [] for part in PARTS}
+        for row in read_snapshot(folder / saved["data"]):
+            parts[row.pop("part")].append(Pair(**row))
+        task = cls.__new__(cls)
+        task._set(parts, saved["name"], dict(saved["options"]), task._metrics())
+        task.warnings = tuple(saved.get("warnings", ()))
+        task._check_loaded(saved)
+        return task
+
+    @abstractmethod
+    def _metrics(self) -> tuple[Metric, ...]:
+        """Return the task's metrics, ``kl`` last."""
+
+
+def complete(
+    given: Mapping[str, Sequence[Pair]], pool: Sequence[Pair], seed: int
+) -> dict[str, list[Pair]]:
+    """Return all three parts: those given, and the others dealt out from the pool by document.
+
+    Raises
+    ------
+    DataError
+        If rows are missing or too few.
+    """
+    missing = {part: share for part, share in SHARES.items() if part not in given}
+    parts = {part: list(rows) for part, rows in given.items()}
+    if not pool and set(missing) == {"validation"}:
+        pool, missing = parts.pop("calibration"), {"calibration": 0.8, "validation": 0.2}
+    if missing and not pool:
+        raise DataError(
+            f"No rows are given for {', '.join(missing)}; give a table to split, or every part by"
+            " name: calibration=, evaluation= and, if you like, validation=."
+        )
+    if len(pool) + sum(map(len, parts.values())) < LEAST_ROWS:
+        raise DataError(
+            f"{len(pool)} rows are too few to judge a model by; give at least {LEAST_ROWS}."
+        )
+    if not missing:
+        return {**parts, "calibration": parts["calibration"] + list(pool)}
+    groups: dict[str, list[Pair]] = {}
+    for number, row in enumerate(pool):
+        groups.setdefault(row.document or f"row {number}", []).append(row)
+    together = list(groups.values())
+    for part, chosen in deal([len(rows) for rows in together], missing, seed).items():
+        parts[part] = [row for i in chosen for row in together[i]]
+        if not parts[part]:
+            raise DataError(f"{len(pool)} rows are too few to split: none is left for {part}.")
+    return parts
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line with single spaces."""
+    return " ".join(text.split())
+
+
+def _tokens(model: LoadedModel, text: str) -> list[int]:
+    return list(model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
