@@ -23,7 +23,7 @@ from workbench.plots import (
     write_html,
 )
 from workbench.plots.frame import Frame
-from workbench.plots.live import OVERLAYS, draft_trace, frame_with, ring, x_range
+from workbench.plots.live import OVERLAYS, draft_trace, frame_with, region, ring, x_range
 from workbench.widgets.desk import Desk
 from workbench.widgets.live_figure import LiveFigure
 from workbench.widgets.throttle import Throttle
@@ -142,8 +142,9 @@ class FrontierPanel:
     def show_bar(self, most: dict[str, float], bar: float | None) -> None:
         """Shade what is accepted: at most so much on an axis, at least so good."""
         self._most = most
-        self.overlay = _with(self.overlay, most=most.get(self.axis.value), bar=bar)
-        self._draw()
+        with self._lock:
+            self.overlay = _with(self.overlay, most=most.get(self.axis.value), bar=bar)
+            self.figure.layout.shapes = [region(self.overlay, self._frame())]
 
     def picture(self) -> str:
         """Return the plot as an image element that needs no script and no kernel."""
