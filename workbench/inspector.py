@@ -61,11 +61,6 @@ def measure(study: Study, tell: Tell, runs: list[str]) -> Any:
     return len(runs)
 
 
-def fit(study: Study, tell: Tell, size_bytes: float) -> Any:
-    """Return the recipe that is expected to be best within a size."""
-    return study.fit(size_bytes=size_bytes, verify=0, on_progress=tell).to_json()
-
-
 def offers(study: Study, tell: Tell, run: str) -> Any:
     """Return the formats that a run can be exported to."""
     handle: Any = next(one for one in study.runs if one.id == run)
@@ -88,7 +83,7 @@ def export(study: Study, tell: Tell, run: str, path: str, format: str) -> Any:
 
 ANSWERS: dict[str, Callable[..., Any]] = {
     answer.__name__: answer
-    for answer in (flips, confusion, layers, histogram, generate, measure, fit, offers, export)
+    for answer in (flips, confusion, layers, histogram, generate, measure, offers, export)
 }
 """What can be asked, by name."""
 

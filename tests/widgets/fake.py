@@ -36,6 +36,7 @@ class FakeStudy:
         self.cancelled = []
         self.tabulated = 0
         self.fail_with = None
+        self.is_idle = True
 
     def describe(self):
         about = {"kind": "live", "ref": "tiny", "architecture": "TinyForCausalLM"}
@@ -106,6 +107,9 @@ class FakeStudy:
     def submit_tabulate(self, *, on_event):
         self.tabulated += 1
         return [0]
+
+    def wait(self, timeout=None):
+        return self.is_idle
 
     def cancel(self, *, current_only=False):
         self.cancelled.append(current_only)

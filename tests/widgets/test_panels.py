@@ -13,7 +13,7 @@ from workbench.errors import ConfigError, StudyError
 from workbench.predict import Prediction
 from workbench.recipe import Recipe
 from workbench.records import Measurement, RunState
-from workbench.steps import AWQ, GPTQ, RTN, Cast, MagnitudePruning
+from workbench.steps import AWQ, GPTQ, RTN, Cast, MagnitudePruning, Mixed
 from workbench.sweep import Event
 from workbench.widgets.app import CODE, COMPARE, EXPLORE, KEEP, LINEAGE, START, Workbench
 from workbench.widgets.table import table_html
@@ -279,6 +279,37 @@ def test_the_plot_is_saved_in_the_studys_folder(study, bench):
     assert saved.read_text().startswith("<svg")
     assert str(saved) in bench.banner.text
     assert bench.frontier.save.value == ""
+
+
+def test_a_clicked_prediction_goes_into_the_form_or_where_none_fits_is_run(study, bench):
+    bench._edit(Recipe.of(AWQ(3)))
+    assert bench.recipe_panel.recipe == Recipe.of(AWQ(3))
+    mixed = Recipe.of(Mixed([GPTQ(2), GPTQ(4)], {"layers.0": 0, "layers.1": 1}))
+    bench._edit(mixed)
+    assert study.submitted[0][0] == [mixed]
+    assert "is queued" in bench.banner.text
+
+
+def test_speed_is_measured_of_what_is_selected_while_nothing_runs(study, bench, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
+    bench.frontier.measure.click()
+    assert "Select the runs" in bench.banner.text
+    bench._desk.selection.set(["a"])
+    study.is_idle = False
+    bench.frontier.measure.click()
+    assert "would spoil the times" in bench.banner.text
+    study.is_idle = True
+    bench.frontier.measure.click()
+    ((what, done, failed, _, arguments),) = asked
+    assert (what, arguments) == ("measure", {"runs": ["dense", "a"]})
+    assert bench.frontier.measure.disabled
+    failed("no memory")
+    assert bench.banner.text == "no memory"
+    done(2)
+    assert "Measured 2 runs" in bench.banner.text
+    assert not bench.frontier.measure.disabled
+    assert "study.measure('a')" in bench.code_panel.code()
 
 
 # Selecting, comparing, lineage

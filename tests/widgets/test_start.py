@@ -180,6 +180,20 @@ def test_the_recording_is_shown_and_not_changed():
     assert before == after
 
 
+def test_a_copy_of_the_recording_can_be_gone_on_with(panel, ready, tmp_path):
+    panel.path.value = "runs/mine"
+    panel.copy.click()
+    until(lambda: ready)
+    ((study, setup, is_recorded),) = ready
+    assert study.path == tmp_path / "runs" / "mine"
+    assert not is_recorded
+    assert "load_model" in setup
+    until(lambda: not panel.copy.disabled)
+    panel.copy.click()
+    until(lambda: panel._banner.text)
+    assert "is there already" in panel._banner.text
+
+
 def test_the_magic_takes_a_model_and_a_folder(tmp_path):
     bench = workbench_magic(f"some/model path={tmp_path / 'mine'}")
     assert bench.start.model_ref.value == "some/model"

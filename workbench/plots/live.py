@@ -63,7 +63,7 @@ def live_figure(
     layout["title"] = {"text": ""}
     layout["margin"] = {"l": 64, "r": 16, "t": 54, "b": 72}
     layout["height"] = 430
-    layout["shapes"] = [_region(overlay, frame)]
+    layout["shapes"] = [region(overlay, frame)]
     layout["dragmode"] = "zoom"
     layout["xaxis"]["range"] = x_range(frame)
     low, high = layout["yaxis"]["range"]
@@ -106,10 +106,19 @@ def update_live(
         for old, trace in zip(figure.data, new.data, strict=False):
             values = trace.to_plotly_json()
             values.pop("type")
-            old.update(values, overwrite=False)
+            if not _shows(old, values):  # most are as they were, and an update takes long
+                old.update(values, overwrite=False)
         figure.layout.update(new.layout.to_plotly_json())
     if len(new.data) > len(figure.data):
         figure.add_traces(new.data[len(figure.data) :])
+
+
+def _shows(trace: Any, values: dict[str, Any]) -> bool:
+    shown = trace.to_plotly_json()
+    try:
+        return all(name in shown and bool(shown[name] == value) for name, value in values.items())
+    except ValueError:  # arrays, which have no single answer
+        return False
 
 
 def ring(view: TradeoffView, selected: tuple[str, ...], frame: Frame) -> dict[str, Any]:
@@ -193,7 +202,7 @@ def _pending(view: TradeoffView, overlay: Overlay, frame: Frame) -> dict[str, An
     }
 
 
-def _region(overlay: Overlay, frame: Frame) -> dict[str, Any]:
+def region(overlay: Overlay, frame: Frame) -> dict[str, Any]:
     """Return the rectangle of what is accepted; always one, so that a figure can be updated."""
     asked = overlay.most is not None or overlay.bar is not None
     low, high = (overlay.bar, None) if frame.higher_is_better else (None, overlay.bar)

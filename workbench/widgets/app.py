@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from workbench.errors import ConfigError
+from workbench.recipe import shortened
 from workbench.records import RunState
 from workbench.sweep import FINAL, Event
 from workbench.widgets import recorded
@@ -144,7 +145,7 @@ export_panel, code_panel
         self._desk = desk
         self._finalizer = weakref.finalize(self, desk.inspector.stop)
         self.queue_panel = QueuePanel(desk, self._changed)
-        self.frontier = FrontierPanel(desk, self._edit)
+        self.frontier = FrontierPanel(desk, self._edit, self.refresh)
         self.recipe_panel = RecipePanel(desk, self.queue_panel.submit, self.frontier.show_draft)
         self.table = TablePanel(desk)
         self.compare_panel = ComparePanel(desk)
@@ -184,7 +185,18 @@ export_panel, code_panel
             self.frontier.figure.close()
 
     def _edit(self, recipe: Recipe) -> None:
-        self.recipe_panel.recipe = recipe
+        """Take a predicted recipe that was clicked: into the form, or to be run where none fits."""
+        assert self._desk is not None
+        try:
+            self.recipe_panel.recipe = recipe
+        except ConfigError:
+            if self._desk.is_recorded:
+                raise
+            self.queue_panel.submit([recipe])
+            self.banner.note(
+                f"{shortened(recipe.label)} is queued: it has a precision of its own for every"
+                " layer, so there is no form for it. Cancel is below."
+            )
 
     def _changed(self, event: Event) -> None:
         """Show what an event of the worker changed; called in a background thread."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
+from workbench.choice import LATENCY
 from workbench.compare import SIZE, PredictedPoint, TradeoffView, family_of
-from workbench.errors import StudyError
+from workbench.errors import ConfigError, StudyError
 from workbench.plots import (
     Overlay,
     live_figure,
@@ -22,7 +23,7 @@ from workbench.plots import (
     write_html,
 )
 from workbench.plots.frame import Frame
-from workbench.plots.live import OVERLAYS, draft_trace, frame_with, ring, x_range
+from workbench.plots.live import OVERLAYS, draft_trace, frame_with, region, ring, x_range
 from workbench.widgets.desk import Desk
 from workbench.widgets.live_figure import LiveFigure
 from workbench.widgets.throttle import Throttle
@@ -42,6 +43,8 @@ class FrontierPanel:
     desk : Desk
     on_predicted : callable
         Called with the recipe of a predicted point that was clicked.
+    on_measured : callable
+        Called, in a background thread, when speeds were measured.
 
     Attributes
     ----------
@@ -52,9 +55,13 @@ class FrontierPanel:
     """
 
     def __init__(
-        self, desk: Desk, on_predicted: Callable[[Recipe], None] = lambda recipe: None
+        self,
+        desk: Desk,
+        on_predicted: Callable[[Recipe], None] = lambda recipe: None,
+        on_measured: Callable[[], None] = lambda: None,
     ) -> None:
         self._desk = desk
+        self._on_measured = on_measured
         self._on_predicted = on_predicted
         self._lock = threading.RLock()
         self.overlay = Overlay()
@@ -68,6 +75,14 @@ class FrontierPanel:
             tooltip="Save the plot in the study's folder; the camera above the plot saves a PNG",
             layout=w.Layout(width="auto"),
         )
+        self.measure = w.Button(
+            description="Measure speed",
+            icon="clock-o",
+            tooltip="Latency and memory of the selected runs and the base model, on this machine",
+            layout=w.Layout(width="auto"),
+            disabled=desk.is_recorded,
+        )
+        self.measure.on_click(desk.banner.guard(lambda _: self._measure()))
         self.note = w.HTML()
         self.note.add_class("wb-note")
         self._view = self._read()
@@ -78,7 +93,7 @@ class FrontierPanel:
             control.observe(desk.banner.guard(lambda _: self._draw()), names="value")
         self.save.observe(desk.banner.guard(self._save), names="value")
         desk.selection.listen(self._ring)
-        bar = w.HBox([self.metric, self.axis, self.log_x, self.log_y, self.save])
+        bar = w.HBox([self.metric, self.axis, self.log_x, self.log_y, self.save, self.measure])
         bar.add_class("wb-toolbar")
         self._place = w.VBox([self.figure])
         self.widget = w.VBox([bar, self._place, self.note])
@@ -127,8 +142,9 @@ class FrontierPanel:
     def show_bar(self, most: dict[str, float], bar: float | None) -> None:
         """Shade what is accepted: at most so much on an axis, at least so good."""
         self._most = most
-        self.overlay = _with(self.overlay, most=most.get(self.axis.value), bar=bar)
-        self._draw()
+        with self._lock:
+            self.overlay = _with(self.overlay, most=most.get(self.axis.value), bar=bar)
+            self.figure.layout.shapes = [region(self.overlay, self._frame())]
 
     def picture(self) -> str:
         """Return the plot as an image element that needs no script and no kernel."""
@@ -201,6 +217,39 @@ class FrontierPanel:
             self._on_predicted(predicted[0].recipe)
         elif any(point.run_id == id for point in self._view.points):
             self._desk.selection.toggle(id)
+
+    def _measure(self) -> None:
+        """Ask for the speed of the selected runs, in a process of its own."""
+        desk = self._desk
+        if not desk.study.wait(0):
+            raise StudyError("Runs are being computed, which would spoil the times; wait for them.")
+        chosen = [p.run_id for p in self._view.points if p.run_id in desk.selection.runs]
+        if not chosen:
+            raise ConfigError("Select the runs to measure first, in the plot or the table.")
+        known = [r for r in desk.study.records if r.measurement(LATENCY) is None]
+        bases = [record.id for record in known if not record.recipe.steps]
+        self.measure.disabled = True
+
+        def tell(text: str) -> None:
+            self.note.value = f'<span role="status">{html.escape(text)}</span>' if text else ""
+
+        def done(count: int) -> None:
+            self.measure.disabled = False
+            desk.banner.note(f"Measured {count} runs: choose latency or memory as the axis.")
+            self._on_measured()
+
+        def failed(text: str) -> None:
+            self.measure.disabled = False
+            tell("")
+            desk.banner.note(text)
+
+        tell("Loading the models to measure …")
+        runs = list(dict.fromkeys([*bases, *chosen]))
+        for run in runs:
+            desk.history.note(f"study.measure({run!r})")
+        desk.inspector.ask(
+            "measure", done, failed, lambda p: tell(f"measuring: {p['stage']}"), runs=runs
+        )
 
     def _save(self, change: Any) -> None:
         kind = self.save.value

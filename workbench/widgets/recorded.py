@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from workbench.errors import StudyError
 from workbench.study import Study
 
 FOLDER = Path(__file__).parents[1] / "demo" / "study"
@@ -27,8 +28,17 @@ def open_recorded() -> Study:
 
 
 def copy_recorded(path: str | Path) -> Study:
-    """Return a copy of the recorded study in a folder of the user's, to go on with."""
-    return Study.open(_copied(Path(path).expanduser().absolute()))
+    """Return a copy of the recorded study in a folder of the user's, to go on with.
+
+    Raises
+    ------
+    StudyError
+        If the folder is there already.
+    """
+    folder = Path(path).expanduser().absolute()
+    if folder.exists():
+        raise StudyError(f"{folder} is there already; give a new folder, or open what is in it.")
+    return Study.open(_copied(folder))
 
 
 def _copied(path: Path) -> Path:

@@ -62,6 +62,8 @@ class StartPanel:
 
         self.look = _button("Look at a finished study", "eye", "A recording of the bundled model")
         self.look.on_click(guard(lambda _: self._look()))
+        self.copy = _button("Go on with a copy", "copy", "Copy it into the folder on the left")
+        self.copy.on_click(guard(lambda _: self._copy()))
         self.open_path = w.Combobox(
             description="folder",
             placeholder="runs/demo",
@@ -126,7 +128,7 @@ class StartPanel:
                 "<h3>See one first</h3><p>Accuracy against size of the bundled model, compressed in"
                 " many ways: a recording, at once and without computing.</p>"
             ),
-            self._row(self.look),
+            self._row(self.look, self.copy),
             w.HTML("<h3>Go on with one</h3><p>Every run that was computed comes back.</p>"),
             self.open_path,
             self._row(self.open),
@@ -142,7 +144,7 @@ class StartPanel:
             " that passes your bar.</p>"
         )
         self.widget = w.VBox([lead, both, self.status])
-        self.look.disabled = not recorded.is_there()
+        self.look.disabled = self.copy.disabled = not recorded.is_there()
         self._show()
 
     def code(self) -> str:
@@ -157,6 +159,14 @@ class StartPanel:
 
     def _look(self) -> None:
         self._in_background("Opening the recording …", lambda: (recorded.open_recorded(), "", True))
+
+    def _copy(self) -> None:
+        path = self.path.value.strip() or "runs/workbench"
+        setup = 'model = wb.load_model("demo")\ntask = wb.load_task("demo")'
+        self._in_background(
+            f"Copying the recording to {path} …",
+            lambda: (recorded.copy_recorded(path), setup, False),
+        )
 
     def _open(self) -> None:
         from workbench.study import Study
@@ -189,7 +199,7 @@ class StartPanel:
     def _in_background(self, text: str, work: Callable[[], tuple[Study, str, bool]]) -> None:
         self._banner.clear()
         self._say(text)
-        buttons = (self.start, self.open, self.look)
+        buttons = (self.start, self.open, self.look, self.copy)
         for button in buttons:
             button.disabled = True
 
@@ -204,7 +214,7 @@ class StartPanel:
                 self._banner.guard(self._on_ready)(*ready)
             for button in buttons:
                 button.disabled = False
-            self.look.disabled = not recorded.is_there()
+            self.look.disabled = self.copy.disabled = not recorded.is_there()
 
         threading.Thread(target=run, name="wb-start", daemon=True).start()
 
@@ -300,7 +310,7 @@ class StartPanel:
             except Exception as error:  # whatever a reader of tables raises on a broken file
                 words = f"{path.name} cannot be read as a table: {error}"
                 advice = "Give a CSV, TSV, JSON lines or parquet file with one row per text."
-                text = html.escape(f"{words[:400]} {advice}")
+                text = html.escape(f"{words[:400].rstrip('. ')}. {advice}")
                 shown = f'<div class="wb-problem" role="alert">{text}</div>'
             if number == self._preview_number:
                 self.preview.value = shown
