@@ -10,8 +10,9 @@ from workbench.steps import Distillation, FineTuning
 _LORA_FACTOR = 5.0
 """A thin product is far from the weights' own size, so its step is longer (Hu et al. 2021)."""
 
-SCALES_RATE = 1e-3
-"""Of multipliers that begin at one: a tenth of a percent of a scale per step."""
+SCALES_RATE = 8e-3
+"""Of multipliers that begin at one. On the bundled model after GPTQ(2, group_size=32), ten steps of
+16 windows took perplexity from 21.73 to 20.80 with it, and to 21.51 with 1e-3 (dense: 18.54)."""
 
 
 @dataclass(frozen=True)
