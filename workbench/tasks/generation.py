@@ -233,6 +233,8 @@ class Generation(NextToken):
             Told after every batch, stage ``"generate"``; may cancel there.
         """
         pad, found = pad_token(model), dict[int, str]()
+        # An empty line is an answer only where there are empty targets; else it is passed over.
+        may_be_empty = any(not row.target for rows in self.rows.values() for row in rows)
         batches = self.batches(model, part, batch_size=batch_size, limit=limit)
         generate: Any = model.hf_model.generate
         for done, batch in enumerate(batches, 1):
@@ -254,7 +256,8 @@ class Generation(NextToken):
                 )
             for example, row in zip(batch.examples, written[:, width:].tolist(), strict=True):
                 text = str(model.tokenizer.decode(row, skip_special_tokens=True))
-                found[example.index] = text.lstrip().split(STOP, 1)[0].strip()
+                text = text if may_be_empty else text.lstrip()
+                found[example.index] = text.split(STOP, 1)[0].strip()
             monitor.report("generate", done, len(batches), part)
         return [found[index] for index in sorted(found)]
 
