@@ -12,6 +12,7 @@ from workbench.plots.frame import (
     Frame,
     Style,
     axis_title,
+    baselines_title,
     details,
     families_of,
     footnote,
@@ -66,7 +67,7 @@ def static_svg(view: TradeoffView, *, log_x: bool = False) -> str:
     corners, expected = front_line(view, frame), predicted_line(view, frame)
     parts += _line(corners, frame, _DOTTED) + _line(expected, frame, _DASHED)
     legend: list[tuple[str, Style, bool]] = []
-    groups = [("dense baseline", Style(BASELINE_COLOUR, "diamond"))]
+    groups = [(baselines_title(view), Style(BASELINE_COLOUR, "diamond"))]
     groups += [(family, style_of(n)) for n, family in enumerate(families_of(view))]
     for name, style in groups:
         members = [
