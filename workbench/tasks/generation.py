@@ -254,7 +254,7 @@ class Generation(NextToken):
                 )
             for example, row in zip(batch.examples, written[:, width:].tolist(), strict=True):
                 text = str(model.tokenizer.decode(row, skip_special_tokens=True))
-                found[example.index] = text.lstrip().split(STOP, 1)[0].strip()
+                found[example.index] = answer_in(text, has_shots=self.options["shots"] > 0)
             monitor.report("generate", done, len(batches), part)
         return [found[index] for index in sorted(found)]
 
@@ -322,6 +322,15 @@ def complete(
         if not parts[part]:
             raise DataError(f"{len(pool)} rows are too few to split: none is left for {part}.")
     return parts
+
+
+def answer_in(written: str, *, has_shots: bool) -> str:
+    """Return the line that a model wrote as its answer.
+
+    After solved examples a line that ends at once is an empty answer, and what follows it the
+    model's own next example; a model that saw none may begin with empty lines.
+    """
+    return (written if has_shots else written.lstrip()).split(STOP, 1)[0].strip()
 
 
 def one_line(text: str) -> str:
