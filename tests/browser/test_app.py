@@ -166,6 +166,9 @@ def test_a_slider_moves_the_predicted_point(page, screenshots):
         timeout=20_000,
     )
     shot(page, screenshots, "frontier")
+    page.locator(".wb-app").first.evaluate("app => app.scrollIntoView()")
+    app = page.locator(".wb-app").first.bounding_box()
+    page.screenshot(path=str(screenshots / "application.png"), clip=app | {"height": 1060})
 
 
 @pytest.mark.slow

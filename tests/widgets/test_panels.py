@@ -498,7 +498,7 @@ def test_choose_panel_answers_with_confidence_and_shades_what_passes(study, benc
     assert "✕ fails" in panel.verdicts.html
     panel.latency_ms.value = 5
     assert "✓" not in panel.verdicts.html
-    assert "? not measured" in panel.verdicts.html
+    assert "? unclear: has no measured latency" in panel.verdicts.html
 
 
 def test_what_the_choose_panel_asks_for_is_what_its_code_asks_for(study, bench):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _WIDE = {"description_width": "150px"}
 _USUAL = 0.95
 _HEADS = [
-    ("run", "text"), ("MB", ""), ("answer", "text"), ("quality", ""), ("95 % interval", ""),
-    ("examples that would tell", ""), ("why", "wrap"),
+    ("run", "text"), ("MB", ""), ("answer", "wrap"), ("quality", ""), ("95 % interval", ""),
+    ("examples needed", ""),
 ]  # fmt: skip
 
 
@@ -107,8 +107,9 @@ class ChoosePanel:
             guard(lambda _: desk.selection.set(self.verdicts.selected)), names="selected"
         )
         desk.selection.listen(self._mark)
-        page = w.HBox([self.path, self.report])
-        page.add_class("wb-buttons")
+        picking, page = w.HBox([self.pick]), w.HBox([self.path, self.report])
+        for row in (picking, page):
+            row.add_class("wb-buttons")
         self.widget = w.VBox(
             [
                 w.HTML("<h3>What is good enough?</h3>"),
@@ -118,7 +119,7 @@ class ChoosePanel:
                 self.latency_ms,
                 self.memory_mb,
                 self.answer,
-                self.pick,
+                picking,
                 self.verdicts,
                 page,
                 self.written,
@@ -244,18 +245,17 @@ def _cells(verdict: Verdict, first: str) -> list[str]:
         "–" if verdict.quality is None else f"{verdict.quality:.1%}",
         "–" if between is None else f"{between.low:.1%} to {between.high:.1%}",
         "–" if verdict.enough_examples is None else f"about {verdict.enough_examples:,}",
-        "; ".join(verdict.lacks),
     ]
 
 
 def _answer(verdict: Verdict) -> str:
+    """Return the answer, and why where the column of the quality does not say it."""
     if verdict.answer == "passes":
         return "✓ passes"
+    why = "" if verdict.p_value is not None else f": {'; '.join(verdict.lacks)}"
     if verdict.answer == "fails":
-        return "✕ fails"
-    if verdict.p_value is None:
-        return "? not measured"
-    return f"? {verdict.n_examples:,} examples are too few"
+        return f"✕ fails{why}"
+    return f"? unclear{why}" if why else f"? {verdict.n_examples:,} examples are too few"
 
 
 def _button(text: str, icon: str, tooltip: str) -> w.Button:
