@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 
 from workbench.compare import TradeoffView
 from workbench.plots.frame import (
     BASELINE_COLOUR,
     INK,
+    NOTE_CHARACTERS,
     Frame,
     Style,
     axis_title,
@@ -116,7 +118,9 @@ def static_svg(view: TradeoffView, *, log_x: bool = False) -> str:
         parts.append(_text(_RIGHT + 40, y + 4, name))
     if not view.points:
         parts.append(_text((_LEFT + _RIGHT) / 2, 220, "No measured runs yet", "middle", 16))
-    parts.append(_text(_WIDTH - 10, _HEIGHT - 8, footnote(view, frame), "end", 11))
+    notes = textwrap.wrap(footnote(view, frame), NOTE_CHARACTERS)
+    for row, line in enumerate(reversed(notes)):
+        parts.append(_text(_WIDTH - 10, _HEIGHT - 8 - 14 * row, line, "end", 11))
     return "\n".join([*parts, "</svg>\n"])
 
 
