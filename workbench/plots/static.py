@@ -24,6 +24,7 @@ from workbench.plots.frame import (
     style_of,
     titles,
 )
+from workbench.plots.svg import svg_text as _text
 
 _WIDTH, _HEIGHT = 760, 460
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 610, 66, 380
@@ -182,10 +183,3 @@ def _polygon(symbol: str) -> list[tuple[float, float]]:
         angle = 2 * math.pi * corner / corners
         outline.append((radius * math.sin(angle), -radius * math.cos(angle)))
     return outline
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}">'
-        f"{html.escape(text)}</text>"
-    )
