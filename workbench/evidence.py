@@ -187,7 +187,8 @@ def examples_needed(
     values = np.asarray(advantages, dtype=np.float64)
     if len(values) < 2 or values.mean() <= 0:
         return None
-    points, times = np.unique(values, return_counts=True)
+    points, counts = np.unique(values, return_counts=True)
+    times = counts.astype(np.float64)
     steps = _NORMAL.inv_cdf(1 - alpha) + _NORMAL.inv_cdf(power)
     normal = (steps * float(values.std(ddof=1) / values.mean())) ** 2 / len(values)
     low = high = max(1.0, normal)
