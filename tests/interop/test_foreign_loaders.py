@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Regex, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from benchmarks.peers.client import Peer
 from tests.interop.windows import Windows, measured, perplexity, windows_of
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from workbench.compress import compress
-from workbench.export import Proof, export_model, gguf_tokenizer
+from workbench.export import Proof, export_model, gguf_tokenizer, publish
 from workbench.layers import shared_inputs
 from workbench.loaded import LoadedModel
 from workbench.models import load_model
@@ -102,6 +104,10 @@ def test_mixed_precision(peer: Peer, quick: Study, few: Windows, tmp_path: Path)
         assert perplexity(peer, loader, folder, few) == pytest.approx(expected, rel=TOLERANCE)
 
 
+WIDE = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": 264}
+"""Of tiny models whose layers have whole blocks of 32."""
+
+
 def written(model: LoadedModel, folder: Path) -> Path:
     """Write a GGUF file of a model that is no study's."""
     exported = export_model(
@@ -120,10 +126,8 @@ def test_other_architectures_by_llama_cpp(
     architecture: str, kv_heads: int, recipe: Any, peer: Peer, tmp_path: Path
 ) -> None:
     """Of random weights so large that a row or a bias in a wrong place changes the loss."""
-    small = ARCHITECTURES[architecture] | {
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "vocab_size": 264,
+    small = ARCHITECTURES[architecture] | WIDE
+    small |= {
         "num_key_value_heads": kv_heads,
         "sliding_window": None,
         "class": f"{architecture}ForCausalLM",
@@ -171,6 +175,48 @@ def test_llama_cpp_knows_other_ways_to_cut_texts(pre: str, peer: Peer, tmp_path:
     expected = [demo.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
     folder = written(demo, tmp_path / "out")
     assert peer.run({"tokenize": str(folder), "texts": TEXTS})["tokens"] == expected
+
+
+def sentencepiece(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Return a tokenizer as Llama 2 and Mistral have them: ▁ for spaces, bytes for the unknown."""
+    learning = Tokenizer(BPE())
+    learning.pre_tokenizer = pre_tokenizers.Metaspace()
+    learning.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=900, show_progress=False))
+    pieces = sorted(learning.get_vocab().items(), key=lambda item: item[1])
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
+    tokens += [piece for piece, _ in pieces]
+    known = set(tokens)
+    merges = [  # as transformers derives them: every way to make a piece of two
+        (piece[:i], piece[i:])
+        for piece, _ in pieces
+        for i in range(1, len(piece))
+        if piece[:i] in known and piece[i:] in known
+    ]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    backend = Tokenizer(
+        BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+def test_llama_cpp_reads_sentencepiece_as_we_write_it(peer: Peer, tmp_path: Path) -> None:
+    path = Path(publish.__file__)
+    tokenizer = sentencepiece(path.read_text().splitlines())
+    small = (
+        ARCHITECTURES["Llama"] | WIDE | {"vocab_size": len(tokenizer), "class": "LlamaForCausalLM"}
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "Wide", small)
+        model = load_model(tiny_model("Wide"), tokenizer)
+    texts = [*TEXTS, path.read_text()[:2000]]
+    expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    folder = written(model, tmp_path / "out")
+    assert peer.run({"tokenize": str(folder), "texts": texts})["tokens"] == expected
+    assert max(map(max, expected)) > 600  # pieces, not bytes alone
 
 
 def test_llama_cpp_cuts_texts_into_the_same_tokens(
