@@ -22,6 +22,8 @@ SMALL = '<span style="font-size: 13px">{}</span>'
 """Text and axes: a contrast of 4.5 on white and 4.2 on JupyterLab's dark background."""
 BASELINE_COLOUR = INK
 GRID = "rgba(127,127,127,0.25)"
+NOTE_CHARACTERS = 80
+"""Of a line of the footnote, which fits a plot of 520 pixels; a longer one would be cut off."""
 LONGEST_LABEL = 90
 """Characters of a recipe's label in a hover text."""
 OFF_SCALE_QUALITY = 0.5

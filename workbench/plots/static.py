@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 
 from workbench.compare import TradeoffView
 from workbench.plots.frame import (
     BASELINE_COLOUR,
     INK,
+    NOTE_CHARACTERS,
     Frame,
     Style,
     axis_title,
@@ -22,6 +24,7 @@ from workbench.plots.frame import (
     style_of,
     titles,
 )
+from workbench.plots.svg import svg_text as _text
 
 _WIDTH, _HEIGHT = 760, 460
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 610, 66, 380
@@ -116,7 +119,9 @@ def static_svg(view: TradeoffView, *, log_x: bool = False) -> str:
         parts.append(_text(_RIGHT + 40, y + 4, name))
     if not view.points:
         parts.append(_text((_LEFT + _RIGHT) / 2, 220, "No measured runs yet", "middle", 16))
-    parts.append(_text(_WIDTH - 10, _HEIGHT - 8, footnote(view, frame), "end", 11))
+    notes = textwrap.wrap(footnote(view, frame), NOTE_CHARACTERS)
+    for row, line in enumerate(reversed(notes)):
+        parts.append(_text(_WIDTH - 10, _HEIGHT - 8 - 14 * row, line, "end", 11))
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -178,10 +183,3 @@ def _polygon(symbol: str) -> list[tuple[float, float]]:
         angle = 2 * math.pi * corner / corners
         outline.append((radius * math.sin(angle), -radius * math.cos(angle)))
     return outline
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}">'
-        f"{html.escape(text)}</text>"
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import textwrap
 from typing import Any
 
 import plotly.graph_objects as go
@@ -15,6 +16,7 @@ from workbench.plots.frame import (
     GRID,
     HEIGHT,
     INK,
+    NOTE_CHARACTERS,
     SMALL,
     Frame,
     Style,
@@ -217,10 +219,11 @@ def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
     # always the same two notes, so that a live figure can be updated in place; an empty text
     # would be shown as "new text"
     where = {"xref": "paper", "yref": "paper", "showarrow": False}
+    lines = textwrap.wrap(footnote(view, frame), NOTE_CHARACTERS) or [" "]
     notes = [
         {
-            **where, "x": 1, "y": 0, "yshift": -66, "xanchor": "right", "font": {"size": 11},
-            "text": html.escape(footnote(view, frame)) or " ",
+            **where, "x": 1, "y": 0, "yshift": -50, "xanchor": "right", "yanchor": "top",
+            "align": "right", "font": {"size": 11}, "text": "<br>".join(map(html.escape, lines)),
         },
         {
             **where, "x": 0.5, "y": 0.5, "font": {"size": 16},
@@ -259,7 +262,7 @@ def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
             "y": 1.02,
             "yanchor": "bottom",
         },
-        "margin": {"l": 70, "r": 20, "t": 112, "b": 72},
+        "margin": {"l": 70, "r": 20, "t": 112, "b": 58 + 15 * len(lines)},
         "height": HEIGHT,
         "autosize": True,
         "uirevision": "keep",
