@@ -29,7 +29,12 @@ from workbench.steps import (
 from workbench.study import Study
 
 RTN4 = RTN(4, group_size=8)
-WIDE = {**ARCHITECTURES["Llama"], "intermediate_size": 64, "tie_word_embeddings": True}
+WIDE = {
+    **ARCHITECTURES["Llama"],
+    "intermediate_size": 64,
+    "vocab_size": 264,
+    "tie_word_embeddings": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A model whose layers have whole blocks of 32."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ARCHITECTURES, "Wide", WIDE | {"class": "LlamaForCausalLM"})
-        model = load_model(tiny_model("Wide").half(), tiny_tokenizer())
+        model = load_model(tiny_model("Wide").half(), tiny_tokenizer(("q", "u")))
     folder = tmp_path_factory.mktemp("wide") / "study"
     return Study(model, toy_task(), folder, calibration=CALIBRATION)
 

@@ -74,6 +74,8 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, size: int) -> Vocabulary |
         plain = _NORMAL if index in ids else _UNUSED
         kinds.append((_CONTROL if special[index] else _USER_DEFINED) if index in special else plain)
     pairs = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    if not pairs:
+        return "its tokenizer merges nothing, and llama.cpp loads none without merges"
     if model.get("byte_fallback"):
         return _sentencepiece(data, tokens, kinds, pairs)
     pre = _words(data)
