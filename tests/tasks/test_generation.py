@@ -135,6 +135,22 @@ def test_a_value_that_is_missing_is_an_empty_one():
     assert task.scores("", "") == {"exact_match": 1.0, "f1": 1.0}
 
 
+@pytest.mark.parametrize(("missing", "answer"), [(True, ""), (False, "17")])
+def test_an_empty_line_is_an_answer_where_a_value_may_be_missing(missing, answer):
+    rows = table(20)
+    if missing:
+        rows["amount"][0] = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = Extraction(rows, fields="amount", shots=0)
+    model = decoder()
+    said = torch.tensor([model.tokenizer("\n17\n", add_special_tokens=False)["input_ids"]])
+    model.hf_model.generate = lambda input_ids, **_: torch.cat(
+        [input_ids, said.expand(len(input_ids), -1)], 1
+    )
+    assert set(task.answers(model)) == {answer}
+
+
 def test_summaries_are_scored_by_rouge_and_length():
     rows = {
         "text": [f"A long text number {i}\nin two lines." for i in range(40)],
