@@ -77,7 +77,7 @@ def test_an_encoder_keeps_no_keys_and_values(architecture):
 def test_a_name_that_is_nowhere_is_told_which_there_are(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises((ModelNotFoundError, HubUnreachableError), match="llama-3.1-8b"):
+    with pytest.raises((ModelNotFoundError, HubUnreachableError), match="llama-2-7b"):
         wb.plan("llama-3.1-9b")
 
 
@@ -139,6 +139,15 @@ def test_users_bring_their_own_devices(tmp_path):
     path.write_text('[{"name": "toaster"}]')
     with pytest.raises(DataError, match="no catalogue"):
         known_devices(path)
+
+
+def test_a_context_beyond_the_models_own_is_said():
+    found = wb.plan("demo", "phone 8 GB", precisions=["float32"], context=100_000)
+    (row,) = found.rows
+    assert row.context == found.table()["context"].item() < 100_000
+    assert f"with its {row.context:,} tokens at most" in str(found)
+    assert " 0.0 of" not in str(found)
+    assert "tokens at most" not in str(wb.plan("llama-2-7b", "phone 8 GB", context=4096))
 
 
 def test_table_and_figure_hold_the_same_numbers_and_say_estimated():
