@@ -317,3 +317,14 @@ def test_page_opens_without_a_network(tmp_path):
     assert "Plotly.newPlot" in text
     assert "GPTQ 4-bit g128" in text
     assert [p.name for p in path.parent.iterdir()] == ["plot.html"]
+
+
+def test_the_footnote_is_wrapped_before_it_is_cut_off():
+    view = replace(BOTH, n_unmeasured=3, points=VIEW.points)
+    whole = footnote(view, Frame.of(view))
+    assert len(whole) > 100
+    (text,) = [a.text for a in tradeoff_figure(view).layout.annotations if "Bars" in a.text]
+    assert max(map(len, text.split("<br>"))) <= 80
+    assert text.replace("<br>", " ") == whole
+    assert "see the table." in static_svg(view)
+    assert whole not in static_svg(view)

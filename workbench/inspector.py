@@ -2,17 +2,20 @@
 
 It reads one question per line from its standard input and writes answers, one line each, to what
 was its standard output. So the kernel that asks never holds a model, and whoever does not want to
-wait ends the process. It ends when its standard input closes.
+wait ends the process. It ends when its standard input closes, and when it was asked nothing for a
+while, because it holds models.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any
 
 from workbench.errors import WorkbenchError
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from workbench.study import Study
 
 Tell = Callable[[Progress], None]
+
+PATIENCE_SECONDS = 900.0
+"""Whoever asks again later waits for the models to be loaded again."""
 
 
 def flips(study: Study, tell: Tell, before: str, after: str) -> Any:
@@ -81,15 +87,22 @@ def export(study: Study, tell: Tell, run: str, path: str, format: str) -> Any:
     }
 
 
+def report(study: Study, tell: Tell, path: str, requirements: dict[str, Any]) -> Any:
+    """Write the report, and return its path."""
+    from workbench.requirements import Requirements
+
+    return str(study.report(path, Requirements(**requirements), on_progress=tell))
+
+
 ANSWERS: dict[str, Callable[..., Any]] = {
     answer.__name__: answer
-    for answer in (flips, confusion, layers, histogram, generate, measure, offers, export)
+    for answer in (flips, confusion, layers, histogram, generate, measure, offers, export, report)
 }
 """What can be asked, by name."""
 
 
-def listen(commands: IO[str], answers: IO[str], study: Study) -> None:
-    """Answer questions until the stream closes."""
+def listen(commands: Iterable[str], answers: IO[str], study: Study) -> None:
+    """Answer questions until there are no more."""
 
     def say(**values: Any) -> None:
         answers.write(json.dumps(values) + "\n")
@@ -119,6 +132,7 @@ def main() -> None:
     """Take over standard input and output, and answer."""
     from workbench.study import Study
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a kernel's interrupt is meant for its cells
     commands = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     null = os.open(os.devnull, os.O_RDONLY)
@@ -128,16 +142,23 @@ def main() -> None:
     study = Study.open(sys.argv[1])
     asked = _Lines(commands)
     threading.Thread(target=asked.read, name="questions", daemon=True).start()
-    listen(asked, answers, study)  # type: ignore[arg-type]
+    listen(asked, answers, study)
+    os._exit(0)
 
 
 class _Lines:
-    """Lines of a stream, read ahead by a thread, so that its end is noticed at once."""
+    """Lines of a stream, read ahead by a thread, so that its end is noticed at once.
 
-    def __init__(self, stream: IO[str]) -> None:
-        import queue
+    Parameters
+    ----------
+    stream : text stream
+    patience : float
+        Seconds after which an iteration ends that got no line.
+    """
 
+    def __init__(self, stream: IO[str], patience: float = PATIENCE_SECONDS) -> None:
         self._stream = stream
+        self._patience = patience
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read(self) -> None:
@@ -149,7 +170,10 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        return self._lines.get()
+        try:
+            return self._lines.get(timeout=self._patience)
+        except queue.Empty:
+            raise StopIteration from None
 
 
 if __name__ == "__main__":

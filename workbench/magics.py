@@ -23,7 +23,9 @@ def workbench_magic(line: str = "") -> Any:
     """
     from workbench.widgets import Workbench
 
-    parts = shlex.split(line)
+    words = shlex.shlex(line, posix=True)
+    words.whitespace_split, words.escape, words.commenters = True, "", ""  # C:\runs is a folder
+    parts = list(words)
     paths = [part.partition("=")[2] for part in parts if part.startswith("path=")]
     models = [part for part in parts if not part.startswith("path=")]
     if len(models) > 1 or len(paths) > 1:

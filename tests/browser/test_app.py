@@ -166,6 +166,9 @@ def test_a_slider_moves_the_predicted_point(page, screenshots):
         timeout=20_000,
     )
     shot(page, screenshots, "frontier")
+    page.locator(".wb-app").first.evaluate("app => app.scrollIntoView()")
+    app = page.locator(".wb-app").first.bounding_box()
+    page.screenshot(path=str(screenshots / "application.png"), clip=app | {"height": 1060})
 
 
 @pytest.mark.slow
@@ -190,6 +193,9 @@ def test_selecting_in_the_table_selects_everywhere(page, screenshots):
     shot(page, screenshots, "lineage")
     tab(page, "Choose & keep")
     assert "pass" in page.locator(".wb-answer span[role=status]").first.inner_text()
+    answers = page.locator(".wb-verdicts tbody tr[data-id]").all_inner_texts()
+    assert len(answers) >= 12
+    assert all(any(sign in answer for sign in "✓✕?") for answer in answers)
     shot(page, screenshots, "keep")
     tab(page, "Code")
     page.wait_for_function(
@@ -201,6 +207,36 @@ def test_selecting_in_the_table_selects_everywhere(page, screenshots):
     tab(page, "Frontier")
     page.wait_for_timeout(500)
     assert page.locator(".wb-frontier .main-svg").first.bounding_box()["height"] > 400
+
+
+def test_the_form_fits_and_explains_when_it_is_asked(page, screenshots):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.locator(".wb-nav:visible").first.evaluate("tabs => tabs.scrollIntoView()")
+    page.wait_for_timeout(800)
+    run = button(page, "Run").bounding_box()
+    assert run["y"] + run["height"] <= 900
+    mark = page.get_by_label("What is bits?")
+    help = page.locator(".wb-field .wb-help", has_text="bits").first
+    assert not help.is_visible()
+    mark.focus()
+    mark.press("Enter")
+    help.wait_for(timeout=5_000)
+    shot(page, screenshots, "form")
+    mark.click()
+    help.wait_for(state="hidden", timeout=5_000)
+    page.set_viewport_size({"width": 1440, "height": 1300})
+
+
+def test_a_report_is_written_while_the_kernel_stays_free(page, lab, screenshots):
+    tab(page, "Choose & keep")
+    button(page, "Write report").click()
+    seconds, answer = execute(page, "1 + 1")
+    assert answer.strip() == "2"
+    assert seconds < 5
+    page.locator(".wb-answer-pass", has_text="report.html").wait_for(timeout=120_000)
+    assert "base model" in (lab.folder / "report.html").read_text(encoding="utf-8")
+    shot(page, screenshots, "report")
+    tab(page, "Frontier")
 
 
 def test_run_makes_a_solid_point_and_the_kernel_stays_free(page, screenshots):
@@ -289,6 +325,10 @@ def test_the_dark_theme_and_a_narrow_page(page, screenshots):
     wide = page.locator(".wb-app").first.bounding_box()
     plot = page.locator(".wb-frontier .main-svg").first.bounding_box()
     assert plot["x"] + plot["width"] <= wide["x"] + wide["width"] + 1
+    caption = page.locator(".wb-caption .widget-html-content").first
+    assert "Bars: 95 % interval" in caption.inner_text()
+    assert caption.evaluate("it => it.scrollWidth <= it.clientWidth")
+    assert caption.bounding_box()["x"] >= plot["x"] - 1
     shot(page, screenshots, "narrow")
     page.set_viewport_size({"width": 760, "height": 1300})
     page.wait_for_timeout(1000)

@@ -223,6 +223,17 @@ def test_an_encoder_keeps_its_head(tmp_path: Path) -> None:
     assert set(found.weights) == set(small.weights)
 
 
+def test_the_card_does_not_say_where_folders_lie(study: Study, tmp_path: Path) -> None:
+    base = study.run([]).export(tmp_path / "secret" / "base", "hf").path
+    own = Study(base, toy_task(), tmp_path / "study", calibration=CALIBRATION)
+    folder = own.run(RTN4).export(tmp_path / "out", "gptq").path
+    card = (folder / "README.md").read_text()
+    assert "A compressed copy of `" in card
+    assert not [p for p in folder.iterdir() if b"secret" in p.read_bytes()]
+    folder = own.run([]).export(tmp_path / "dense", "hf").path
+    assert "\nA copy of `" in (folder / "README.md").read_text()
+
+
 def test_the_card_says_what_the_model_is(study: Study, tmp_path: Path) -> None:
     run = study.run(GPTQ(4, group_size=8))
     run.export(tmp_path / "out", "gptq")

@@ -62,6 +62,17 @@ def test_known_ways_to_cut_texts() -> None:
     assert (qwen2.pre, smollm.pre) == ("qwen2", "smollm")
 
 
+def test_qwen2_composes_characters_before() -> None:
+    split = pre_tokenizers.Split(Regex(QWEN2), behavior="isolated")
+    tokenizer = byte_level(split, use_regex=False)
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    found = vocabulary_of(tokenizer, 260)
+    assert isinstance(found, Vocabulary)
+    assert found.pre == "qwen2"
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert "is not known" in str(vocabulary_of(tokenizer, 260))
+
+
 def test_sentencepiece_merges_become_scores() -> None:
     found = vocabulary_of(sentencepiece(), 263)
     assert isinstance(found, Vocabulary)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -102,7 +104,7 @@ def test_what_is_recorded_of_models_and_task_is_described(study):
     assert model["kind"] == "live"
 
 
-def test_the_other_process_answers_and_refuses_in_words(study):
+def test_the_other_process_answers_and_refuses_in_words(study, tmp_path):
     dense, _, two = ids(study)
     layer = study.layer_errors([two]).layers[0]
     other, done = Inspector(study.path), threading.Event()
@@ -128,7 +130,29 @@ def test_the_other_process_answers_and_refuses_in_words(study):
     assert set(answers[3]) == {two}
     assert "needs a classification task" in errors[0]
     assert not other.is_busy
+    # an interrupt is meant for the kernel's cells, and is sent to its whole process group
+    done.clear()
+    other._process.send_signal(signal.SIGINT)
+    path = tmp_path / "report.html"
+    other.ask(
+        "report",
+        lambda answer: (answers.append(answer), done.set()),
+        finish,
+        path=str(path),
+        requirements={"accuracy": 0.5},
+    )
+    assert done.wait(60)
+    assert answers[-1] == str(path)
+    assert "50 %" in path.read_text(encoding="utf-8")
     other.stop()
+
+
+def test_a_process_that_was_asked_nothing_for_a_while_ends():
+    read, write = os.pipe()
+    lines = inspector._Lines(os.fdopen(read), patience=0.5)
+    threading.Thread(target=lines.read, daemon=True).start()
+    os.write(write, b"a question\n")
+    assert list(lines) == ["a question\n"]  # and no more, although the stream stays open
 
 
 def test_a_process_that_died_is_told_and_started_again(study):

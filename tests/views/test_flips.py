@@ -80,6 +80,15 @@ def test_confusion_counts_by_label_and_prediction():
     assert list(shares[1]) == [0.5, 0.5, 0]
 
 
+def test_labels_that_look_alike_or_like_numbers_have_cells_of_their_own():
+    long = "a label that is much longer than what there is room for, number "
+    labels = (long + "1", long + "2", "7", "<b>")
+    drawn = confusion_figure(confusion(classified([0, 1, 2, 3]), labels=labels))
+    assert len(set(drawn.data[0].x)) == len(set(drawn.data[0].y)) == 4
+    assert list(drawn.layout.xaxis.ticktext)[2:] == ["7", "&lt;b&gt;"]
+    assert long + "2" in drawn.data[0].hovertext[0][1]
+
+
 def test_many_labels_are_cut_to_those_that_are_mistaken():
     labels = np.arange(60)
     predictions = labels.copy()

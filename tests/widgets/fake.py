@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pathlib
 import tempfile
+from types import SimpleNamespace
 
 from workbench import compare, plots
+from workbench.decision import UNCLEAR, decide
 from workbench.lineage import lineage
 from workbench.predict import Prediction
 from workbench.recipe import Recipe
@@ -60,15 +62,15 @@ class FakeStudy:
     def table(self, metric=None):
         return compare.table(self.records, self.metric)
 
-    def choose(self, accuracy, **limits):
-        found = compare.choose(
-            self.records,
-            next((r for r in self.records if not r.recipe.steps), None),
-            self.metric,
-            accuracy=accuracy,
-            **limits,
+    def choose(self, requirements):
+        baseline = next((r for r in self.records if not r.recipe.steps), None)
+        found = decide(self.records, baseline, self.metric, requirements)
+        return SimpleNamespace(
+            run=found.chosen and SimpleNamespace(id=found.chosen.run.id),
+            answer=UNCLEAR if found.nearest is None else found.nearest.answer,
+            nearest=found.words,
+            verdicts=found.verdicts,
         )
-        return found
 
     def lineage(self, metric=None):
         return lineage(self.records, self.metric)

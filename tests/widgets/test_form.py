@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 import ipywidgets as w
 import pytest
 
@@ -101,6 +103,16 @@ def test_a_form_of_many_fields_shows_the_first_ones():
     more.value = True
     assert rest.layout.display != "none"
     assert not hasattr(StepForm(MagnitudePruning), "more")  # four fields are not many
+
+
+def test_help_is_behind_a_question_mark_with_a_name():
+    bits = StepForm(GPTQ).control("bits")
+    info = next(info for info in fields_of(GPTQ) if info.name == "bits")
+    helps = [x.value for x in widgets_in(bits.widget) if isinstance(x, w.HTML) and x.value]
+    (shown,) = helps
+    assert shown.startswith("<details")  # closed, so that it takes no line of its own
+    assert 'aria-label="What is bits?"' in shown
+    assert html.escape(info.help) in shown
 
 
 def test_none_can_be_chosen_from_the_list():

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+import workbench as wb
 from tests.widgets.fake import FakeStudy, event, record
 from workbench.errors import ConfigError, StudyError
 from workbench.predict import Prediction
@@ -16,6 +20,7 @@ from workbench.records import Measurement, RunState
 from workbench.steps import AWQ, GPTQ, RTN, Cast, MagnitudePruning, Mixed
 from workbench.sweep import Event
 from workbench.widgets.app import CODE, COMPARE, EXPLORE, KEEP, LINEAGE, START, Workbench
+from workbench.widgets.asking import _Question
 from workbench.widgets.table import table_html
 
 
@@ -94,6 +99,19 @@ def test_steps_are_added_moved_and_removed(bench):
     panel._list.children[0].children[3].click()
     assert panel.recipe == Recipe.of(GPTQ(4))
     assert panel._list.children[0].children[3].disabled  # a recipe has at least one step
+
+
+def test_a_recipe_continues_from_runs_of_the_model_that_it_is_run_on(study, bench):
+    study.records.append(replace(record("b", 1, 0.8, RTN(3)), model="other"))
+    bench.recipe_panel.refresh()
+    assert [run for _, run in bench.recipe_panel.source.options] == ["", "a"]
+
+
+def test_a_step_without_numbers_cannot_be_swept_over(bench):
+    bench.recipe_panel.form.value = Cast()
+    assert bench.recipe_panel.sweep.disabled
+    bench.recipe_panel.form.value = RTN(4)
+    assert not bench.recipe_panel.sweep.disabled
 
 
 def test_a_recipe_continues_from_a_run(study, bench):
@@ -203,6 +221,20 @@ def test_a_deleted_journal_does_not_break_the_events(study, bench):
 # The plot
 
 
+def test_what_fails_later_is_told_too(study, bench):
+    bench.table.refresh()
+
+    def gone(metric=None):
+        raise StudyError("gone")
+
+    study.table = gone
+    bench.table.refresh()  # waits for its turn in a thread
+    until = time.monotonic() + 10
+    while not bench.banner.text and time.monotonic() < until:
+        time.sleep(0.02)
+    assert bench.banner.text == "gone"
+
+
 def test_one_figure_is_alive_and_is_changed_in_place(study, bench):
     panel = bench.frontier
     first = panel.figure
@@ -262,6 +294,34 @@ def test_an_axis_that_was_not_measured_says_what_to_do(study, bench):
     bench.frontier.refresh.flush()
     assert bench.frontier.note.value == ""
     assert list(trace(bench, "dense baseline").x) == [12.0]
+
+
+def test_what_is_in_another_unit_than_the_plot_is_not_in_it(bench):
+    bench.choose_panel.size_mb.value = 2
+    bench.recipe_panel.form.value = GPTQ(3)
+    figure = bench.frontier.figure
+
+    def drawn():
+        return len(trace(bench, "this recipe, predicted").x or ())
+
+    assert (drawn(), figure.layout.shapes[0].y0) == (1, pytest.approx(0.873))
+    bench.frontier.metric.value = "kl"  # what is predicted and asked for is an accuracy
+    assert (drawn(), figure.layout.shapes[0].x1) == (0, 2)
+    assert figure.layout.shapes[0].y0 != pytest.approx(0.873)
+    bench.recipe_panel.form.value = GPTQ(2)
+    assert drawn() == 0
+    bench.frontier.metric.value = "accuracy"
+    assert drawn() == 1
+    bench.frontier.axis.value = "latency"  # milliseconds, and the recipe's place is of its size
+    assert drawn() == 0
+    assert not figure.layout.shapes[0].visible or figure.layout.shapes[0].x1 != 2
+    bench.frontier.axis.value = "size"
+    assert drawn() == 1
+
+
+def test_what_a_reader_must_know_is_below_the_plot_where_it_wraps(bench):
+    assert "Bars: 95 % interval" in bench.frontier.caption.value
+    assert "Bars" not in str(bench.frontier.figure.layout.annotations)
 
 
 def test_many_events_update_the_figure_a_few_times(bench, monkeypatch):
@@ -373,22 +433,110 @@ def test_answers_of_the_other_process_are_shown_and_old_ones_are_not(bench, monk
     assert not panel.go.disabled
 
 
+def test_a_run_that_ends_leaves_what_is_compared_as_it_is(study, bench, monkeypatch):
+    panel, asked = bench.compare_panel, []
+    monkeypatch.setattr(panel._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
+    panel.runs.value = ("a",)
+    panel.view.value = "layers"
+    panel.go.click()
+    study.records.append(record("b", 1, 0.8, RTN(3)))
+    bench.refresh()
+    asked[0][1]({"layers": ["l.0"], "runs": ["a"], "errors": [[0.25]]})
+    assert "0.25" in panel.table.html
+    study.records.append(record("c", 1, 0.8, RTN(2)))
+    bench.refresh()
+    assert "0.25" in panel.table.html
+    assert [run for _, run in panel.runs.options] == ["dense", "a", "b", "c"]
+
+
+def test_an_answer_is_not_shown_under_another_view(bench, monkeypatch):
+    panel, asked = bench.compare_panel, []
+    monkeypatch.setattr(panel._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
+    panel.runs.value = ("a",)
+    panel.view.value = "layers"
+    panel.go.click()
+    panel.view.value = "generate"
+    asked[0][1]({"layers": ["l.0"], "runs": ["a"], "errors": [[0.25]]})
+    assert panel.table.html == ""
+    assert not panel.go.disabled
+
+
+def test_what_stop_ends_in_other_panels_is_told_there(bench):
+    inspector, told = bench._desk.inspector, []
+    for number, tell in enumerate((told.append, bench.export_panel._fail)):
+        inspector._open[number] = _Question(lambda a: None, tell, lambda p: None)
+    bench.compare_panel._stop()
+    assert "Stop was pressed" in told[0]
+    assert "Stop was pressed" in bench.banner.text
+    assert not inspector.is_busy
+
+
 # Choosing and keeping
 
 
-def test_choose_panel_answers_and_shades_what_passes(bench):
+def test_choose_panel_answers_with_confidence_and_shades_what_passes(study, bench):
     panel = bench.choose_panel
+    panel.bar.value = 0.9
     assert "GPTQ 4-bit g128 passes" in panel.answer.value
-    panel.size_mb.value = 2
+    assert "✓ passes" in panel.verdicts.html
+    panel.size_mb.value = 2.5
     (region,) = bench.frontier.figure.layout.shapes
-    assert (region.x1, region.y0) == (2, pytest.approx(0.873))
-    assert panel.code() == "study.choose(accuracy=0.97, size_bytes=2e+06)"
+    assert (region.x1, region.y0) == (2.5, pytest.approx(0.81))
     panel.pick.click()
-    assert bench.table.widget.selected == ["a"]
-    panel.bar.value = 1.0
-    assert "No run passes" in panel.answer.value
+    assert bench.table.widget.selected == panel.verdicts.selected == ["a"]
+    panel.bar.value = 0.985
+    assert "No run surely passes" in panel.answer.value
+    assert "wb-answer-maybe" in panel.answer.value
+    assert "? 100 examples are too few" in panel.verdicts.html
+    enough = int(re.search(r"about ([\d,]+)</td>", panel.verdicts.html)[1].replace(",", ""))
+    assert enough > 100
     assert panel.pick.disabled
     assert panel.chosen is None
+    study.records.append(record("<b>", 500_000, 0.5, RTN(2)))
+    panel.size_mb.value = 0
+    assert 'data-id="&lt;b&gt;"' in panel.verdicts.html
+    assert "✕ fails" in panel.verdicts.html
+    panel.latency_ms.value = 5
+    assert "✓" not in panel.verdicts.html
+    assert "? unclear: has no measured latency" in panel.verdicts.html
+
+
+def test_what_the_choose_panel_asks_for_is_what_its_code_asks_for(study, bench):
+    panel, asked = bench.choose_panel, []
+    panel.size_mb.value, panel.memory_mb.value = 12.3456789, 30
+    panel.confidence.value = 0.9
+    study.choose = lambda requirements: asked.append(requirements) or 1 / 0
+    panel.latency_ms.value = 1.5
+    assert panel.code() == (
+        "study.choose(wb.Requirements(accuracy=0.97, size_bytes=12345679, latency_ms=1.5,"
+        " memory_bytes=30000000, confidence=0.9))"
+    )
+    done = []
+    eval(panel.code(), {"wb": wb, "study": SimpleNamespace(choose=done.append)})
+    assert done == asked
+
+
+def test_the_report_is_written_by_the_other_process(bench, monkeypatch, tmp_path):
+    panel, asked = bench.choose_panel, []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
+    panel.path.value = "out/<r>.html"
+    panel.report.click()
+    ((what, done, failed, progress, arguments),) = asked
+    assert (what, arguments) == (
+        "report", {"path": str(tmp_path / "out" / "<r>.html"), "requirements": {"accuracy": 0.97}}
+    )  # fmt: skip
+    assert panel.report.disabled
+    progress({"stage": "evaluate", "done": 1, "total": 3, "detail": ""})
+    assert "evaluate 1/3" in panel.written.value
+    failed("The folder cannot be written to")
+    assert "cannot be written" in bench.banner.text
+    assert "study.report" not in bench.code_panel.code()
+    panel.report.click()
+    done(arguments["path"])
+    assert "out/&lt;r&gt;.html" in panel.written.value
+    assert not panel.report.disabled
+    assert "study.report('out/<r>.html', wb.Requirements(accuracy=0.97))" in bench.code_panel.code()
 
 
 def test_choose_panel_before_the_baseline_is_measured(study):
@@ -414,17 +562,42 @@ def test_export_offers_formats_and_says_why_others_cannot(bench, monkeypatch):
     assert (what, arguments["run"], arguments["format"]) == ("export", "a", "hf")
     failed("The folder is not empty")
     assert "not empty" in bench.banner.text
+    assert "export(" not in bench.code_panel.code()  # a script would end where that failed
     assert not panel.export.disabled
     done({"path": "/out/a", "format": "hf", "bytes_on_disk": 4e6, "largest_difference": 1e-6})
     assert "Wrote /out/a (4.00 MB)" in panel.answer.value
     assert "export('out/a', format='hf')" in bench.code_panel.code()
 
 
-def test_a_run_that_is_chosen_anew_has_no_formats_yet(bench):
-    bench.export_panel.format.options = ["hf"]
-    bench.export_panel.run.value = "dense"
-    assert bench.export_panel.export.disabled
-    assert bench.export_panel.format.options == ()
+def test_a_run_that_is_chosen_anew_has_no_formats_yet(bench, monkeypatch):
+    panel, asked = bench.export_panel, []
+    monkeypatch.setattr(bench._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
+    panel.format.options = ["hf"]
+    panel.look.click()
+    panel.run.value = "dense"
+    assert panel.export.disabled
+    assert panel.format.options == ()
+    offer = {"format": "hf", "title": "Transformers", "size_bytes": 4_000_000, "refusal": None}
+    asked[0][1]([offer])  # of the run that was chosen before
+    assert panel.export.disabled
+    assert not panel.look.disabled
+
+
+def test_a_run_that_ends_takes_no_formats_away(study, bench):
+    panel = bench.export_panel
+    panel.run.value = "a"
+    panel._offer("a", [{"format": "hf", "title": "HF", "size_bytes": None, "refusal": None}])
+    study.records.append(record("b", 1, 0.8, RTN(3)))
+    bench.refresh()
+    assert (panel.run.value, panel.format.value) == ("a", "hf")
+    assert not panel.export.disabled
+
+
+def test_the_code_of_an_export_names_the_runs_model(study, bench):
+    study.records.append(replace(record("b", 1, 0.8, RTN(3)), model="other"))
+    bench.refresh()
+    bench.export_panel.run.value = "b"
+    assert "study.run(wb.RTN(3), model='other').export(" in bench.export_panel.code()
 
 
 # The whole
@@ -441,7 +614,7 @@ def test_code_of_the_whole(bench):
     assert bench.code().splitlines() == [
         "study.run(wb.GPTQ(4))",
         "study.plot()",
-        "study.choose(accuracy=0.97)",
+        "study.choose(wb.Requirements(accuracy=0.97))",
         "study.table()",
     ]
 
@@ -459,6 +632,19 @@ def test_the_script_makes_every_finished_run(study, bench):
     assert "Cast" not in script
     bench.code_panel.folder.value = "somewhere/else"
     assert "path='somewhere/else'" in bench.code_panel.text.value
+
+
+def test_a_script_that_was_changed_is_not_overwritten(bench, tmp_path):
+    panel, path = bench.code_panel, tmp_path / "session.py"
+    panel.path.value = str(path)
+    panel.save.click()
+    panel.save.click()
+    assert "Saved" in panel.answer.value
+    assert bench.banner.text == ""
+    path.write_text("mine")
+    panel.save.click()
+    assert "is there already" in bench.banner.text
+    assert path.read_text() == "mine"
 
 
 def test_a_study_is_begun_with_its_baseline_and_its_predictions(study):

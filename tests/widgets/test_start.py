@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from datetime import datetime
@@ -180,6 +181,42 @@ def test_the_recording_is_shown_and_not_changed():
     assert before == after
 
 
+def test_the_copy_of_the_recording_goes_with_its_study():
+    study = recorded.open_recorded()
+    folder = study.path.parent
+    assert folder.is_dir()
+    study.close()
+    del study
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_closing_ends_what_was_opened_and_leaves_what_was_given(tmp_path):
+    study = toy_study(tmp_path / "study")
+    given, own = Workbench(study), Workbench(path=tmp_path / "study")
+    given.close()
+    own.close()
+    assert own.widget.comm is None
+    assert study._finalizer.alive
+    assert not own.study._finalizer.alive
+    study.close()
+
+
+def test_a_study_that_is_replaced_is_closed(tmp_path):
+    for name in ("one", "two"):
+        toy_study(tmp_path / name).close()
+    bench = Workbench(path=tmp_path / "one")
+    first, figure = bench.study, bench.frontier.figure
+    bench.start.open_path.value = str(tmp_path / "two")
+    bench.begin = lambda: None
+    bench.start.open.click()
+    until(lambda: bench.study is not first)
+    until(lambda: not first._finalizer.alive)
+    assert figure.comm is None
+    assert bench.study._finalizer.alive
+    bench.close()
+
+
 def test_a_copy_of_the_recording_can_be_gone_on_with(panel, ready, tmp_path):
     panel.path.value = "runs/mine"
     panel.copy.click()
@@ -199,6 +236,7 @@ def test_the_magic_takes_a_model_and_a_folder(tmp_path):
     assert bench.start.model_ref.value == "some/model"
     assert bench.start.path.value == str(tmp_path / "mine")
     assert workbench_magic("").start.model_kind.value == "demo"
+    assert workbench_magic(r"path='C:\new runs\#1'").start.path.value == r"C:\new runs\#1"
     with pytest.raises(ConfigError, match="at most a model and a folder"):
         workbench_magic("one two")
 

@@ -88,7 +88,10 @@ def _words(data: dict[str, Any]) -> str | None:
     pre = data.get("pre_tokenizer") or {}
     parts = pre.get("pretokenizers", [pre])
     levels = [part for part in parts if part.get("type") == "ByteLevel"]
-    if data.get("normalizer") or len(levels) != 1 or levels[0].get("add_prefix_space"):
+    # Qwen2's composes characters (NFC); llama.cpp leaves that to whoever gives the text, as its own
+    # conversion of these models does.
+    composes = (data.get("normalizer") or {"type": "NFC"}).get("type") == "NFC"
+    if not composes or len(levels) != 1 or levels[0].get("add_prefix_space"):
         return None
     others = [part for part in parts if part is not levels[0]]
     if levels[0].get("use_regex", True):

@@ -17,15 +17,20 @@ def confusion_figure(view: Confusion) -> go.Figure:
     counts = np.asarray(view.counts, dtype=float)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     names = [html.escape(shortened(label, 32)) for label in view.labels]
+    # By number: as names, two that are shortened alike were one, and "1" or a date no category.
+    places = list(range(len(names)))
+    about = [
+        [f"{html.escape(label)}<br>predicted: {html.escape(other)}" for other in view.labels]
+        for label in view.labels
+    ]
     figure = go.Figure(
         go.Heatmap(
             z=shares,
-            x=names,
-            y=names,
+            x=places,
+            y=places,
             customdata=counts,
-            hovertemplate=(
-                "%{y}<br>predicted: %{x}<br>%{customdata} examples, %{z:.1%}<extra></extra>"
-            ),
+            hovertext=about,
+            hovertemplate="%{hovertext}<br>%{customdata} examples, %{z:.1%}<extra></extra>",
             colorscale="Cividis",
             zmin=0,
             zmax=1,
@@ -39,6 +44,7 @@ def confusion_figure(view: Confusion) -> go.Figure:
             height=max(360, 160 + 16 * len(names)),
         )
     )
-    figure.update_xaxes(showgrid=False, tickangle=-45)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
+    named = {"tickvals": places, "ticktext": names, "showgrid": False}
+    figure.update_xaxes(**named, tickangle=-45)
+    figure.update_yaxes(**named, autorange="reversed")
     return figure

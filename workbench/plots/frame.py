@@ -22,6 +22,8 @@ SMALL = '<span style="font-size: 13px">{}</span>'
 """Text and axes: a contrast of 4.5 on white and 4.2 on JupyterLab's dark background."""
 BASELINE_COLOUR = INK
 GRID = "rgba(127,127,127,0.25)"
+NOTE_CHARACTERS = 80
+"""Of a line of the footnote, which fits a plot of 520 pixels; a longer one would be cut off."""
 LONGEST_LABEL = 90
 """Characters of a recipe's label in a hover text."""
 OFF_SCALE_QUALITY = 0.5
@@ -215,10 +217,16 @@ def axis_title(view: TradeoffView) -> str:
     return f"{metric_title(view)} ({better} is better)"
 
 
+def baselines_title(view: TradeoffView) -> str:
+    """Return what the legend calls the base models; some may have come as codes."""
+    labels = {point.label for point in view.points if point.is_baseline} or {"dense"}
+    return f"{labels.pop()} baseline" if len(labels) == 1 else "baseline"
+
+
 def details(view: TradeoffView, point: TradeoffPoint) -> list[str]:
     """Return the lines that describe a point, the recipe first, as plain text."""
     label = shortened(point.label, LONGEST_LABEL)
-    lines = [label if not point.is_baseline else f"{point.model} (dense baseline)"]
+    lines = [label if not point.is_baseline else f"{point.model} ({label} baseline)"]
     if len(view.models) > 1 and not point.is_baseline:
         lines.append(f"of {point.model}")
     text = f"{view.metric.name}: {point.value:.4g}"

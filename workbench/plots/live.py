@@ -61,7 +61,8 @@ def live_figure(
     figure.add_traces(base.data)
     layout = base.layout.to_plotly_json()
     layout["title"] = {"text": ""}
-    layout["margin"] = {"l": 64, "r": 16, "t": 54, "b": 72}
+    layout["margin"] = {"l": 64, "r": 16, "t": 54, "b": 54}
+    layout["annotations"][0]["text"] = " "  # the application writes it below, where it wraps
     layout["height"] = 430
     layout["shapes"] = [region(overlay, frame)]
     layout["dragmode"] = "zoom"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import textwrap
 from typing import Any
 
 import plotly.graph_objects as go
@@ -15,10 +16,12 @@ from workbench.plots.frame import (
     GRID,
     HEIGHT,
     INK,
+    NOTE_CHARACTERS,
     SMALL,
     Frame,
     Style,
     axis_title,
+    baselines_title,
     details,
     families_of,
     footnote,
@@ -83,7 +86,7 @@ def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> TradeoffFigur
     figure.add_scatter(**_line("predicted front", expected, width=1, dash="10px,5px"))
     baselines = [point for point in view.points if point.is_baseline]
     figure.add_scatter(
-        **_points("dense baseline", baselines, BASELINE_COLOUR, "diamond", view, frame)
+        **_points(baselines_title(view), baselines, BASELINE_COLOUR, "diamond", view, frame)
     )
     figure.data[-1].update(
         mode="markers+text",
@@ -216,10 +219,11 @@ def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
     # always the same two notes, so that a live figure can be updated in place; an empty text
     # would be shown as "new text"
     where = {"xref": "paper", "yref": "paper", "showarrow": False}
+    lines = textwrap.wrap(footnote(view, frame), NOTE_CHARACTERS) or [" "]
     notes = [
         {
-            **where, "x": 1, "y": 0, "yshift": -66, "xanchor": "right", "font": {"size": 11},
-            "text": html.escape(footnote(view, frame)) or " ",
+            **where, "x": 1, "y": 0, "yshift": -50, "xanchor": "right", "yanchor": "top",
+            "align": "right", "font": {"size": 11}, "text": "<br>".join(map(html.escape, lines)),
         },
         {
             **where, "x": 0.5, "y": 0.5, "font": {"size": 16},
@@ -258,7 +262,7 @@ def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
             "y": 1.02,
             "yanchor": "bottom",
         },
-        "margin": {"l": 70, "r": 20, "t": 112, "b": 72},
+        "margin": {"l": 70, "r": 20, "t": 112, "b": 58 + 15 * len(lines)},
         "height": HEIGHT,
         "autosize": True,
         "uirevision": "keep",

@@ -130,7 +130,7 @@ def _clean(value: str) -> str:
 
 
 def _fields(text: str) -> dict[str, str]:
-    """Return the values by name; an answer may hold fewer than were asked for."""
+    """Return the values of ``name: value | name: value``; there may be fewer than asked for."""
     pieces = (piece.partition(":") for piece in text.split("|"))
     return {name.strip(): value.strip() for name, _, value in pieces}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import html
+import threading
 import uuid
 import weakref
 from pathlib import Path
@@ -95,6 +96,7 @@ export_panel, code_panel
         self._picture: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._desk: Desk | None = None
+        self._is_own = False
         self.nav = w.ToggleButtons(options=list(TABS))
         self.nav.add_class("wb-nav")
         self.head = w.HTML()
@@ -114,13 +116,25 @@ export_panel, code_panel
         )
         self.widget.add_class("wb-app")
         if study is not None:
-            self._take(study, "", is_recorded=False)
+            self._take(study, "", is_recorded=False, is_own=study is not what)
         self._switch()
+
+    def close(self) -> None:
+        """End the processes that were started for it, and take it off the page.
+
+        What was computed is in the study's folder. A study that was given stays as it is; one
+        that was opened or started here is closed.
+        """
+        if self._desk is not None:
+            self._desk.inspector.stop()
+            if self._is_own:
+                self._desk.study.close()
+        _close(self.widget)
 
     # A study is there
 
     def _ready(self, study: Study, setup: str, is_recorded: bool) -> None:
-        self._take(study, setup, is_recorded=is_recorded)
+        self._take(study, setup, is_recorded=is_recorded, is_own=True)
         self.begin()
 
     def begin(self) -> None:
@@ -136,10 +150,10 @@ export_panel, code_panel
         if desk.study.lacks_predictions():
             self.queue_panel.submit_predictions()
 
-    def _take(self, study: Study, setup: str, *, is_recorded: bool) -> None:
+    def _take(self, study: Study, setup: str, *, is_recorded: bool, is_own: bool) -> None:
         """Show a study in place of what was shown before."""
         self._let_go()
-        self.study = study
+        self.study, self._is_own = study, is_own
         desk = Desk(study, self.banner, Inspector(study.path), is_recorded=is_recorded)
         desk.history.setup = setup
         self._desk = desk
@@ -164,7 +178,7 @@ export_panel, code_panel
         explore = w.HBox([left, right])
         explore.add_class("wb-explore")
         keep = w.HBox([self.choose_panel.widget, self.export_panel.widget])
-        keep.add_class("wb-halves")
+        keep.add_class("wb-keep")
         self._bodies = {
             START: self.start.widget,
             EXPLORE: explore,
@@ -180,9 +194,16 @@ export_panel, code_panel
         self._schedule_picture()
 
     def _let_go(self) -> None:
-        if self._desk is not None:
-            self._desk.inspector.stop()
-            self.frontier.figure.close()
+        if self._desk is None:
+            return
+        self._desk.inspector.stop()
+        for name, body in self._bodies.items():
+            if name != START:
+                _close(body)
+        if self._is_own:
+            threading.Thread(
+                target=_end, args=(self._desk.study,), name="wb-end", daemon=True
+            ).start()
 
     def _edit(self, recipe: Recipe) -> None:
         """Take a predicted recipe that was clicked: into the form, or to be run where none fits."""
@@ -243,9 +264,8 @@ export_panel, code_panel
             body.layout.display = "" if name == chosen else "none"
         if self._desk is None:
             return
-        if chosen == LINEAGE:
-            self.lineage_panel.open()
-        elif chosen == CODE:
+        self.lineage_panel.show(chosen == LINEAGE)
+        if chosen == CODE:
             self.code_panel.refresh()
         elif chosen == COMPARE:
             self.compare_panel.refresh()
@@ -321,6 +341,18 @@ export_panel, code_panel
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def _end(study: Study) -> None:
+    """Close a study that nobody looks at any more, once what it computes is done."""
+    study.wait()
+    study.close()
+
+
+def _close(widget: w.Widget) -> None:
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    widget.close()
 
 
 def _short(path: Path) -> str:

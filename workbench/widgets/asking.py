@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 OnAnswer = Callable[[Any], None]
 OnError = Callable[[str], None]
@@ -71,18 +71,27 @@ class Inspector:
                 self._process.stdin.write(json.dumps(message) + "\n")
                 self._process.stdin.flush()
 
-    def stop(self) -> None:
-        """End the process; what was asked is not answered any more."""
+    def stop(self, told: str = "") -> None:
+        """End the process.
+
+        Parameters
+        ----------
+        told : str
+            What those are told whose questions are open, as an error. Default: nothing.
+        """
         with self._lock:
             process, self._process = self._process, None
+            left = list(self._open.values())
             self._open.clear()
         if process is not None:
             process.kill()
             process.wait()
+        for question in left if told else ():
+            question.error(told)
 
     def _start(self) -> subprocess.Popen[str]:
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-        with (self._path / "inspector.log").open("w", encoding="utf-8") as log:
+        with _open_log(self._path) as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "workbench.inspector", str(self._path)],
                 stdin=subprocess.PIPE,
@@ -104,6 +113,10 @@ class Inspector:
             with contextlib.suppress(ValueError):
                 self._tell(json.loads(line))
         process.wait()
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                if stream is not None:
+                    stream.close()
         with self._lock:
             if process is not self._process:
                 return
@@ -125,3 +138,11 @@ class Inspector:
             question.error(said["error"])
         else:
             question.answer(said["answer"])
+
+
+def _open_log(folder: Path) -> IO[str]:
+    """Return the file for what libraries print; a study that cannot be written to has none."""
+    try:
+        return (folder / "inspector.log").open("w", encoding="utf-8")
+    except OSError:
+        return open(os.devnull, "w", encoding="utf-8")

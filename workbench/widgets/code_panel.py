@@ -8,6 +8,7 @@ from typing import Any
 
 import ipywidgets as w
 
+from workbench.errors import ConfigError
 from workbench.widgets.desk import Desk
 
 
@@ -26,6 +27,7 @@ class CodePanel:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._saved = ""
         self.text = w.Textarea(
             disabled=False,
             description="script",
@@ -67,6 +69,11 @@ class CodePanel:
 
     def _save(self, _: Any) -> None:
         path = Path(self.path.value).expanduser().absolute()
+        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != self._saved:
+            raise ConfigError(
+                f"{path} is there already, and not as it was saved here; give another name."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.code(), encoding="utf-8")
+        self._saved = self.code()
+        path.write_text(self._saved, encoding="utf-8")
         self.answer.value = f'<span role="status">Saved {html.escape(str(path))}</span>'

@@ -103,6 +103,7 @@ class ComparePanel:
         self._figure: LiveFigure | None = None
         self._asked = 0
         self._is_loading = False
+        self._shown: tuple[str, ...] | None = None
         self.runs.observe(guard(self._picked), names="value")
         self.view.observe(guard(lambda _: self._switch()), names="value")
         self.go.on_click(guard(lambda _: self._show()))
@@ -140,7 +141,7 @@ class ComparePanel:
         }[self.view.value]
 
     def refresh(self) -> None:
-        """Offer the finished runs."""
+        """Offer the finished runs; what is shown of the selected ones stays."""
         options = [(_option(record, self._desk), record.id) for record in self._done()]
         if list(self.runs.options) != options:
             self._is_loading = True
@@ -161,7 +162,9 @@ class ComparePanel:
         self._is_loading = True
         self.runs.value = tuple(id for id in known if id in self._desk.selection.runs)
         self._is_loading = False
-        self._switch()
+        if self._shown != tuple(self.runs.value):
+            self._shown = tuple(self.runs.value)
+            self._switch()
 
     def _selected(self) -> list[RunRecord]:
         known = {record.id: record for record in self._done()}
@@ -172,6 +175,8 @@ class ComparePanel:
     def _switch(self) -> None:
         """Show the controls of the chosen view, and what needs no model at once."""
         name = self.view.value
+        self._asked += 1  # an answer that is on its way is not of what is shown from now on
+        self.stop.disabled = True
         self.about.value = f'<div class="wb-help">{html.escape(_ABOUT[name])}</div>'
         self.prompt.layout.display = self.tokens.layout.display = _shown(name == "generate")
         self.layer.layout.display = _shown(name == "histogram" and bool(self.layer.options))
@@ -236,7 +241,7 @@ class ComparePanel:
 
     def _stop(self) -> None:
         self._asked += 1
-        self._desk.inspector.stop()
+        self._desk.inspector.stop("Stopped, as Stop was pressed under Compare. Start it again.")
         self.stop.disabled, self.go.disabled = True, False
         self._say("Stopped.")
 

@@ -63,6 +63,7 @@ class ExportPanel:
             layout=w.Layout(width="auto"),
         )
         self.answer, self.refused = w.HTML(), w.HTML()
+        self._is_loading = False
         self.run.observe(lambda _: self._forget(), names="value")
         self.look.on_click(desk.banner.guard(self._look))
         self.export.on_click(desk.banner.guard(self._export))
@@ -85,11 +86,13 @@ class ExportPanel:
 
     def code(self) -> str:
         """Return the Python that exports the same run."""
-        run = self.run.value or ""
-        record = next((r for r in self._desk.study.records if r.id == run), None)
+        study, run = self._desk.study, self.run.value or ""
+        record = next((r for r in study.records if r.id == run), None)
         recipe = "[]" if record is None else record.recipe.code()
+        other = record is not None and record.model != study.models[0]
+        given = f"{recipe}, model={record.model!r}" if record is not None and other else recipe
         format = self.format.value or "hf"
-        return f"study.run({recipe}).export({self.path.value!r}, format={format!r})"
+        return f"study.run({given}).export({self.path.value!r}, format={format!r})"
 
     def refresh(self) -> None:
         """Offer the finished runs."""
@@ -99,10 +102,11 @@ class ExportPanel:
             if record.state is RunState.DONE
         ]
         if list(self.run.options) != options:
-            kept = self.run.value
+            kept, ids = self.run.value, [id for _, id in options]
+            self._is_loading = kept in ids  # the formats that it was offered are still true
             self.run.options = options
-            ids = [id for _, id in options]
             self.run.value = kept if kept in ids else (ids[-1] if ids else None)
+            self._is_loading = False
         self.look.disabled = not options
 
     def _follow(self) -> None:
@@ -111,6 +115,8 @@ class ExportPanel:
             self.run.value = chosen[-1]
 
     def _forget(self) -> None:
+        if self._is_loading:
+            return
         self.format.options, self.format.disabled = [], True
         self.export.disabled = True
         self.answer.value = self.refused.value = ""
@@ -118,10 +124,15 @@ class ExportPanel:
     def _look(self, _: Any) -> None:
         self.look.disabled = True
         self._say("Looking at the model …")
-        self._desk.inspector.ask("offers", self._offer, self._fail, run=self.run.value)
+        run = self.run.value
+        self._desk.inspector.ask(
+            "offers", lambda offers: self._offer(run, offers), self._fail, run=run
+        )
 
-    def _offer(self, offers: list[dict[str, Any]]) -> None:
+    def _offer(self, run: str, offers: list[dict[str, Any]]) -> None:
         self.look.disabled = False
+        if run != self.run.value:  # another one was chosen meanwhile
+            return
         good = [offer for offer in offers if not offer["refusal"]]
         self.format.options = [(_title(offer), offer["format"]) for offer in good]
         self.format.value = good[0]["format"] if good else None
@@ -143,10 +154,10 @@ class ExportPanel:
         self.export.disabled = True
         self._say("Exporting …")
         path = str(Path(self.path.value).expanduser().absolute())
-        self._desk.history.note(self.code())
+        line = self.code()
         self._desk.inspector.ask(
             "export",
-            self._done,
+            lambda found: self._done(line, found),
             self._fail,
             lambda p: self._say(f"{p['stage']} {p['done']}/{p['total']} {p['detail']}"),
             run=self.run.value,
@@ -154,8 +165,9 @@ class ExportPanel:
             format=self.format.value,
         )
 
-    def _done(self, found: dict[str, Any]) -> None:
-        self.export.disabled = False
+    def _done(self, line: str, found: dict[str, Any]) -> None:
+        self._desk.history.note(line)
+        self.export.disabled = self.format.disabled
         text = f"Wrote {found['path']} ({found['bytes_on_disk'] / 1e6:.2f} MB)."
         if found["largest_difference"] is not None:
             text += (

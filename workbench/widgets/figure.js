@@ -1,6 +1,7 @@
 // Shows a plotly figure whose own JavaScript (5 MB) comes from the kernel when it is needed, once
 // per page, and is never a part of the widget's saved state.
 
+const PATIENCE_MS = 20000;
 const shared = (globalThis.__compressionWorkbench ??= {});
 
 function askKernel(model) {
@@ -12,11 +13,16 @@ function askKernel(model) {
       }
     };
     model.on('msg:custom', heard);
-    const needed = !shared.plotly;
+    shared.plotly ??= new Promise(found => {
+      shared.found = widget => {
+        shared.loaded = true;
+        found(widget);
+      };
+    });
+    // Asked for once, and again where a kernel was restarted before it answered.
+    const needed = !shared.loaded && Date.now() - (shared.asked ?? 0) > PATIENCE_MS;
     if (needed) {
-      shared.plotly = new Promise(found => {
-        shared.found = found;
-      });
+      shared.asked = Date.now();
     }
     model.send({ type: 'show', needed });
   });
@@ -27,8 +33,12 @@ export default {
   async render({ model, el }) {
     el.classList.add('wb-figure');
     el.innerHTML = '<div class="wb-loading" role="status">Drawing …</div>';
+    const late = setTimeout(() => {
+      el.firstChild.textContent = 'The kernel does not answer; run the cell again to see the plot.';
+    }, PATIENCE_MS);
     await askKernel(model);
     const widget = (await shared.plotly)();
+    clearTimeout(late);
     el.innerHTML = '';
     // Plotly forgets its height when it is resized, and takes that of the place it is in.
     el.style.height = `${model.get('_widget_layout')?.height ?? 430}px`;

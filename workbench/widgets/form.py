@@ -18,7 +18,7 @@ _MANY, _FIRST = 4, 3
 
 
 class Control:
-    """One field of a step as a widget with a label, its help as tooltip and as a line below.
+    """One field of a step as a widget with a label, its help as tooltip and behind a question mark.
 
     Fields that accept None have a checkbox, or an entry in their list, that says what None means.
 
@@ -58,7 +58,13 @@ class Control:
             if control is not None:
                 control.observe(self._changed, names="value")
         unit = f"In {info.unit}. " if info.unit and info.unit not in _spoken(info) else ""
-        help = w.HTML(f'<div class="wb-help">{html.escape(unit + info.help)}</div>')
+        text = html.escape(unit + info.help)
+        help = w.HTML(
+            f'<details class="wb-explain"><summary title="{text}"'
+            f' aria-label="What is {html.escape(_spoken(info))}?">?</summary>'
+            f'<div class="wb-help">{text}</div></details>'
+        )
+        help.add_class("wb-explained")
         self.widget = w.VBox([*rows, self.problem, help])
         self.widget.add_class("wb-field")
 

@@ -22,7 +22,7 @@ from workbench.plots import (
     update_live,
     write_html,
 )
-from workbench.plots.frame import Frame
+from workbench.plots.frame import Frame, footnote
 from workbench.plots.live import OVERLAYS, draft_trace, frame_with, region, ring, x_range
 from workbench.widgets.desk import Desk
 from workbench.widgets.live_figure import LiveFigure
@@ -64,6 +64,8 @@ class FrontierPanel:
         self._on_measured = on_measured
         self._on_predicted = on_predicted
         self._lock = threading.RLock()
+        self._draft: Prediction | None = None
+        self._pending: tuple[tuple[Prediction, str], ...] = ()
         self.overlay = Overlay()
         names = [metric.name for metric in desk.study.metrics]
         self.metric = _dropdown([(name.replace("_", " "), name) for name in names], "metric")
@@ -85,6 +87,8 @@ class FrontierPanel:
         self.measure.on_click(desk.banner.guard(lambda _: self._measure()))
         self.note = w.HTML()
         self.note.add_class("wb-note")
+        self.caption = w.HTML()
+        self.caption.add_class("wb-caption")
         self._view = self._read()
         self.figure = self._new_figure()
         for control in (self.metric, self.axis):
@@ -96,9 +100,9 @@ class FrontierPanel:
         bar = w.HBox([self.metric, self.axis, self.log_x, self.log_y, self.save, self.measure])
         bar.add_class("wb-toolbar")
         self._place = w.VBox([self.figure])
-        self.widget = w.VBox([bar, self._place, self.note])
+        self.widget = w.VBox([bar, self._place, self.caption, self.note])
         self.widget.add_class("wb-frontier")
-        self.refresh = Throttle(self._refresh)
+        self.refresh = Throttle(desk.banner.guard(self._refresh))
 
     @property
     def view(self) -> TradeoffView:
@@ -117,9 +121,8 @@ class FrontierPanel:
     def show_draft(self, prediction: Prediction | None) -> None:
         """Move the hollow point of the recipe that is being edited; only that is drawn anew."""
         with self._lock:
-            draft = None if prediction is None else _point(prediction, self._desk.study.models[0])
-            if self.axis.value != "size":
-                draft = None
+            self._draft = prediction
+            draft = self._place_of(prediction)
             self.overlay = _with(self.overlay, draft=draft)
             frame = frame_with(self._view, draft, log_x=self.log_x.value)
             trace = draft_trace(self._view, draft, frame)
@@ -131,19 +134,15 @@ class FrontierPanel:
 
     def show_pending(self, pending: tuple[tuple[Prediction, str], ...]) -> None:
         """Show where what waits or runs is expected to come out."""
-        found = [(_point(p, self._desk.study.models[0]), state) for p, state in pending]
-        shown = tuple((point, state) for point, state in found if point is not None)
-        if self.axis.value != "size":
-            shown = ()
-        if shown != self.overlay.pending:
-            self.overlay = _with(self.overlay, pending=shown)
+        if pending != self._pending:
+            self._pending = pending
             self.refresh()
 
     def show_bar(self, most: dict[str, float], bar: float | None) -> None:
         """Shade what is accepted: at most so much on an axis, at least so good."""
-        self._most = most
         with self._lock:
-            self.overlay = _with(self.overlay, most=most.get(self.axis.value), bar=bar)
+            self._most, self._bar = most, bar
+            self.overlay = _with(self.overlay, **self._asked())
             self.figure.layout.shapes = [region(self.overlay, self._frame())]
 
     def picture(self) -> str:
@@ -163,6 +162,20 @@ class FrontierPanel:
 
     _shown_x: tuple[float, float] | None = None
     _most: dict[str, float] = {}  # noqa: RUF012 - replaced, never changed
+    _bar: float | None = None
+
+    def _asked(self) -> dict[str, float | None]:
+        """Return what is accepted in the units that are shown: the bar is of the first metric."""
+        is_decisive = self.metric.value == self._desk.study.metric.name
+        return {"most": self._most.get(self.axis.value), "bar": self._bar if is_decisive else None}
+
+    def _place_of(self, prediction: Prediction | None) -> PredictedPoint | None:
+        """Return where a prediction is shown: only sizes and one metric are predicted."""
+        if prediction is None or prediction.metric != self.metric.value:
+            return None
+        if self.axis.value != SIZE.name:
+            return None
+        return _point(prediction, self._desk.study.models[0])
 
     def _read(self) -> TradeoffView:
         """Return the view of the chosen axis, of the size where nothing was measured on it."""
@@ -180,6 +193,7 @@ class FrontierPanel:
         return frame_with(self._view, self.overlay.draft, log_x=self.log_x.value)
 
     def _new_figure(self) -> LiveFigure:
+        self.caption.value = html.escape(footnote(self._view, self._frame()))
         figure = LiveFigure(
             live_figure(self._view, self.overlay, log_x=self.log_x.value, log_y=self.log_y.value)
         )
@@ -188,12 +202,21 @@ class FrontierPanel:
         return figure
 
     def _refresh(self) -> None:
-        self._view = self._read()
-        self.overlay = _with(self.overlay, most=self._most.get(self.axis.value))
-        self._draw()
+        view = self._read()
+        with self._lock:
+            self._view = view
+            found = [(self._place_of(prediction), state) for prediction, state in self._pending]
+            self.overlay = _with(
+                self.overlay,
+                draft=self._place_of(self._draft),
+                pending=tuple((point, state) for point, state in found if point is not None),
+                **self._asked(),
+            )
+            self._draw()
 
     def _draw(self) -> None:
         with self._lock:
+            self.caption.value = html.escape(footnote(self._view, self._frame()))
             update_live(
                 self.figure,
                 self._view,
@@ -235,6 +258,8 @@ class FrontierPanel:
 
         def done(count: int) -> None:
             self.measure.disabled = False
+            for run in runs:
+                desk.history.note(f"study.measure({run!r})")
             desk.banner.note(f"Measured {count} runs: choose latency or memory as the axis.")
             self._on_measured()
 
@@ -245,8 +270,6 @@ class FrontierPanel:
 
         tell("Loading the models to measure …")
         runs = list(dict.fromkeys([*bases, *chosen]))
-        for run in runs:
-            desk.history.note(f"study.measure({run!r})")
         desk.inspector.ask(
             "measure", done, failed, lambda p: tell(f"measuring: {p['stage']}"), runs=runs
         )

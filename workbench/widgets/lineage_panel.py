@@ -46,9 +46,9 @@ class LineagePanel:
         """Return the Python that draws the tree."""
         return "study.lineage().plot()"
 
-    def open(self) -> None:
-        """Draw, because the panel is seen from now on."""
-        self._is_open = True
+    def show(self, is_seen: bool) -> None:
+        """Draw if the panel is seen from now on; one that is not seen is not drawn anew."""
+        self._is_open = is_seen
         self.refresh()
 
     def refresh(self) -> None:

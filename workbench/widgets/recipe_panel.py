@@ -157,6 +157,7 @@ class RecipePanel:
             for record in self._desk.study.records
             if record.state is RunState.DONE
             and record.recipe.steps
+            and record.model == self._desk.study.models[0]  # what is run here is run on that one
             and all(type(step).__name__ in STEPS for step in record.recipe.steps)
         ]
         options = [("the base model", _BASE)]
@@ -165,7 +166,7 @@ class RecipePanel:
             kept, was = self.source.value, self._is_loading
             self._is_loading = True
             self.source.options = options
-            self.source.value = kept if kept in dict(options).values() else _BASE
+            self.source.value = kept if kept in [run for _, run in options] else _BASE
             self._is_loading = was
 
     def refresh(self) -> None:
@@ -291,6 +292,7 @@ class RecipePanel:
             self.field.options = [(name.replace("_", " "), name) for name in names]
             self.field.value = names[0] if names else None
             self._suggest()
+        self.sweep.disabled = not names or self._desk.is_recorded
 
     def _suggest(self) -> None:
         suggestions = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 from workbench.errors import StudyError
@@ -12,7 +13,7 @@ from workbench.study import Study
 FOLDER = Path(__file__).parents[1] / "demo" / "study"
 ABOUT = (
     "A recording: these runs were computed when this version of the package was made, by"
-    " python -m workbench.demo.record. Look around; nothing is computed here."
+    " benchmarks/record_study.py of its source. Look around; nothing is computed here."
 )
 
 
@@ -24,7 +25,9 @@ def is_there() -> bool:
 def open_recorded() -> Study:
     """Return the recorded study, opened in a temporary copy, so that the package stays as it is."""
     folder = Path(tempfile.mkdtemp(prefix="workbench-recorded-"))
-    return Study.open(_copied(folder / "study"))
+    study = Study.open(_copied(folder / "study"))
+    weakref.finalize(study, shutil.rmtree, folder, ignore_errors=True)
+    return study
 
 
 def copy_recorded(path: str | Path) -> Study:

@@ -43,7 +43,7 @@ class TablePanel:
             desk.banner.guard(lambda _: desk.selection.set(self.widget.selected)), names="selected"
         )
         desk.selection.listen(self._mark)
-        self.refresh = Throttle(self._refresh)
+        self.refresh = Throttle(desk.banner.guard(self._refresh))
         self._refresh()
 
     def code(self) -> str:
