@@ -80,3 +80,19 @@ def test_plan_takes_a_catalogue(tmp_path):
     assert "does not fit on toaster" in found.output
     missing = run("plan", "smollm2-135m", "--device", "toaster")
     assert isinstance(missing.exception, ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "give --accuracy 0.97"),
+        (["--confidence", 0.95], "give --accuracy 0.97"),
+        (["--accuracy", 97], "--absolute"),
+        (["--accuracy", 97, "--confidence", 0.95], "give 0.97"),
+    ],
+)
+def test_a_bar_without_meaning_is_said_in_the_terminals_words(study, options, says):
+    found = run("choose", study, *options)
+    assert isinstance(found.exception, ConfigError)
+    assert says in str(found.exception)
+    assert "relative=" not in str(found.exception)

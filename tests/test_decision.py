@@ -92,6 +92,14 @@ def test_without_an_error_it_is_not_said_that_examples_are_too_few():
         assert "too few" not in found.words
 
 
+def test_a_run_that_is_far_below_the_bar_is_not_the_nearest_because_it_is_small():
+    records, tables = study(3000, [400, 2000])
+    found = decided(records, tables, Requirements(0.97, size_bytes=890))
+    assert found.nearest.run.id == "run 0"  # 1 % too large and 12 % too bad, against 71 % too bad
+    assert "takes 0.0009 MB" in found.nearest.lacks[0]
+    assert "where 97.0% is asked" in found.nearest.lacks[1]
+
+
 def _columns(outcomes):
     return {name: outcomes[name] for name in ("example", "n_predictions", "n_correct")}
 

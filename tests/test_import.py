@@ -87,3 +87,11 @@ def test_type_checkers_see_the_same_names() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="GTPQ"):
         wb.GTPQ  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_name_with_a_typo_is_told_the_nearest():
+    with pytest.raises(AttributeError, match="did you mean 'GPTQ'"):
+        _ = wb.GPQT
+    with pytest.raises(AttributeError, match=r"'nothing_like_it'$"):
+        _ = wb.nothing_like_it
+    assert not hasattr(wb, "__wrapped__")

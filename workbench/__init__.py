@@ -126,7 +126,11 @@ if not TYPE_CHECKING:  # a type checker would believe in every name otherwise
 
     def __getattr__(name: str) -> object:
         if name not in _HOME_OF:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            import difflib
+
+            close = [] if name.startswith("_") else difflib.get_close_matches(name, _HOME_OF, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
         value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
         globals()[name] = value
         return value

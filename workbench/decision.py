@@ -204,6 +204,8 @@ def decide(
         unmeasured = any(math.isinf(amount) for amount, _ in lacks[record.id])
         if test is None:
             answer = UNCLEAR if unmeasured else FAILS if missing else PASSES
+            if missing and _shortfall(record, quality, metric, requirements) > 0:
+                missing.append(_quality_words(record, quality, metric, requirements))
         else:
             answer = PASSES if ok else FAILS if test.fail_p_value <= FAIL_LEVEL else UNCLEAR
             if answer != PASSES:
@@ -239,6 +241,7 @@ def decide(
 
     def distance(verdict: Verdict) -> tuple[float, float, float]:
         amounts = [amount for amount, _ in lacks[verdict.run.id]]
+        amounts.append(_shortfall(verdict.run, verdict.quality, metric, requirements))
         p_value = 1.0 if verdict.p_value is None else verdict.p_value
         return (sum(amounts), p_value, cost(verdict))
 
@@ -462,6 +465,20 @@ def _quality_of(
         return None, None
     interval = quality_interval(metric, record, baseline, outcomes)
     return relative_quality(metric, mine, theirs), interval
+
+
+def _shortfall(
+    record: RunRecord, quality: float | None, metric: Metric, wanted: Requirements
+) -> float:
+    """Return by what share the measured quality misses the bar; 0 if it does not."""
+    bar = wanted.accuracy
+    if bar is None:
+        return 0.0
+    if wanted.relative:
+        return 0.0 if quality is None else max(0.0, 1 - quality / bar)
+    value = value_of(record, metric)
+    gap = bar - value if metric.higher_is_better else value - bar
+    return max(0.0, gap) / max(abs(bar), abs(value), 1e-12)
 
 
 def _quality_words(

@@ -56,8 +56,8 @@ def tilted_p_value(advantages: ArrayLike, worst: float = 0.0) -> float:
     values = np.asarray(advantages, dtype=np.float64)
     if len(values) < 2 or not np.isfinite(values).all():
         return 1.0
-    points, times = np.unique(values, return_counts=True)  # right or wrong: a handful of values
-    return _p_value(points, times.astype(np.float64), worst)
+    points, counts = np.unique(values, return_counts=True)  # right or wrong: a handful of values
+    return _p_value(points, counts.astype(np.float64), worst)
 
 
 def _p_value(

@@ -141,6 +141,15 @@ def test_users_bring_their_own_devices(tmp_path):
         known_devices(path)
 
 
+def test_a_context_beyond_the_models_own_is_said():
+    found = wb.plan("demo", "phone 8 GB", precisions=["float32"], context=100_000)
+    (row,) = found.rows
+    assert row.context == found.table()["context"].item() < 100_000
+    assert f"with its {row.context:,} tokens at most" in str(found)
+    assert " 0.0 of" not in str(found)
+    assert "tokens at most" not in str(wb.plan("llama-2-7b", "phone 8 GB", context=4096))
+
+
 def test_table_and_figure_hold_the_same_numbers_and_say_estimated():
     found = wb.plan(["smollm2-135m", "mixtral-8x7b"])
     table, figure = found.table(), found.plot()

@@ -156,6 +156,8 @@ def test_an_empty_study_and_a_language_model_have_a_report_too(tmp_path):
         found = Page(study.report(tmp_path / "one.html", Requirements(0.99), cost=PRICES))
         words = "".join(found.words)
         assert "study.measure(run)" in words
+        with pytest.warns(UserWarning, match="No run has measured times"):
+            assert study.costs(PRICES).empty
         assert "Where it fails" not in words
         with pytest.raises(ConfigError, match="cannot be written"):
             study.report(tmp_path)

@@ -57,6 +57,12 @@ def choose(
     With --confidence, --memory-mb or --cost-per-1k a run must pass surely, on the examples that
     there are and for all runs together; else its measured value decides.
     """
+    if all(bar is None for bar in (accuracy, size_mb, latency_ms, memory_mb, cost_per_1k)):
+        raise ConfigError(
+            "Nothing to choose by: give --accuracy 0.97 (a share of the base model's), --size-mb,"
+            " --latency-ms, --memory-mb or --cost-per-1k."
+        )
+    _check_accuracy(accuracy, absolute)
     opened = open_study(study)
     if confidence is None and memory_mb is None and cost_per_1k is None:
         found = opened.choose(
@@ -106,6 +112,7 @@ def report(
     """Write one page for the person who decides; it opens without a network and prints."""
     if html.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--html {html} is not accepted; give a file that ends with .html.")
+    _check_accuracy(accuracy, absolute)
     prices = _prices(price_per_hour, utilisation)
     wanted = _requirements(
         accuracy, absolute, size_mb, latency_ms, memory_mb, cost_per_1k, prices, confidence
@@ -149,7 +156,8 @@ def plan(
             )
         chosen = [known[name] for name in device]
     if model == ["list"]:
-        output().print("\n".join([*known_models(), *known]), markup=False, highlight=False)
+        lines = ["Models:", *known_models(), "", "Devices:", *known]
+        output().print("\n".join(lines), markup=False, highlight=False)
         return
     found = estimate(model, chosen, precisions=precision or None, context=context, batch=batch)
     out = output()
@@ -159,6 +167,14 @@ def plan(
 
         path = write_html(found.plot(), html, table=found.table().round(3))
         out.print(f"Wrote the figure: {path.resolve()}", highlight=False, soft_wrap=True)
+
+
+def _check_accuracy(accuracy: float | None, absolute: bool) -> None:
+    if accuracy is not None and accuracy > 2 and not absolute:
+        raise ConfigError(
+            f"--accuracy {accuracy:g} is a share of the base model's quality; for {accuracy:g} %"
+            f" give {accuracy / 100:g}, for a value of the metric itself add --absolute."
+        )
 
 
 def _prices(per_hour: float | None, utilisation: float) -> CostModel | None:

@@ -35,6 +35,9 @@ class PlanRow:
         The roofline of decoding, of all sequences together: as fast as the memory can be read (or
         the arithmetic done) at the vendor's rates. Real decoding is slower. None if it does not
         fit.
+    context : int
+        Tokens of each sequence that are counted: what was asked, or what the model allows if that
+        is less.
     longest_context : int
         The most tokens of each sequence that fit, 0 if the weights alone do not; not more than
         the model allows.
@@ -49,6 +52,7 @@ class PlanRow:
     runtime_bytes: int
     margin_bytes: int
     tokens_per_s: float | None
+    context: int
     longest_context: int
 
     @property
@@ -103,6 +107,7 @@ class Plan:
                     "usable_gb": row.device.usable_bytes / 1e9,
                     "fits": row.fits,
                     "at_most_tokens_per_s": row.tokens_per_s,
+                    "context": row.context,
                     "longest_context": row.longest_context,
                 }
                 for row in self.rows
@@ -125,18 +130,24 @@ class Plan:
                 least = min(rows, key=lambda r: r.total_bytes)
                 lines.append(
                     f"{model} does not fit on {device}: {least.precision} takes"
-                    f" {least.total_bytes / 1e9:.1f} of {least.device.usable_bytes / 1e9:.1f} GB."
+                    f" {_size(least)}{self._context(least)}."
                 )
                 continue
             best = max(fitting, key=lambda r: r.weights_bytes)
-            text = (
-                f"{model} fits on {device} at {best.precision}: {best.total_bytes / 1e9:.1f} of"
-                f" {best.device.usable_bytes / 1e9:.1f} GB"
-            )
+            text = f"{model} fits on {device} at {best.precision}: {_size(best)}"
             if best.tokens_per_s is not None:
                 text += f", at most {best.tokens_per_s:,.0f} tokens/s"
-            lines.append(f"{text}.")
+            lines.append(f"{text}{self._context(best)}.")
         return "\n".join(lines)
+
+    def _context(self, row: PlanRow) -> str:
+        return "" if row.context == self.context else f", with its {row.context:,} tokens at most"
+
+
+def _size(row: PlanRow) -> str:
+    """Return what a row takes of its device, with as many digits as a small model needs."""
+    digits = 1 if row.total_bytes >= 1e8 else 3
+    return f"{row.total_bytes / 1e9:.{digits}f} of {row.device.usable_bytes / 1e9:.1f} GB"
 
 
 def plan(
@@ -220,6 +231,7 @@ def _row(
         runtime_bytes=runtime,
         margin_bytes=round((weights + cache) * margin),
         tokens_per_s=_tokens_per_s(counted, form, device, context, batch) if fits else None,
+        context=context,
         longest_context=_longest(needed, device.usable_bytes, counted.max_context or 2**20),
     )
 

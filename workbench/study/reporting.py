@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,12 +49,23 @@ class Reporting(Deciding, Routing):
         -------
         DataFrame
             One row per run that was measured; dollars. ``of_baseline`` and ``of_api`` are ratios.
+            A warning says if there is none.
 
         Raises
         ------
         StudyError
             If the runs were measured on different machines.
         """
+        found = self._costs(prices, model)
+        if found.empty:
+            warnings.warn(
+                "No run has measured times yet, from which its cost follows: study.measure(run)"
+                " measures one, on the machine that its price is of.",
+                stacklevel=2,
+            )
+        return found
+
+    def _costs(self, prices: CostModel, model: str | None) -> pd.DataFrame:
         import pandas as pd
 
         from workbench.choice import check_conditions
@@ -275,7 +287,7 @@ class Reporting(Deciding, Routing):
     def _cost_part(self, prices: CostModel, model: str | None) -> Part:
         from workbench.report import Part, Value, sentence, table
 
-        frame = self.costs(prices, model=model)
+        frame = self._costs(prices, model)
         pieces = [
             sentence(
                 f"At {prices.price_per_hour_usd:g} dollars an hour and {prices.utilisation:.0%}"
