@@ -72,6 +72,30 @@ def test_too_few_examples_say_how_many_would_be_enough():
     assert 100 < found.nearest.enough_examples < 2000
 
 
+def test_a_run_that_changes_nothing_needs_more_examples_not_another_bar():
+    right = np.ones(30, dtype=bool)
+    records = [record("dense", 1000, 1.0), record("same", 500, 1.0)]
+    found = decided(records, {"dense": table(right), "same": table(right)}, Requirements(0.97))
+    assert found.nearest.answer == UNCLEAR
+    assert found.nearest.enough_examples > 30
+    assert "no number of examples" not in found.words
+
+
+def test_without_an_error_it_is_not_said_that_examples_are_too_few():
+    records, tables = study(100, [1])
+    one = {k: Outcomes({**_columns(t), "document": np.zeros(100)}) for k, t in tables.items()}
+    records = [replace(r, measurements=(Measurement("accuracy", 0.9, n=100),)) for r in records]
+    for kept in ({}, one):
+        found = decided(records, kept, Requirements(0.97))
+        assert found.nearest.answer == UNCLEAR
+        assert "no standard error was recorded, or all examples are of one document" in found.words
+        assert "too few" not in found.words
+
+
+def _columns(outcomes):
+    return {name: outcomes[name] for name in ("example", "n_predictions", "n_correct")}
+
+
 def test_none_passes_and_the_nearest_says_what_it_lacks():
     records, tables = study(3000, [400, 300])
     found = decided(records, tables, Requirements(0.97))
@@ -196,6 +220,12 @@ def test_perplexity_is_better_when_lower_and_clustered_by_document():
     assert len(contrast(PERPLEXITY, tables["good"], tables["dense"], 0.98).advantages) == 100
 
 
+def test_no_perplexity_lies_below_a_bar_of_zero():
+    records = [record(k, 10, 20.0, metric="perplexity") for k in ("dense", "a")]
+    with pytest.raises(ConfigError, match="such as 20"):
+        decided(records, {}, Requirements(-1, relative=False), PERPLEXITY)
+
+
 def test_a_metric_of_ones_own_is_tested_by_its_influences():
     own = Metric("my_score")
     records, tables = study(2000, [10, 400])
@@ -235,6 +265,10 @@ def test_simulated_sweeps_hardly_ever_choose_a_model_that_fails():
     assert sum(row["chosen_truly_fails"] for row in rows) / len(rows) <= 0.05
     assert rows[0]["plain_rule_truly_fails"] > 0.5  # what is guarded against does happen
     assert rows[2]["chosen_truly_passes"] > 0.8
+
+
+def test_limits_may_come_from_a_table():
+    assert Requirements(np.float32(0.5), size_bytes=np.int64(4_000_000)).size_bytes == 4e6
 
 
 @pytest.mark.parametrize(

@@ -75,3 +75,15 @@ def test_enough_examples_are_enough():
     told = np.mean([tilted_p_value(row) <= 0.05 for row in truth])
     assert 0.7 < told < 0.9
     assert examples_needed(np.r_[1.0, -1.0], 2, alpha=0.05) is None
+
+
+def test_more_examples_are_asked_for_than_there_are():
+    # no example differs and all are right: the normal law would ask for none
+    alike = np.full(30, 0.03)
+    needed = examples_needed(alike, 30, alpha=0.05, worst=-0.97)
+    assert 30 < needed < 1000
+    assert tilted_p_value(np.full(needed, 0.03), worst=-0.97) <= 0.05
+    assert tilted_p_value(np.full(needed // 2, 0.03), worst=-0.97) > 0.05
+    one_lost = np.r_[np.full(44, 0.03), -0.97]
+    assert examples_needed(one_lost, 45, alpha=0.01, worst=-0.97) > 45
+    assert examples_needed(-alike, 30, alpha=0.05) is None

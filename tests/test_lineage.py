@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
 
 from tests.widgets.fake import record
 from workbench.lineage import lineage
 from workbench.plots import lineage_figure
+from workbench.plots.lineage import lineage_svg
 from workbench.records import Metric, RunState
 from workbench.steps import GPTQ, RTN, MagnitudePruning
 
@@ -24,8 +30,6 @@ def tree():
 
 
 def with_parents(records, **parents):
-    from dataclasses import replace
-
     return [replace(r, parent=parents.get(r.id)) for r in records]
 
 
@@ -61,3 +65,30 @@ def test_the_figure_has_areas_by_bytes_and_rings_for_what_is_selected():
     assert widths["r"] > widths["q"]
     without = next(trace for trace in figure.data if trace.name == "without a result")
     assert list(without.customdata) == ["f"]
+
+
+def test_a_saved_notebook_shows_the_tree_as_a_small_picture_with_its_texts_escaped():
+    view = lineage(with_parents(tree(), p="dense", q="p", r="dense"), ACCURACY)
+    nodes = tuple(replace(node, step=f"<b>{node.step}") for node in view.nodes)
+    figure = lineage_figure(replace(view, nodes=nodes), selected=("r",))
+    bundle = figure._repr_mimebundle_()
+    assert set(bundle) == {"application/vnd.plotly.v1+json", "image/svg+xml", "text/plain"}
+    assert len(json.dumps(bundle)) < 30_000
+    svg = bundle["image/svg+xml"]
+    root = ElementTree.fromstring(svg)
+    name = "{http://www.w3.org/2000/svg}"
+    circles = root.findall(f".//{name}circle")
+    assert len(circles) == 4
+    assert len({circle.get("fill") for circle in circles}) == 4
+    assert [circle.get("stroke-width") for circle in circles] == ["1", "1", "1", "3"]
+    assert float(circles[2].get("r")) == pytest.approx(float(circles[0].get("r")) / 2, abs=0.1)
+    said = [text.text for text in root.findall(f".//{name}text")]
+    assert "1.00 MB, 0.87" in said
+    assert "failed" in said
+    assert any(text.startswith("<b>GPTQ") for text in said)
+    assert "<b>" not in svg
+
+
+def test_an_empty_tree_is_drawn_too():
+    root = ElementTree.fromstring(lineage_svg(lineage([], ACCURACY)))
+    assert "No runs yet" in [text.text for text in root.iter() if text.text]

@@ -31,3 +31,10 @@ def test_methods(variable: str, kind: str) -> None:
 def test_files() -> None:
     shown = names(r"\b((?:benchmarks|notebooks|tests)/[\w./-]+)")
     assert {name for name in shown if not (Path(__file__).parent.parent / name).exists()} == set()
+
+
+def test_tables_have_a_head() -> None:
+    # a row behind an empty line begins a new table, and without a rule below is shown as text
+    heads = re.findall(r"\n\n(\|.*\n.*)\n", TEXT)
+    assert len(heads) > 3
+    assert [head for head in heads if not re.search(r"\n\|[-|]+$", head)] == []

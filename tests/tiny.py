@@ -235,12 +235,12 @@ embeddings, sliding windows, fused projections, shared and routed experts, relat
 """
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer of 256 bytes and four special tokens."""
+def tiny_tokenizer(*merges: tuple[str, str]) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of 256 bytes, four special tokens and what these pairs become."""
     special = ["<pad>", "<bos>", "<eos>", "<unk>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate([*special, *alphabet])}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    vocabulary = {token: i for i, token in enumerate([*special, *alphabet, *map("".join, merges)])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[*merges], unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
@@ -262,7 +262,8 @@ def tiny_model(architecture: str = "LlamaForCausalLM", seed: int = 0) -> PreTrai
     name = values.pop("class", default)
     kind = getattr(transformers, values.pop("config"))
     if architecture != "ViT":
-        values |= {"vocab_size": 260, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+        values.setdefault("vocab_size", 260)
+        values |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     torch.manual_seed(seed)
     model: PreTrainedModel = getattr(transformers, name)(kind(**values))
     return model.train()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 from workbench.errors import ConfigError
@@ -97,12 +98,12 @@ class CostModel:
             value = getattr(self, name)
             if value is None and name in ("queries_per_month", "api_per_1k_usd"):
                 continue
-            good = isinstance(value, (int, float)) and not isinstance(value, bool)
+            good = isinstance(value, Real) and not isinstance(value, bool)
             good = good and math.isfinite(value) and value >= 0
             if name in ("utilisation", "queries_per_month", "new_tokens"):
                 good = good and value > 0
             if name == "new_tokens":
-                good = good and isinstance(value, int)
+                good = good and isinstance(value, Integral)
             if not good or (name == "utilisation" and value > 1):
                 raise ConfigError(f"{name}={value!r} is not accepted; give {words}.")
 

@@ -19,6 +19,7 @@ from workbench.choice import (
     relative_quality,
     value_of,
 )
+from workbench.errors import ConfigError
 from workbench.evidence import examples_needed, reject_in_order, tilted_p_value
 from workbench.outcomes import Outcomes
 from workbench.records import Metric, RunRecord
@@ -82,12 +83,12 @@ class Verdict:
     n_examples : int
     enough_examples : int or None
         About how many would tell, if the run is as it looks; None if it is known already, was
-        not tested, or lies so near to the bar that no number would do.
+        not tested, its error is not known, or it lies so near to the bar that no number would do.
     lacks : tuple of str
         What it fails or misses, in words.
     method : str
         ``"paired"``, ``"own"`` (an absolute bar), ``"independent"`` (from standard errors alone),
-        or ``""``.
+        or ``""`` (not tested, or without a known error).
     """
 
     run: RunRecord
@@ -164,6 +165,8 @@ def decide(
 
     Raises
     ------
+    ConfigError
+        If no model can pass an absolute bar.
     StudyError
         If the baseline has no value to be relative to, or times of different machines would be
         compared.
@@ -181,6 +184,8 @@ def decide(
         check_conditions(candidates)
     if requirements.accuracy is not None and requirements.relative:
         check_baseline(baseline, metric)
+    elif requirements.accuracy is not None and requirements.accuracy <= 0:
+        _check_absolute(metric, requirements.accuracy)
     lacks = {r.id: _limits(r, baseline, requirements) for r in candidates}
     tested = [r for r in candidates if not lacks[r.id] and requirements.accuracy is not None]
     tested.sort(key=lambda r: -(r.size_bytes or 0))  # stable: equal sizes in the journal's order
@@ -240,6 +245,14 @@ def decide(
     nearest = chosen or min(verdicts, key=distance)
     words = _words(requirements, metric, baseline, chosen, nearest, verdicts)
     return Decision(requirements, metric, chosen, nearest, tuple(verdicts), words)
+
+
+def _check_absolute(metric: Metric, bar: float) -> None:
+    if metric.name == "perplexity":
+        raise ConfigError(
+            f"accuracy={bar:g} is not accepted: no model has a perplexity of 0 or less. Give the"
+            " most that is acceptable, such as 20."
+        )
 
 
 @dataclass(frozen=True)
@@ -338,16 +351,16 @@ def _tested(
         of = [estimates(r) for r in pair]
         value = record.measurement(metric.name)
         found = _from_estimates(metric, of, bar, 0 if value is None else value.n)
-    if found is not None:
-        sums, n = found.advantages, found.n_examples
+    if found is not None and len(found.advantages) > 1:
+        sums, n, worst, best = found.advantages, found.n_examples, found.worst, found.best
+
+        def enough(passing: float, failing: float) -> int | None:
+            if sums.mean() > 0:
+                return examples_needed(sums, n, alpha=passing, worst=worst)
+            return examples_needed(-sums, n, alpha=failing, worst=-best)
+
         return _Test(
-            tilted_p_value(sums, found.worst),
-            tilted_p_value(-sums, -found.best),
-            n,
-            found.method,
-            lambda passing, failing: examples_needed(
-                sums, n, alpha=passing if sums.mean() > 0 else failing
-            ),
+            tilted_p_value(sums, worst), tilted_p_value(-sums, -best), n, found.method, enough
         )
     return _independent(pair, metric, bar)
 
@@ -495,7 +508,12 @@ def _words(
         return text + tally
     text = f"No run surely passes. Asked: {wanted}. Nearest is {_name(run, baseline)}: it "
     text += ", and it ".join(nearest.lacks) + "."
-    if nearest.answer == UNCLEAR and nearest.p_value is not None:
+    if nearest.answer == UNCLEAR and nearest.p_value is not None and not nearest.method:
+        text += (
+            f" How sure its {metric.name} is cannot be told: no standard error was recorded, or all"
+            " examples are of one document."
+        )
+    elif nearest.answer == UNCLEAR and nearest.p_value is not None:
         text += f" The {nearest.n_examples:,} examples are too few to tell"
         if nearest.enough_examples is not None:
             text += f"; about {nearest.enough_examples:,} would be enough, if it is as it looks"

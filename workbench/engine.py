@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import CancelledError, StudyError, TokenizerMissingError
 from workbench.progress import SILENT, Monitor
 from workbench.recipe import Recipe
-from workbench.records import RunRecord, RunState
+from workbench.records import CODES_FACT, RunRecord, RunState
 from workbench.steps import Step
 from workbench.store import Claim, Store
 from workbench.version import __version__
@@ -420,6 +420,7 @@ class Engine:
     def _compute(self, claim: Claim, name: str, recipe: Recipe, monitor: Monitor) -> None:
         from workbench.compress import compress, needs_statistics, starts_from_statistics
         from workbench.evaluate import evaluate
+        from workbench.weights import codes_label
 
         if recipe.steps:
             self._check_baseline(name)
@@ -428,6 +429,9 @@ class Engine:
             base = self._ready(name, monitor)
         facts: dict[str, Any] = {"versions": _versions()}
         model, artifact = base.dense, None
+        loaded = codes_label(model.weights.values())
+        if loaded is not None and not recipe.steps:
+            facts[CODES_FACT] = loaded
         if recipe.steps:
             options = calibration_options(self.store)
             calibrator = self._calibrator(base, options)

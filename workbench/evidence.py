@@ -31,6 +31,9 @@ from numpy.typing import ArrayLike, NDArray
 POWER = 0.8
 """Chance to tell, of the number of examples that is said to be enough."""
 
+MOST_EXAMPLES = 10_000_000
+"""More than these are called no number of examples that would do."""
+
 _NORMAL = NormalDist()
 
 
@@ -53,23 +56,38 @@ def tilted_p_value(advantages: ArrayLike, worst: float = 0.0) -> float:
     values = np.asarray(advantages, dtype=np.float64)
     if len(values) < 2 or not np.isfinite(values).all():
         return 1.0
-    values = np.append(values, min(worst, float(values.min()), -float(values.mean()), 0.0))
-    count, mean = len(values), float(values.mean())
-    scale = float(np.abs(values).max())
-    if scale == 0 or values.std() < 1e-12 * scale:
+    points, times = np.unique(values, return_counts=True)  # right or wrong: a handful of values
+    return _p_value(points, times.astype(np.float64), worst)
+
+
+def _p_value(
+    points: NDArray[np.float64], times: NDArray[np.float64], worst: float, more: float = 1.0
+) -> float:
+    """Return the test's p-value of values that occur so often, ``more`` times as many."""
+    times = more * times
+    mean = float((times * points).sum() / times.sum())
+    points = np.append(points, min(worst, float(points.min()), -mean, 0.0))
+    times = np.append(times, 1.0)
+    count = float(times.sum())
+    mean = float((times * points).sum() / count)
+    spread = math.sqrt(float((times * (points - mean) ** 2).sum() / count))
+    scale = float(np.abs(points).max())
+    if scale == 0 or spread < 1e-12 * scale:
         return 1.0 if mean <= 0 else 0.0
-    return 1.0 - _tail(-values, -mean, count) if mean < 0 else _tail(values, mean, count)
+    if mean < 0:
+        return 1.0 - _tail(-points, times, -mean, spread)
+    return _tail(points, times, mean, spread)
 
 
-def _tail(values: NDArray[np.float64], mean: float, count: int) -> float:
+def _tail(
+    points: NDArray[np.float64], times: NDArray[np.float64], mean: float, spread: float
+) -> float:
     """Return the saddlepoint's tail of a mean above zero, zero's own where it is zero."""
-    spread = float(values.std())
-    scale = float(np.abs(values).max())
-    if values.min() >= 0:  # no weights put the mean at zero
+    count, scale = float(times.sum()), float(np.abs(points).max())
+    if points.min() >= 0:  # no weights put the mean at zero
         return 0.0
     if mean <= 1e-12 * scale:
         return 0.5
-    points, times = np.unique(values, return_counts=True)  # right or wrong: a handful of values
 
     def weighted_mean(tilt: float) -> float:
         exponents = tilt * points
@@ -141,14 +159,20 @@ def reject_in_order(
 
 
 def examples_needed(
-    advantages: ArrayLike, n_examples: int, *, alpha: float, power: float = POWER
+    advantages: ArrayLike,
+    n_examples: int,
+    *,
+    alpha: float,
+    worst: float = 0.0,
+    power: float = POWER,
 ) -> int | None:
-    """Return how many examples would tell which side of the bar a run is on, as it looks now.
+    """Return how many examples would prove that a run is above the bar, as it looks now.
 
     Parameters
     ----------
     advantages : array-like of shape (clusters,)
-        See :func:`tilted_p_value`.
+    worst : float
+        As for :func:`tilted_p_value`.
     n_examples : int
         How many examples the clusters hold.
     alpha, power : float
@@ -157,15 +181,23 @@ def examples_needed(
     Returns
     -------
     int or None
-        None where the run lies on the bar as far as can be seen, so that no number would do.
+        At least ``n_examples``. None where the run does not lie above the bar, or so little that
+        no number would do.
     """
     values = np.asarray(advantages, dtype=np.float64)
-    if len(values) < 2:
+    if len(values) < 2 or values.mean() <= 0:
         return None
-    spread = float(values.std(ddof=1))
-    distance = abs(float(values.mean()))
-    if distance == 0 or spread == 0:
-        return None
+    points, counts = np.unique(values, return_counts=True)
+    times = counts.astype(np.float64)
     steps = _NORMAL.inv_cdf(1 - alpha) + _NORMAL.inv_cdf(power)
-    needed = math.ceil(n_examples / len(values) * (steps * spread / distance) ** 2)
-    return needed if needed < 10_000_000 else None
+    normal = (steps * float(values.std(ddof=1) / values.mean())) ** 2 / len(values)
+    low = high = max(1.0, normal)
+    most = MOST_EXAMPLES / n_examples
+    # few examples that differ, and the one that is added, ask for more than the normal law does
+    while high <= most and _p_value(points, times, worst, high) > alpha:
+        low, high = high, 2 * high
+    for _ in range(20 if high > low else 0):
+        middle = (low + high) / 2
+        enough = _p_value(points, times, worst, middle) <= alpha
+        low, high = (low, middle) if enough else (middle, high)
+    return math.ceil(n_examples * high) if high <= most else None

@@ -112,7 +112,7 @@ def _node(record: RunRecord, metric: Metric, depth: int) -> LineageNode:
     return LineageNode(
         run_id=record.id,
         model=record.model,
-        label=record.label if steps else f"{record.model} (dense baseline)",
+        label=record.label if steps else f"{record.model} ({record.label} baseline)",
         step=steps[-1].label if steps else record.model,
         state=record.state.value,
         size_bytes=record.size_bytes,

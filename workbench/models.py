@@ -341,6 +341,12 @@ def _read(
         raise UnsupportedArchitectureError(
             f"{source.ref!r} was found, but transformers could not load its weights: {error}"
         ) from error
+    generation = source.folder / "generation_config.json"
+    if codes is not None and model.can_generate() and generation.is_file():  # no folder was given
+        from transformers import GenerationConfig
+
+        with quiet():
+            model.generation_config = GenerationConfig.from_pretrained(source.folder)
     missing = sorted(info["missing_keys"])
     if missing and all(name.startswith("pooler.") for name in missing):
         model.pooler = None

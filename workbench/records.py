@@ -8,6 +8,9 @@ from typing import Any
 
 from workbench.recipe import Recipe
 
+CODES_FACT = "loaded_as"
+"""Key in ``RunRecord.facts`` of a base model that came as codes: which, such as "4-bit codes"."""
+
 FOR_INFORMATION = " | "
 """In ``Measurement.conditions`` what follows need not be equal for numbers to be compared."""
 
@@ -126,8 +129,9 @@ class RunRecord:
 
     @property
     def label(self) -> str:
-        """The recipe in words."""
-        return self.recipe.label
+        """The recipe in words; of a base model that came as codes, which."""
+        loaded = None if self.recipe.steps else self.facts.get(CODES_FACT)
+        return str(loaded or self.recipe.label)
 
     def measurement(self, metric: str, part: str = "evaluation") -> Measurement | None:
         """Return the newest measurement of a metric, or None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from workbench.cost import CostModel
 from workbench.errors import ConfigError
@@ -68,7 +69,7 @@ class Requirements:
             value = getattr(self, name)
             if value is None:
                 continue
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
             free = name == "accuracy" and not self.relative
             if not is_number or not math.isfinite(value) or (value <= 0 and not free):
                 raise ConfigError(f"{name}={value!r} is not accepted; give {accepted}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -318,6 +319,13 @@ def _within(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 _KINDS: dict[str, Any] = {
     kind.kind: kind for kind in (QuantizedWeight, PrunedWeight, CorrectedWeight, PermutedWeight)
 }
+
+
+def codes_label(weights: Iterable[CompressedWeight]) -> str | None:
+    """Return what codes weights are stored as, such as "4-bit codes"; None if none are."""
+    inner = [weight.base if isinstance(weight, PermutedWeight) else weight for weight in weights]
+    bits = sorted({w.scheme.bits for w in inner if isinstance(w, QuantizedWeight)})
+    return f"{' and '.join(f'{n}-bit' for n in bits)} codes" if bits else None
 
 
 def weight_from(data: dict[str, Any], tensors: dict[str, Tensor]) -> CompressedWeight:

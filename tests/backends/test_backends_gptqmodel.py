@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.toy import toy_study
@@ -45,6 +48,43 @@ def test_it_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(CompressionError, match=r"--no-build-isolation .gptqmodel>=7.0,<7.7."):
         study.run(BY_OTHER)
     assert study.runs[-1].state is RunState.FAILED
+
+
+def test_a_python_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(backend.PYTHON, str(tmp_path / "python"))
+    with pytest.raises(CompressionError, match=f"{backend.PYTHON} names, is no Python"):
+        toy_study(tmp_path / "study").run(BY_OTHER)
+
+
+ASKING = """
+import sys
+from workbench.backends.base import run_process
+from workbench.progress import Monitor
+run_process(sys.argv[1:], "it", Monitor())
+"""
+
+
+def test_it_ends_when_the_process_that_asked_is_killed(tmp_path: Path) -> None:
+    """Hours of computing for nobody, and a copy of the model on the disk, would be left."""
+    modules, folder, started = tmp_path / "modules", tmp_path / "asked", tmp_path / "started"
+    modules.mkdir()
+    folder.mkdir()
+    (modules / "gptqmodel.py").write_text(
+        f"import os, time; open({str(started)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    )
+    request = folder / "request.json"
+    request.write_text(json.dumps({"out": str(folder / "out"), "temporary": str(folder)}))
+    command = [sys.executable, "-c", ASKING, sys.executable, str(backend.WORKER), str(request)]
+    asking = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(modules)})
+    until = time.monotonic() + 60
+    while not (started.exists() and started.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    worker = psutil.Process(int(started.read_text()))
+    asking.kill()
+    asking.wait()
+    psutil.wait_procs([worker], timeout=10)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    assert not folder.exists()
 
 
 STANDIN = '''

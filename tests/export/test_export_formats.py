@@ -29,7 +29,12 @@ from workbench.steps import (
 from workbench.study import Study
 
 RTN4 = RTN(4, group_size=8)
-WIDE = {**ARCHITECTURES["Llama"], "intermediate_size": 64, "tie_word_embeddings": True}
+WIDE = {
+    **ARCHITECTURES["Llama"],
+    "intermediate_size": 64,
+    "vocab_size": 264,
+    "tie_word_embeddings": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A model whose layers have whole blocks of 32."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ARCHITECTURES, "Wide", WIDE | {"class": "LlamaForCausalLM"})
-        model = load_model(tiny_model("Wide").half(), tiny_tokenizer())
+        model = load_model(tiny_model("Wide").half(), tiny_tokenizer(("q", "u")))
     folder = tmp_path_factory.mktemp("wide") / "study"
     return Study(model, toy_task(), folder, calibration=CALIBRATION)
 
@@ -221,6 +226,17 @@ def test_an_encoder_keeps_its_head(tmp_path: Path) -> None:
     assert found.head.labels == ("yes", "no")
     assert torch.equal(found.head.weight, model.head.weight)
     assert set(found.weights) == set(small.weights)
+
+
+def test_the_card_does_not_say_where_folders_lie(study: Study, tmp_path: Path) -> None:
+    base = study.run([]).export(tmp_path / "secret" / "base", "hf").path
+    own = Study(base, toy_task(), tmp_path / "study", calibration=CALIBRATION)
+    folder = own.run(RTN4).export(tmp_path / "out", "gptq").path
+    card = (folder / "README.md").read_text()
+    assert "A compressed copy of `" in card
+    assert not [p for p in folder.iterdir() if b"secret" in p.read_bytes()]
+    folder = own.run([]).export(tmp_path / "dense", "hf").path
+    assert "\nA copy of `" in (folder / "README.md").read_text()
 
 
 def test_the_card_says_what_the_model_is(study: Study, tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ QWEN2 = (
 )
 
 
+MERGE = ("q", "u")
+
+
 def byte_level(*parts: Any, **options: Any) -> PreTrainedTokenizerFast:
-    backend = tiny_tokenizer().backend_tokenizer
+    backend = tiny_tokenizer(MERGE).backend_tokenizer
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, **options)
     backend.pre_tokenizer = pre_tokenizers.Sequence([*parts, level]) if parts else level
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
@@ -44,22 +47,34 @@ def sentencepiece() -> PreTrainedTokenizerFast:
 
 
 def test_byte_level() -> None:
-    found = vocabulary_of(tiny_tokenizer(), 264)
+    found = vocabulary_of(tiny_tokenizer(MERGE), 264)
     assert isinstance(found, Vocabulary)
     assert (found.model, found.pre, found.scores) == ("gpt2", "gpt-2", [])
     assert found.tokens[:4] == ["<pad>", "<bos>", "<eos>", "<unk>"]
     assert found.kinds[:5] == [3, 3, 3, 3, 1]
-    assert found.tokens[260:] == [f"[PAD{i}]" for i in range(260, 264)]
-    assert found.kinds[260:] == [5] * 4
+    assert found.tokens[260:] == ["qu", *(f"[PAD{i}]" for i in range(261, 264))]
+    assert found.merges == ["q u"]
+    assert found.kinds[260:] == [1, 5, 5, 5]
 
 
 def test_known_ways_to_cut_texts() -> None:
     split = pre_tokenizers.Split(Regex(QWEN2), behavior="isolated")
-    qwen2 = vocabulary_of(byte_level(split, use_regex=False), 260)
-    smollm = vocabulary_of(byte_level(pre_tokenizers.Digits(individual_digits=True)), 260)
+    qwen2 = vocabulary_of(byte_level(split, use_regex=False), 261)
+    smollm = vocabulary_of(byte_level(pre_tokenizers.Digits(individual_digits=True)), 261)
     assert isinstance(qwen2, Vocabulary)
     assert isinstance(smollm, Vocabulary)
     assert (qwen2.pre, smollm.pre) == ("qwen2", "smollm")
+
+
+def test_qwen2_composes_characters_before() -> None:
+    split = pre_tokenizers.Split(Regex(QWEN2), behavior="isolated")
+    tokenizer = byte_level(split, use_regex=False)
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    found = vocabulary_of(tokenizer, 261)
+    assert isinstance(found, Vocabulary)
+    assert found.pre == "qwen2"
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert "is not known" in str(vocabulary_of(tokenizer, 261))
 
 
 def test_sentencepiece_merges_become_scores() -> None:
@@ -74,8 +89,9 @@ def test_sentencepiece_merges_become_scores() -> None:
 @pytest.mark.parametrize(
     ("tokenizer", "size", "words"),
     [
-        (byte_level(pre_tokenizers.Punctuation()), 260, "is not known of llama.cpp"),
-        (byte_level(pre_tokenizers.Whitespace(), use_regex=False), 260, "is not known"),
+        (byte_level(pre_tokenizers.Punctuation()), 261, "is not known of llama.cpp"),
+        (byte_level(pre_tokenizers.Whitespace(), use_regex=False), 261, "is not known"),
+        (tiny_tokenizer(), 260, "merges nothing"),
         (tiny_tokenizer(), 100, "ids up to 259 and the model embeds 100"),
         (object(), 260, "has no tokenizer.json"),
         (
@@ -86,7 +102,7 @@ def test_sentencepiece_merges_become_scores() -> None:
             "of type 'WordLevel'",
         ),
     ],
-    ids=["punctuation", "whitespace", "small table", "no fast one", "word level"],
+    ids=["punctuation", "whitespace", "no merges", "small table", "no fast one", "word level"],
 )
 def test_what_is_refused(tokenizer: Any, size: int, words: str) -> None:
     found = vocabulary_of(tokenizer, size)

@@ -6,11 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from benchmarks.peers.client import Peer
-from tests.interop.windows import Windows, measured, perplexity
+from tests.interop.windows import Windows, measured, perplexity, windows_of
+from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
+from workbench.compress import compress
+from workbench.export import Proof, export_model, gguf_tokenizer, publish
 from workbench.layers import shared_inputs
+from workbench.loaded import LoadedModel
 from workbench.models import load_model
+from workbench.recipe import Recipe
 from workbench.steps import AWQ, GPTQ, RTN, DepthPruning, Mixed, QuantizeEmbeddings
 from workbench.study import Study
 
@@ -95,16 +104,125 @@ def test_mixed_precision(peer: Peer, quick: Study, few: Windows, tmp_path: Path)
         assert perplexity(peer, loader, folder, few) == pytest.approx(expected, rel=TOLERANCE)
 
 
+WIDE = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": 264}
+"""Of tiny models whose layers have whole blocks of 32."""
+
+
+def written(model: LoadedModel, folder: Path) -> Path:
+    """Write a GGUF file of a model that is no study's."""
+    exported = export_model(
+        model,
+        folder,
+        "gguf",
+        prove=lambda found: Proof(0.0, 0.0, 1.0, 1),
+        card=lambda format, n_bytes, proof: "",
+    )
+    return exported.path
+
+
+@pytest.mark.parametrize("recipe", [(), RTN(4, group_size=32)], ids=["dense", "codes"])
+@pytest.mark.parametrize(("architecture", "kv_heads"), [("Qwen2", 2), ("Mistral", 2), ("Llama", 4)])
+def test_other_architectures_by_llama_cpp(
+    architecture: str, kv_heads: int, recipe: Any, peer: Peer, tmp_path: Path
+) -> None:
+    """Of random weights so large that a row or a bias in a wrong place changes the loss."""
+    small = ARCHITECTURES[architecture] | WIDE
+    small |= {
+        "num_key_value_heads": kv_heads,
+        "sliding_window": None,
+        "class": f"{architecture}ForCausalLM",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "Wide", small)
+        hf_model = tiny_model("Wide")
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in hf_model.named_parameters():
+        if "norm" not in name:
+            parameter.data.normal_(0, 0.3, generator=generator)
+    model = compress(load_model(hf_model, tiny_tokenizer(("q", "u"))), Recipe.of(recipe)).model
+    rows = torch.randint(4, 260, (4, 24), generator=generator).tolist()
+    windows = windows_of(tmp_path / "rows.json", rows)
+    expected = windows.perplexity(model)
+    found = perplexity(peer, "llama.cpp", written(model, tmp_path / "out"), windows)
+    tolerance = 0.02 if recipe else 0.005  # beside codes llama.cpp rounds inputs to 8 bits
+    assert found == pytest.approx(expected, rel=tolerance)
+    for layer in model.hf_model.model.layers:
+        query = layer.self_attn.q_proj
+        query.weight.data = query.weight.data.flip(0)
+    assert windows.perplexity(model) != pytest.approx(expected, rel=2 * tolerance)
+
+
+TEXTS = [
+    "def main(argv=None):\n    return [1, 23, 4567]  # don't\n",
+    "Grüße, 世界!  \t\n\n  é — “quoted” ½",
+    "x" * 300,
+    " leading and trailing   ",
+]
+
+
+@pytest.mark.parametrize("pre", ["llama-bpe", "qwen2"])
+def test_llama_cpp_knows_other_ways_to_cut_texts(pre: str, peer: Peer, tmp_path: Path) -> None:
+    demo = load_model("demo")
+    pattern = next(regex for regex, name in gguf_tokenizer._PATTERNS.items() if name == pre)
+    backend = demo.tokenizer.backend_tokenizer
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.normalizer = normalizers.NFC() if pre == "qwen2" else None
+    expected = [demo.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+    folder = written(demo, tmp_path / "out")
+    assert peer.run({"tokenize": str(folder), "texts": TEXTS})["tokens"] == expected
+
+
+def sentencepiece(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Return a tokenizer as Llama 2 and Mistral have them: ▁ for spaces, bytes for the unknown."""
+    learning = Tokenizer(BPE())
+    learning.pre_tokenizer = pre_tokenizers.Metaspace()
+    learning.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=900, show_progress=False))
+    pieces = sorted(learning.get_vocab().items(), key=lambda item: item[1])
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
+    tokens += [piece for piece, _ in pieces]
+    known = set(tokens)
+    merges = [  # as transformers derives them: every way to make a piece of two
+        (piece[:i], piece[i:])
+        for piece, _ in pieces
+        for i in range(1, len(piece))
+        if piece[:i] in known and piece[i:] in known
+    ]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    backend = Tokenizer(
+        BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+def test_llama_cpp_reads_sentencepiece_as_we_write_it(peer: Peer, tmp_path: Path) -> None:
+    path = Path(publish.__file__)
+    tokenizer = sentencepiece(path.read_text().splitlines())
+    small = (
+        ARCHITECTURES["Llama"] | WIDE | {"vocab_size": len(tokenizer), "class": "LlamaForCausalLM"}
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "Wide", small)
+        model = load_model(tiny_model("Wide"), tokenizer)
+    texts = [*TEXTS, path.read_text()[:2000]]
+    expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    folder = written(model, tmp_path / "out")
+    assert peer.run({"tokenize": str(folder), "texts": texts})["tokens"] == expected
+    assert max(map(max, expected)) > 600  # pieces, not bytes alone
+
+
 def test_llama_cpp_cuts_texts_into_the_same_tokens(
     peer: Peer, quick: Study, tmp_path: Path
 ) -> None:
     folder = quick.run([]).export(tmp_path / "out", "gguf").path
-    texts = [
-        "def main(argv=None):\n    return [1, 23, 4567]  # don't\n",
-        "Grüße, 世界!  \t\n\n  é — “quoted” ½",
-        "x" * 300,
-        " leading and trailing   ",
-    ]
     tokenizer = load_model("demo").tokenizer
-    expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    assert peer.run({"tokenize": str(folder), "texts": texts})["tokens"] == expected
+    expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+    assert peer.run({"tokenize": str(folder), "texts": TEXTS})["tokens"] == expected

@@ -10,7 +10,13 @@ from transformers import AutoConfig
 import workbench as wb
 from tests.tiny import tiny_folder, tiny_model, tiny_tokenizer
 from workbench.compress import compress
-from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
+from workbench.errors import (
+    ConfigError,
+    DataError,
+    HubUnreachableError,
+    ModelNotFoundError,
+    UnsupportedArchitectureError,
+)
 from workbench.models import load_model
 from workbench.planning import PRECISIONS, Precision, footprint_of, known_devices, known_models
 from workbench.planning.references import config_of
@@ -60,6 +66,19 @@ def test_the_cache_knows_groups_and_windows():
     gemma = footprint_of(config_of("gemma-3-1b")[1])
     full, window = 4 * 2 * 256 * 2, 22 * 2 * 256 * 2
     assert gemma.cache_bytes(4096, 1) == full * 4096 + window * 512
+
+
+@pytest.mark.parametrize("architecture", ["Bert", "DistilBert", "DebertaV2", "ModernBert"])
+def test_an_encoder_keeps_no_keys_and_values(architecture):
+    config = tiny_model(architecture).config
+    assert footprint_of(config).cache_bytes(512, 8) == 0
+
+
+def test_a_name_that_is_nowhere_is_told_which_there_are(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises((ModelNotFoundError, HubUnreachableError), match=r"llama-3\.1-8b"):
+        wb.plan("llama-3.1-9b")
 
 
 def test_a_dense_model_is_read_once_per_token():

@@ -41,6 +41,10 @@ def test_a_study_of_it(folder: Path, source: Study, tmp_path: Path) -> None:
     study = Study(folder, toy_task(), tmp_path / "study", calibration=CALIBRATION)
     baseline = study.run([])
     assert baseline.size_bytes == run.size_bytes
+    assert baseline.label == "4-bit codes"
+    assert list(study.table()["recipe"]) == ["4-bit codes"]
+    assert "(4-bit codes baseline)" in study.lineage().table["recipe"].iloc[0]
+    assert "4-bit codes baseline" in [trace.name for trace in study.plot().data]
     expected, found = run.record.measurement("mean_loss"), baseline.record.measurement("mean_loss")
     assert expected is not None
     assert found is not None
@@ -78,6 +82,13 @@ def test_weights_that_were_compressed_here_are_no_base_model(
     changed.set_weight(name, weight.rows_divided(torch.full((weight.shape[0],), 2.0)) or weight)
     with pytest.raises(StudyError, match="compressed here"):
         Study(changed, toy_task(), tmp_path / "study")
+
+
+def test_where_its_texts_end(folder: Path) -> None:
+    """Chat models end at several tokens, and only generation_config.json says so."""
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": [2, 7]}))
+    assert load_model(folder).hf_model.generation_config.eos_token_id == [2, 7]
 
 
 def test_act_order_is_read_as_permuted(folder: Path) -> None:
@@ -129,6 +140,72 @@ def test_activations_that_are_quantized_too(source: Study, tmp_path: Path) -> No
     change(folder, config_groups=group)
     with pytest.raises(UnsupportedArchitectureError, match="quantizes activations too"):
         load_model(folder)
+
+
+def test_both_layouts_in_one_checkpoint(source: Study, tmp_path: Path) -> None:
+    """A layer of int8 beside packed ones is codes too, not a dense layer of whole numbers."""
+    step = RTN(8, group_size=8, symmetric=True)
+    folder = source.run(step).export(tmp_path / "packed", "compressed-tensors").path
+    plain = source.run(step).export(tmp_path / "plain", "int-quantized").path
+    name = "model.layers.0.mlp.up_proj"
+    tensors, other = load_file(folder / "model.safetensors"), load_file(plain / "model.safetensors")
+    tensors = {n: t for n, t in tensors.items() if not n.startswith(name)}
+    tensors |= {n: t for n, t in other.items() if n.startswith(name)}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    found = load_model(folder).weights[name].dequantize()
+    assert torch.equal(found, source.run(step).model().weights[name].dequantize())
+
+
+@pytest.mark.parametrize("format", ["compressed-tensors", "int-quantized"])
+def test_one_scale_for_a_whole_tensor(source: Study, format: str, tmp_path: Path) -> None:
+    step = RTN(8, group_size=None, symmetric=True)
+    folder = source.run(step).export(tmp_path / "out", format).path
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj"
+    tensors[f"{name}.weight_scale"] = torch.tensor([0.5])
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    weight = load_model(folder).weights[name]
+    assert isinstance(weight, QuantizedWeight)
+    assert weight.scales.shape == (weight.shape[0], 1)
+    assert torch.equal(weight.dequantize(), 0.5 * (weight.codes.float() - 128))
+    assert weight.stored_bytes == sum(t.numel() * t.itemsize for t in weight.tensors().values())
+
+
+@pytest.mark.parametrize(
+    ("location", "read"), [("input", False), ("weight_output", True)], ids=["input", "weight"]
+)
+def test_transforms_that_a_loader_would_have_to_compute(
+    source: Study, location: str, read: bool, tmp_path: Path
+) -> None:
+    step = RTN(4, group_size=8)
+    folder = source.run(step).export(tmp_path / "out", "compressed-tensors").path
+    apply = [{"targets": ["Linear"], "location": location}]
+    change(folder, transform_config={"config_groups": {"v": {"type": "hadamard", "apply": apply}}})
+    if read:
+        assert load_model(folder).weights
+    else:
+        with pytest.raises(UnsupportedArchitectureError, match="transform_config"):
+            load_model(folder)
+
+
+@pytest.mark.parametrize("size", [4, -1])
+def test_groups_that_its_scales_are_not_of(source: Study, size: int, tmp_path: Path) -> None:
+    folder = source.run(RTN(4, group_size=8)).export(tmp_path / "out", "awq").path
+    change(folder, group_size=size)
+    with pytest.raises(UnsupportedArchitectureError, match="has scales of shape"):
+        load_model(folder)
+
+
+def test_a_gguf_file_beside_a_model_in_several_files(source: Study, tmp_path: Path) -> None:
+    from huggingface_hub import save_torch_state_dict
+
+    folder = source.run([]).export(tmp_path / "out", "hf").path
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save_torch_state_dict(tensors, folder, max_shard_size=20_000)
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    (folder / "other.gguf").write_bytes(b"GGUF")
+    assert load_model(folder).fingerprint == source.run([]).model().fingerprint
 
 
 def test_several_gguf_files(tmp_path: Path, folder: Path) -> None:

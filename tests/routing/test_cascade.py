@@ -98,6 +98,18 @@ def test_equal_models_and_ties_are_no_trouble():
     assert found.winner == "neither surely"
 
 
+def test_no_interval_of_a_share_goes_beyond_one():
+    logs = np.zeros((20, 3))
+    logs[:, 0] = 5.0
+    logs[0] = [0.0, 1.0, 0.0]  # one of twenty is wrong, and unsure
+    table = outcomes(np.zeros(20, dtype=int), logs)
+    one = Tier("a", 1.0, table, table)
+    found = cascade([one, replace(one, name="b", cost=2.0)], lambda logs: logs.max(axis=1) - 0.5)
+    assert found.accuracy_interval[0] < 0.95
+    assert found.accuracy_interval[1] == 1.0
+    assert 0 <= found.share_interval[0] <= found.share_interval[1] <= 1
+
+
 def test_refusals():
     with pytest.raises(ConfigError, match="two models"):
         cascade([SMALL], SIGNALS["margin"])

@@ -161,6 +161,17 @@ def test_an_empty_study_and_a_language_model_have_a_report_too(tmp_path):
             study.report(tmp_path)
 
 
+def test_a_classifier_without_probabilities_has_a_report_too(study, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise ConfigError("more than 256 classes")
+
+    monkeypatch.setattr(type(study), "trust", refuse)
+    words = "".join(Page(study.report(tmp_path / "r.html", Requirements(size_bytes=1e9))).words)
+    assert "It cannot be told: more than 256 classes" in words
+    assert "How to load it" in words
+    assert "The chance of calling" not in words  # limits need no test
+
+
 def test_times_of_two_machines_are_not_compared(tmp_path):
     with toy_study(tmp_path / "toy") as study:
         study.run(RTN(2, group_size=8))

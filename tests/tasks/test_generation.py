@@ -17,6 +17,7 @@ from workbench.progress import Monitor
 from workbench.steps import GPTQ, RTN, FineTuning
 from workbench.study import Study
 from workbench.tasks import Extraction, Summarization, task_from_dict
+from workbench.tasks.generation import answer_in
 
 NAMES = ("Ada", "Grace", "Alan", "Edsger", "Barbara")
 
@@ -93,7 +94,13 @@ def test_answers_are_those_of_one_text_alone_whatever_the_batch():
     assert np.mean([a == b for a, b in zip(together, alone, strict=True)]) > 0.9
     row = task.rows["evaluation"][0]
     said = model.generate(model.tokenizer.bos_token + task.prompt(row.text), max_new_tokens=8)
-    assert alone[0] == said.lstrip().split("\n")[0].strip()
+    assert alone[0] == answer_in(said, may_be_empty=True)
+
+
+def test_a_line_that_ends_at_once_is_an_empty_answer():
+    assert answer_in(" Ada \n\nText: more", may_be_empty=True) == "Ada"
+    assert answer_in("\n\nText: the model's own next example", may_be_empty=True) == ""
+    assert answer_in("\n\nAda\nand more", may_be_empty=False) == "Ada"
 
 
 def test_scores_of_one_field_and_of_several():
@@ -110,7 +117,11 @@ def test_scores_of_one_field_and_of_several():
         "exact_match": 0.0,
         "f1": 0.5,
     }
+    assert several.scores("name: Ada", "name: Ada | amount: 5")["f1"] == 0.5  # one of two is there
+    assert one.scores("Ada", "Ada")["f1"] == one.scores("a | b", "a / b")["f1"] == 1.0
     assert several.scores("nonsense", "name: Ada | amount: 5")["f1"] == 0.0
+    assert several.scores("name: Ada", "name: Ada | amount: 5")["f1"] == 0.5
+    assert one.scores("Ada | 5", "Ada")["f1"] == pytest.approx(2 / 3)
 
 
 def test_a_value_that_is_missing_is_an_empty_one():
@@ -122,6 +133,22 @@ def test_a_value_that_is_missing_is_an_empty_one():
     targets = [r.target for part in task.rows.values() for r in part]
     assert targets.count("") == 1
     assert task.scores("", "") == {"exact_match": 1.0, "f1": 1.0}
+
+
+@pytest.mark.parametrize(("missing", "answer"), [(True, ""), (False, "17")])
+def test_an_empty_line_is_an_answer_where_a_value_may_be_missing(missing, answer):
+    rows = table(20)
+    if missing:
+        rows["amount"][0] = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = Extraction(rows, fields="amount", shots=0)
+    model = decoder()
+    said = torch.tensor([model.tokenizer("\n17\n", add_special_tokens=False)["input_ids"]])
+    model.hf_model.generate = lambda input_ids, **_: torch.cat(
+        [input_ids, said.expand(len(input_ids), -1)], 1
+    )
+    assert set(task.answers(model)) == {answer}
 
 
 def test_summaries_are_scored_by_rouge_and_length():

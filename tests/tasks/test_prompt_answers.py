@@ -122,3 +122,14 @@ def test_it_comes_back_from_its_snapshot(tmp_path: Path):
 def test_what_is_wrong_is_said(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+def test_without_a_validation_part_some_of_the_calibration_part_is_taken():
+    given = {"prompt": ["a", "b"], "answer": ["1", "2"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = PromptAnswers(calibration=ROWS, evaluation=given)
+    counts = {part: len(rows) for part, rows in task.rows.items()}
+    assert counts["evaluation"] == 2
+    assert counts["calibration"] + counts["validation"] == 60
+    assert counts["calibration"] > counts["validation"] > 0

@@ -154,6 +154,16 @@ def test_a_constant_feature_and_a_label_without_rows_do_no_harm() -> None:
     assert int((features @ head.weight.T + head.bias).argmax(-1).max()) <= 1
 
 
+def test_a_feature_that_hardly_varies_gets_no_weight() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(120) % 3
+    features = torch.randn(120, 6, generator=generator) + torch.nn.functional.one_hot(labels, 6)
+    features[:, 5] = 1e-7 + 2e-9 * features[:, 0]
+    head = train_head(features, labels, COLOURS, validation=(features, labels))
+    norms = head.weight.norm(dim=0)
+    assert norms[5] < 1e-2 * norms[:5].max()
+
+
 def test_outcomes_have_labels_predictions_and_confidence(
     task: TextClassification, bound: LoadedModel
 ) -> None:

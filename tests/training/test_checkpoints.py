@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 import torch
 
 from workbench.training import CheckpointFile
@@ -26,6 +28,21 @@ def test_a_damaged_file_is_no_checkpoint(tmp_path):
     assert file.load() is None
     file.path.write_text("{}")
     assert file.load() is None
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_no_half_one(tmp_path, monkeypatch):
+    file = CheckpointFile(tmp_path / "a.safetensors")
+    file.save({"x": torch.zeros(3)}, {"n": 1})
+
+    def fails(_tensors, path, **_):
+        Path(path).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("workbench.training.checkpoints.save_file", fails)
+    with pytest.raises(OSError, match="No space"):
+        file.save({"x": torch.ones(3)}, {"n": 2})
+    assert file.load()[1] == {"n": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_the_disk_that_is_used_is_bounded(tmp_path):

@@ -9,18 +9,24 @@ import torch
 
 from tests.toy import toy_task
 from tests.training.classes import class_task, decoder, encoder
+from workbench.compress import compress
 from workbench.errors import CancelledError, CompressionError
 from workbench.progress import Monitor
+from workbench.recipe import Recipe
+from workbench.steps import RTN, FineTuning
 from workbench.training import (
     CheckpointFile,
     Distilled,
     Labels,
     Settings,
+    settings_of,
     train,
     trainable_of,
 )
 from workbench.training import loop as loop_module
 from workbench.training.loop import split_batch
+from workbench.training.losses import flat_logits
+from workbench.training.settings import default_learning_rate
 
 SETTINGS = Settings(epochs=3, learning_rate=3e-3, batch_size=8, patience=None, seed=1)
 
@@ -107,6 +113,7 @@ def test_cancelled_at_any_step_it_goes_on_to_the_same_bytes(tmp_path: Path, at: 
 def test_it_goes_on_from_what_was_written_on_the_way(tmp_path, monkeypatch):
     """What a kill leaves: the last checkpoint that was written by time."""
     monkeypatch.setattr(loop_module, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop_module, "CHECKPOINT_SHARE", float("inf"))
     monkeypatch.setattr(loop_module, "CANCEL_BYTES", 0)  # as if killed, not cancelled
     task = toy_task()
     model = decoder()
@@ -119,6 +126,37 @@ def test_it_goes_on_from_what_was_written_on_the_way(tmp_path, monkeypatch):
     again = trained(model, task, checkpoint=checkpoint)
     assert again.facts["resumed_at"] == 19
     assert_equal(again.model, whole.model)
+
+
+def test_what_was_trained_is_not_lost_when_the_validation_is_cancelled(tmp_path: Path):
+    task = class_task()
+    model = task.bind(decoder())
+    checkpoint = CheckpointFile(tmp_path / "run.safetensors")
+    stages = []
+    monitor = Monitor(
+        lambda p: stages.append(p.stage), lambda: stages[-1:] == ["validate"] and "train" in stages
+    )
+    with pytest.raises(CancelledError):
+        trained(model, task, checkpoint=checkpoint, monitor=monitor)
+    assert trained(model, task, checkpoint=checkpoint).facts["resumed_at"] == stages.count("train")
+
+
+def test_checkpoints_that_take_long_are_written_less_often(tmp_path, monkeypatch):
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:  # a step takes a second, and so does a checkpoint
+            self.now += 1
+            return self.now
+
+    saved = []
+    monkeypatch.setattr(loop_module, "time", Clock())
+    monkeypatch.setattr(loop_module, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(CheckpointFile, "save", lambda *_: saved.append(1))
+    task = class_task()
+    result = trained(task.bind(decoder()), task, checkpoint=CheckpointFile(tmp_path / "x"))
+    assert result.facts["steps"] > 30
+    assert len(saved) == 2
 
 
 def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path, monkeypatch):
@@ -155,6 +193,37 @@ def test_it_stops_when_the_validation_part_gets_no_better_and_keeps_the_best():
     assert result.facts["steps"] < result.facts["planned_steps"]
     scores = {at: [error, loss] for at, loss, error in result.facts["validation"]}
     assert scores[result.facts["best_step"]] == min(scores.values())
+
+
+def test_the_validation_part_is_judged_by_the_weights_of_the_labels():
+    task = class_task()
+    model = task.bind(decoder())
+    none = Settings(epochs=0.1, learning_rate=1e-9, batch_size=8, patience=None, seed=0)
+    logits = torch.cat([flat_logits(task, model, b) for b in task.batches(model, "validation")])
+    targets = torch.cat([task.targets(b) for b in task.batches(model, "validation")])
+    for label in range(3):
+        weights = torch.zeros(3)
+        weights[label] = 1.0
+        facts = trained(model, task, settings=none, objective=Labels(task, weights)).facts
+        own = targets == label
+        error = float((logits.argmax(-1) != targets)[own].float().mean())
+        loss = float(torch.nn.functional.cross_entropy(logits[own], targets[own]))
+        assert facts["validation"][0] == pytest.approx([0, loss, error], abs=1e-5)
+
+
+def test_the_head_is_not_trained_at_the_rate_of_the_scales():
+    task = class_task()
+    model = compress(task.bind(encoder()), Recipe.of(RTN(4, group_size=8))).model
+    settings = settings_of(FineTuning("scales", epochs=1), model.n_parameters, classifies=True)
+    trainable = trainable_of(model, "scales")
+    name, multipliers = next(
+        (n, p) for n, p in trainable.parameters.items() if n.endswith("multipliers")
+    )
+    result = train(trainable, task, Labels(task), settings)
+    steps = result.facts["steps"]
+    moved = float((result.model.head.weight - model.head.weight).abs().max())
+    assert 0 < moved < 2 * steps * default_learning_rate(10**6, "full", classifies=True)
+    assert float((multipliers - 1).abs().max()) > 4 * moved, name
 
 
 def test_a_loss_that_is_not_finite_ends_it_with_advice():

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
-from tests.toy import toy_task
+from tests.toy import texts, toy_model, toy_task
 from tests.training.classes import decoder
-from workbench.errors import NotEnoughMemoryError
+from workbench.errors import CompressionError, NotEnoughMemoryError
+from workbench.steps import FineTuning
+from workbench.study import Study
+from workbench.tasks import LanguageModeling
 from workbench.training import check_training_memory, trainable_of
 from workbench.training.memory import training_bytes
 
@@ -17,6 +22,24 @@ def test_more_examples_at_once_need_more_until_a_batch_is_computed_in_parts():
     assert needed[0] < needed[1] < needed[2] == needed[3]
     fewer = trainable_of(model, "lora", rank=1)
     assert training_bytes(fewer, task, examples, 1) < needed[0]
+
+
+def test_a_teacher_needs_more():
+    task, model = toy_task(), decoder()
+    trainable = trainable_of(model, "full")
+    alone, taught = (check_training_memory(trainable, task, 4, taught=t) for t in (False, True))
+    vocabulary = model.hf_model.config.vocab_size
+    assert taught - alone == 4 * 4 * (4 * 32) * vocabulary, "four times float32 logits"
+
+
+def test_texts_shorter_than_a_window_are_said_to_be(tmp_path):
+    parts = {"calibration": ["the fox"], "validation": texts(3), "evaluation": texts(6)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = LanguageModeling(**parts, sequence_length=32)
+    study = Study(toy_model(), task, tmp_path / "study")
+    with pytest.raises(CompressionError, match="smaller sequence_length"):
+        study.run(FineTuning(epochs=1))
 
 
 def test_a_batch_size_that_fits_is_proposed():

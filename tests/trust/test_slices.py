@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.trust.test_flips import table
+from tests.trust.test_flip_rates import table
 from workbench.errors import ConfigError
 from workbench.trust import length_groups, rank_slices
 

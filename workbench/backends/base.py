@@ -58,6 +58,9 @@ class Backend(ABC):
 def run_process(command: Sequence[str | Path], what: str, monitor: Monitor) -> None:
     """Run a program to its end, in its own process, and raise what it says if it fails.
 
+    Nothing is written to its standard input, which closes when this process ends, however it does:
+    a program that runs for long reads it to know.
+
     Parameters
     ----------
     command : sequence of str or Path
@@ -70,7 +73,7 @@ def run_process(command: Sequence[str | Path], what: str, monitor: Monitor) -> N
         # Its own log, since the notebook's or the worker's standard output is not for it.
         process = subprocess.Popen(
             [os.fspath(part) for part in command],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -86,6 +89,8 @@ def run_process(command: Sequence[str | Path], what: str, monitor: Monitor) -> N
             if process.poll() is None:
                 process.kill()
                 process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
         if code:
             log.seek(0, os.SEEK_END)
             log.seek(max(0, log.tell() - 2000))

@@ -54,6 +54,7 @@ class GPTQModelBackend(Backend):
                 "out": str(folder / "out"),
                 "windows": [list(window) for window in windows],
                 "options": options,
+                "temporary": temporary,
             }
             path = folder / "request.json"
             path.write_text(json.dumps(request), encoding="utf-8")
@@ -76,14 +77,14 @@ class GPTQModelBackend(Backend):
 
 
 def _check_installed(python: Path) -> None:
-    found = subprocess.run(
-        [
-            python,
-            "-c",
-            "import importlib.util, sys; sys.exit(importlib.util.find_spec('gptqmodel') is None)",
-        ],
-        capture_output=True,
-    )
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('gptqmodel') is None)"
+    try:
+        found = subprocess.run([python, "-c", look], capture_output=True)
+    except OSError as error:
+        raise CompressionError(
+            f"{python}, which the environment variable {PYTHON} names, is no Python that can be run"
+            f" ({error.strerror}). Set it to the Python of an environment that has GPTQModel."
+        ) from error
     if found.returncode:
         raise CompressionError(
             f"GPTQModel is not installed for {python}. Install it with\n    {INSTALL}\nor set the"

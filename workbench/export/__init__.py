@@ -17,7 +17,7 @@ from workbench.export.gguf import GGUF
 from workbench.export.gptq import GPTQCheckpoint, GPTQVersion1, GPTQVersion2
 from workbench.export.hf import HuggingFace
 from workbench.export.proof import Proof
-from workbench.export.publish import MARK, check_target, published
+from workbench.export.publish import MARK, PROGRAM, check_target, published
 from workbench.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.version import __version__
@@ -223,7 +223,12 @@ def export_model(
     chosen = format_named(format)
     predicted = export_bytes(model, format)
     target = check_target(path, predicted, overwrite=overwrite)
-    with published(target) as folder:
+    if model.source.kind == "folder" and os.path.realpath(model.source.ref) == str(target):
+        raise ExportError(
+            f"{target} holds the base model, without which no run of this study can be loaded"
+            " again. Give another path."
+        )
+    with published(target, overwrite=overwrite) as folder:
         chosen.write(model, folder, monitor)
         found = load_model(folder, device=str(model.device), dtype=model.dtype)
         proof = prove(found)
@@ -232,7 +237,7 @@ def export_model(
         (folder / CARD).write_text(card(chosen, n_bytes, proof), encoding="utf-8")
         about = {
             "format": format,
-            "workbench": __version__,
+            PROGRAM: __version__,
             "tensor_bytes": n_bytes,
             "predicted_bytes": predicted,
             "proof": asdict(proof),

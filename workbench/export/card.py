@@ -59,6 +59,8 @@ def model_card(
     machine, _, software = origin.where.partition(" | ")
     versions = ", ".join(f"{name} {v}" for name, v in facts.get("versions", {}).items())
     recipe = run.recipe.code() if run.recipe.steps else "[]"
+    # A card is made to be given away, and where a folder lies is nobody else's business.
+    source = model.source.name if model.source.kind == "folder" else model.source.ref
     sections = [
         "---",
         "library_name: transformers" if format.name != "gguf" else "library_name: gguf",
@@ -67,7 +69,7 @@ def model_card(
         "",
         f"# {_plain(run.model)}, {_plain(run.label)}",
         "",
-        f"A compressed copy of `{_plain(model.source.ref or run.model)}`"
+        f"A{' compressed' if model.weights or run.recipe.steps else ''} copy of `{_plain(source)}`"
         f" ({model.source.architecture}), made with compression-workbench {__version__} and written"
         f" as {format.title}, for {format.loaders}.",
         "",
@@ -162,7 +164,7 @@ def _metrics(run: RunRecord, baseline: RunRecord | None) -> list[str]:
         seen.add(row.metric)
         newest = run.measurement(row.metric)
         base = None if baseline is None else baseline.measurement(row.metric)
-        lines.append(f"| {row.metric} | {shown(newest)} | {shown(base)} | {row.n:,} |")
+        lines.append(f"| {_plain(row.metric)} | {shown(newest)} | {shown(base)} | {row.n:,} |")
     return lines
 
 

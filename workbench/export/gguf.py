@@ -82,7 +82,7 @@ class GGUF(Format):
             writer.add_tensor(_name(f"{name}.weight", config), blocks, raw_dtype=raw)
             monitor.report("export", done, len(codes), name)
         for name, tensor in dense_tensors(model).items():
-            values = tensor.to(torch.float32 if tensor.ndim == 1 else torch.float16).numpy()
+            values = tensor.to(torch.float32 if tensor.ndim == 1 else torch.float16).cpu().numpy()
             heads = packing.heads_of(name, config)
             if heads is not None:
                 values = np.ascontiguousarray(packing.rotated(values, heads))

@@ -74,6 +74,8 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, size: int) -> Vocabulary |
         plain = _NORMAL if index in ids else _UNUSED
         kinds.append((_CONTROL if special[index] else _USER_DEFINED) if index in special else plain)
     pairs = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    if not pairs:
+        return "its tokenizer merges nothing, and llama.cpp loads none without merges"
     if model.get("byte_fallback"):
         return _sentencepiece(data, tokens, kinds, pairs)
     pre = _words(data)
@@ -88,7 +90,10 @@ def _words(data: dict[str, Any]) -> str | None:
     pre = data.get("pre_tokenizer") or {}
     parts = pre.get("pretokenizers", [pre])
     levels = [part for part in parts if part.get("type") == "ByteLevel"]
-    if data.get("normalizer") or len(levels) != 1 or levels[0].get("add_prefix_space"):
+    # Qwen2's composes characters (NFC); llama.cpp leaves that to whoever gives the text, as its own
+    # conversion of these models does.
+    composes = (data.get("normalizer") or {"type": "NFC"}).get("type") == "NFC"
+    if not composes or len(levels) != 1 or levels[0].get("add_prefix_space"):
         return None
     others = [part for part in parts if part is not levels[0]]
     if levels[0].get("use_regex", True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import json
 import os
 import re
 import shutil
@@ -18,15 +19,19 @@ from workbench.errors import ExportError, WorkbenchError
 MARK = "export.json"
 """The file by which a folder is known as an export, and so may be replaced."""
 
+PROGRAM = "workbench"
+"""The mark's field with the version that wrote it: others write files of that name too."""
+
 _SPARE_BYTES = 1 << 20
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
 
 def check_target(path: str | os.PathLike[str], n_bytes: int, *, overwrite: bool) -> Path:
-    """Return the absolute folder to export to, after making sure that it can be written.
+    """Return the real folder to export to, after making sure that it can be written.
 
-    What killed exports to the same place left behind is removed.
+    What killed exports to the same place left behind is removed. Of a link it is the folder that
+    it leads to, since that is what is written aside and renamed.
 
     Parameters
     ----------
@@ -42,24 +47,14 @@ def check_target(path: str | os.PathLike[str], n_bytes: int, *, overwrite: bool)
         If the path is a file, a folder with something else in it, an export that may not be
         replaced, or the disk has too little room.
     """
-    target = Path(path).expanduser().absolute()
-    if target.is_file():
-        raise ExportError(f"{target} is a file; an export is a folder. Give another path.")
+    target = Path(os.path.realpath(Path(path).expanduser()))
     with _said(target):
+        if target.is_file():
+            raise ExportError(f"{target} is a file; an export is a folder. Give another path.")
         target.parent.mkdir(parents=True, exist_ok=True)
         _clean(target)
-        names = [entry.name for entry in target.iterdir()] if target.is_dir() else []
+        _check_replaceable(target, overwrite)
         free = shutil.disk_usage(target.parent).free
-    if names and not overwrite:
-        raise ExportError(
-            f"{target} exists already. Give another path, or overwrite=True to replace it once the"
-            " new export is complete."
-        )
-    if names and MARK not in names:
-        raise ExportError(
-            f"{target} is not empty and holds no export of the workbench (no {MARK}), so it is not"
-            " replaced. Give another path, or remove the folder yourself."
-        )
     if free < n_bytes + _SPARE_BYTES:
         raise ExportError(
             f"The disk with {target.parent} has {free / 1e6:,.1f} MB free and the export needs"
@@ -68,16 +63,48 @@ def check_target(path: str | os.PathLike[str], n_bytes: int, *, overwrite: bool)
     return target
 
 
+def _check_replaceable(target: Path, overwrite: bool) -> None:
+    """Raise ExportError if a folder holds something that may not be replaced."""
+    if not target.is_dir() or not any(target.iterdir()):
+        return
+    if not overwrite:
+        raise ExportError(
+            f"{target} exists already. Give another path, or overwrite=True to replace it once the"
+            " new export is complete."
+        )
+    if not _is_export(target):
+        raise ExportError(
+            f"{target} is not empty and holds no export of the workbench (no {MARK} of its own), so"
+            " it is not replaced. Give another path, or remove the folder yourself."
+        )
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        about = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and PROGRAM in about and "tensor_bytes" in about
+
+
 @contextlib.contextmanager
-def published(target: Path) -> Iterator[Path]:
+def published(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a folder to fill beside the target; it takes the target's place if nothing is raised.
 
     Its files are on the disk before that, and what was there before stays until then.
 
+    Parameters
+    ----------
+    target : Path
+        As :func:`check_target` returned it.
+    overwrite : bool
+        Whether an export that is there by then may be replaced.
+
     Raises
     ------
     ExportError
-        If the disk is full, or the folder cannot be written.
+        If the disk is full, the folder cannot be written, or something else has taken the place
+        meanwhile.
     """
     with _said(target):
         building = aside_of(target.with_name(f"{target.name}.export"))
@@ -86,6 +113,7 @@ def published(target: Path) -> Iterator[Path]:
         with _said(target):
             yield building
             _sync(building)
+            _check_replaceable(target, overwrite)  # again: writing a large model takes a while
             _take_place(building, target)
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -30,16 +30,18 @@ class Distiller(ModelMethod):
         assert isinstance(config, Distillation)
         task = task_of(context.calibrator, config)
         extra: dict[str, Any] = {}
-        if config.blocks is not None:
-            model, extra["kept_blocks"] = student_of(model, config.blocks, config.keep)
-        trainable = trainable_of(model, config.method, rank=config.rank, seed=config.seed)
-        extra["needed_bytes"] = check_training_memory(trainable, task, config.batch_size)
-        teacher = _teacher(context, config)
+        teacher = _teacher(context, config)  # first: what is free is asked with it in memory
         if tokenizer_fingerprint(teacher.tokenizer) != tokenizer_fingerprint(model.tokenizer):
             raise ConfigError(
                 f"{teacher.source.name} cannot teach {model.source.name}: their tokenizers differ,"
                 " so they do not predict the same tokens. Give a teacher with the same tokenizer."
             )
+        if config.blocks is not None:
+            model, extra["kept_blocks"] = student_of(model, config.blocks, config.keep)
+        trainable = trainable_of(model, config.method, rank=config.rank, seed=config.seed)
+        extra["needed_bytes"] = check_training_memory(
+            trainable, task, config.batch_size, taught=True
+        )
         objective = Distilled(
             task,
             teacher,

@@ -40,7 +40,7 @@ def packed_bytes(shape: tuple[int, int], scheme: IntScheme, dtype: torch.dtype) 
 def unpack(tensors: dict[str, Tensor], bits: int, group_size: int | None) -> QuantizedWeight:
     """Return the weight of a layer's tensors in ``pack-quantized``."""
     rows, columns = (int(n) for n in tensors["weight_shape"])
-    scales = _scales(tensors["weight_scale"])
+    scales = _scales(tensors["weight_scale"], rows)
     zeros = tensors.get("weight_zero_point")
     if zeros is not None:
         zeros = unpack_words(zeros.T.contiguous(), bits, rows).T.contiguous()
@@ -64,11 +64,12 @@ def int8_bytes(shape: tuple[int, int], scheme: IntScheme, dtype: torch.dtype) ->
 
 def unpack_int8(tensors: dict[str, Tensor], bits: int, group_size: int | None) -> QuantizedWeight:
     """Return the weight of a layer's tensors in ``int-quantized``."""
-    scales = _scales(tensors["weight_scale"])
+    scales = _scales(tensors["weight_scale"], tensors["weight"].shape[0])
     middle = 2 ** (bits - 1)
     zeros = tensors.get("weight_zero_point")
     if zeros is not None:
-        zeros = (zeros.to(torch.int16) + middle).to(torch.uint8).reshape(scales.shape)
+        zeros = (zeros.to(torch.int16) + middle).to(torch.uint8)
+        zeros = zeros.reshape(zeros.shape[0], -1).expand(scales.shape).contiguous()
         if bool((zeros == middle).all()):
             zeros = None
     scheme = IntScheme(bits, group_size if scales.shape[1] > 1 else None, zeros is None)
@@ -76,5 +77,8 @@ def unpack_int8(tensors: dict[str, Tensor], bits: int, group_size: int | None) -
     return QuantizedWeight(codes.contiguous(), scales, zeros, scheme)
 
 
-def _scales(scales: Tensor) -> Tensor:
+def _scales(scales: Tensor, rows: int) -> Tensor:
+    """Return a scale per row and group; one for the whole tensor is every row's."""
+    if scales.numel() == 1:
+        scales = scales.reshape(1, 1).expand(rows, 1)
     return scales.reshape(scales.shape[0], -1).half().contiguous()

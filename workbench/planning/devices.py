@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from importlib import resources
+from numbers import Integral, Real
 from pathlib import Path
 
 from workbench.errors import ConfigError, DataError
@@ -46,12 +47,12 @@ class Device:
 
     def __post_init__(self) -> None:
         numbers = (self.memory_bytes, self.bandwidth_bytes_per_s, self.usable_share, self.count)
-        if not all(isinstance(x, (int, float)) and math.isfinite(x) and x > 0 for x in numbers):
+        if not all(isinstance(x, Real) and math.isfinite(x) and x > 0 for x in numbers):
             raise ConfigError(
                 f"The device {self.name!r} is not accepted: memory_bytes, bandwidth_bytes_per_s,"
                 f" usable_share and count are numbers above 0, not {numbers}."
             )
-        if self.usable_share > 1 or not isinstance(self.count, int):
+        if self.usable_share > 1 or not isinstance(self.count, Integral):
             raise ConfigError(
                 f"The device {self.name!r} is not accepted: usable_share is at most 1 and count a"
                 f" whole number, not {self.usable_share} and {self.count!r}."

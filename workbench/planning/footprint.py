@@ -202,7 +202,7 @@ def _cache(config: Any) -> tuple[tuple[int, int | None, int], ...]:
     layers = _number(config, "num_hidden_layers", "n_layer", "n_layers")
     heads = _number(config, "num_attention_heads", "n_head", "n_heads")
     width = _number(config, "hidden_size", "n_embd", "dim", "d_model")
-    if not getattr(config, "is_decoder", True) and getattr(config, "model_type", "") in _ENCODERS:
+    if getattr(config, "model_type", "") in _ENCODERS and not getattr(config, "is_decoder", False):
         return ()
     head = _number(config, "head_dim") or (width // heads if heads else 0)
     grouped = _number(config, "num_key_value_heads") or heads
@@ -224,4 +224,15 @@ def _cache(config: Any) -> tuple[tuple[int, int | None, int], ...]:
     return tuple((values, size, count) for size, count in found.items())
 
 
-_ENCODERS = {"bert", "roberta", "distilbert", "deberta-v2", "modernbert"}
+_ENCODERS = {
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "distilbert",
+    "electra",
+    "deberta",
+    "deberta-v2",
+    "mpnet",
+    "modernbert",
+}

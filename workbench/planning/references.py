@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import ConfigError, DataError
+from workbench.errors import ConfigError, DataError, HubUnreachableError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -39,6 +39,8 @@ def config_of(ref: Any) -> tuple[str, PretrainedConfig]:
     ------
     ConfigError
         If it is none of these.
+    ModelNotFoundError, HubUnreachableError
+        If there is no folder and no model of this name, or the Hub does not answer.
     """
     from transformers import PretrainedConfig
 
@@ -69,7 +71,10 @@ def config_of(ref: Any) -> tuple[str, PretrainedConfig]:
     from workbench.architectures import load_config
     from workbench.sources import find_source, read_config
 
-    source = find_source(ref, None)
+    try:
+        source = find_source(ref, None)
+    except (ModelNotFoundError, HubUnreachableError) as error:
+        raise type(error)(f"{error} Bundled configurations are {', '.join(known)}.") from error
     return source.name, load_config(source, read_config(source), False)
 
 

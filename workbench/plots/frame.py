@@ -217,10 +217,16 @@ def axis_title(view: TradeoffView) -> str:
     return f"{metric_title(view)} ({better} is better)"
 
 
+def baselines_title(view: TradeoffView) -> str:
+    """Return what the legend calls the base models; some may have come as codes."""
+    labels = {point.label for point in view.points if point.is_baseline} or {"dense"}
+    return f"{labels.pop()} baseline" if len(labels) == 1 else "baseline"
+
+
 def details(view: TradeoffView, point: TradeoffPoint) -> list[str]:
     """Return the lines that describe a point, the recipe first, as plain text."""
     label = shortened(point.label, LONGEST_LABEL)
-    lines = [label if not point.is_baseline else f"{point.model} (dense baseline)"]
+    lines = [label if not point.is_baseline else f"{point.model} ({label} baseline)"]
     if len(view.models) > 1 and not point.is_baseline:
         lines.append(f"of {point.model}")
     text = f"{view.metric.name}: {point.value:.4g}"

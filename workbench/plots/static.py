@@ -14,6 +14,7 @@ from workbench.plots.frame import (
     Frame,
     Style,
     axis_title,
+    baselines_title,
     details,
     families_of,
     footnote,
@@ -23,6 +24,7 @@ from workbench.plots.frame import (
     style_of,
     titles,
 )
+from workbench.plots.svg import svg_text as _text
 
 _WIDTH, _HEIGHT = 760, 460
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 610, 66, 380
@@ -68,7 +70,7 @@ def static_svg(view: TradeoffView, *, log_x: bool = False) -> str:
     corners, expected = front_line(view, frame), predicted_line(view, frame)
     parts += _line(corners, frame, _DOTTED) + _line(expected, frame, _DASHED)
     legend: list[tuple[str, Style, bool]] = []
-    groups = [("dense baseline", Style(BASELINE_COLOUR, "diamond"))]
+    groups = [(baselines_title(view), Style(BASELINE_COLOUR, "diamond"))]
     groups += [(family, style_of(n)) for n, family in enumerate(families_of(view))]
     for name, style in groups:
         members = [
@@ -181,10 +183,3 @@ def _polygon(symbol: str) -> list[tuple[float, float]]:
         angle = 2 * math.pi * corner / corners
         outline.append((radius * math.sin(angle), -radius * math.cos(angle)))
     return outline
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}">'
-        f"{html.escape(text)}</text>"
-    )

@@ -21,6 +21,7 @@ from workbench.plots.frame import (
     Frame,
     Style,
     axis_title,
+    baselines_title,
     details,
     families_of,
     footnote,
@@ -85,7 +86,7 @@ def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> TradeoffFigur
     figure.add_scatter(**_line("predicted front", expected, width=1, dash="10px,5px"))
     baselines = [point for point in view.points if point.is_baseline]
     figure.add_scatter(
-        **_points("dense baseline", baselines, BASELINE_COLOUR, "diamond", view, frame)
+        **_points(baselines_title(view), baselines, BASELINE_COLOUR, "diamond", view, frame)
     )
     figure.data[-1].update(
         mode="markers+text",

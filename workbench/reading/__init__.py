@@ -16,6 +16,7 @@ from workbench.reading.base import Codes, Reader, Tensors
 from workbench.reading.compressed_tensors import read_compressed_tensors
 from workbench.reading.gguf import find_gguf, read_gguf
 from workbench.reading.gptq import read_gptq
+from workbench.weights import CompressedWeight, PermutedWeight, QuantizedWeight
 
 READERS: dict[str, Reader] = {
     "gptq": read_gptq,
@@ -56,7 +57,9 @@ def read_codes(ref: str, about: dict[str, Any], tensors: dict[str, Tensor]) -> C
     """
     check_method(ref, about)
     try:
-        return READERS[about["quant_method"]](about, Tensors(tensors))
+        codes = READERS[about["quant_method"]](about, Tensors(tensors))
+        for name, weight in codes.weights.items():
+            _check_groups(name, weight)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, UnsupportedArchitectureError):
             raise UnsupportedArchitectureError(f"{ref!r}: {error}") from error
@@ -64,3 +67,15 @@ def read_codes(ref: str, about: dict[str, Any], tensors: dict[str, Tensor]) -> C
             f"{ref!r} says that it is quantized as {about['quant_method']!r}, but its tensors are"
             f" not those of such a checkpoint ({type(error).__name__}: {error})."
         ) from error
+    return codes
+
+
+def _check_groups(name: str, weight: CompressedWeight) -> None:
+    inner = weight.base if isinstance(weight, PermutedWeight) else weight
+    assert isinstance(inner, QuantizedWeight)
+    expected = (inner.shape[0], inner.scheme.n_groups(inner.shape[1]))
+    if tuple(inner.scales.shape) != expected:
+        raise ValueError(
+            f"{name} has scales of shape {tuple(inner.scales.shape)}, and groups of"
+            f" {inner.scheme.group_size} need {expected}"
+        )

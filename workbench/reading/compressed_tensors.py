@@ -11,11 +11,21 @@ from workbench.packing.gptq import in_groups
 from workbench.reading.base import Codes, Tensors, group_size_of
 from workbench.weights import CompressedWeight
 
+_IN_WEIGHTS = {"weight_input", "weight_output"}
+"""Places of transforms that the stored weights have in them already."""
+
 _LAYOUTS = ("pack-quantized", "int-quantized", "naive-quantized")
 
 
 def read_compressed_tensors(about: dict[str, Any], tensors: Tensors) -> Codes:
     """Return the codes of a checkpoint whose activations are not quantized."""
+    transforms = (about.get("transform_config") or {}).get("config_groups") or {}
+    places = {a["location"] for group in transforms.values() for a in group["apply"]}
+    if places - _IN_WEIGHTS:
+        raise UnsupportedArchitectureError(
+            "it transforms what its layers read or write (transform_config), which the workbench"
+            " does not compute. Give the original model."
+        )
     weights: dict[str, CompressedWeight] = {}
     groups = list((about.get("config_groups") or {}).values())
     for group in groups:
@@ -30,14 +40,14 @@ def read_compressed_tensors(about: dict[str, Any], tensors: Tensors) -> Codes:
                 "it quantizes activations too, which the workbench does not compute. Give the"
                 " original model."
             )
-    packed = tensors.layers("weight_packed")
-    for name in packed or tensors.layers("weight_scale"):
+    packed = set(tensors.layers("weight_packed"))
+    for name in tensors.layers("weight_scale"):
         group = groups[0] if len(groups) == 1 else _group_of(groups, name)
         arguments = group["weights"]
         bits = int(arguments["num_bits"])
         group_size = group_size_of(arguments.get("group_size"))
         more = ("weight_zero_point", "weight_shape")
-        if packed:
+        if name in packed:
             found = tensors.take(name, ("weight_packed", "weight_scale", "weight_shape"), more[:1])
             unpacked = compressed_tensors.unpack(found, bits, group_size)
         else:

@@ -25,7 +25,7 @@ def find_gguf(folder: Path) -> Path | None:
         If there are several.
     """
     files = sorted(folder.glob("*.gguf"))
-    if not files or (folder / "model.safetensors").is_file():
+    if not files or any(folder.glob("model*.safetensors")):
         return None
     if len(files) > 1:
         names = ", ".join(file.name for file in files)

@@ -182,8 +182,8 @@ def cascade(
         costs=tuple(tier.cost for tier in tiers),
         validation=chosen,
         evaluation=report,
-        accuracy_interval=interval(of_cascade.value, of_cascade.stderr, n_clusters),
-        share_interval=interval(kept[0], kept[1], n_clusters),
+        accuracy_interval=_within(interval(of_cascade.value, of_cascade.stderr, n_clusters)),
+        share_interval=_within(interval(kept[0], kept[1], n_clusters)),
         curve=_front([evaluation.at(thresholds) for thresholds in _grid(evaluation)]),
         single=single[2],
         single_accuracy=single[0],
@@ -192,6 +192,11 @@ def cascade(
         winner=winner,
         met=bool(good),
     )
+
+
+def _within(ends: tuple[float, float]) -> tuple[float, float]:
+    """Return an interval of a share; none lies beyond 0 and 1."""
+    return max(0.0, ends[0]), min(1.0, ends[1])
 
 
 class _Part:

@@ -64,8 +64,8 @@ def _batch_size() -> Any:
 def _patience() -> Any:
     return option(
         2,
-        "Stop after so many epochs in which the loss on the validation part did not fall. The"
-        " weights of the best epoch are kept in any case.",
+        "Stop after so many epochs in which the validation part got no better (texts: by loss,"
+        " labels: by errors, then by loss). The weights of the best epoch are kept in any case.",
         unit="epochs",
         minimum=1,
         maximum=100,

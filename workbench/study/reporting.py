@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from workbench.compare import relative_quality
 from workbench.cost import CostModel
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.recipe import shortened
 from workbench.records import FOR_INFORMATION, RunState
@@ -139,17 +139,21 @@ class Reporting(Deciding, Routing):
             If the file cannot be written.
         """
         from workbench.plots import write_page
-        from workbench.report import render, sentence
+        from workbench.report import Part, render, sentence
 
         wanted = requirements or Requirements(0.97)
         prices = cost or wanted.cost
         decision = self.choose(wanted, metric=metric, model=model)
         found = decision.nearest_run
+        untold = ""
         if trust in (None, True):
             classifies = self._store.meta("task")["saved"]["kind"] == "text_classification"
             trust = None
             if classifies and found is not None:
-                trust = self.trust(found, on_progress=on_progress)
+                try:
+                    trust = self.trust(found, on_progress=on_progress)
+                except (ConfigError, StudyError) as error:  # the rest of the page is wanted too
+                    untold = str(error)
         today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
         task = self._store.meta("task")["name"]
         about = f"Task: {task}. Models: {', '.join(self.models)}. {today}, workbench {__version__}."
@@ -162,6 +166,8 @@ class Reporting(Deciding, Routing):
             parts.append(self._cost_part(prices, model))
         if isinstance(trust, Trust):
             parts.append(_trust_part(trust))
+        elif untold:
+            parts.append(Part("Where it fails", (sentence(f"It cannot be told: {untold}"),)))
         if cascade is not None:
             parts.append(_cascade_part(cascade))
         if found is not None:
@@ -225,9 +231,13 @@ class Reporting(Deciding, Routing):
                     Value("fails", sum(v.answer == "fails" for v in decision.verdicts), ".0f"),
                     " fail, and of ",
                     Value("unclear", sum(v.answer == "unclear" for v in decision.verdicts), ".0f"),
-                    " it cannot be told yet. The chance of calling any run passing that truly"
-                    f" fails is at most {1 - decision.requirements.confidence:.0%}, for all runs"
-                    " together.",
+                    " it cannot be told yet.",
+                    (
+                        " The chance of calling any run passing that truly fails is at most"
+                        f" {1 - decision.requirements.confidence:.2g}, for all runs together."
+                        if decision.requirements.accuracy is not None
+                        else ""
+                    ),
                     kind="quiet",
                 )
             )

@@ -254,4 +254,4 @@ class Viewing(Computing, Comparing):
 
 
 def _name(record: RunRecord) -> str:
-    return record.label if record.recipe.steps else f"{record.model} (dense)"
+    return record.label if record.recipe.steps else f"{record.model} ({record.label})"

@@ -109,7 +109,8 @@ class Extraction(Generation):
 
     def scores(self, answer: str, target: str) -> dict[str, float]:
         """Return exact match and the F1 of words, averaged over fields where there are several."""
-        wanted, found = _fields(target), _fields(answer)
+        wanted = _fields(target) if " | " in target else {"": target}
+        found = {"": answer} if "" in wanted else _fields(answer)
         pairs = [(value, found.get(name, "")) for name, value in wanted.items()]
         f1 = [_word_f1(said, value) for value, said in pairs]
         exact = all(words_of(said) == words_of(value) for value, said in pairs)
@@ -129,9 +130,7 @@ def _clean(value: str) -> str:
 
 
 def _fields(text: str) -> dict[str, str]:
-    """Return the values by name; one without a name where the text has no fields."""
-    if " | " not in text:
-        return {"": text}
+    """Return the values of ``name: value | name: value``; there may be fewer than asked for."""
     pieces = (piece.partition(":") for piece in text.split("|"))
     return {name.strip(): value.strip() for name, _, value in pieces}
 

@@ -233,6 +233,8 @@ class Generation(NextToken):
             Told after every batch, stage ``"generate"``; may cancel there.
         """
         pad, found = pad_token(model), dict[int, str]()
+        rows = (row for part_rows in self.rows.values() for row in part_rows)
+        may_be_empty = self.options["shots"] > 0 or any(not row.target for row in rows)
         batches = self.batches(model, part, batch_size=batch_size, limit=limit)
         generate: Any = model.hf_model.generate
         for done, batch in enumerate(batches, 1):
@@ -254,7 +256,7 @@ class Generation(NextToken):
                 )
             for example, row in zip(batch.examples, written[:, width:].tolist(), strict=True):
                 text = str(model.tokenizer.decode(row, skip_special_tokens=True))
-                found[example.index] = text.lstrip().split(STOP, 1)[0].strip()
+                found[example.index] = answer_in(text, may_be_empty=may_be_empty)
             monitor.report("generate", done, len(batches), part)
         return [found[index] for index in sorted(found)]
 
@@ -322,6 +324,15 @@ def complete(
         if not parts[part]:
             raise DataError(f"{len(pool)} rows are too few to split: none is left for {part}.")
     return parts
+
+
+def answer_in(written: str, *, may_be_empty: bool) -> str:
+    """Return the line that a model wrote as its answer.
+
+    An empty line is an answer where targets may be empty, and after solved examples, where what
+    follows it is the model's own next example; elsewhere a model may begin with empty lines.
+    """
+    return (written if may_be_empty else written.lstrip()).split(STOP, 1)[0].strip()
 
 
 def one_line(text: str) -> str:

@@ -45,7 +45,8 @@ class PromptAnswers(LanguageModeling):
         Column that says which rows belong together: they stay in one part, and errors are
         clustered by it. Without it every row stands for itself.
     calibration, validation, evaluation : like ``source``, optional
-        Parts given explicitly; those not given are split from ``source`` (70, 10 and 20 %).
+        Parts given explicitly; those not given are split from ``source`` (70, 10 and 20 %) or,
+        without a source, validation is split from calibration.
     separator : str
         Put between prompt and answer.
     sequence_length : int
@@ -215,6 +216,10 @@ def _complete(
 ) -> dict[str, tuple[Row, ...]]:
     """Return all three parts: those given, and the others split from the pool by document."""
     missing = {part: share for part, share in SHARES.items() if part not in given}
+    if not pool and set(missing) == {"validation"}:
+        pool = given["calibration"]
+        given = {part: rows for part, rows in given.items() if part != "calibration"}
+        missing = {part: SHARES[part] for part in ("calibration", "validation")}
     total = len(pool) + sum(map(len, given.values()))
     if total < LEAST_ROWS or (missing and len(pool) < len(missing)):
         raise DataError(

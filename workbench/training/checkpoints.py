@@ -47,10 +47,13 @@ class CheckpointFile:
         self._make_room(size)
         unfinished = self.path.with_name(f"{self.path.stem}.tmp")
         contents = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        save_file(contents, str(unfinished), metadata={"checkpoint": json.dumps(meta)})
-        with unfinished.open("r+b") as stream:
-            os.fsync(stream.fileno())
-        unfinished.replace(self.path)
+        try:
+            save_file(contents, str(unfinished), metadata={"checkpoint": json.dumps(meta)})
+            with unfinished.open("r+b") as stream:
+                os.fsync(stream.fileno())
+            unfinished.replace(self.path)
+        finally:
+            unfinished.unlink(missing_ok=True)  # half of one on a full disk helps nobody
         return True
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

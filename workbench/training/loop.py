@@ -31,7 +31,10 @@ from workbench.training.settings import Settings
 from workbench.training.trainable import Trainable
 
 CHECKPOINT_SECONDS = 30.0
-"""Time between two checkpoints: what a kill costs at most."""
+"""Time between two checkpoints: what a kill costs at most, unless writing one takes long."""
+
+CHECKPOINT_SHARE = 0.05
+"""Most of the time that is spent on writing checkpoints."""
 
 CANCEL_BYTES = 256 * 1024**2
 """A checkpoint up to this size is also written when a training is cancelled: in half a second."""
@@ -134,7 +137,8 @@ class _Run:
         self.examples = task.training_examples(self.model)
         if not self.examples:
             raise CompressionError(
-                f"The calibration part of {task.name!r} holds nothing to train on; give more text."
+                f"The calibration part of {task.name!r} holds nothing to train on; give more"
+                " text, or a smaller sequence_length."
             )
         self.per_epoch = math.ceil(len(self.examples) / settings.batch_size)
         self.total = max(1, round(settings.epochs * self.per_epoch))
@@ -150,24 +154,26 @@ class _Run:
     def complete(self) -> Trained:
         resumed_at = self._resume()
         self.objective.prepare(self.examples, self.monitor)
-        last_saved = time.monotonic()
+        due = time.monotonic() + CHECKPOINT_SECONDS
         while True:
-            if self._is_due():
-                self._validate()
-            patience = self.settings.patience
-            stopped = patience is not None and self.state.worse >= patience
-            if stopped or self.state.step >= self.total:
-                break
             try:
+                if self._is_due():
+                    self._validate()
+                patience = self.settings.patience
+                stopped = patience is not None and self.state.worse >= patience
+                if stopped or self.state.step >= self.total:
+                    break
                 self._step()
                 self._report()
             except CancelledError:
                 if self._bytes() <= CANCEL_BYTES:
                     self._save()
                 raise
-            if time.monotonic() - last_saved >= CHECKPOINT_SECONDS:
+            now = time.monotonic()
+            if now >= due:
                 self._save()
-                last_saved = time.monotonic()
+                taken = time.monotonic() - now
+                due = now + taken + max(CHECKPOINT_SECONDS, taken / CHECKPOINT_SHARE)
         for name, tensor in self.best.items():
             self.trainable.parameters[name].data.copy_(tensor)
         return Trained(
@@ -200,7 +206,7 @@ class _Run:
         nn.utils.clip_grad_norm_(self.trainable.parameters.values(), settings.clip)
         rate = settings.learning_rate * settings.factor(state.step, self.total)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.optimizer.step()
         self.trainable.keep_in_force()
         state.step += 1
@@ -238,16 +244,19 @@ class _Run:
 
     @torch.no_grad()
     def _validate(self) -> None:
-        state, total, wrong, count = self.state, 0.0, 0, 0
+        state, total, wrong, count = self.state, 0.0, 0.0, 0.0
+        weights = self.objective.class_weights  # rare labels count here as they do in training
         self.model.hf_model.eval()
         for done, batch in enumerate(self.validation, 1):
             with _autocast(self.model.device):
                 logits = flat_logits(self.task, self.model, batch)
-            total += float(hard_loss(self.task, logits, batch, None))
-            wrong += int((logits.argmax(-1).cpu() != self.task.targets(batch)).sum())
-            count += len(logits)
+            targets = self.task.targets(batch)
+            each = torch.ones(len(targets)) if weights is None else weights[targets]
+            total += float(hard_loss(self.task, logits, batch, weights))
+            wrong += float(each[logits.argmax(-1).cpu() != targets].sum())
+            count += float(each.sum())
             self.monitor.report("validate", done, len(self.validation))
-        loss, error = total / max(count, 1), wrong / max(count, 1)
+        loss, error = total / max(count, 1e-12), wrong / max(count, 1e-12)
         state.validations.append([state.step, round(loss, 6), round(error, 6)])
         # A classifier goes on getting better while it grows too sure of itself, so errors decide.
         score = [error, loss] if self.task.pools_tokens else [loss]
@@ -344,12 +353,14 @@ def split_batch(examples: Sequence[Example], most_tokens: int, pad: int) -> Iter
 
 
 def _optimizer(trainable: Trainable, settings: Settings) -> torch.optim.AdamW:
-    matrices = [p for p in trainable.parameters.values() if p.ndim > 1]
-    vectors = [p for p in trainable.parameters.values() if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    for of_head, share in ((False, 1.0), (True, settings.head_share)):
+        chosen = [p for p in trainable.parameters.values() if trainable.is_head(p) == of_head]
+        matrices, vectors = ([p for p in chosen if (p.ndim > 1) == flag] for flag in (True, False))
+        groups += [
+            {"params": matrices, "weight_decay": settings.weight_decay, "share": share},
+            {"params": vectors, "weight_decay": 0.0, "share": share},
+        ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,

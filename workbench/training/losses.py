@@ -28,7 +28,14 @@ class Objective(ABC):
     Parameters
     ----------
     task : Task
+
+    Attributes
+    ----------
+    class_weights : Tensor of shape (classes,), float32, or None
+        How much each label counts; the validation part is judged by them, too.
     """
+
+    class_weights: Tensor | None = None
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -60,16 +67,16 @@ class Labels(Objective):
 
     def __init__(self, task: Task, class_weights: Tensor | None = None) -> None:
         super().__init__(task)
-        self._class_weights = class_weights
+        self.class_weights = class_weights
 
     def weight(self, batch: Batch) -> float:
-        if self._class_weights is None:
+        if self.class_weights is None:
             return super().weight(batch)
-        return float(self._class_weights[self.task.targets(batch)].sum())
+        return float(self.class_weights[self.task.targets(batch)].sum())
 
     def loss(self, model: LoadedModel, batch: Batch) -> Tensor:
         logits = self._logits(model, batch)
-        return hard_loss(self.task, logits, batch, self._class_weights)
+        return hard_loss(self.task, logits, batch, self.class_weights)
 
 
 class Distilled(Objective):

@@ -25,9 +25,17 @@ _VALUES_PER_TOKEN = 34
 _LOGITS_COPIES = 4
 """Logits, their softmax and both gradients."""
 
+_TEACHERS_COPIES = 4
+"""The teacher's logits, both sides at the temperature, and the teacher's softmax."""
+
 
 def training_bytes(
-    trainable: Trainable, task: Task, examples: Sequence[Example], batch_size: int
+    trainable: Trainable,
+    task: Task,
+    examples: Sequence[Example],
+    batch_size: int,
+    *,
+    taught: bool = False,
 ) -> int:
     """Return the bytes that a training needs beside the model that is loaded already.
 
@@ -39,24 +47,32 @@ def training_bytes(
         What is trained on.
     batch_size : int
         Examples per step; more than fit into one pass are computed one part after the other.
+    taught : bool
+        Whether a teacher, which is loaded already, predicts the same texts.
     """
     model = trainable.model
     trained = sum(p.numel() for p in trainable.parameters.values())
     # Gradients, two moments and the best weights; the result is a copy of the whole model.
     fixed = 4 * (4 * trained + model.n_parameters)
-    longest = max(len(e.tokens) for e in examples)
+    longest = max((len(e.tokens) for e in examples), default=1)
     tokens = max(longest, min(batch_size * longest, task.batch_tokens(model)))
     config = model.hf_model.config.get_text_config()
     blocks = len(find_blocks(model.hf_model))
     kept = tokens * blocks * _VALUES_PER_TOKEN * config.hidden_size
     classes = 1 if task.pools_tokens else config.vocab_size
-    return fixed + 4 * (kept + tokens * classes * _LOGITS_COPIES)
+    copies = _LOGITS_COPIES + (_TEACHERS_COPIES if taught else 0)
+    return fixed + 4 * (kept + tokens * classes * copies)
 
 
 def check_training_memory(
-    trainable: Trainable, task: Task, batch_size: int, *, available: int | None = None
+    trainable: Trainable,
+    task: Task,
+    batch_size: int,
+    *,
+    taught: bool = False,
+    available: int | None = None,
 ) -> int:
-    """Return the bytes that a training needs.
+    """Return the bytes that a training needs, see :func:`training_bytes`.
 
     Raises
     ------
@@ -65,14 +81,18 @@ def check_training_memory(
     """
     model = trainable.model
     examples = task.training_examples(model)
-    needed = training_bytes(trainable, task, examples, batch_size)
+
+    def bytes_of(size: int) -> int:
+        return training_bytes(trainable, task, examples, size, taught=taught)
+
+    needed = bytes_of(batch_size)
     free = _free_bytes(model) if available is None else available
     if needed <= free:
         return needed
     size = batch_size
-    while size > 1 and training_bytes(trainable, task, examples, size) > free:
+    while size > 1 and bytes_of(size) > free:
         size //= 2
-    if training_bytes(trainable, task, examples, size) <= free:
+    if bytes_of(size) <= free:
         advice = f"Give batch_size={size}, which fits"
     else:
         advice = (

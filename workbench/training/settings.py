@@ -27,10 +27,12 @@ class Settings:
     batch_size : int
         Examples per step of the optimizer.
     patience : int or None
-        Epochs without a lower validation loss before the training stops.
+        Epochs in which the validation part got no better before the training stops.
     seed : int
     weight_decay : float
         Of matrices; vectors are not decayed.
+    head_share : float
+        Of the learning rate: what a classifier's head is trained at.
     """
 
     epochs: float
@@ -39,6 +41,7 @@ class Settings:
     patience: int | None
     seed: int
     weight_decay: float = 0.01
+    head_share: float = 1.0
     warmup: float = 0.06
     clip: float = 1.0
 
@@ -69,19 +72,20 @@ def settings_of(
     step: FineTuning | Distillation, n_parameters: int, *, classifies: bool = False
 ) -> Settings:
     """Return the settings of a step for a model of so many parameters, and the kind of task."""
-    rate = step.learning_rate
-    if rate is None:
-        rate = default_learning_rate(
-            n_parameters,
-            step.method,
-            classifies=classifies,
-            distils=isinstance(step, Distillation),
-        )
+
+    def default(method: str) -> float:
+        distils = isinstance(step, Distillation)
+        return default_learning_rate(n_parameters, method, classifies=classifies, distils=distils)
+
+    rate = default(step.method) if step.learning_rate is None else step.learning_rate
+    scales = step.method == "scales"
     return Settings(
         epochs=step.epochs,
         learning_rate=rate,
         batch_size=step.batch_size,
         patience=step.patience,
         seed=step.seed,
-        weight_decay=0.0 if step.method == "scales" else 0.01,
+        weight_decay=0.0 if scales else 0.01,
+        # Long steps suit multipliers, not the head's weights, which are trained already.
+        head_share=min(1.0, default("full") / rate) if scales else 1.0,
     )

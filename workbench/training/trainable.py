@@ -52,6 +52,11 @@ class Trainable(ABC):
         parameter.requires_grad_(True)
         self.parameters[name] = parameter
 
+    def is_head(self, parameter: nn.Parameter) -> bool:
+        """Return whether a parameter is of the classifier that stands on the model."""
+        head = self.model.head
+        return head is not None and (parameter is head.weight or parameter is head.bias)
+
     @torch.no_grad()
     def mask_gradients(self) -> None:
         """Leave out of the gradients what was pruned; called before every step."""

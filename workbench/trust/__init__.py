@@ -1,7 +1,7 @@
 """When to believe a model: calibration, confident mistakes, flips, slices and consistency."""
 
 from workbench.trust.calibration import Bin, Reliability, fit_temperature, reliability, tempered
-from workbench.trust.flips import Flips, confidently_wrong, find_flips
+from workbench.trust.flip_rates import Flips, confidently_wrong, find_flips
 from workbench.trust.perturbations import PERTURBATIONS, Perturbation
 from workbench.trust.slices import Slice, length_groups, rank_slices
 

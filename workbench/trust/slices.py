@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from workbench.errors import ConfigError
 from workbench.evidence import tilted_p_value
 from workbench.outcomes import Outcomes
-from workbench.trust.flips import check_same
+from workbench.trust.flip_rates import check_same
 
 LEAST_EXAMPLES = 10
 """Smaller slices are left out: nothing could be told of them."""
