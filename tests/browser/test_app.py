@@ -138,7 +138,7 @@ def choose_method(page, label):
 
 
 def choose_group_size(page, size):
-    page.locator(".wb-recipe").get_by_label("group size").select_option(label=str(size))
+    page.locator(".wb-recipe").get_by_label("group size", exact=True).select_option(label=str(size))
     page.locator(".wb-step-name", has_text=f"g{size}").wait_for(timeout=20_000)
 
 
@@ -292,7 +292,7 @@ def test_cancel_takes_at_most_three_seconds_and_another_cell_one(page):
 def test_an_impossible_setting_is_told_beside_it(page, screenshots):
     choose_method(page, "GPTQ")
     page.locator(".wb-recipe button", has_text="more settings").click()
-    box = page.locator(".wb-recipe").get_by_label("block size")
+    box = page.locator(".wb-recipe").get_by_label("block size", exact=True)
     box.fill("0")
     box.press("Enter")
     problem = page.locator(".wb-field .wb-problem [role=alert]:visible")

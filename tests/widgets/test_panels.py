@@ -488,7 +488,7 @@ def test_choose_panel_answers_with_confidence_and_shades_what_passes(study, benc
     assert "No run surely passes" in panel.answer.value
     assert "wb-answer-maybe" in panel.answer.value
     assert "? 100 examples are too few" in panel.verdicts.html
-    enough = int(re.search(r"about ([\d,]+)</td>", panel.verdicts.html)[1].replace(",", ""))
+    enough = int(re.search(r"about ([\d,]+) would do", panel.verdicts.html)[1].replace(",", ""))
     assert enough > 100
     assert panel.pick.disabled
     assert panel.chosen is None
@@ -499,6 +499,13 @@ def test_choose_panel_answers_with_confidence_and_shades_what_passes(study, benc
     panel.latency_ms.value = 5
     assert "✓" not in panel.verdicts.html
     assert "? unclear: has no measured latency" in panel.verdicts.html
+
+
+def test_a_value_without_an_error_is_no_matter_of_more_examples(study, bench):
+    alone = replace(study.records[1].measurements[0], stderr=None)
+    study.records[1] = replace(study.records[1], measurements=(alone,))
+    bench.choose_panel.bar.value = 0.95
+    assert "? unclear: its value has no standard error" in bench.choose_panel.verdicts.html
 
 
 def test_what_the_choose_panel_asks_for_is_what_its_code_asks_for(study, bench):

@@ -22,7 +22,6 @@ _WIDE = {"description_width": "150px"}
 _USUAL = 0.95
 _HEADS = [
     ("run", "text"), ("MB", ""), ("answer", "wrap"), ("quality", ""), ("95 % interval", ""),
-    ("examples needed", ""),
 ]  # fmt: skip
 
 
@@ -244,7 +243,6 @@ def _cells(verdict: Verdict, first: str) -> list[str]:
         _answer(verdict),
         "–" if verdict.quality is None else f"{verdict.quality:.1%}",
         "–" if between is None else f"{between.low:.1%} to {between.high:.1%}",
-        "–" if verdict.enough_examples is None else f"about {verdict.enough_examples:,}",
     ]
 
 
@@ -255,7 +253,13 @@ def _answer(verdict: Verdict) -> str:
     why = "" if verdict.p_value is not None else f": {'; '.join(verdict.lacks)}"
     if verdict.answer == "fails":
         return f"✕ fails{why}"
-    return f"? unclear{why}" if why else f"? {verdict.n_examples:,} examples are too few"
+    if not why and not verdict.method:
+        why = ": its value has no standard error"
+    if why:
+        return f"? unclear{why}"
+    enough = verdict.enough_examples
+    more = "no number would do, so near is it" if enough is None else f"about {enough:,} would do"
+    return f"? {verdict.n_examples:,} examples are too few; {more}"
 
 
 def _button(text: str, icon: str, tooltip: str) -> w.Button:
