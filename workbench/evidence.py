@@ -189,15 +189,19 @@ def examples_needed(
         return None
     points, counts = np.unique(values, return_counts=True)
     times = counts.astype(np.float64)
+    spread = float(values.std(ddof=1))
     steps = _NORMAL.inv_cdf(1 - alpha) + _NORMAL.inv_cdf(power)
-    normal = (steps * float(values.std(ddof=1) / values.mean())) ** 2 / len(values)
-    low = high = max(1.0, normal)
+    low = high = max(1.0, (steps * spread / float(values.mean())) ** 2 / len(values))
     most = MOST_EXAMPLES / n_examples
+
+    def tells(more: float) -> bool:  # also where the mean comes out lower, by chance
+        lower = _NORMAL.inv_cdf(power) * spread / math.sqrt(more * len(values))
+        return _p_value(points - lower, times, worst, more) <= alpha
+
     # few examples that differ, and the one that is added, ask for more than the normal law does
-    while high <= most and _p_value(points, times, worst, high) > alpha:
+    while high <= most and not tells(high):
         low, high = high, 2 * high
     for _ in range(20 if high > low else 0):
         middle = (low + high) / 2
-        enough = _p_value(points, times, worst, middle) <= alpha
-        low, high = (low, middle) if enough else (middle, high)
+        low, high = (low, middle) if tells(middle) else (middle, high)
     return math.ceil(n_examples * high) if high <= most else None
