@@ -192,6 +192,22 @@ def test_cancel_is_one_verb(study, bench):
     assert study.cancelled == [True, False]
 
 
+def test_progress_that_is_being_shown_when_a_run_ends_has_not_the_last_word(bench, monkeypatch):
+    panel = bench.queue_panel
+    panel.on_event(event("started"))
+
+    def ends_meanwhile(*_):
+        with monkeypatch.context() as patch:
+            patch.setattr(panel._progress, "flush", lambda: None)  # it is what is running here
+            panel.on_event(event("cancelled", error="Cancelled."))
+        return ""
+
+    monkeypatch.setattr(panel, "_left", ends_meanwhile)
+    panel._show_progress(event("progress", stage="evaluate", done=3, total=10))
+    assert "was cancelled" in panel.status.value
+    assert panel.bar.value == 0
+
+
 def test_a_failed_run_is_a_visible_banner_with_escaped_reason(bench):
     bench.queue_panel.on_event(event("failed", error="no <b>memory</b>"))
     assert "no &lt;b&gt;memory" in bench.banner.widget.value

@@ -154,6 +154,8 @@ class QueuePanel:
             self._say(f"{event.label} has started{_waiting(event)}")
         elif event.kind in FINAL:
             self._progress.flush()
+            with self._lock:  # progress that is being shown meanwhile must not have the last word
+                self._current = None
             self.bar.value = 1 if event.kind == "finished" else 0
             self._tell_end(event)
         self._show_list()
@@ -176,10 +178,12 @@ class QueuePanel:
         if event.stage != self._stage:
             self._stage, self._stage_started = event.stage, now
         share = min(event.done / max(event.total, 1), 1.0)
-        self.bar.value = share
         where = f"{event.stage} {event.done}/{event.total} {shortened(event.detail, 40)}".rstrip()
         left = self._left(event, share, now)
-        self._say(f"{event.label}: {where}{left}{_waiting(event)}")
+        with self._lock:
+            if self._current == event.job:
+                self.bar.value = share
+                self._say(f"{event.label}: {where}{left}{_waiting(event)}")
 
     def _left(self, event: Event, share: float, now: float) -> str:
         """Return the time that is left: of the stage, and of the whole run by earlier ones."""
