@@ -2,6 +2,7 @@
 // per page, and is never a part of the widget's saved state.
 
 const PATIENCE_MS = 20000;
+const CLEAN_AFTER_MS = 3000;
 const shared = (globalThis.__compressionWorkbench ??= {});
 
 function askKernel(model) {
@@ -55,7 +56,8 @@ export default {
     observer.observe(el);
     return () => {
       observer.disconnect();
-      clean?.();
+      // Plotly draws in several turns and fails in the next one where it was purged between them.
+      setTimeout(() => clean?.(), CLEAN_AFTER_MS);
     };
   }
 };
