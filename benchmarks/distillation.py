@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--teacher-epochs", type=float, default=3.0)
     parser.add_argument("--student-epochs", type=float, default=3.0)
     parser.add_argument("--repeats", type=int, default=7, help="of the times")
+    parser.add_argument("--folder", type=Path, help="keep the studies here, and go on with them")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/distillation.json"))
     args = parser.parse_args()
     model = encoder_folder() if args.encoder else "demo"
@@ -157,7 +158,7 @@ def main() -> None:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for task in tasks:
-            results.append(compare(model, task, args, Path(folder, task.name)))
+            results.append(compare(model, task, args, (args.folder or Path(folder)) / task.name))
     record = {
         "machine": platform.machine(),
         "python": platform.python_version(),
