@@ -48,6 +48,14 @@ def test_a_parent_that_was_deleted_is_replaced_by_the_base_model():
     assert ("dense", "q") in view.edges
 
 
+@pytest.mark.parametrize(
+    ("parent", "step"), [("p", "GPTQ 4-bit g128"), ("dense", "Magnitude 30% → GPTQ 4-bit g128")]
+)
+def test_a_node_says_what_it_adds_to_the_run_that_it_continues(parent, step):
+    view = lineage(with_parents(tree(), p="dense", q=parent, r="dense"), ACCURACY)
+    assert {node.run_id: node.step for node in view.nodes}["q"] == step
+
+
 def test_a_study_without_runs_is_an_empty_tree():
     view = lineage([], ACCURACY)
     assert view.nodes == view.edges == ()

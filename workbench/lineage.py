@@ -20,7 +20,7 @@ class LineageNode:
     Attributes
     ----------
     run_id, model, label, step, state : str
-        ``step`` is the last step in words, the base model's name where there is none.
+        ``step`` is what the run adds to the one it continues, in words; a base model's name.
     size_bytes : int or None
     value : float
         The metric, NaN where it was not measured.
@@ -96,24 +96,26 @@ def lineage(records: Iterable[RunRecord], metric: Metric) -> LineageView:
     nodes: list[LineageNode] = []
     edges: list[tuple[str, str]] = []
 
-    def place(record: RunRecord, depth: int) -> None:
-        nodes.append(_node(record, metric, depth))
+    def place(record: RunRecord, depth: int, shared: int) -> None:
+        nodes.append(_node(record, metric, depth, shared))
         for child in below.get(record.id, []):
             edges.append((record.id, child.id))
-            place(child, depth + 1)
+            place(child, depth + 1, len(record.recipe.steps))
 
     for root in below.get(None, []):
-        place(root, 0)
+        place(root, 0, 0)
     return LineageView(metric, tuple(nodes), tuple(edges))
 
 
-def _node(record: RunRecord, metric: Metric, depth: int) -> LineageNode:
+def _node(record: RunRecord, metric: Metric, depth: int, shared: int) -> LineageNode:
+    """Describe a run whose first ``shared`` steps are those of the run that it continues."""
     steps = record.recipe.steps
+    own = " → ".join(step.label for step in steps[shared:])
     return LineageNode(
         run_id=record.id,
         model=record.model,
         label=record.label if steps else f"{record.model} ({record.label} baseline)",
-        step=steps[-1].label if steps else record.model,
+        step=own if steps else record.model,
         state=record.state.value,
         size_bytes=record.size_bytes,
         value=value_of(record, metric),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 
@@ -129,6 +130,12 @@ def execute(page, code):
     last = page.locator(".jp-CodeCell").last.locator(".jp-OutputArea-output")
     last.first.wait_for(timeout=60_000)
     return time.monotonic() - started, last.first.inner_text()
+
+
+def within(seconds, most):
+    """Hold a time to its ceiling where nothing else is running: in .ci/run."""
+    if os.environ.get("WORKBENCH_CEILINGS") == "1":
+        assert seconds < most
 
 
 def choose_method(page, label):
@@ -267,7 +274,7 @@ def test_cancel_stops_a_run_and_it_has_no_point(page):
     started = time.monotonic()
     page.locator(".wb-queue button", has_text="Cancel").first.click()
     wait_for_status(page, "was cancelled", timeout=30_000)
-    page.cancelled_after = time.monotonic() - started
+    within(time.monotonic() - started, 3)
     page.wait_for_timeout(1500)
     assert solid(page) == before
     row = page.locator(".wb-explore .wb-table tr", has_text="RTN 4-bit g32")
@@ -275,8 +282,7 @@ def test_cancel_stops_a_run_and_it_has_no_point(page):
 
 
 @pytest.mark.slow
-def test_cancel_takes_at_most_three_seconds_and_another_cell_one(page):
-    assert page.cancelled_after < 3
+def test_another_cell_answers_within_a_second_during_a_run(page):
     choose_method(page, "AWQ")
     button(page, "Run").click()
     wait_for_status(page, r"AWQ 4-bit g128( was done|:| has started)")
@@ -403,7 +409,7 @@ def test_from_the_tile_to_the_first_measured_point(lab, browser, screenshots):
     page.locator(".wb-start button", has_text="Start").click()
     points = page.locator(f".wb-frontier .scatterlayer {SOLID}")
     points.first.wait_for(state="attached", timeout=RUN_MS)
-    lab.first_point = time.monotonic() - started
+    within(time.monotonic() - started, 60)
     page.locator(".wb-queue button", has_text="Cancel all").click()  # the predictions
     page.locator(".wb-head", has_text="perplexity").wait_for(timeout=30_000)
     shot(page, screenshots, "first-point")
@@ -421,11 +427,6 @@ def test_from_the_tile_to_the_first_measured_point(lab, browser, screenshots):
     assert page.errors == []
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.shutdown() }")
     page.close()
-
-
-@pytest.mark.slow
-def test_the_first_measured_point_is_there_within_a_minute(lab):
-    assert lab.first_point < 60
 
 
 def test_the_command_palette_has_an_entry(lab, browser):
