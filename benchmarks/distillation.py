@@ -59,6 +59,8 @@ def compare(model: str | Path, task: wb.TextClassification, args: Any, folder: P
             wb.Distillation(**options, seed=seed, hard_weight=1.0),
         ],
     }
+    if args.no_control:
+        del kinds["teacher's blocks, labels only"]
     runs = {"general": [study.run([])], "teacher": [study.run(teacher)]}
     for kind, recipe in kinds.items():
         runs[kind] = []
@@ -137,6 +139,7 @@ def main() -> None:
     parser.add_argument("--banking77", type=Path, nargs=2, metavar=("TRAIN", "TEST"))
     parser.add_argument("--label", default="category", help="label column of banking77")
     parser.add_argument("--no-topics", action="store_true", help="leave stdlib-topics out")
+    parser.add_argument("--no-control", action="store_true", help="leave the third student out")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--teacher-epochs", type=float, default=3.0)
     parser.add_argument("--student-epochs", type=float, default=3.0)
