@@ -24,7 +24,7 @@ from workbench.models import load_model, save_model
 from workbench.recipe import Recipe
 from workbench.steps import AWQ, GPTQ, RTN, MagnitudePruning
 from workbench.study import Study
-from workbench.tasks import LanguageModeling, TextClassification
+from workbench.tasks import LanguageModeling, Task, TextClassification
 
 OPTIONS = CalibrationOptions(
     solve_tokens=1600, judge_tokens=400, sequence_length=20, batch_tokens=1024
@@ -76,6 +76,8 @@ class RowsTask:
 
     def calibration_windows(self, model, *, sequence_length, seed):
         return ROWS
+
+    calibration_examples = Task.calibration_examples
 
 
 def lively_model(kind, seed=0):

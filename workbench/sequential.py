@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from workbench.architectures import backbone
 from workbench.calibrate import Calibrator
+from workbench.calibration_data import token_masks
 from workbench.errors import CalibrationError, UnsupportedArchitectureError
 from workbench.input_sums import InputSums
 from workbench.layers import LinearGroup, find_blocks
@@ -218,7 +219,7 @@ class _HiddenStates:
             )
             for group in stage
         }
-        sink = InputSums(sums)
+        sink = InputSums(sums, {group.key: group.side for group in stage})
         module = self._model.hf_model.get_submodule(block)
         left = 0
 
@@ -233,7 +234,7 @@ class _HiddenStates:
             for batch, call, state in zip(
                 self._batches, self._calls[block], self._states, strict=True
             ):
-                sink.begin_batch(batch)
+                sink.begin_batch(token_masks(batch))
                 # Which experts are read differs between batches: then the block runs to its end.
                 left = -1 if stage[0].routed else self._order[stage[0].key]
                 with suppress(_Reached):
