@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.architectures import decoder_start_token
 from workbench.errors import ConfigError, DataError
-from workbench.models import LoadedModel
+from workbench.models.architectures import decoder_start_token
+from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement, Metric
@@ -131,7 +131,7 @@ class Batch:
 
 
 class DenseReference(Protocol):
-    """The dense model's predictions, to which KL is measured (see ``workbench.evaluate``)."""
+    """The dense model's predictions, to which KL is measured (``workbench.measure.evaluate``)."""
 
     model: LoadedModel
 
