@@ -9,13 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from workbench.calibrate import Statistics
+from workbench.calibration.calibrate import Statistics
 from workbench.errors import ConfigError, UnsupportedArchitectureError
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
-from workbench.models import LoadedModel
-from workbench.refit import input_energy, refit, relative_error
-from workbench.steps import Step, WidthPruning
-from workbench.structure import (
+from workbench.models.load import LoadedModel
+from workbench.models.structure import (
     Attention,
     architecture_of,
     block_names,
@@ -23,6 +21,8 @@ from workbench.structure import (
     rebuild,
     text_config,
 )
+from workbench.steps import Step, WidthPruning
+from workbench.tensors.refit import input_energy, refit, relative_error
 
 _MULTIPLES = (32, 16, 1)
 """What the number of neurons is made a multiple of, the first that fits: packed kernels read

@@ -14,7 +14,7 @@ from workbench.study.handles import Run
 
 if TYPE_CHECKING:
     from workbench.export import Exported, ExportOffer, Format, Proof
-    from workbench.loaded import LoadedModel
+    from workbench.models.loaded import LoadedModel
 
 PART = "export"
 """``Measurement.part`` of what an export's proof measured."""
@@ -64,12 +64,12 @@ class Exporting(StudyBase):
         """
         import dataclasses
 
-        from workbench.engine import calibration_options
         from workbench.export import export_model, format_named
         from workbench.export.card import Origin, model_card
         from workbench.export.proof import prove
         from workbench.measure import conditions
         from workbench.progress import Monitor
+        from workbench.running.engine import calibration_options
 
         format_named(format)
         id = self._done(run)
