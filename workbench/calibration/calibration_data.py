@@ -151,8 +151,8 @@ def token_masks(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Returns
     -------
     dict of str to Tensor
-        Keys as in :attr:`workbench.models.layers.LinearGroup.side`; int64, (rows, tokens). A side whose
-        tokens all count because neither a mask nor ids say otherwise is left out.
+        Keys as in :attr:`workbench.models.layers.LinearGroup.side`; int64, (rows, tokens). A side
+        whose tokens all count because neither a mask nor ids say otherwise is left out.
     """
     found: dict[str, Tensor] = {}
     for sides, prefix in ((("", "encoder"), ""), (("decoder",), "decoder_")):
