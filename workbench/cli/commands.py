@@ -33,6 +33,7 @@ from workbench.cli.options import (
     recipes_of,
 )
 from workbench.cli.shown import errors, output, print_runs, rows_of
+from workbench.cli.tasks import Kind, Shots, Target, TaskOptions, Template, task_of
 from workbench.errors import ConfigError, DataError, StudyError, WorkbenchError
 from workbench.records import RunState
 from workbench.version import __version__
@@ -46,7 +47,6 @@ NOTEBOOKS = (
     "02-distil-and-specialise.ipynb",
     "03-choose-the-right-size.ipynb",
 )
-_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 app = typer.Typer(
     name="workbench",
@@ -121,8 +121,12 @@ def sweep(
     task: Annotated[
         str, typer.Option(help='"demo", a text file, or a table with --text and --label.')
     ] = "demo",
+    kind: Kind = None,
     text: Annotated[str | None, typer.Option(help="Column of the table with the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the table with the labels.")] = None,
+    target: Target = None,
+    shots: Shots = None,
+    template: Template = None,
     encoding: Annotated[str, typer.Option(help="Of the text file or table.")] = "utf-8",
     methods: Methods = "rtn,gptq,awq,magnitude",
     bits: Bits = "2,3,4",
@@ -133,12 +137,8 @@ def sweep(
 ) -> None:
     """Compress a model in every combination of methods and settings; finished runs are kept."""
     recipes = recipes_of(methods, bits, group_sizes, ratios)
-    run_sweep(
-        lambda: _study(model, _task(task, text, label, encoding), study),
-        recipes,
-        html,
-        "the same command",
-    )
+    told = TaskOptions(kind, text, label, target, shots, template, encoding)
+    run_sweep(lambda: _study(model, task_of(task, told), study), recipes, html, "the same command")
 
 
 @app.command()
@@ -248,27 +248,6 @@ def bundled_notebook(name: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise DataError(f"This installation has no {name}; install compression-workbench again.")
-
-
-def _task(ref: str, text: str | None, label: str | None, encoding: str) -> Task | str:
-    if not ref.lower().endswith(_TABLES):
-        if text is not None or label is not None:
-            raise ConfigError(
-                f"--text and --label name columns of a table, and --task {ref} is none; give a"
-                f" file that ends with {', '.join(_TABLES)}, or leave them out."
-            )
-        if ref == "demo":
-            return ref
-        from workbench.tasks import LanguageModeling
-
-        return LanguageModeling(ref, encoding=encoding)
-    if text is None or label is None:
-        raise ConfigError(
-            f"--task {ref} is a table: name its columns, as in --text question --label intent."
-        )
-    from workbench.tasks import TextClassification
-
-    return TextClassification(ref, text=text, label=label, encoding=encoding)
 
 
 def _check_plot(path: Path) -> None:
