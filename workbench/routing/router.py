@@ -15,7 +15,7 @@ from workbench.errors import ConfigError, DataError
 from workbench.routing.signals import SIGNALS, Signal, signal_named, surety
 
 if TYPE_CHECKING:
-    from workbench.models import LoadedModel
+    from workbench.models.load import LoadedModel
 
 FILE = "router.json"
 VERSION = 1
@@ -125,7 +125,7 @@ class Router:
 
     @torch.no_grad()
     def _log_probabilities(self, model: LoadedModel, texts: list[str]) -> np.ndarray:
-        from workbench.products import fast_products
+        from workbench.tensors.products import fast_products
         from workbench.tasks.base import Example, make_batch, pad_token
         from workbench.tasks.text_classification import label_logits
 
@@ -169,8 +169,8 @@ class Router:
             If the signal is a function of your own, which cannot be written, or the folder holds
             something else.
         """
-        from workbench.artifacts import save_weights
-        from workbench.models import save_model
+        from workbench.storage.artifacts import save_weights
+        from workbench.models.load import save_model
 
         if not isinstance(self.signal, str):
             raise ConfigError(
@@ -216,8 +216,8 @@ class Router:
         DataError
             If there is no router, it is damaged, or a newer version wrote it.
         """
-        from workbench.artifacts import load_weights
-        from workbench.models import load_model
+        from workbench.storage.artifacts import load_weights
+        from workbench.models.load import load_model
 
         path = Path(folder).expanduser()
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 
 DEFAULT_MAX_LENGTH = 2048
 """The harness's, where neither configuration nor tokenizer sets a limit."""

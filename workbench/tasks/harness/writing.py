@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.progress import Monitor
 from workbench.tasks.base import BATCH_TOKENS, pad_token
 
