@@ -158,6 +158,9 @@ def test_lab_copies_the_quickstart_and_opens_it(monkeypatch, capsys, tmp_path):
     copied.write_text("my own")
     assert run(monkeypatch, "lab") == 0
     assert copied.read_text() == "my own"
+    assert run(monkeypatch, "lab", "03-choose-the-right-size.ipynb") == 0
+    assert started[-1][3:] == ["03-choose-the-right-size.ipynb"]
+    assert json.loads((tmp_path / "03-choose-the-right-size.ipynb").read_text())["cells"]
 
 
 # -- a finished study -------------------------------------------------------------------------

@@ -41,7 +41,11 @@ if TYPE_CHECKING:
     from workbench.study import Study
     from workbench.tasks import Task
 
-NOTEBOOK = "01-quickstart.ipynb"
+NOTEBOOKS = (
+    "01-quickstart.ipynb",
+    "02-distil-and-specialise.ipynb",
+    "03-choose-the-right-size.ipynb",
+)
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 app = typer.Typer(
@@ -206,20 +210,26 @@ def measure(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(
     context: typer.Context,
-    notebook: Annotated[Path, typer.Argument(help="A notebook to open.")] = Path(NOTEBOOK),
+    notebook: Annotated[
+        Path, typer.Argument(help=f"A notebook to open: yours, or {', '.join(NOTEBOOKS)}.")
+    ] = Path(NOTEBOOKS[0]),
 ) -> None:
-    """Open the quickstart notebook in JupyterLab; further options are JupyterLab's own."""
+    """Open a notebook in JupyterLab; further options are JupyterLab's own.
+
+    The package's own notebooks are copied to this folder first, where they are not here yet.
+    """
     if importlib.util.find_spec("jupyterlab") is None:
         raise ConfigError(
             'JupyterLab is not installed. Install it with: pip install "compression-workbench[lab]"'
         )
     if not notebook.exists():
-        if notebook != Path(NOTEBOOK):
+        if str(notebook) not in NOTEBOOKS:
             raise DataError(
-                f"There is no notebook {str(notebook)!r}; without a name the quickstart is opened."
+                f"There is no notebook {str(notebook)!r}. Give a file that exists, or one that"
+                f" comes with the package: {', '.join(NOTEBOOKS)}."
             )
-        shutil.copyfile(quickstart(), notebook)
-        output().print(f"Copied the quickstart notebook to {notebook}", highlight=False)
+        shutil.copyfile(bundled_notebook(notebook.name), notebook)
+        output().print(f"Copied {notebook} to this folder", highlight=False)
     command = [sys.executable, "-m", "jupyterlab", str(notebook), *context.args]
     process = subprocess.Popen(command)
     while True:
@@ -231,13 +241,13 @@ def lab(
     raise typer.Exit(code)
 
 
-def quickstart() -> Path:
-    """Return the quickstart notebook: in the installed package, or in a source checkout."""
+def bundled_notebook(name: str) -> Path:
+    """Return a notebook of the package: in its installation, or in a source checkout."""
     here = Path(__file__).resolve().parents[1]
     for folder in (here / "notebooks", here.parent / "notebooks"):
-        if (folder / NOTEBOOK).is_file():
-            return folder / NOTEBOOK
-    raise DataError(f"This installation has no {NOTEBOOK}; install compression-workbench again.")
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(f"This installation has no {name}; install compression-workbench again.")
 
 
 def _task(ref: str, text: str | None, label: str | None, encoding: str) -> Task | str:

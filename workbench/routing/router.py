@@ -125,9 +125,9 @@ class Router:
 
     @torch.no_grad()
     def _log_probabilities(self, model: LoadedModel, texts: list[str]) -> np.ndarray:
-        from workbench.tensors.products import fast_products
         from workbench.tasks.base import Example, make_batch, pad_token
         from workbench.tasks.text_classification import label_logits
+        from workbench.tensors.products import fast_products
 
         most = min(self.sequence_length, model.max_length or 2**31)
         ids = model.tokenizer(texts, truncation=True, max_length=most, verbose=False)["input_ids"]
@@ -169,8 +169,8 @@ class Router:
             If the signal is a function of your own, which cannot be written, or the folder holds
             something else.
         """
-        from workbench.storage.artifacts import save_weights
         from workbench.models.load import save_model
+        from workbench.storage.artifacts import save_weights
 
         if not isinstance(self.signal, str):
             raise ConfigError(
@@ -216,8 +216,8 @@ class Router:
         DataError
             If there is no router, it is damaged, or a newer version wrote it.
         """
-        from workbench.storage.artifacts import load_weights
         from workbench.models.load import load_model
+        from workbench.storage.artifacts import load_weights
 
         path = Path(folder).expanduser()
         try:
