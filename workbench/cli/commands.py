@@ -46,6 +46,7 @@ NOTEBOOKS = (
     "02-distil-and-specialise.ipynb",
     "03-choose-the-right-size.ipynb",
 )
+_HARNESS, _TASK_FILES = "lm-eval:", (".yaml", ".yml")
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 app = typer.Typer(
@@ -119,11 +120,22 @@ def demo(
 def sweep(
     model: Annotated[str, typer.Option(help='"demo", a folder, or a Hugging Face id.')] = "demo",
     task: Annotated[
-        str, typer.Option(help='"demo", a text file, or a table with --text and --label.')
+        str,
+        typer.Option(
+            help='"demo", a text file, a table with --text and --label, or a task of the'
+            " lm-evaluation-harness: lm-eval:NAME or a .yaml file."
+        ),
     ] = "demo",
     text: Annotated[str | None, typer.Option(help="Column of the table with the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the table with the labels.")] = None,
     encoding: Annotated[str, typer.Option(help="Of the text file or table.")] = "utf-8",
+    shots: Annotated[
+        int | None, typer.Option(help="Solved examples in the prompts of a harness task.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run the Python code that a harness task names."),
+    ] = False,
     methods: Methods = "rtn,gptq,awq,magnitude",
     bits: Bits = "2,3,4",
     group_sizes: GroupSizes = "128",
@@ -134,7 +146,7 @@ def sweep(
     """Compress a model in every combination of methods and settings; finished runs are kept."""
     recipes = recipes_of(methods, bits, group_sizes, ratios)
     run_sweep(
-        lambda: _study(model, _task(task, text, label, encoding), study),
+        lambda: _study(model, _task(task, text, label, encoding, shots, trust_remote_code), study),
         recipes,
         html,
         "the same command",
@@ -250,7 +262,28 @@ def bundled_notebook(name: str) -> Path:
     raise DataError(f"This installation has no {name}; install compression-workbench again.")
 
 
-def _task(ref: str, text: str | None, label: str | None, encoding: str) -> Task | str:
+def _task(
+    ref: str,
+    text: str | None,
+    label: str | None,
+    encoding: str,
+    shots: int | None,
+    trust_remote_code: bool,
+) -> Task | str:
+    if ref.startswith(_HARNESS) or ref.lower().endswith(_TASK_FILES):
+        if text is not None or label is not None:
+            raise ConfigError(
+                f"--text and --label name columns of a table, and --task {ref} is a task of the"
+                " harness, which names its own; leave them out."
+            )
+        from workbench.tasks import HarnessTask
+
+        return HarnessTask(ref, shots=shots, trust_remote_code=trust_remote_code)
+    if shots is not None or trust_remote_code:
+        raise ConfigError(
+            f"--shots and --trust-remote-code are for tasks of the harness, and --task {ref} is"
+            " none; give lm-eval:NAME or a .yaml file, or leave them out."
+        )
     if not ref.lower().endswith(_TABLES):
         if text is not None or label is not None:
             raise ConfigError(

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from workbench.errors import ConfigError, DataError
 from workbench.tasks.harness.library import harness_folder, require_harness
 
@@ -74,7 +72,8 @@ class Code:
                 found: Any = _imported(path, self.sha256)
             else:
                 found = importlib.import_module(module)
-            return getattr(found, name)  # type: ignore[no-any-return]
+            function: Callable[..., Any] = getattr(found, name)
+            return function
         except (ImportError, AttributeError, OSError) as error:
             raise ConfigError(
                 f"The task's function {self.name!r} cannot be imported from"
@@ -149,9 +148,10 @@ def find_config(ref: str | Path, include_path: str | Path | None = None) -> dict
             )
         return _one_task(read_config(path), text)
     name = text.removeprefix(PREFIX)
-    known = _index(None if include_path is None else str(Path(include_path).expanduser()))
-    entry = known.get(name)
+    own = {} if include_path is None else _index(str(Path(include_path).expanduser()))
+    entry = own.get(name) or _index(None).get(name)
     if entry is None:
+        known = {**_index(None), **own}
         near = difflib.get_close_matches(name, known, 3, 0.6)
         hint = f" Did you mean {', '.join(near)}?" if near else ""
         raise DataError(
@@ -188,11 +188,12 @@ def _group(name: str, members: list[str]) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _index(include_path: str | None) -> dict[str, Any]:
-    """Return the harness's index of task files; it reads them without importing what they name."""
+def _index(folder: str | None) -> dict[str, Any]:
+    """Return the harness's index of a folder, or of its own task files; nothing is imported."""
     from lm_eval.tasks import TaskManager
 
-    return dict(TaskManager(include_path=include_path).task_index)
+    manager = TaskManager(include_path=folder, include_defaults=folder is None)
+    return dict(manager.task_index)
 
 
 def read_config(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -205,6 +206,8 @@ def read_config(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
     DataError
         If a file is missing, is no YAML, or includes itself.
     """
+    import yaml
+
     path = path.expanduser().resolve()
     if path in _above:
         raise DataError(f"The task file {path} includes itself.")
@@ -225,7 +228,9 @@ def read_config(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return {**merged, **config, "!file": str(path)}
 
 
-def _loader(folder: Path) -> type[yaml.SafeLoader]:
+def _loader(folder: Path) -> Any:
+    import yaml
+
     class Loader(yaml.SafeLoader):
         """Safe YAML in which ``!function`` is a note and no import."""
 

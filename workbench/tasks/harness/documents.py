@@ -112,7 +112,12 @@ class Reading:
 
 
 def read_documents(
-    config: dict[str, Any], *, shots: int | None, seed: int, trust: bool, keep_docs: Callable[[Any], bool]
+    config: dict[str, Any],
+    *,
+    shots: int | None,
+    seed: int,
+    trust: bool,
+    keep_docs: Callable[[Any], bool],
 ) -> Reading:
     """Let the harness load a task's data and write its prompts.
 
@@ -309,6 +314,7 @@ def _other_parts(
     if not usable and fewshot is not None and fewshot != evaluated:
         usable["training"] = list(task.fewshot_docs())
         names = {**names, "training": fewshot}
+    parts: dict[str, Sequence[Any]] = {}
     limits = {"calibration": MOST_CALIBRATION_ROWS, "validation": MOST_VALIDATION_ROWS}
     if len(usable) == 2:
         parts = {"calibration": usable["training"], "validation": usable["validation"]}
@@ -317,7 +323,7 @@ def _other_parts(
         ((name, pool),) = usable.items()
         dealt = deal([1] * len(pool), SHARES, seed)
         parts = {part: [pool[i] for i in chosen] for part, chosen in dealt.items()}
-        splits = {part: names[name] for part in parts}
+        splits = dict.fromkeys(parts, names[name])
     else:
         return {"calibration": [], "validation": []}, {}
     for part, most in limits.items():
@@ -352,9 +358,7 @@ class _Writer:
         self._keep = keep_docs
         self._pool: list[Any] = list(task.fewshot_docs() or ()) if shots else []
 
-    def rows(
-        self, docs: Iterable[Any], context: Callable[[Any, int], Any]
-    ) -> Iterator[HarnessRow]:
+    def rows(self, docs: Iterable[Any], context: Callable[[Any, int], Any]) -> Iterator[HarnessRow]:
         from jinja2.exceptions import SecurityError
 
         for number, doc in enumerate(docs):

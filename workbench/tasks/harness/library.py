@@ -39,8 +39,8 @@ def harness_version() -> str:
 def harness_folder() -> Path:
     """Return the folder of the harness's package, without importing it."""
     spec = importlib.util.find_spec("lm_eval")
-    assert spec is not None and spec.origin is not None, "require_harness() comes first"
-    return Path(spec.origin).resolve().parent
+    assert spec is not None, "require_harness() comes first"
+    return Path(str(spec.origin)).resolve().parent
 
 
 @contextlib.contextmanager

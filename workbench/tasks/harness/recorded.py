@@ -118,7 +118,7 @@ class Recorded:
 
         documents = _Documents([self._document])
 
-        class RecordedTask(ConfigurableTask):  # type: ignore[misc]
+        class RecordedTask(ConfigurableTask):
             """The task on one document; nothing is downloaded."""
 
             def download(self, dataset_kwargs: Any = None, **_: Any) -> None:

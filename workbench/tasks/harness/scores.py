@@ -1,4 +1,4 @@
-"""The metrics of a harness task: per document by the harness's rules, and aggregated with errors."""
+"""The metrics of a harness task: per document by the harness's rules, then with their errors."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def scores_of(task: Any) -> list[Score]:
 
 
 def is_scored_here(task: Any, scores: Sequence[Score]) -> bool:
-    """Return whether the documents' scores follow from log-likelihoods by the harness's own rules."""
+    """Return whether scores follow from log-likelihoods by the harness's plain rules."""
     own = _OWN_RULES[task.OUTPUT_TYPE]
     plain = task.config.process_results is None and task.config.filter_list is None
     return plain and all(own.get(score.source) == score.aggregation for score in scores)
@@ -182,7 +182,9 @@ def choice_columns(
 
 def item_columns(score: Score, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
     """Return the columns of what the harness made of every document; None where it made nothing."""
-    numbers = all(item is None or np.ndim(item) == 0 and not isinstance(item, str) for item in items)
+    numbers = all(
+        item is None or (np.ndim(item) == 0 and not isinstance(item, str)) for item in items
+    )
     if numbers:
         values = [math.nan if item is None else float(item) for item in items]
         return {score.name: np.array(values, dtype=np.float64)}
