@@ -25,6 +25,7 @@ from workbench.cli import export as exporting
 from workbench.cli import predict as predicting
 from workbench.cli.options import (
     Bits,
+    Exportable,
     GroupSizes,
     Methods,
     Ratios,
@@ -140,11 +141,12 @@ def sweep(
     bits: Bits = "2,3,4",
     group_sizes: GroupSizes = "128",
     ratios: Ratios = "0.3,0.5,0.7",
+    exportable: Exportable = False,
     study: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("workbench-study"),
     html: HtmlPath = Path("workbench-plot.html"),
 ) -> None:
     """Compress a model in every combination of methods and settings; finished runs are kept."""
-    recipes = recipes_of(methods, bits, group_sizes, ratios)
+    recipes = recipes_of(methods, bits, group_sizes, ratios, exportable)
     run_sweep(
         lambda: _study(model, _task(task, text, label, encoding, shots, trust_remote_code), study),
         recipes,

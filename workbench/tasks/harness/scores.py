@@ -69,6 +69,19 @@ class Score:
         return Metric(self.name, unit, self.higher_is_better)
 
     @property
+    def column(self) -> str:
+        """The column of the numbers that are aggregated; the metric's name if by their mean."""
+        is_mean = self.aggregation in ("mean", "nanmean", "brier_score")
+        return (
+            self.name if is_mean else f"{self.name}:log" if self.is_log else f"{self.name}:number"
+        )
+
+    @property
+    def is_log(self) -> bool:
+        """Whether what is aggregated are log-likelihoods in nats."""
+        return self.aggregation in ("perplexity", "weighted_perplexity", "bits_per_byte")
+
+    @property
     def weight(self) -> str:
         """The column of a weighted mean's weights."""
         return f"{self.name}:weight"
@@ -187,10 +200,10 @@ def item_columns(score: Score, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
     )
     if numbers:
         values = [math.nan if item is None else float(item) for item in items]
-        return {score.name: np.array(values, dtype=np.float64)}
+        return {score.column: np.array(values, dtype=np.float64)}
     if score.aggregation in ("weighted_perplexity", "bits_per_byte"):
         pairs = np.array([(0.0, 0.0) if item is None else item for item in items], dtype=np.float64)
-        return {score.name: pairs[:, 0], score.weight: pairs[:, 1]}
+        return {score.column: pairs[:, 0], score.weight: pairs[:, 1]}
     texts = [json.dumps(item, default=_plain) for item in items]
     return {score.item: np.array(texts, dtype=str)}
 
@@ -215,7 +228,7 @@ def estimate_score(
     clusters = np.asarray(outcomes["document"])
     if score.item in outcomes:
         return _aggregated([json.loads(str(i)) for i in outcomes[score.item]], clusters, aggregate)
-    top = np.asarray(outcomes[score.name], dtype=np.float64)
+    top = np.asarray(outcomes[score.column], dtype=np.float64)
     if score.weight in outcomes:
         bottom = np.asarray(outcomes[score.weight], dtype=np.float64)
         nats = estimate_ratio(-top, bottom, clusters)

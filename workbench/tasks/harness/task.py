@@ -228,7 +228,8 @@ class HarnessTask(NextToken):
         count = len(self.rows["evaluation"])
         if count < 30 and not self.is_text:
             found.append(
-                f"the evaluation part has only {count} documents, so scores are known only roughly."
+                f"the evaluation part has only {count} document{'s' * (count != 1)}, so scores are"
+                " known only roughly."
             )
         if not self.rows["calibration"]:
             found.append(f"the task has no documents to calibrate with. {self._what_to_give()}")
@@ -412,7 +413,7 @@ class HarnessTask(NextToken):
         n_words = np.array([words[int(index)] for index in columns["example"]], dtype=np.int64)
         found: dict[str, NDArray[Any]] = {"n_words": n_words}
         for score in self.scores:
-            found[score.name] = -np.asarray(columns["loss"], dtype=np.float64)
+            found[score.column] = -np.asarray(columns["loss"], dtype=np.float64)
             weight = n_words if score.source == "word_perplexity" else columns["n_bytes"]
             found[score.weight] = np.asarray(weight, dtype=np.int64)
         return found
@@ -496,7 +497,7 @@ class HarnessTask(NextToken):
                 ]
             else:  # one request: is it what the model would write, or how likely is it
                 values = (greedy if score.source == "acc" else logs)[:, 0].astype(float).tolist()
-            found[score.name] = np.array(values, dtype=np.float64)
+            found[score.column] = np.array(values, dtype=np.float64)
         return found
 
     def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
