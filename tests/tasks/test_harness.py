@@ -321,3 +321,20 @@ def test_a_reopened_study_goes_on_without_the_task_file(study, tmp_path):
 def test_a_name_or_a_path_is_a_task(choices):
     assert load_task(choices).name == "choices"
     assert load_task(str(choices)).fingerprint == make(choices).fingerprint
+
+
+@pytest.mark.slow
+def test_the_bundled_model_from_calibration_to_choice(tmp_path):
+    path = write_task(tmp_path, "choices", harnessed.MULTIPLE_CHOICE, counts=(200, 40, 120))
+    study = Study("demo", make(path, shots=1), tmp_path / "study")
+    guess = study.predict(GPTQ(3, group_size=64))
+    assert guess.metric == "acc"
+    assert guess.interval[0] <= guess.value <= guess.interval[1]
+    runs = study.sweep([RTN(4, group_size=64), GPTQ(4, group_size=64), GPTQ(2, group_size=64)])
+    assert all(run.state.value == "done" for run in runs)
+    kl = [run.record.measurement("kl").value for run in runs]
+    assert kl[1] < kl[0] < kl[2]  # 4 bits by GPTQ, by rounding, and 2 bits
+    low, high = study.predict(GPTQ(2, group_size=64)).kl_interval
+    assert low <= kl[2] <= high or kl[2] > 0.3
+    decision = study.choose(Requirements(0.8), metric="acc_norm")
+    assert {v.method for v in decision.verdicts} == {"paired"}

@@ -16,7 +16,8 @@ from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import load_model
 from workbench.tasks import HarnessTask, load_task, task_from_dict
-from workbench.tasks.harness.configs import TRUSTED, find_config, read_config
+from workbench.tasks.harness.configs import TRUSTED, _index, find_config, read_config
+from workbench.tasks.harness.library import harness_folder
 
 pytest.importorskip("lm_eval")
 
@@ -168,7 +169,27 @@ def test_an_include_is_read_beneath_its_own_keys(tmp_path):
         read_config(tmp_path / "own.yaml")
 
 
-def test_names_groups_and_files_that_are_not_there():
+def some_of_the_index(folder):
+    """Return a part of the harness's own index; the whole takes seconds to read."""
+    from lm_eval.tasks import TaskManager
+
+    if folder is not None:
+        return _index(folder)
+    names = ("arc", "hellaswag", "mmlu/default")
+    paths = [harness_folder() / "tasks" / name for name in names]
+    return dict(TaskManager(include_path=paths, include_defaults=False).task_index)
+
+
+@pytest.mark.slow
+def test_the_whole_index_has_the_well_known_names():
+    assert len(_index(None)) > 5000
+    assert find_config("gsm8k")["output_type"] == "generate_until"
+    with pytest.raises(DataError, match="Did you mean .*hellaswag"):
+        find_config("hellaswagg")
+
+
+def test_names_groups_and_files_that_are_not_there(monkeypatch):
+    monkeypatch.setattr("workbench.tasks.harness.configs._index", some_of_the_index)
     assert find_config("lm-eval:arc_easy")["dataset_path"] == "allenai/ai2_arc"
     with pytest.raises(DataError, match="Did you mean arc_easy"):
         find_config("arc_eazy")
