@@ -51,8 +51,8 @@ def measured_kl(model, task, calibrator, name, delta):
     with torch.no_grad():
         site = changed.site(name)
         site.put(site.matrix + delta)
-        for ids, mask in calibrator.judge_batches(model):
-            dense, other = (task.predictions(m, ids, mask) for m in (model, changed))
+        for batch in calibrator.judge_batches(model):
+            dense, other = (task.predictions(m, batch) for m in (model, changed))
             total += float((dense.exp() * (dense - other)).sum())
             count += len(dense)
     return total / count

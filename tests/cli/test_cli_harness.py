@@ -20,21 +20,11 @@ CODE = "def score(doc, results):\n    return {'length': float(len(results[0]))}\
 
 
 def sweep(folder, *options):
-    command = [sys.executable, "-c", "from workbench.cli import main; main()", "sweep"]
-    command += [
-        "--model",
-        "model",
-        "--task",
-        "own.yaml",
-        "--methods",
-        "rtn",
-        "--bits",
-        "4",
-        "--group-sizes",
-        "8",
-    ]
+    code = "from workbench.cli import main; main()"
+    named = {"--model": "model", "--task": "own.yaml", "--methods": "rtn", "--bits": "4"}
+    given = [word for pair in (named | {"--group-sizes": "8"}).items() for word in pair]
     return subprocess.run(
-        [*command, "--study", "study", *options],
+        [sys.executable, "-c", code, "sweep", *given, "--study", "study", *options],
         cwd=folder,
         env={**os.environ, "HF_DATASETS_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -43,6 +33,7 @@ def sweep(folder, *options):
     )
 
 
+@pytest.mark.slow
 def test_the_worker_has_the_word_that_was_given(tmp_path):
     hf_model = tiny_model("LlamaForCausalLM")
     hf_model.config.max_position_embeddings = 128

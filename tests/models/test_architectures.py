@@ -23,7 +23,7 @@ from workbench.recipe import Recipe
 from workbench.steps import AWQ, GPTQ, RTN, MagnitudePruning
 from workbench.storage.artifacts import load_weights, save_weights
 from workbench.study import Study
-from workbench.tasks import LanguageModeling, TextClassification
+from workbench.tasks import LanguageModeling, Task, TextClassification
 from workbench.tensors.linalg import output_error
 
 OPTIONS = CalibrationOptions(
@@ -76,6 +76,8 @@ class RowsTask:
 
     def calibration_windows(self, model, *, sequence_length, seed):
         return ROWS
+
+    calibration_examples = Task.calibration_examples
 
 
 def lively_model(kind, seed=0):

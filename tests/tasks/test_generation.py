@@ -17,6 +17,7 @@ from workbench.progress import Monitor
 from workbench.steps import GPTQ, RTN, FineTuning
 from workbench.study import Study
 from workbench.tasks import Extraction, Summarization, task_from_dict
+from workbench.tasks.base import batch_of
 from workbench.tasks.generation import answer_in
 
 NAMES = ("Ada", "Grace", "Alan", "Edsger", "Barbara")
@@ -78,8 +79,7 @@ def test_only_the_target_is_scored():
     task, model = extraction(), decoder()
     found = task.evaluate(model)
     one = task.examples(model)[0]
-    ids = torch.tensor([one.tokens])
-    logs = task.logits(model, ids)[0].float().log_softmax(-1)
+    logs = task.logits(model, batch_of(model, "evaluation", [one]))[0].float().log_softmax(-1)
     places = range(one.n_given, len(one.tokens))
     loss = -sum(float(logs[i - 1, one.tokens[i]].detach()) for i in places)
     assert found["loss"][0] == pytest.approx(loss, rel=1e-4)

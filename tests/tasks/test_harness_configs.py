@@ -184,7 +184,7 @@ def some_of_the_index(folder):
 def test_the_whole_index_has_the_well_known_names():
     assert len(_index(None)) > 5000
     assert find_config("gsm8k")["output_type"] == "generate_until"
-    with pytest.raises(DataError, match="Did you mean .*hellaswag"):
+    with pytest.raises(DataError, match=r"Did you mean .*hellaswag"):
         find_config("hellaswagg")
 
 

@@ -14,6 +14,7 @@ from workbench.errors import CancelledError, CompressionError
 from workbench.progress import Monitor
 from workbench.recipe import Recipe
 from workbench.steps import RTN, FineTuning
+from workbench.tasks.base import batches_of
 from workbench.training import (
     CheckpointFile,
     Distilled,
@@ -24,7 +25,6 @@ from workbench.training import (
     trainable_of,
 )
 from workbench.training import loop as loop_module
-from workbench.training.loop import split_batch
 from workbench.training.losses import flat_logits
 from workbench.training.settings import default_learning_rate
 
@@ -71,7 +71,7 @@ def test_a_student_comes_closer_to_its_teacher():
     teacher = trained(task.bind(decoder()), task).model
     student = task.bind(decoder(3))
     objective = Distilled(task, teacher, temperature=2.0)
-    batch = next(split_batch(task.training_examples(student)[:20], 10_000, 0))
+    batch = next(batches_of(student, task.training_examples(student)[:20], 10_000))
     before = float(objective.loss(student, batch))
     after = float(objective.loss(trained(student, task, objective=objective).model, batch))
     assert after < 0.5 * before

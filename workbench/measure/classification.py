@@ -39,7 +39,7 @@ def make_classifier(
     DataError
         If the task has no examples.
     """
-    from workbench.tasks.base import make_batch, pad_token
+    from workbench.tasks.base import batch_of
 
     running = dataclasses.replace(model, hf_model=packed.hf_model, weights={})
     wanted = max(batch_size, 32)
@@ -49,12 +49,10 @@ def make_classifier(
     if batch_size == 1:
         examples = [examples[len(examples) // 2]]
     examples = [examples[i % len(examples)] for i in range(batch_size)]
-    batch = make_batch("evaluation", examples, pad_token(model))
-    ids = batch.input_ids.to(model.device)
-    mask = None if batch.attention_mask is None else batch.attention_mask.to(model.device)
+    batch = batch_of(model, "evaluation", examples).to(model.device)
 
     @torch.inference_mode()
     def classify() -> None:
-        float(task.logits(running, ids, mask)[0, 0])
+        float(task.logits(running, batch)[0, 0])
 
     return classify

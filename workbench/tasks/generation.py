@@ -1,4 +1,4 @@
-"""Tasks whose answers a decoder writes: prompts with examples, targets, greedy decoding."""
+"""Tasks whose answers a model writes: prompts with examples, targets, greedy decoding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -46,9 +46,12 @@ class Generation(NextToken):
     """What tasks of written answers share. Loss and KL are of the target's tokens alone.
 
     The prompt is the template of ``shots`` examples of the calibration part, with their answers,
-    and then of the text; the answer is decoded greedily up to the end of the line. Texts that do
+    and then of the text; the answer is decoded greedily up to the end of the line, or of the text.
+    An encoder-decoder's encoder reads the prompt and its decoder writes the answer. Texts that do
     not fit are cut at their end.
     """
+
+    answers_prompts: ClassVar[bool] = True
 
     columns: tuple[str, ...]
     """The outcome columns that are averaged, one per metric before ``kl``."""
@@ -148,9 +151,15 @@ class Generation(NextToken):
         """Return the tokens of the prompt and of the target, together at most ``length``."""
         head, tail = str(self.options["template"]).split("{text}", 1)
         shots = "".join(self._shot(one) for one in self._shots())
-        before = start_token(model) + _tokens(model, shots + head)
-        after = _tokens(model, tail)
-        target = _tokens(model, f" {row.target}{STOP}")[: self.options["max_new_tokens"]]
+        before, after = _tokens(model, shots + head), _tokens(model, tail)
+        if model.is_encoder_decoder:
+            start, end = around_input(model)
+            before, after = start + before, after + end
+            target = answer_tokens(model, row.target)
+        else:
+            before = start_token(model) + before
+            target = _tokens(model, f" {row.target}{STOP}")
+        target = target[: self.options["max_new_tokens"]]
         room = length - len(before) - len(after) - self.options["max_new_tokens"]
         if room < 1:
             raise ConfigError(
@@ -177,11 +186,31 @@ class Generation(NextToken):
         self, model: LoadedModel, *, sequence_length: int, seed: int
     ) -> list[list[int]]:
         """Return the calibration rows' prompts with their targets, cut and shuffled."""
+        pieces = self._calibration_pieces(model, seed)
+        return [(prompt + target)[-sequence_length:] for prompt, target in pieces]
+
+    def calibration_examples(
+        self, model: LoadedModel, *, sequence_length: int, seed: int
+    ) -> list[Example]:
+        """Return the calibration windows; for an encoder-decoder, what of them is given.
+
+        Each side is cut to ``sequence_length``, which a decoder reads together.
+        """
+        if not model.is_encoder_decoder:
+            return super().calibration_examples(model, sequence_length=sequence_length, seed=seed)
+        return [
+            Example(index, index, given + target[:sequence_length], n_given=len(given))
+            for index, (prompt, target) in enumerate(self._calibration_pieces(model, seed))
+            for given in [prompt[-sequence_length:]]
+        ]
+
+    def _calibration_pieces(
+        self, model: LoadedModel, seed: int
+    ) -> list[tuple[list[int], list[int]]]:
         most = min(self.options["sequence_length"], model.max_length or 2**31)
         rows = list(self.rows["calibration"])
         random.Random(seed).shuffle(rows)
-        pieces = [self._pieces(model, row, most) for row in rows]
-        return [(prompt + target)[-sequence_length:] for prompt, target in pieces]
+        return [self._pieces(model, row, most) for row in rows]
 
     def evaluate(
         self,
@@ -236,7 +265,6 @@ class Generation(NextToken):
         rows = (row for part_rows in self.rows.values() for row in part_rows)
         may_be_empty = self.options["shots"] > 0 or any(not row.target for row in rows)
         batches = self.batches(model, part, batch_size=batch_size, limit=limit)
-        generate: Any = model.hf_model.generate
         for done, batch in enumerate(batches, 1):
             prompts = [e.tokens[: e.n_given] for e in batch.examples]
             width = max(map(len, prompts))
@@ -245,16 +273,12 @@ class Generation(NextToken):
             for row, prompt in enumerate(prompts):  # padded on the left: it goes on at the right
                 ids[row, width - len(prompt) :] = torch.tensor(prompt)
                 mask[row, width - len(prompt) :] = 1
-            with torch.no_grad():
-                written = generate(
-                    input_ids=ids.to(model.device),
-                    attention_mask=mask.to(model.device),
-                    max_new_tokens=self.options["max_new_tokens"],
-                    do_sample=False,
-                    num_beams=1,
-                    pad_token_id=pad,
-                )
-            for example, row in zip(batch.examples, written[:, width:].tolist(), strict=True):
+            written = model.write(
+                ids.to(model.device),
+                mask.to(model.device),
+                max_new_tokens=self.options["max_new_tokens"],
+            )
+            for example, row in zip(batch.examples, written.tolist(), strict=True):
                 text = str(model.tokenizer.decode(row, skip_special_tokens=True))
                 found[example.index] = answer_in(text, may_be_empty=may_be_empty)
             monitor.report("generate", done, len(batches), part)
@@ -338,6 +362,23 @@ def answer_in(written: str, *, may_be_empty: bool) -> str:
 def one_line(text: str) -> str:
     """Return a text on one line with single spaces."""
     return " ".join(text.split())
+
+
+def around_input(model: LoadedModel) -> tuple[list[int], list[int]]:
+    """Return the special tokens that a model's tokenizer puts before and after a text."""
+    bare = _tokens(model, "a")
+    whole = list(model.tokenizer("a", verbose=False)["input_ids"])
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start], whole[start + len(bare) :]
+    return [], []
+
+
+def answer_tokens(model: LoadedModel, text: str) -> list[int]:
+    """Return what an encoder-decoder's decoder is to write, the end of text included."""
+    tokens = list(model.tokenizer(text_target=text, verbose=False)["input_ids"])
+    end = model.tokenizer.eos_token_id
+    return tokens if end is None or tokens[-1:] == [end] else [*tokens, int(end)]
 
 
 def _tokens(model: LoadedModel, text: str) -> list[int]:

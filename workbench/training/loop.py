@@ -13,7 +13,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from workbench.errors import CancelledError, CompressionError
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
-from workbench.tasks import Batch, Example, Task
-from workbench.tasks.base import make_batch, pad_token
+from workbench.tasks import Batch, Task
+from workbench.tasks.base import batches_of
 from workbench.tensors.products import fast_products
 from workbench.training.checkpoints import CheckpointFile
 from workbench.training.losses import Objective, flat_logits, hard_loss
@@ -146,7 +146,6 @@ class _Run:
         self.state = _State()
         self.best: dict[str, Tensor] = {}
         self.optimizer = _optimizer(trainable, settings)
-        self.pad = pad_token(self.model)
         self.key = self._key(about)
         self.validation = task.batches(self.model, "validation", limit=VALIDATION_EXAMPLES)
         self._order: tuple[int, list[int]] = (-1, [])
@@ -234,7 +233,7 @@ class _Run:
             self._order = (epoch, order)
         size = self.settings.batch_size
         chosen = [self.examples[i] for i in self._order[1][index * size : (index + 1) * size]]
-        yield from split_batch(chosen, self.task.batch_tokens(self.model), self.pad)
+        yield from batches_of(self.model, chosen, self.task.batch_tokens(self.model))
 
     def _report(self) -> None:
         state = self.state
@@ -350,18 +349,6 @@ class _Run:
         if self.not_kept:
             facts["checkpoint"] = self.not_kept
         return facts
-
-
-def split_batch(examples: Sequence[Example], most_tokens: int, pad: int) -> Iterator[Batch]:
-    """Yield examples of similar length together, at most so many padded tokens at once."""
-    waiting: list[Example] = []
-    for example in sorted(examples, key=lambda e: (len(e.tokens), e.index)):
-        if waiting and (len(waiting) + 1) * len(example.tokens) > most_tokens:
-            yield make_batch("calibration", waiting, pad)
-            waiting = []
-        waiting.append(example)
-    if waiting:
-        yield make_batch("calibration", waiting, pad)
 
 
 def _optimizer(trainable: Trainable, settings: Settings) -> torch.optim.AdamW:

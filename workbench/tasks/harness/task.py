@@ -20,7 +20,7 @@ from workbench.errors import CalibrationError, ConfigError, DataError
 from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
-from workbench.tasks.base import KL, Batch, DenseReference, Example, make_batch, pad_token
+from workbench.tasks.base import KL, Batch, DenseReference, Example, batch_of
 from workbench.tasks.data import read_snapshot, read_texts
 from workbench.tasks.harness.configs import Code, find_config, replaced, revived
 from workbench.tasks.harness.documents import HarnessRow, Reading, read_documents
@@ -318,14 +318,19 @@ class HarnessTask(NextToken):
 
     # Evaluation
 
-    def _forward(self, model: LoadedModel, batch: Batch) -> Tensor:
-        """Return logits of all but the last position, which predicts nothing that is asked."""
-        mask, width = batch.attention_mask, max(1, batch.input_ids.shape[1] - 1)
-        return self.logits(
-            model,
-            batch.input_ids[:, :width].to(model.device),
-            None if mask is None else mask[:, :width].to(model.device),
-        )
+    def logits(self, model: LoadedModel, batch: Batch) -> Tensor:
+        """Return next-token logits, in an evaluation of all but the last position.
+
+        It predicts nothing that is asked, and without it requests may be a token longer.
+        """
+        if batch.part == "evaluation" and batch.input_ids.shape[1] > 1:
+            mask = batch.attention_mask
+            batch = dataclasses.replace(
+                batch,
+                input_ids=batch.input_ids[:, :-1],
+                attention_mask=None if mask is None else mask[:, :-1],
+            )
+        return super().logits(model, batch)
 
     def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
         columns = super()._columns(batch, logits, dense)
@@ -431,7 +436,7 @@ class HarnessTask(NextToken):
         """Fill in what was not asked together with the right answers."""
         asked = [(place, one) for place, q in enumerate(questions) for one in q.others]
         asked.sort(key=lambda pair: -len(pair[1].tokens))
-        budget, pad, done = self.batch_tokens(model), pad_token(model), 0
+        budget, done = self.batch_tokens(model), 0
         while done < len(asked):
             count = batch_size or max(1, budget // max(1, len(asked[done][1].tokens)))
             chosen = asked[done : done + count]
@@ -439,9 +444,9 @@ class HarnessTask(NextToken):
                 Example(i, 0, list(one.tokens), n_given=one.n_given)
                 for i, (_, one) in enumerate(chosen)
             ]
-            batch = make_batch(part, examples, pad)
+            batch = batch_of(model, part, examples)
             with torch.no_grad():
-                views = self._prediction_logits(batch, self._forward(model, batch))
+                views = self._prediction_logits(batch, self.logits(model, batch))
             for (place, one), view in zip(chosen, views, strict=True):
                 for number, log, is_greedy in _scored(one.tokens, one.n_given, one.ends, view):
                     logs[place, number], greedy[place, number] = log, is_greedy
