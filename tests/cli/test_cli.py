@@ -23,7 +23,16 @@ from workbench.errors import ConfigError, StudyError
 from workbench.measure.memory import Memory
 from workbench.recipe import Recipe
 from workbench.records import RunState
-from workbench.steps import GPTQ, RTN, Cast, LowRankCorrection, MagnitudePruning, SparseGPT, Wanda
+from workbench.steps import (
+    AWQ,
+    GPTQ,
+    RTN,
+    Cast,
+    LowRankCorrection,
+    MagnitudePruning,
+    SparseGPT,
+    Wanda,
+)
 from workbench.study import Study
 
 
@@ -78,6 +87,11 @@ def test_help_does_not_load_torch():
         (["sweep", "--bits", "9"], "bits=9 is not accepted"),
         (["sweep", "--task", "tickets.csv"], "--text question --label intent"),
         (["sweep", "--text", "question"], "is none"),
+        (["sweep", "--methods", "rtn", "--exportable"], "--exportable is for AWQ"),
+        (["sweep", "--shots", "2"], "are for a table"),
+        (["sweep", "--trust-remote-code"], "is for tasks of the harness"),
+        (["sweep", "--task", "own.yaml", "--text", "question"], "which says that itself"),
+        (["sweep", "--task", "own.yaml"], "There is no task file 'own.yaml'"),
         (["predict", "nowhere"], "There is no study in nowhere"),
         (["predict", "nowhere", "--methods", "gptqq"], "Did you mean gptq?"),
         (["fit", "nowhere"], "--bits-per-weight 3 or --size-mb 4"),
@@ -131,6 +145,13 @@ def test_recipes_are_every_combination_once():
     ]
     with pytest.raises(ConfigError, match="--methods is empty"):
         recipes_of(",", "4", "128", "0.5")
+
+
+def test_awq_can_be_exportable():
+    recipes = recipes_of("rtn,awq", "4", "128", "0.5", exportable=True)
+    assert [r.steps[0] for r in recipes] == [RTN(4), AWQ(4, exportable=True)]
+    with pytest.raises(ConfigError, match="add awq to --methods"):
+        recipes_of("rtn,gptq", "4", "128", "0.5", exportable=True)
 
 
 def test_lab_without_jupyterlab_says_how_to_get_it(monkeypatch, capsys):

@@ -159,6 +159,21 @@ def test_checkpoints_that_take_long_are_written_less_often(tmp_path, monkeypatch
     assert len(saved) == 2
 
 
+def test_what_is_too_large_to_keep_is_said_before_and_while_it_trains(tmp_path):
+    said: list[str] = []
+    monitor = Monitor(lambda p: said.append(p.detail) if p.stage == "train" else None)
+    task = class_task()
+    model = task.bind(decoder())
+    small = CheckpointFile(tmp_path / "run.safetensors", most_bytes=1000)
+    with pytest.warns(UserWarning, match=r"no checkpoint is kept: .* disk_budget_bytes is 0.0 GB"):
+        result = trained(model, task, checkpoint=small, monitor=monitor)
+    assert all(words.startswith("no checkpoint kept; loss ") for words in said)
+    assert result.facts["checkpoint"].startswith("no checkpoint is kept: it would take")
+    assert "checkpoint_bytes" not in result.facts
+    kept = trained(model, task, checkpoint=CheckpointFile(tmp_path / "run.safetensors"))
+    assert "checkpoint" not in kept.facts  # a warning here would fail, too
+
+
 def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path, monkeypatch):
     monkeypatch.setattr(loop_module, "CHECKPOINT_SECONDS", 0)
     task = class_task()

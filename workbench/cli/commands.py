@@ -25,6 +25,7 @@ from workbench.cli import export as exporting
 from workbench.cli import predict as predicting
 from workbench.cli.options import (
     Bits,
+    Exportable,
     GroupSizes,
     Methods,
     Ratios,
@@ -33,7 +34,7 @@ from workbench.cli.options import (
     recipes_of,
 )
 from workbench.cli.shown import errors, output, print_runs, rows_of
-from workbench.cli.tasks import Kind, Shots, Target, TaskOptions, Template, task_of
+from workbench.cli.tasks import Kind, Shots, Target, TaskOptions, Template, TrustRemoteCode, task_of
 from workbench.errors import ConfigError, DataError, StudyError, WorkbenchError
 from workbench.records import RunState
 from workbench.version import __version__
@@ -119,7 +120,11 @@ def demo(
 def sweep(
     model: Annotated[str, typer.Option(help='"demo", a folder, or a Hugging Face id.')] = "demo",
     task: Annotated[
-        str, typer.Option(help='"demo", a text file, or a table with --text and --label.')
+        str,
+        typer.Option(
+            help='"demo", a text file, a table with --text and --label, or a task of the'
+            " lm-evaluation-harness: lm-eval:NAME or a .yaml file."
+        ),
     ] = "demo",
     kind: Kind = None,
     text: Annotated[str | None, typer.Option(help="Column of the table with the texts.")] = None,
@@ -128,16 +133,18 @@ def sweep(
     shots: Shots = None,
     template: Template = None,
     encoding: Annotated[str, typer.Option(help="Of the text file or table.")] = "utf-8",
+    trust_remote_code: TrustRemoteCode = False,
     methods: Methods = "rtn,gptq,awq,magnitude",
     bits: Bits = "2,3,4",
     group_sizes: GroupSizes = "128",
     ratios: Ratios = "0.3,0.5,0.7",
+    exportable: Exportable = False,
     study: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("workbench-study"),
     html: HtmlPath = Path("workbench-plot.html"),
 ) -> None:
     """Compress a model in every combination of methods and settings; finished runs are kept."""
-    recipes = recipes_of(methods, bits, group_sizes, ratios)
-    told = TaskOptions(kind, text, label, target, shots, template, encoding)
+    recipes = recipes_of(methods, bits, group_sizes, ratios, exportable)
+    told = TaskOptions(kind, text, label, target, shots, template, trust_remote_code, encoding)
     run_sweep(lambda: _study(model, task_of(task, told), study), recipes, html, "the same command")
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 KINDS = ("classification", "extraction", "summarization", "answers")
 """What a table can be used for; a text file is for language modelling."""
 
+_HARNESS, _TASK_FILES = "lm-eval:", (".yaml", ".yml")
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 Kind = Annotated[
@@ -39,6 +40,11 @@ Template = Annotated[
     str | None, typer.Option(help='Prompt around the text, such as "summarize: {text}".')
 ]
 
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run the Python code that a harness task names."),
+]
+
 
 @dataclass(frozen=True)
 class TaskOptions:
@@ -52,6 +58,8 @@ class TaskOptions:
         Columns of the table; the last one may name several.
     shots : int or None
     template : str or None
+    trust_remote_code : bool
+        For tasks of the lm-evaluation-harness.
     encoding : str
     """
 
@@ -61,6 +69,7 @@ class TaskOptions:
     target: str | None = None
     shots: int | None = None
     template: str | None = None
+    trust_remote_code: bool = False
     encoding: str = "utf-8"
 
 
@@ -72,6 +81,13 @@ def task_of(ref: str, told: TaskOptions) -> Task | str:
     ConfigError
         If the options do not fit the file, or each other.
     """
+    if ref.startswith(_HARNESS) or ref.lower().endswith(_TASK_FILES):
+        return _harness(ref, told)
+    if told.trust_remote_code:
+        raise ConfigError(
+            f"--trust-remote-code is for tasks of the harness, and --task {ref} is none; give"
+            " lm-eval:NAME or a .yaml file, or leave it out."
+        )
     if not ref.lower().endswith(_TABLES):
         given = ("kind", "text", "label", "target", "shots", "template")
         if any(getattr(told, name) is not None for name in given):
@@ -91,6 +107,18 @@ def task_of(ref: str, told: TaskOptions) -> Task | str:
     if kind == "classification":
         return _classification(ref, told)
     return _writing(ref, kind, told)
+
+
+def _harness(ref: str, told: TaskOptions) -> Task:
+    from workbench.tasks import HarnessTask
+
+    for name in ("kind", "text", "label", "target", "template"):
+        if getattr(told, name) is not None:
+            raise ConfigError(
+                f"--{name} is for a table, and --task {ref} is a task of the harness, which says"
+                " that itself; leave it out."
+            )
+    return HarnessTask(ref, shots=told.shots, trust_remote_code=told.trust_remote_code)
 
 
 def _classification(ref: str, told: TaskOptions) -> Task:

@@ -179,8 +179,9 @@ class TextClassification(Task):
     def _findings(self) -> list[str]:
         findings = overlap({part: [row.text for row in rows] for part, rows in self.rows.items()})
         if len(self.rows["evaluation"]) < 30:
+            count = len(self.rows["evaluation"])
             findings.append(
-                f"the evaluation part has only {len(self.rows['evaluation'])} rows, so accuracy is"
+                f"the evaluation part has only {count} row{'s' * (count != 1)}, so accuracy is"
                 " known only roughly; give more rows."
             )
         seen = {row.label for row in self.rows["calibration"]}

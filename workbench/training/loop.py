@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -69,7 +70,7 @@ class Trained:
     facts : dict
         JSON-ready: ``steps``, ``planned_steps``, ``best_step``, ``epochs``, ``learning_rate``,
         ``examples``, ``trained_parameters``, ``validation`` ([step, loss, error] per epoch),
-        ``stopped_early``, ``resumed_at``, ``checkpoint_bytes``.
+        ``stopped_early``, ``resumed_at``, ``checkpoint_bytes``, ``checkpoint`` (why none is kept).
     curve : list of [int, float]
         Step and smoothed loss of the training, some 200 points.
     """
@@ -149,8 +150,16 @@ class _Run:
         self.validation = task.batches(self.model, "validation", limit=VALIDATION_EXAMPLES)
         self._order: tuple[int, list[int]] = (-1, [])
         self._saved_bytes = 0
+        self.not_kept = None if checkpoint is None else checkpoint.refusal(self._bytes())
 
     def complete(self) -> Trained:
+        if self.not_kept:
+            warnings.warn(
+                f"{self.task.name}: of this training {self.not_kept}. If it is cancelled or killed"
+                " it begins anew. Study(…, disk_budget_bytes=…) allows more, and method='lora'"
+                " trains fewer weights.",
+                stacklevel=2,
+            )
         resumed_at = self._resume()
         self.objective.prepare(self.examples, self.monitor)
         due = time.monotonic() + CHECKPOINT_SECONDS
@@ -228,7 +237,8 @@ class _Run:
 
     def _report(self) -> None:
         state = self.state
-        words = f"loss {state.smoothed:.4f}"
+        words = "no checkpoint kept; " if self.not_kept else ""
+        words += f"loss {state.smoothed:.4f}"
         if state.validations:
             words += f", validation {state.validations[-1][1]:.4f}"
         self.monitor.report("train", state.step, self.total, words)
@@ -336,6 +346,8 @@ class _Run:
             facts["resumed_at"] = resumed_at
         if self._saved_bytes:
             facts["checkpoint_bytes"] = self._saved_bytes
+        if self.not_kept:
+            facts["checkpoint"] = self.not_kept
         return facts
 
 
