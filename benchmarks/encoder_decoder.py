@@ -220,7 +220,7 @@ def main() -> None:
             model = wb.load_model(args.model)
         seconds = time.perf_counter() - started
         with wb.Study(model, task, path=folder / "study") as study:
-            base = study.baseline()
+            base = study.run([])
             dense = base.record.measurement("exact_match")
             assert dense is not None
             print(f"{model.summary()}; exact match {dense.value:.3f}", flush=True)
