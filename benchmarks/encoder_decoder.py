@@ -203,8 +203,8 @@ def figures_of(points: list[dict[str, Any]], baseline: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=6000)
-    parser.add_argument("--epochs", type=float, default=12)
+    parser.add_argument("--rows", type=int, default=24000)
+    parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--model", type=Path, help="a model that an earlier call has trained")
     parser.add_argument("--keep", type=Path, help="folder for the model and the study")
