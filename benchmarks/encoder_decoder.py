@@ -3,7 +3,7 @@
     python benchmarks/encoder_decoder.py
 
 Texts about debts are generated ("Grace lent Ada 57 crowns in May", in several wordings, with a
-sentence about somebody else); who owes, how much and since when is to be extracted.
+sentence about somebody else); how much of which coin, and since when, is to be extracted.
 A gated T5 of about a million parameters and a word-level vocabulary is trained on them by
 FineTuning until it answers. A study then predicts quantized and pruned models before any of them is
 run, runs them all, chooses, and exports the choice. Reported: exact match, KL divergence, what GPTQ
@@ -47,13 +47,14 @@ NAMES = (
 )
 MONTHS = calendar.month_name[1:]
 WORDINGS = (
-    "{debtor} owes {creditor} {amount} crowns since {month}",
-    "{creditor} lent {debtor} {amount} crowns in {month}",
-    "in {month} {debtor} borrowed {amount} crowns from {creditor}",
-    "{amount} crowns went from {creditor} to {debtor} in {month} as a loan",
-    "since {month} the debt of {debtor} to {creditor} is {amount} crowns",
+    "{debtor} owes {creditor} {amount} {coin} since {month}",
+    "{creditor} lent {debtor} {amount} {coin} in {month}",
+    "in {month} {debtor} borrowed {amount} {coin} from {creditor}",
+    "{amount} {coin} went from {creditor} to {debtor} in {month} as a loan",
+    "since {month} the debt of {debtor} to {creditor} is {amount} {coin}",
 )
-FIELDS = ("debtor", "amount", "month")
+COINS = ("crowns", "dollars", "euros", "francs", "guilders", "pounds", "rubles", "yen")
+FIELDS = ("amount", "coin", "month")
 
 RECIPES = [
     *(m(b, group_size=g) for m in (wb.RTN, wb.GPTQ, wb.AWQ) for b in (4, 3, 2) for g in (32, 128)),
@@ -73,6 +74,7 @@ def rows_of(count: int, seed: int) -> dict[str, list[str]]:
             "debtor": debtor,
             "creditor": creditor,
             "amount": str(draw.randint(2, 99)),
+            "coin": draw.choice(COINS),
             "month": draw.choice(MONTHS),
         }
         told = [draw.choice(WORDINGS).format(**debt), f"{other} was there and wrote it down"]
@@ -86,7 +88,7 @@ def rows_of(count: int, seed: int) -> dict[str, list[str]]:
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer of whole words that ends every text as T5's does."""
     more = "was there and wrote it down : . |"
-    text = " ".join([*WORDINGS, *NAMES, *MONTHS, *map(str, range(100)), *FIELDS, more])
+    text = " ".join([*WORDINGS, *NAMES, *MONTHS, *COINS, *map(str, range(100)), *FIELDS, more])
     words = sorted({w for w in text.split() if "{" not in w})
     vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -203,8 +205,8 @@ def figures_of(points: list[dict[str, Any]], baseline: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=24000)
-    parser.add_argument("--epochs", type=float, default=4)
+    parser.add_argument("--rows", type=int, default=16000)
+    parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--model", type=Path, help="a model that an earlier call has trained")
     parser.add_argument("--keep", type=Path, help="folder for the model and the study")

@@ -106,7 +106,9 @@ def test_prompts_with_answers():
 
 def test_refusals_name_what_works():
     model = t5()
-    with pytest.raises(UnsupportedArchitectureError, match="Use Extraction, Summarization"):
+    with pytest.raises(
+        UnsupportedArchitectureError, match="Use Extraction, Summarization or PromptAnswers"
+    ):
         LanguageModeling(["one two three " * 50] * 20).bind(model)
     labels = {"text": table()["text"], "label": table()["name"]}
     with warnings.catch_warnings():
