@@ -28,7 +28,7 @@ PREFIX = "lm-eval:"
 TASK_FILES = (".yaml", ".yml")
 
 TRUSTED = "WORKBENCH_TRUSTED_CODE"
-"""Environment variable with the SHA-256 of the files that may be imported, for worker processes."""
+"""Environment variable that says what the user trusts, so that worker processes know."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,10 @@ class Code:
             If its file may not be imported here, is not the one that was trusted, or lacks it.
         """
         module, _, name = self.name.rpartition(".")
-        path = harness_folder() / self.file if self.is_harness else Path(self.file)
+        own = harness_folder()
+        path = (own / self.file).resolve() if self.is_harness else Path(self.file)
+        if self.is_harness and not path.is_relative_to(own):  # as no task that was made here says
+            raise ConfigError(f"The task's function {self.name!r} lies outside of the harness.")
         try:
             if not self.is_harness:
                 self._check_trust()
@@ -81,7 +84,7 @@ class Code:
             ) from error
 
     def _check_trust(self) -> None:
-        if self.trust_key not in os.environ.get(TRUSTED, "").split(","):
+        if not is_trusted(self.trust_key):
             raise ConfigError(
                 f"The task needs the Python function {self.name!r} ({self.file or 'a module'}),"
                 " which is not imported without your word. Read it, and if you trust it make the"
@@ -95,13 +98,8 @@ class Code:
 
     @property
     def trust_key(self) -> str:
+        """What is trusted: these bytes, or the name of an installed function."""
         return self.sha256 or f"module:{self.name}"
-
-    def trust(self) -> None:
-        """Let this process and the ones that it starts import the function."""
-        known = [key for key in os.environ.get(TRUSTED, "").split(",") if key]
-        if self.trust_key not in known:
-            os.environ[TRUSTED] = ",".join([*known, self.trust_key])
 
     def to_dict(self) -> dict[str, str]:
         return {"!function": self.name, "file": self.file, "sha256": self.sha256}
@@ -282,8 +280,24 @@ def revived(value: Any) -> Any:
     return [revived(inner) for inner in value] if isinstance(value, list) else value
 
 
+def hub_metrics(config: dict[str, Any]) -> list[str]:
+    """Return the metrics of a task that the harness would fetch as programs from the hub."""
+    from lm_eval.api.registry import METRIC_REGISTRY, get_metric_aggregation
+
+    get_metric_aggregation("acc")  # fills the registry
+    if config.get("process_results") is not None:
+        return []
+    entries = [entry for entry in config.get("metric_list") or () if isinstance(entry, dict)]
+    return sorted(
+        str(entry["metric"])
+        for entry in entries
+        if isinstance(entry.get("metric"), str)
+        and (entry.get("hf_evaluate") or entry["metric"] not in METRIC_REGISTRY)
+    )
+
+
 def check_code(config: dict[str, Any], *, trust: bool) -> None:
-    """Trust the functions of a task, or refuse those that are not the harness's own.
+    """Trust the programs that a task runs, or refuse those that are not the harness's own.
 
     Raises
     ------
@@ -291,7 +305,11 @@ def check_code(config: dict[str, Any], *, trust: bool) -> None:
         If there are some and the user did not say that they are trusted.
     """
     foreign = {code for code in codes_in(config) if not code.is_harness}
-    if foreign and not trust:
+    metrics = hub_metrics(config)
+    if trust:
+        _trust({code.trust_key for code in foreign} | {f"metric:{name}" for name in metrics})
+        return
+    if foreign:
         shown = "; ".join(
             sorted(f"{code.name} in {code.file or 'an installed module'}" for code in foreign)
         )
@@ -299,5 +317,37 @@ def check_code(config: dict[str, Any], *, trust: bool) -> None:
             f"The task {config['task']!r} runs Python functions of its own ({shown}). Read them,"
             " and if you trust them give trust_remote_code=True."
         )
-    for code in foreign:
-        code.trust()
+    if metrics:
+        raise ConfigError(
+            f"The task {config['task']!r} is measured by {metrics[0]!r}, a program that would be"
+            " fetched from the Hugging Face hub and run. If you trust it, give"
+            " trust_remote_code=True; else name a metric of the harness in its metric_list."
+        )
+
+
+def check_trusted(config: dict[str, Any]) -> None:
+    """Refuse a recorded task that would run a program of the hub without the user's word.
+
+    Raises
+    ------
+    ConfigError
+        If it would; its functions are asked for when they are imported.
+    """
+    for name in hub_metrics(config):
+        if not is_trusted(f"metric:{name}"):
+            raise ConfigError(
+                f"The task {config['task']!r} is measured by {name!r}, a program of the Hugging"
+                " Face hub, which is not run without your word. If you trust it make the task"
+                " again with trust_remote_code=True and give it to the study."
+            )
+
+
+def is_trusted(key: str) -> bool:
+    """Return whether the user trusts a program in this process, or in the one that started it."""
+    return key in os.environ.get(TRUSTED, "").split(",")
+
+
+def _trust(keys: set[str]) -> None:
+    known = {key for key in os.environ.get(TRUSTED, "").split(",") if key}
+    if keys:
+        os.environ[TRUSTED] = ",".join(sorted(known | keys))

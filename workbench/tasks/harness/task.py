@@ -394,7 +394,7 @@ class HarnessTask(NextToken):
                 ]
                 for place, row in enumerate(rows)
             ]
-        if self.is_choice:
+        if self.is_choice and all(row.choices for row in rows):
             columns |= choice_columns(rows, logs, self._rule, self._width)
         columns |= self._score_columns(rows, logs, greedy, responses)
         return Outcomes(columns)
@@ -407,9 +407,11 @@ class HarnessTask(NextToken):
     def _text_columns(
         self, model: LoadedModel, part: str, columns: dict[str, Any]
     ) -> dict[str, NDArray[Any]]:
-        """Return the weights that losses of plain text are divided by."""
+        """Return what the metrics of plain text are made of, on each document's windows."""
         if not self.is_text:
             return {}
+        if "scoring" in self.options:
+            return self._harness_text_columns(part, columns)
         words = {
             example.index: example.words
             for example in self.examples(model, part)
@@ -421,6 +423,26 @@ class HarnessTask(NextToken):
             found[score.column] = -np.asarray(columns["loss"], dtype=np.float64)
             weight = n_words if score.source == "word_perplexity" else columns["n_bytes"]
             found[score.weight] = np.asarray(weight, dtype=np.int64)
+        return found
+
+    def _harness_text_columns(self, part: str, columns: dict[str, Any]) -> dict[str, NDArray[Any]]:
+        """Return what the harness makes of whole documents, each on its first window."""
+        numbers, first, place = np.unique(
+            columns["document"], return_index=True, return_inverse=True
+        )
+        logs = -np.bincount(place, weights=np.asarray(columns["loss"], dtype=np.float64))
+        documents = [self.rows[part][number].doc for number in numbers]
+        if any(doc is None for doc in documents):  # of another task's part
+            return {}
+        items = self._recorded().score(
+            [doc or {} for doc in documents], [[float(log)] for log in logs], self.scores
+        )
+        found: dict[str, NDArray[Any]] = {}
+        for score in self.scores:
+            spread: list[Any] = [None] * len(place)
+            for row, item in zip(first, items[score.name], strict=True):
+                spread[row] = item
+            found |= item_columns(score, spread)
         return found
 
     def _ask_others(
@@ -494,6 +516,8 @@ class HarnessTask(NextToken):
             for score in self.scores:
                 found |= item_columns(score, items[score.name])
             return found
+        if self.is_choice and not all(row.choices for row in rows):
+            return {}
         for score in self.scores:
             if self.is_choice:
                 values = [
