@@ -17,16 +17,9 @@ from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import load_model
 from workbench.tasks import HarnessTask, load_task, task_from_dict
-from workbench.tasks.harness.configs import (
-    TRUSTED,
-    Code,
-    _index,
-    check_code,
-    check_trusted,
-    find_config,
-    read_config,
-)
+from workbench.tasks.harness.configs import _index, find_config, read_config
 from workbench.tasks.harness.library import harness_folder
+from workbench.tasks.harness.trust import TRUSTED, Code, check_code, check_trusted
 
 pytest.importorskip("lm_eval")
 
