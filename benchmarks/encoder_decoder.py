@@ -13,13 +13,21 @@ the predictions. Prints tables, writes a JSON.
 
 from __future__ import annotations
 
+import argparse
 import calendar
 import json
+import platform
 import random
+import tempfile
+import time
 import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
+from scipy.stats import spearmanr
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
@@ -27,7 +35,10 @@ import workbench as wb
 from workbench.calibration.calibrate import Calibrator
 from workbench.compression.compress import compress
 from workbench.models.load import LoadedModel
+from workbench.prediction.predict import raw_cost
+from workbench.progress import Monitor, Progress
 from workbench.recipe import Recipe
+from workbench.records import RunState
 
 NAMES = (
     *("Ada", "Alan", "Alonzo", "Barbara", "Claude", "Dana", "Dorothy", "Edsger", "Emmy", "Evelyn"),
@@ -135,6 +146,117 @@ def debts(rows: int, seed: int = 0) -> wb.Extraction:
 def trained(task: wb.Extraction, folder: Path, epochs: float, rate: float) -> LoadedModel:
     """Return the model after training on the calibration part."""
     step = wb.FineTuning(epochs=epochs, learning_rate=rate, batch_size=32, patience=None)
-    made = compress(fresh_model(), Recipe.of(step), Calibrator(task, folder=folder / "statistics"))
-    print(json.dumps(made.facts["training"][0]["validation"][-3:]), flush=True)
+    calibrator = Calibrator(task, folder=folder / "statistics")
+    made = compress(fresh_model(), Recipe.of(step), calibrator, monitor=Monitor(_say))
     return wb.load_model(wb.save_model(made.model, folder / "t5"))
+
+
+def _say(progress: Progress) -> None:
+    if progress.stage == "train" and progress.done % 250 == 0:
+        print(f"  step {progress.done} of {progress.total}: {progress.detail}", flush=True)
+
+
+def points_of(study: wb.Study) -> list[dict[str, Any]]:
+    """Predict every recipe before any is run, run them, and return both."""
+    study.tabulate()
+    table = study._table(study.models[0])
+    assert table is not None
+    before = {step: study.predict(step, metric="kl") for step in RECIPES}
+    raw = {step: raw_cost(table, Recipe.of(step)).nats for step in RECIPES}
+    runs = study.sweep(RECIPES)
+    assert all(run.state is RunState.DONE for run in runs), [run.record.error for run in runs]
+    points = []
+    for run, step in zip(runs, RECIPES, strict=True):
+        values = {m.metric: m.value for m in run.measurements}
+        interval = before[step].kl_interval
+        points.append(
+            {
+                "recipe": run.record.label,
+                "size_mb": (run.record.size_bytes or 0) / 1e6,
+                **{name: values[name] for name in ("exact_match", "f1", "kl")},
+                "second_order": raw[step],
+                "predicted_kl": before[step].kl,
+                "held": interval is not None and interval[0] <= values["kl"] <= interval[1],
+            }
+        )
+    return points
+
+
+def figures_of(points: list[dict[str, Any]], baseline: float) -> dict[str, Any]:
+    """Return what the predictions and GPTQ are worth."""
+    small = [p for p in points if p["kl"] < 0.3]
+    ratios = [p["second_order"] / p["kl"] for p in small]
+    pairs = {p["recipe"]: p for p in points}
+    gains = {
+        label: (pairs[label]["exact_match"], pairs[label.replace("RTN", "GPTQ")]["exact_match"])
+        for label in pairs
+        if label.startswith("RTN")
+    }
+    return {
+        "dense_exact_match": baseline,
+        "spearman_kl": float(
+            spearmanr([p["kl"] for p in points], [p["predicted_kl"] for p in points]).statistic
+        ),
+        "second_order_over_measured_below_0.3_nats": {
+            "points": len(small),
+            "median": float(np.median(ratios)),
+            "range": [float(min(ratios)), float(max(ratios))],
+        },
+        "held_before_any_run": float(np.mean([p["held"] for p in points])),
+        "exact_match_of_rtn_and_gptq": gains,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--epochs", type=float, default=20)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--model", type=Path, help="a model that an earlier call has trained")
+    parser.add_argument("--keep", type=Path, help="folder for the model and the study")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/encoder_decoder.json"))
+    args = parser.parse_args()
+    task = debts(args.rows)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.keep or Path(temporary)
+        started = time.perf_counter()
+        if args.model is None:
+            model = trained(task, folder, args.epochs, args.learning_rate)
+        else:
+            model = wb.load_model(args.model)
+        seconds = time.perf_counter() - started
+        with wb.Study(model, task, path=folder / "study") as study:
+            base = study.baseline()
+            dense = base.record.measurement("exact_match")
+            assert dense is not None
+            print(f"{model.summary()}; exact match {dense.value:.3f}", flush=True)
+            points = points_of(study)
+            decision = study.choose(wb.Requirements(accuracy=0.97))
+            chosen = decision.run or decision.nearest_run
+            exported = chosen.export(folder / "export", format="hf")
+            answers = task.evaluate(wb.load_model(exported.path))["answer"]
+            same = bool((answers == chosen.outcomes()["answer"]).all())
+    figures = figures_of(points, dense.value)
+    print(pd.DataFrame(points).round(4).to_string(index=False))
+    print(json.dumps(figures, indent=1))
+    print(decision)
+    print(f"{exported} The answers of the model that was read back are the same: {same}.")
+    assert same
+    result = {
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "parameters": model.n_parameters,
+        "rows": args.rows,
+        "epochs": args.epochs,
+        "training_seconds": None if args.model else round(seconds),
+        **figures,
+        "choice": str(decision),
+        "export_difference": exported.largest_difference,
+        "answers_read_back_are_equal": same,
+        "points": points,
+    }
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

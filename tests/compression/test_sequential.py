@@ -119,12 +119,6 @@ def test_masks_positions_and_experts_reach_blocks_that_run_alone(
     assert set(result.model.weights) == set(find_linears(model.hf_model))
 
 
-def test_an_encoder_decoder_is_refused(tmp_path):
-    model, calibrator = prepared("T5", tmp_path)
-    with pytest.raises(UnsupportedArchitectureError, match="one after the other"):
-        compress(model, Recipe.of(STEP), calibrator)
-
-
 def test_the_default_is_not_touched_and_the_sequential_one_is_closer_to_dense(tmp_path):
     """Over several models of random weights: what quantized blocks before do wrong is corrected."""
     ids = torch.tensor(RowsTask().rows[0] + RowsTask().rows[1])[None]

@@ -13,6 +13,7 @@ from workbench import Requirements
 from workbench.calibration.calibrate import CalibrationOptions
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
 from workbench.models.load import load_model
+from workbench.outcomes import Outcomes
 from workbench.progress import Monitor
 from workbench.steps import GPTQ, RTN, FineTuning
 from workbench.study import Study
@@ -165,6 +166,10 @@ def test_summaries_are_scored_by_rouge_and_length():
     assert [m.name for m in task.metrics][-1] == "kl"
     outcomes = task.evaluate(decoder())
     assert {"rouge_l", "rouge_1", "rouge_2", "length_ratio", "answer"} <= set(outcomes.columns)
+    # Too long and too short are equally wrong, and do not make up for each other.
+    told = Outcomes({**outcomes.columns, "length_ratio": np.resize([0.5, 1.5], len(outcomes))})
+    assert task.estimate("length_error", told).value == 0.5
+    assert not task.metric("length_error").higher_is_better
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from workbench.cli.options import (
     recipes_of,
 )
 from workbench.cli.shown import errors, output, print_runs, rows_of
+from workbench.cli.tasks import Kind, Shots, Target, TaskOptions, Template, TrustRemoteCode, task_of
 from workbench.errors import ConfigError, DataError, StudyError, WorkbenchError
 from workbench.records import RunState
 from workbench.version import __version__
@@ -47,8 +48,6 @@ NOTEBOOKS = (
     "02-distil-and-specialise.ipynb",
     "03-choose-the-right-size.ipynb",
 )
-_HARNESS, _TASK_FILES = "lm-eval:", (".yaml", ".yml")
-_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 app = typer.Typer(
     name="workbench",
@@ -127,16 +126,14 @@ def sweep(
             " lm-evaluation-harness: lm-eval:NAME or a .yaml file."
         ),
     ] = "demo",
+    kind: Kind = None,
     text: Annotated[str | None, typer.Option(help="Column of the table with the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the table with the labels.")] = None,
+    target: Target = None,
+    shots: Shots = None,
+    template: Template = None,
     encoding: Annotated[str, typer.Option(help="Of the text file or table.")] = "utf-8",
-    shots: Annotated[
-        int | None, typer.Option(help="Solved examples in the prompts of a harness task.")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option("--trust-remote-code", help="Run the Python code that a harness task names."),
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     methods: Methods = "rtn,gptq,awq,magnitude",
     bits: Bits = "2,3,4",
     group_sizes: GroupSizes = "128",
@@ -147,12 +144,8 @@ def sweep(
 ) -> None:
     """Compress a model in every combination of methods and settings; finished runs are kept."""
     recipes = recipes_of(methods, bits, group_sizes, ratios, exportable)
-    run_sweep(
-        lambda: _study(model, _task(task, text, label, encoding, shots, trust_remote_code), study),
-        recipes,
-        html,
-        "the same command",
-    )
+    told = TaskOptions(kind, text, label, target, shots, template, trust_remote_code, encoding)
+    run_sweep(lambda: _study(model, task_of(task, told), study), recipes, html, "the same command")
 
 
 @app.command()
@@ -262,48 +255,6 @@ def bundled_notebook(name: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise DataError(f"This installation has no {name}; install compression-workbench again.")
-
-
-def _task(
-    ref: str,
-    text: str | None,
-    label: str | None,
-    encoding: str,
-    shots: int | None,
-    trust_remote_code: bool,
-) -> Task | str:
-    if ref.startswith(_HARNESS) or ref.lower().endswith(_TASK_FILES):
-        if text is not None or label is not None:
-            raise ConfigError(
-                f"--text and --label name columns of a table, and --task {ref} is a task of the"
-                " harness, which names its own; leave them out."
-            )
-        from workbench.tasks import HarnessTask
-
-        return HarnessTask(ref, shots=shots, trust_remote_code=trust_remote_code)
-    if shots is not None or trust_remote_code:
-        raise ConfigError(
-            f"--shots and --trust-remote-code are for tasks of the harness, and --task {ref} is"
-            " none; give lm-eval:NAME or a .yaml file, or leave them out."
-        )
-    if not ref.lower().endswith(_TABLES):
-        if text is not None or label is not None:
-            raise ConfigError(
-                f"--text and --label name columns of a table, and --task {ref} is none; give a"
-                f" file that ends with {', '.join(_TABLES)}, or leave them out."
-            )
-        if ref == "demo":
-            return ref
-        from workbench.tasks import LanguageModeling
-
-        return LanguageModeling(ref, encoding=encoding)
-    if text is None or label is None:
-        raise ConfigError(
-            f"--task {ref} is a table: name its columns, as in --text question --label intent."
-        )
-    from workbench.tasks import TextClassification
-
-    return TextClassification(ref, text=text, label=label, encoding=encoding)
 
 
 def _check_plot(path: Path) -> None:

@@ -49,6 +49,9 @@ class DepthPruner(ModelMethod):
     needs: ClassVar[frozenset[str]] = frozenset({"windows"})
     changes_architecture: ClassVar[bool] = True
 
+    def check(self, model: LoadedModel, config: Step) -> None:
+        architecture_of(model)
+
     def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
         assert isinstance(config, DepthPruning)
         architecture = architecture_of(model)

@@ -18,6 +18,7 @@ from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
+from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
 from workbench.tasks.base import DenseReference, Example, pad_token
 from workbench.tasks.data import read_snapshot
 from workbench.tasks.language_modeling import start_token
@@ -52,9 +53,6 @@ class Generation(NextToken):
     """
 
     answers_prompts: ClassVar[bool] = True
-
-    columns: tuple[str, ...]
-    """The outcome columns that are averaged, one per metric before ``kl``."""
 
     def _build(
         self,
@@ -101,7 +99,6 @@ class Generation(NextToken):
             raise ConfigError(f"shots={options['shots']!r} is not accepted; give 0 to 32.")
         super().__init__(name, metrics, options)
         self.rows = {part: tuple(rows[part]) for part in PARTS}
-        self.columns = tuple(metric.name for metric in metrics[:-1])
         if options["shots"] > len(self.rows["calibration"]):
             raise ConfigError(
                 f"shots={options['shots']} are more than the {len(self.rows['calibration'])} rows"
@@ -130,7 +127,7 @@ class Generation(NextToken):
 
     @abstractmethod
     def scores(self, answer: str, target: str) -> dict[str, float]:
-        """Return one number per name of :attr:`columns` for an answer."""
+        """Return what is recorded of an answer: a number per name of an outcome column."""
 
     def prompt(self, text: str) -> str:
         """Return what the model reads before it writes the answer to a text."""
@@ -151,14 +148,14 @@ class Generation(NextToken):
         """Return the tokens of the prompt and of the target, together at most ``length``."""
         head, tail = str(self.options["template"]).split("{text}", 1)
         shots = "".join(self._shot(one) for one in self._shots())
-        before, after = _tokens(model, shots + head), _tokens(model, tail)
+        before, after = plain_tokens(model, shots + head), plain_tokens(model, tail)
         if model.is_encoder_decoder:
             start, end = around_input(model)
             before, after = start + before, after + end
             target = answer_tokens(model, row.target)
         else:
             before = start_token(model) + before
-            target = _tokens(model, f" {row.target}{STOP}")
+            target = plain_tokens(model, f" {row.target}{STOP}")
         target = target[: self.options["max_new_tokens"]]
         room = length - len(before) - len(after) - self.options["max_new_tokens"]
         if room < 1:
@@ -167,7 +164,7 @@ class Generation(NextToken):
                 f" text, and the answer {self.options['max_new_tokens']}; {length} are allowed."
                 " Give fewer shots, or a larger sequence_length."
             )
-        return before + _tokens(model, row.text)[:room] + after, target
+        return before + plain_tokens(model, row.text)[:room] + after, target
 
     def _make_examples(self, model: LoadedModel, part: str, length: int) -> list[Example]:
         rows = list(enumerate(self.rows[part]))
@@ -237,7 +234,7 @@ class Generation(NextToken):
         answers = self.answers(model, part, batch_size=batch_size, limit=limit, monitor=monitor)
         targets = [self.rows[part][i].target for i in np.asarray(scored["example"])]
         points = [self.scores(a, t) for a, t in zip(answers, targets, strict=True)]
-        extra = {name: np.array([point[name] for point in points]) for name in self.columns}
+        extra = {name: np.array([point[name] for point in points]) for name in points[0]}
         return Outcomes({**scored.columns, **extra, "answer": np.array(answers, dtype=str)})
 
     def answers(
@@ -362,24 +359,3 @@ def answer_in(written: str, *, may_be_empty: bool) -> str:
 def one_line(text: str) -> str:
     """Return a text on one line with single spaces."""
     return " ".join(text.split())
-
-
-def around_input(model: LoadedModel) -> tuple[list[int], list[int]]:
-    """Return the special tokens that a model's tokenizer puts before and after a text."""
-    bare = _tokens(model, "a")
-    whole = list(model.tokenizer("a", verbose=False)["input_ids"])
-    for start in range(len(whole) - len(bare) + 1):
-        if whole[start : start + len(bare)] == bare:
-            return whole[:start], whole[start + len(bare) :]
-    return [], []
-
-
-def answer_tokens(model: LoadedModel, text: str) -> list[int]:
-    """Return what an encoder-decoder's decoder is to write, the end of text included."""
-    tokens = list(model.tokenizer(text_target=text, verbose=False)["input_ids"])
-    end = model.tokenizer.eos_token_id
-    return tokens if end is None or tokens[-1:] == [end] else [*tokens, int(end)]
-
-
-def _tokens(model: LoadedModel, text: str) -> list[int]:
-    return list(model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
