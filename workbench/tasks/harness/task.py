@@ -12,7 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.errors import CalibrationError, ConfigError, DataError
+from workbench.errors import (
+    CalibrationError,
+    ConfigError,
+    DataError,
+    UnsupportedArchitectureError,
+)
 from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
@@ -214,6 +219,22 @@ class HarnessTask(NextToken):
             f"All its documents are evaluated, and those are not used for anything else: give"
             f' {part}=, such as {part}="texts.txt" or {part}=HarnessTask("another_task").'
         )
+
+    def bind(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> LoadedModel:
+        """Return the model itself after checking that it is a decoder.
+
+        Raises
+        ------
+        UnsupportedArchitectureError
+            If it is another kind of model.
+        """
+        if model.is_encoder_decoder:
+            raise UnsupportedArchitectureError(
+                f"{type(model.hf_model).__name__} is an encoder-decoder, and tasks of the harness"
+                " are asked of decoder-only models here, such as Llama, Qwen or GPT-2. Use"
+                " Extraction, Summarization or PromptAnswers."
+            )
+        return super().bind(model, monitor=monitor)
 
     # Examples
 
