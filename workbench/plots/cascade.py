@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from workbench.plots.frame import HEIGHT, INK, SMALL
 
 if TYPE_CHECKING:
-    from workbench.routing import Cascade
+    from workbench.routing import Cascade, CascadePoint
 
 
 def cascade_figure(found: Cascade, unit: str) -> go.Figure:
@@ -26,19 +26,24 @@ def cascade_figure(found: Cascade, unit: str) -> go.Figure:
     figure.add_scatter(
         x=[point.cost for point in found.curve],
         y=[point.accuracy for point in found.curve],
-        customdata=[point.shares[0] for point in found.curve],
+        customdata=[[f"{point.shares[0]:.0%}", _latency(point)] for point in found.curve],
         mode="lines",
         line={"dash": "dot", "color": INK, "width": 1.5},
         name="all thresholds",
         hovertemplate=(
-            "%{x:.4g} a query<br>accuracy %{y:.1%}<br>the first answers %{customdata:.0%}"
-            "<extra></extra>"
+            "%{x:.4g} a query<br>accuracy %{y:.1%}<br>the first answers %{customdata[0]}"
+            "%{customdata[1]}<extra></extra>"
         ),
     )
     at, (low, high) = found.evaluation, found.accuracy_interval
     figure.add_scatter(
         x=[at.cost],
         y=[at.accuracy],
+        customdata=[[f"{at.shares[0]:.0%}", _latency(at)]],
+        hovertemplate=(
+            "chosen: %{x:.4g} a query<br>accuracy %{y:.1%}<br>the first answers %{customdata[0]}"
+            "%{customdata[1]}<extra></extra>"
+        ),
         error_y={
             "type": "data",
             "symmetric": False,
@@ -69,3 +74,8 @@ def cascade_figure(found: Cascade, unit: str) -> go.Figure:
         legend={"orientation": "h", "y": -0.2},
     )
     return figure
+
+
+def _latency(point: CascadePoint) -> str:
+    """Return the percentiles of a point's latency as a line of its hover text, if measured."""
+    return "" if point.percentiles is None else f"<br>{point.percentiles}"
