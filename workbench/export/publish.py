@@ -125,9 +125,8 @@ def published(target: Path, *, overwrite: bool, is_ours: FileTest = _is_export) 
         with _said(target):
             yield building
             _sync(building)
-            _check_replaceable(
-                target, overwrite, is_ours
-            )  # again: writing a large model takes a while
+            # Again, because writing a large model takes a while.
+            _check_replaceable(target, overwrite, is_ours)
             _take_place(building, target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
