@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.choice import choose
-from workbench.decision import decide
+from workbench.deciding.choice import choose
+from workbench.deciding.decision import decide
 from workbench.outcomes import Outcomes
 from workbench.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
-from workbench.requirements import Requirements
+from workbench.deciding.requirements import Requirements
 from workbench.steps import RTN
 
 ACCURACY = Metric("accuracy")

@@ -30,7 +30,7 @@ import torch
 
 import workbench as wb
 from workbench.records import RunState
-from workbench.structure import block_names
+from workbench.models.structure import block_names
 
 KEEPS, FASTER = 0.97, 1.6
 """Sanh et al. 2019, abstract: 97 % of the capabilities, 60 % faster."""

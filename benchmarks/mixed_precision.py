@@ -18,7 +18,7 @@ from typing import Any
 
 import workbench as wb
 from workbench.steps import Quantization
-from workbench.tabulate import GRID
+from workbench.prediction.tabulate import GRID
 
 BUDGETS = (3.0, 2.5)
 

@@ -40,12 +40,12 @@ from peers.report import hardware, load_average
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from workbench import affine
-from workbench.layers import find_linears
-from workbench.loaded import LoadedModel, ModelSource
+from workbench.tensors import affine
+from workbench.models.layers import find_linears
+from workbench.models.loaded import LoadedModel, ModelSource
 from workbench.packed import Decoder, pack_model
 from workbench.schemes import IntScheme
-from workbench.weights import QuantizedWeight
+from workbench.tensors.weights import QuantizedWeight
 
 HERE = Path(__file__).parent
 Q4_0, Q8_0 = IntScheme(4, 32, True), IntScheme(8, None, True)

@@ -22,9 +22,9 @@ import torch
 from random_models import parse_size, random_llama
 
 import workbench as wb
-from workbench.compress import compress
+from workbench.compression.compress import compress
 from workbench.measure.memory import measure_memory
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.packed import dense_dtype, pack_model
 from workbench.planning import Device, Precision, footprint_of
 from workbench.recipe import Recipe

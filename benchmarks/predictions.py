@@ -29,14 +29,14 @@ from real_data import encoder_folder
 from scipy.stats import spearmanr
 
 import workbench as wb
-from workbench.calibrate import Calibrator
+from workbench.calibration.calibrate import Calibrator
 from workbench.demo.stdlib import AREAS
-from workbench.forecast import Forecast
-from workbench.gradients import GradientOptions, collect_gradients
-from workbench.predict import TRUSTED_NATS
+from workbench.study.forecast import Forecast
+from workbench.calibration.gradients import GradientOptions, collect_gradients
+from workbench.prediction.predict import TRUSTED_NATS
 from workbench.recipe import Recipe
 from workbench.records import RunState
-from workbench.tabulate import step_costs
+from workbench.prediction.tabulate import step_costs
 
 RECIPES = [
     *(m(b, group_size=g) for m in (wb.RTN, wb.GPTQ, wb.AWQ) for b in (4, 3, 2) for g in (128, 32)),

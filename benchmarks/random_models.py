@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import workbench as wb
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 
 
 def parse_size(text: str) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from workbench import affine
+from workbench.tensors import affine
 from workbench.schemes import IntScheme
-from workbench.weights import QuantizedWeight
+from workbench.tensors.weights import QuantizedWeight
 
 
 def quantized(rows: int, columns: int, scheme: IntScheme, seed: int = 0) -> QuantizedWeight:

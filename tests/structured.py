@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from tests.test_calibrate import OPTIONS, RowsTask
+from tests.calibration.test_calibrate import OPTIONS, RowsTask
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.calibrate import Calibrator
-from workbench.compress import Compressed, compress
-from workbench.models import LoadedModel, load_model
+from workbench.calibration.calibrate import Calibrator
+from workbench.compression.compress import Compressed, compress
+from workbench.models.load import LoadedModel, load_model
 from workbench.recipe import Recipe
 
 IDS = torch.tensor([[5, 9, 77, 120, 33, 200, 41], [8, 44, 2, 91, 250, 17, 130]])

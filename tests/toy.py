@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.calibrate import CalibrationOptions
-from workbench.models import LoadedModel, load_model
+from workbench.calibration.calibrate import CalibrationOptions
+from workbench.models.load import LoadedModel, load_model
 from workbench.outcomes import Outcomes
 from workbench.study import Study
 from workbench.tasks import LanguageModeling

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from workbench.version import __version__
 
 if TYPE_CHECKING:
-    from workbench.calibrate import CalibrationOptions as CalibrationOptions
-    from workbench.cost import CostModel as CostModel
+    from workbench.calibration.calibrate import CalibrationOptions as CalibrationOptions
+    from workbench.deciding.cost import CostModel as CostModel
     from workbench.errors import CancelledError as CancelledError
     from workbench.errors import ConfigError as ConfigError
     from workbench.errors import DataError as DataError
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from workbench.errors import WorkbenchError as WorkbenchError
     from workbench.export import Exported as Exported
     from workbench.export import ExportOffer as ExportOffer
-    from workbench.models import LoadedModel as LoadedModel
-    from workbench.models import load_model as load_model
-    from workbench.models import save_model as save_model
+    from workbench.models.load import LoadedModel as LoadedModel
+    from workbench.models.load import load_model as load_model
+    from workbench.models.load import save_model as save_model
     from workbench.planning import Device as Device
     from workbench.planning import Plan as Plan
     from workbench.planning import plan as plan
-    from workbench.predict import Prediction as Prediction
+    from workbench.prediction.predict import Prediction as Prediction
     from workbench.progress import Progress as Progress
     from workbench.recipe import Recipe as Recipe
     from workbench.records import Measurement as Measurement
     from workbench.records import Metric as Metric
     from workbench.records import RunRecord as RunRecord
     from workbench.records import RunState as RunState
-    from workbench.requirements import Requirements as Requirements
+    from workbench.deciding.requirements import Requirements as Requirements
     from workbench.routing import Router as Router
     from workbench.steps import AWQ as AWQ
     from workbench.steps import GPTQ as GPTQ
@@ -69,8 +69,8 @@ if TYPE_CHECKING:
     from workbench.widgets import Workbench as Workbench
 
 _HOMES = {
-    "calibrate": ("CalibrationOptions",),
-    "cost": ("CostModel",),
+    "calibration.calibrate": ("CalibrationOptions",),
+    "deciding.cost": ("CostModel",),
     "errors": (
         "CancelledError",
         "ConfigError",
@@ -80,13 +80,13 @@ _HOMES = {
         "WorkbenchError",
     ),
     "export": ("ExportOffer", "Exported"),
-    "models": ("LoadedModel", "load_model", "save_model"),
+    "models.load": ("LoadedModel", "load_model", "save_model"),
     "planning": ("Device", "Plan", "plan"),
-    "predict": ("Prediction",),
+    "prediction.predict": ("Prediction",),
     "progress": ("Progress",),
     "recipe": ("Recipe",),
     "records": ("Measurement", "Metric", "RunRecord", "RunState"),
-    "requirements": ("Requirements",),
+    "deciding.requirements": ("Requirements",),
     "routing": ("Router",),
     "steps": (
         "AWQ",

@@ -21,7 +21,7 @@ from tests.toy import CALIBRATION, toy_study, toy_task
 from workbench.errors import CancelledError, ExportError
 from workbench.export import publish
 from workbench.export.hf import HuggingFace
-from workbench.models import load_model
+from workbench.models.load import load_model
 from workbench.steps import RTN
 from workbench.study import Run, Study
 

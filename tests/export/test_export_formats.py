@@ -13,9 +13,9 @@ from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from tests.toy import CALIBRATION, toy_study, toy_task
 from workbench.errors import ConfigError, ExportError, StudyError
 from workbench.export import FORMATS, Proof, export_model, offers
-from workbench.loaded import ClassificationHead
-from workbench.models import load_model
-from workbench.sources import read_headers
+from workbench.models.loaded import ClassificationHead
+from workbench.models.load import load_model
+from workbench.models.sources import read_headers
 from workbench.steps import (
     AWQ,
     GPTQ,
@@ -196,7 +196,7 @@ def test_a_run_that_is_not_done(
 
 @pytest.mark.parametrize("architecture", ["GPT2", "Mixtral", "Bert", "Qwen3Moe"])
 def test_other_architectures_are_offered_what_they_fit(architecture: str) -> None:
-    from workbench.compress import compress
+    from workbench.compression.compress import compress
     from workbench.recipe import Recipe
 
     model = load_model(tiny_model(architecture), tiny_tokenizer())
@@ -207,7 +207,7 @@ def test_other_architectures_are_offered_what_they_fit(architecture: str) -> Non
 
 
 def test_an_encoder_keeps_its_head(tmp_path: Path) -> None:
-    from workbench.compress import compress
+    from workbench.compression.compress import compress
     from workbench.recipe import Recipe
 
     model = load_model(tiny_model("Bert"), tiny_tokenizer())

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.peers.client import Peer
 from tests.interop.windows import Windows, windows_of
 from tests.toy import CALIBRATION, toy_task
-from workbench.models import load_model
+from workbench.models.load import load_model
 from workbench.study import Study
 from workbench.tasks import load_task
 

@@ -10,7 +10,7 @@ import pytest
 from tests.interop.conftest import PYTHON
 from tests.toy import toy_task
 from workbench.backends.gptqmodel_process import PYTHON as BACKEND_PYTHON
-from workbench.calibrate import CalibrationOptions
+from workbench.calibration.calibrate import CalibrationOptions
 from workbench.steps import AWQ, GPTQ
 from workbench.study import Study
 

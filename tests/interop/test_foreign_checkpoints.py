@@ -10,9 +10,9 @@ import pytest
 from benchmarks.peers.client import Peer
 from tests.interop.windows import Windows, perplexity
 from tests.toy import CALIBRATION, toy_task
-from workbench.models import load_model, save_model
+from workbench.models.load import load_model, save_model
 from workbench.study import Study
-from workbench.weights import PermutedWeight, QuantizedWeight
+from workbench.tensors.weights import PermutedWeight, QuantizedWeight
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]
 

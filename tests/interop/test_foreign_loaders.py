@@ -14,11 +14,11 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.peers.client import Peer
 from tests.interop.windows import Windows, measured, perplexity, windows_of
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
-from workbench.compress import compress
+from workbench.compression.compress import compress
 from workbench.export import Proof, export_model, gguf_tokenizer, publish
-from workbench.layers import shared_inputs
-from workbench.loaded import LoadedModel
-from workbench.models import load_model
+from workbench.models.layers import shared_inputs
+from workbench.models.loaded import LoadedModel
+from workbench.models.load import load_model
 from workbench.recipe import Recipe
 from workbench.steps import AWQ, GPTQ, RTN, DepthPruning, Mixed, QuantizeEmbeddings
 from workbench.study import Study

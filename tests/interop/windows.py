@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks.peers.client import Peer
-from workbench.loaded import LoadedModel
+from workbench.models.loaded import LoadedModel
 from workbench.study import Run
 
 

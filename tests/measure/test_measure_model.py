@@ -13,7 +13,7 @@ from tests.toy import toy_study, toy_task
 from workbench.errors import CancelledError, ConfigError, StudyError
 from workbench.measure import measure_model
 from workbench.measure.memory import Memory
-from workbench.models import load_model
+from workbench.models.load import load_model
 from workbench.progress import Monitor
 from workbench.records import Measurement
 from workbench.steps import RTN

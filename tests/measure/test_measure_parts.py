@@ -20,7 +20,7 @@ from workbench.measure.conditions import conditions, warn_if_busy
 from workbench.measure.energy import open_meter
 from workbench.measure.generation import make_generator
 from workbench.measure.timing import Summary, summarise, time_repeats
-from workbench.models import load_model
+from workbench.models.load import load_model
 from workbench.packed import pack_model
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from workbench import affine
-from workbench.linalg import output_error
+from workbench.tensors import affine
+from workbench.tensors.linalg import output_error
 from workbench.methods.awq import search_scales, search_shrink
 from workbench.schemes import IntScheme
-from workbench.statistics import InputStatistics
+from workbench.tensors.statistics import InputStatistics
 
 
 def make_statistics(activity: torch.Tensor) -> InputStatistics:

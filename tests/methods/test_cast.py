@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from tests.structured import loaded, outputs, run
-from workbench.artifacts import load_weights, save_weights
+from workbench.storage.artifacts import load_weights, save_weights
 from workbench.steps import Cast
 
 

@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 
-from workbench import affine
+from workbench.tensors import affine
 from workbench.methods import LAYER_METHODS, GroupWeights
 from workbench.schemes import IntScheme
-from workbench.statistics import GroupStatistics, InputStatistics
+from workbench.tensors.statistics import GroupStatistics, InputStatistics
 from workbench.steps import (
     AWQ,
     GPTQ,
@@ -22,7 +22,7 @@ from workbench.steps import (
     Step,
     Wanda,
 )
-from workbench.weights import CorrectedWeight, PrunedWeight, QuantizedWeight, weight_from
+from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight, weight_from
 
 CONFIGS: list[Step] = [
     RTN(2, group_size=16),

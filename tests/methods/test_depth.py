@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.structured import IDS, OutputsTask, loaded, outputs, run
-from tests.test_calibrate import OPTIONS
+from tests.calibration.test_calibrate import OPTIONS
 from tests.tiny import ARCHITECTURES
-from workbench.calibrate import Calibrator
-from workbench.compress import compress
+from workbench.calibration.calibrate import Calibrator
+from workbench.compression.compress import compress
 from workbench.errors import (
     CalibrationError,
     CompressionError,
@@ -21,7 +21,7 @@ from workbench.methods.depth import block_influence
 from workbench.progress import SILENT
 from workbench.recipe import Recipe
 from workbench.steps import DepthPruning
-from workbench.structure import block_names
+from workbench.models.structure import block_names
 
 BLOCKS = 5
 REFUSED = {"T5": "not among the architectures", "ViT": "not among the architectures"}

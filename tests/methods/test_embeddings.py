@@ -7,9 +7,9 @@ import torch
 import transformers
 
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.compress import compress
+from workbench.compression.compress import compress
 from workbench.methods.embeddings import find_tables
-from workbench.models import load_model
+from workbench.models.load import load_model
 from workbench.recipe import Recipe
 from workbench.steps import QuantizeEmbeddings
 

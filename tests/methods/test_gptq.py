@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from workbench import affine
+from workbench.tensors import affine
 from workbench.errors import CompressionError
-from workbench.linalg import inverse_factor
+from workbench.tensors.linalg import inverse_factor
 from workbench.methods.gptq import gptq, gptq_many
 from workbench.schemes import IntScheme
 

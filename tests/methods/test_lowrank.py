@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from workbench.errors import CompressionError
-from workbench.linalg import output_error
+from workbench.tensors.linalg import output_error
 from workbench.methods import GroupWeights
 from workbench.methods.lowrank import LowRankCorrector, gram_root, low_rank_correction
 from workbench.schemes import Sparsity
-from workbench.statistics import GroupStatistics, InputStatistics
+from workbench.tensors.statistics import GroupStatistics, InputStatistics
 from workbench.steps import LowRankCorrection
-from workbench.weights import PrunedWeight, weight_from
+from workbench.tensors.weights import PrunedWeight, weight_from
 
 
 def gram_of(k: int, n: int = 200, seed: int = 0) -> torch.Tensor:

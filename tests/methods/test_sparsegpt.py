@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from workbench import affine
+from workbench.tensors import affine
 from workbench.errors import ConfigError
-from workbench.linalg import inverse_factor
-from workbench.masks import keep_mask
+from workbench.tensors.linalg import inverse_factor
+from workbench.tensors.masks import keep_mask
 from workbench.methods.sparsegpt import sparsegpt
 from workbench.schemes import IntScheme, Sparsity
 from workbench.steps import SparseGPT

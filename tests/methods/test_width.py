@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tests.structured import OutputsTask, loaded, outputs, run
-from tests.test_calibrate import OPTIONS
+from tests.calibration.test_calibrate import OPTIONS
 from tests.tiny import ARCHITECTURES, SMALL
-from workbench.calibrate import Calibrator
+from workbench.calibration.calibrate import Calibrator
 from workbench.errors import ConfigError, UnsupportedArchitectureError
-from workbench.layers import weight_of
+from workbench.models.layers import weight_of
 from workbench.methods.width import round_kept
 from workbench.steps import WidthPruning
 

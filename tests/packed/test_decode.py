@@ -11,12 +11,12 @@ import transformers
 from tests.packed.test_pack_model import compress, llama, rounded
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, UnsupportedArchitectureError
-from workbench.loaded import LoadedModel
-from workbench.models import load_model
+from workbench.models.loaded import LoadedModel
+from workbench.models.load import load_model
 from workbench.packed import Decoder, pack_model, why_not_lean
 from workbench.packed.linear import PackedEmbedding, PackedLinear
 from workbench.schemes import IntScheme
-from workbench.weights import CorrectedWeight
+from workbench.tensors.weights import CorrectedWeight
 
 PROMPT = [5, 9, 200, 31, 77, 14, 8]
 TOLERANCE = 0.03

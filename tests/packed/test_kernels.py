@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench import affine
+from workbench.tensors import affine
 from workbench.packed import kernels, native
 from workbench.packed.kernels import Int4Kernel, Int8Kernel, kernel_name, make_kernel
 from workbench.schemes import IntScheme, Sparsity
-from workbench.weights import PrunedWeight, QuantizedWeight
+from workbench.tensors.weights import PrunedWeight, QuantizedWeight
 
 CPU = torch.device("cpu")
 

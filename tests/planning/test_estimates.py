@@ -9,7 +9,7 @@ from transformers import AutoConfig
 
 import workbench as wb
 from tests.tiny import tiny_folder, tiny_model, tiny_tokenizer
-from workbench.compress import compress
+from workbench.compression.compress import compress
 from workbench.errors import (
     ConfigError,
     DataError,
@@ -17,7 +17,7 @@ from workbench.errors import (
     ModelNotFoundError,
     UnsupportedArchitectureError,
 )
-from workbench.models import load_model
+from workbench.models.load import load_model
 from workbench.planning import PRECISIONS, Precision, footprint_of, known_devices, known_models
 from workbench.planning.references import config_of
 from workbench.recipe import Recipe

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.toy import CALIBRATION, toy_study, toy_task
 from workbench.errors import ModelNotFoundError, StudyError, UnsupportedArchitectureError
-from workbench.models import load_model
+from workbench.models.load import load_model
 from workbench.steps import RTN, DepthPruning, MagnitudePruning
 from workbench.study import Study
-from workbench.weights import PermutedWeight, QuantizedWeight
+from workbench.tensors.weights import PermutedWeight, QuantizedWeight
 
 
 @pytest.fixture(scope="module")

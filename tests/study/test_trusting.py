@@ -10,7 +10,7 @@ import pytest
 from tests.classified import classified_study
 from tests.toy import toy_study
 from workbench import Router
-from workbench.cost import CostModel
+from workbench.deciding.cost import CostModel
 from workbench.errors import ConfigError, DataError, ExportError, StudyError
 from workbench.records import Measurement
 from workbench.routing.signals import margin

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from tests.toy import toy_study
-from workbench import inspector
+from workbench.study import inspector
 from workbench.errors import ConfigError
 from workbench.records import RunState
 from workbench.steps import GPTQ, RTN
@@ -179,7 +179,7 @@ def test_questions_about_exports_are_those_of_a_run(study, tmp_path):
 @pytest.mark.slow
 def test_the_script_of_a_session_has_equal_metrics(study, tmp_path):
     from tests.toy import toy_model, toy_task
-    from workbench.models import save_model
+    from workbench.models.load import save_model
 
     save_model(toy_model(), tmp_path / "model")
     documents = [row.text for row in toy_task().documents["evaluation"]]

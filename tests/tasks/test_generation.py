@@ -10,9 +10,9 @@ import torch
 
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench import Requirements
-from workbench.calibrate import CalibrationOptions
+from workbench.calibration.calibrate import CalibrationOptions
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
-from workbench.models import load_model
+from workbench.models.load import load_model
 from workbench.progress import Monitor
 from workbench.steps import GPTQ, RTN, FineTuning
 from workbench.study import Study

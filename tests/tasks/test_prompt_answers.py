@@ -9,7 +9,7 @@ import torch
 
 from tests.training.classes import decoder
 from workbench.errors import ConfigError, DataError
-from workbench.evaluate import Reference
+from workbench.measure.evaluate import Reference
 from workbench.steps import RTN, FineTuning
 from workbench.study import Study
 from workbench.tasks import PromptAnswers, task_from_dict

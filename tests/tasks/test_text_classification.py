@@ -13,7 +13,7 @@ import torch
 
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, DataError
-from workbench.models import ClassificationHead, LoadedModel, load_model, save_model
+from workbench.models.load import ClassificationHead, LoadedModel, load_model, save_model
 from workbench.outcomes import Outcomes
 from workbench.tasks import TextClassification, task_from_dict
 from workbench.tasks.head import pooled_features, train_head

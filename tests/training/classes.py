@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.models import LoadedModel, load_model
+from workbench.models.load import LoadedModel, load_model
 from workbench.tasks import TextClassification
 
 WORDS = ("fox", "dog", "cow")

@@ -9,7 +9,7 @@ import torch
 
 from tests.toy import toy_task
 from tests.training.classes import class_task, decoder, encoder
-from workbench.compress import compress
+from workbench.compression.compress import compress
 from workbench.errors import CancelledError, CompressionError
 from workbench.progress import Monitor
 from workbench.recipe import Recipe

@@ -5,8 +5,8 @@ import pytest
 from tests.tiny import tiny_tokenizer
 from tests.training.classes import decoder
 from workbench.errors import ConfigError
-from workbench.models import load_model
-from workbench.structure import block_names
+from workbench.models.load import load_model
+from workbench.models.structure import block_names
 from workbench.training.students import kept_blocks, student_of
 
 

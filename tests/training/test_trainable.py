@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.compress import compress
+from workbench.compression.compress import compress
 from workbench.errors import CompressionError, ConfigError
-from workbench.models import load_model
+from workbench.models.load import load_model
 from workbench.recipe import Recipe
 from workbench.steps import RTN, MagnitudePruning, QuantizeEmbeddings
 from workbench.training.trainable import trainable_of
-from workbench.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
+from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
 
 IDS = torch.tensor([[5, 9, 77, 120, 33, 200, 41]])
 ARCHITECTURES = ("LlamaForCausalLM", "GPT2LMHeadModel", "Qwen3Moe")

@@ -6,14 +6,16 @@ import pathlib
 import tempfile
 from types import SimpleNamespace
 
-from workbench import compare, plots
-from workbench.decision import UNCLEAR, decide
-from workbench.lineage import lineage
-from workbench.predict import Prediction
+from workbench import plots
+
+from workbench.deciding import compare
+from workbench.deciding.decision import UNCLEAR, decide
+from workbench.views.lineage import lineage
+from workbench.prediction.predict import Prediction
 from workbench.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
 from workbench.steps import GPTQ, RTN
-from workbench.sweep import Event
+from workbench.running.sweep import Event
 from workbench.views import differences
 
 

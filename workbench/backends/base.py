@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from workbench.errors import CompressionError
-from workbench.loaded import LoadedModel
+from workbench.models.loaded import LoadedModel
 from workbench.progress import Monitor
 from workbench.steps import Step
 

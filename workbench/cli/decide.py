@@ -9,9 +9,9 @@ import typer
 
 from workbench.cli.options import StudyPath, open_study
 from workbench.cli.shown import output
-from workbench.cost import CostModel
+from workbench.deciding.cost import CostModel
 from workbench.errors import ConfigError
-from workbench.requirements import Requirements
+from workbench.deciding.requirements import Requirements
 
 commands = typer.Typer()
 

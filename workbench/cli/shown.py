@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
     from rich.table import Table
 
-    from workbench.predict import Prediction
+    from workbench.prediction.predict import Prediction
     from workbench.records import Metric
 
 

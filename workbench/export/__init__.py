@@ -18,7 +18,7 @@ from workbench.export.gptq import GPTQCheckpoint, GPTQVersion1, GPTQVersion2
 from workbench.export.hf import HuggingFace
 from workbench.export.proof import Proof
 from workbench.export.publish import MARK, PROGRAM, check_target, published
-from workbench.loaded import LoadedModel
+from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.version import __version__
 
@@ -218,7 +218,7 @@ def export_model(
     ConfigError
         If there is no such format.
     """
-    from workbench.models import load_model
+    from workbench.models.load import load_model
 
     chosen = format_named(format)
     predicted = export_bytes(model, format)
@@ -250,7 +250,7 @@ def export_model(
 
 def tensor_bytes(folder: Path) -> int:
     """Return the bytes of all tensors in a folder's weight files."""
-    from workbench.sources import read_headers
+    from workbench.models.sources import read_headers
 
     files: list[Any] = sorted(folder.glob("*.safetensors"))
     total = sum(size for file in files for _, size in read_headers([file]).values())

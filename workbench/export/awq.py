@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from workbench.export.base import Format, code_layers, kind_obstacle, scheme_obstacle
 from workbench.export.checkpoint import checkpoint_bytes, transformers_code, write_checkpoint
-from workbench.loaded import LoadedModel
+from workbench.models.loaded import LoadedModel
 from workbench.packing import awq
 from workbench.packing.gptq import QuantizedWeight
 from workbench.progress import SILENT, Monitor

@@ -8,11 +8,11 @@ from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
-from workbench.layers import find_linears
-from workbench.loaded import LoadedModel, tensor_identity
+from workbench.models.layers import find_linears
+from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.progress import SILENT, Monitor
 from workbench.schemes import IntScheme
-from workbench.weights import (
+from workbench.tensors.weights import (
     CompressedWeight,
     CorrectedWeight,
     PermutedWeight,

@@ -7,7 +7,7 @@ from typing import Any
 
 from workbench.export.base import Format
 from workbench.export.proof import Proof
-from workbench.loaded import LoadedModel
+from workbench.models.loaded import LoadedModel
 from workbench.records import Measurement, RunRecord
 from workbench.version import __version__
 

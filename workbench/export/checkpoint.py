@@ -10,11 +10,11 @@ from typing import Any
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
-from workbench.architectures import quiet
-from workbench.artifacts import dense_tensors
+from workbench.models.architectures import quiet
+from workbench.storage.artifacts import dense_tensors
 from workbench.export.base import dense_bytes, head_bytes
-from workbench.loaded import LoadedModel
-from workbench.models import write_extras
+from workbench.models.loaded import LoadedModel
+from workbench.models.load import write_extras
 
 
 def write_checkpoint(
@@ -77,7 +77,7 @@ def checkpoint_bytes(model: LoadedModel, packed: int) -> int:
 
 def auto_class_name(model: LoadedModel) -> str:
     """Return the transformers Auto class that loads the model's checkpoint."""
-    from workbench.architectures import auto_class
+    from workbench.models.architectures import auto_class
 
     return str(auto_class(type(model.hf_model).__name__).__name__)
 

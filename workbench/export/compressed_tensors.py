@@ -17,11 +17,11 @@ from workbench.export.base import (
     unmasked,
 )
 from workbench.export.checkpoint import checkpoint_bytes, transformers_code, write_checkpoint
-from workbench.loaded import LoadedModel
+from workbench.models.loaded import LoadedModel
 from workbench.packing import compressed_tensors
 from workbench.progress import SILENT, Monitor
 from workbench.schemes import IntScheme
-from workbench.weights import QuantizedWeight
+from workbench.tensors.weights import QuantizedWeight
 
 
 class PackQuantized(Format):

@@ -14,7 +14,7 @@ from workbench.export.base import (
     scheme_of,
 )
 from workbench.export.checkpoint import checkpoint_bytes, transformers_code, write_checkpoint
-from workbench.loaded import LoadedModel
+from workbench.models.loaded import LoadedModel
 from workbench.packing import gptq
 from workbench.progress import SILENT, Monitor
 from workbench.version import __version__

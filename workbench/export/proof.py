@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from workbench.errors import ExportError
-from workbench.loaded import LoadedModel
-from workbench.products import fast_products
+from workbench.models.loaded import LoadedModel
+from workbench.tensors.products import fast_products
 from workbench.progress import SILENT, Monitor
 from workbench.tasks import Task
 

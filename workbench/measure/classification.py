@@ -13,7 +13,7 @@ from workbench.errors import DataError
 from workbench.packed import PackedModel
 
 if TYPE_CHECKING:
-    from workbench.loaded import LoadedModel
+    from workbench.models.loaded import LoadedModel
     from workbench.tasks import Task
     from workbench.tasks.base import Example
 

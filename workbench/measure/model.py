@@ -20,7 +20,7 @@ from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement
 
 if TYPE_CHECKING:
-    from workbench.loaded import LoadedModel
+    from workbench.models.loaded import LoadedModel
     from workbench.tasks import Task
 
 

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from workbench.calibrate import Calibrator
-from workbench.models import LoadedModel
+from workbench.calibration.calibrate import Calibrator
+from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
-from workbench.statistics import GroupStatistics
+from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import Step
 from workbench.training import CheckpointFile
-from workbench.weights import CompressedWeight
+from workbench.tensors.weights import CompressedWeight
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.steps import Cast, Step
-from workbench.weights import CompressedWeight, CorrectedWeight, PrunedWeight
+from workbench.tensors.weights import CompressedWeight, CorrectedWeight, PrunedWeight
 
 
 class Caster(ModelMethod):

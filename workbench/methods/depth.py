@@ -12,18 +12,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from workbench.architectures import backbone
-from workbench.calibrate import CalibrationInputs
+from workbench.models.architectures import backbone
+from workbench.calibration.calibrate import CalibrationInputs
 from workbench.errors import (
     CalibrationError,
     CompressionError,
     ConfigError,
 )
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.progress import Monitor
 from workbench.steps import DepthPruning, Step
-from workbench.structure import (
+from workbench.models.structure import (
     architecture_of,
     block_names,
     check_uniform,

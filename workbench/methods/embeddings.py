@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from workbench import affine
+from workbench.tensors import affine
 from workbench.errors import CompressionError
-from workbench.loaded import tensor_identity
+from workbench.models.loaded import tensor_identity
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.steps import QuantizeEmbeddings, Step
-from workbench.weights import QuantizedWeight
+from workbench.tensors.weights import QuantizedWeight
 
 
 class EmbeddingQuantizer(ModelMethod):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.steps import FineTuning, Step
 from workbench.training import (
     Labels,

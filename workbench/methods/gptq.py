@@ -11,14 +11,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench import affine
-from workbench.linalg import InverseFactor
+from workbench.tensors import affine
+from workbench.tensors.linalg import InverseFactor
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.products import fast_products
+from workbench.tensors.products import fast_products
 from workbench.schemes import IntScheme
-from workbench.statistics import GroupStatistics
+from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import GPTQ, OWN_BACKEND, Step
-from workbench.weights import CompressedWeight, QuantizedWeight
+from workbench.tensors.weights import CompressedWeight, QuantizedWeight
 
 _PANEL = 32
 """Columns between products within a block: few enough for the cache, enough for the product."""

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from workbench.errors import CompressionError
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.statistics import GroupStatistics
+from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import LowRankCorrection, Step
-from workbench.weights import CompressedWeight, CorrectedWeight
+from workbench.tensors.weights import CompressedWeight, CorrectedWeight
 
 
 class LowRankCorrector(LayerMethod):

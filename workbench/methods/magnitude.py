@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from workbench.masks import global_threshold, keep_mask
+from workbench.tensors.masks import global_threshold, keep_mask
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.statistics import GroupStatistics
+from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import MagnitudePruning, Step
-from workbench.weights import CompressedWeight, PrunedWeight
+from workbench.tensors.weights import CompressedWeight, PrunedWeight
 
 
 class MagnitudePruner(LayerMethod):

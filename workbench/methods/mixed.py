@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.statistics import GroupStatistics
+from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import Mixed, Step
-from workbench.weights import CompressedWeight
+from workbench.tensors.weights import CompressedWeight
 
 
 class MixedSolver(LayerMethod):

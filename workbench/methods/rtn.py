@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from workbench import affine
+from workbench.tensors import affine
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.statistics import GroupStatistics
+from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import RTN, Step
-from workbench.weights import CompressedWeight, QuantizedWeight
+from workbench.tensors.weights import CompressedWeight, QuantizedWeight
 
 
 class RoundToNearest(LayerMethod):

@@ -11,14 +11,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench import affine
-from workbench.linalg import InverseFactor
-from workbench.masks import keep_mask
+from workbench.tensors import affine
+from workbench.tensors.linalg import InverseFactor
+from workbench.tensors.masks import keep_mask
 from workbench.methods.base import GroupWeights, LayerMethod
 from workbench.schemes import IntScheme, Sparsity
-from workbench.statistics import GroupStatistics
+from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import SparseGPT, Step
-from workbench.weights import CompressedWeight, PrunedWeight, QuantizedWeight
+from workbench.tensors.weights import CompressedWeight, PrunedWeight, QuantizedWeight
 
 
 class SparseGPTSolver(LayerMethod):

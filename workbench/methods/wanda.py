@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from workbench.masks import keep_mask
+from workbench.tensors.masks import keep_mask
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.statistics import GroupStatistics
+from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import Step, Wanda
-from workbench.weights import CompressedWeight, PrunedWeight
+from workbench.tensors.weights import CompressedWeight, PrunedWeight
 
 
 class WandaPruner(LayerMethod):

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from workbench.calibrate import Statistics
+from workbench.calibration.calibrate import Statistics
 from workbench.errors import ConfigError, UnsupportedArchitectureError
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
-from workbench.models import LoadedModel
-from workbench.refit import input_energy, refit, relative_error
+from workbench.models.load import LoadedModel
+from workbench.tensors.refit import input_energy, refit, relative_error
 from workbench.steps import Step, WidthPruning
-from workbench.structure import (
+from workbench.models.structure import (
     Attention,
     architecture_of,
     block_names,

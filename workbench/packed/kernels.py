@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from workbench.packed import native
-from workbench.weights import CompressedWeight, QuantizedWeight
+from workbench.tensors.weights import CompressedWeight, QuantizedWeight
 
 INT4_GROUPS = (256, 128, 64, 32)
 """Group sizes that the int4 kernels take."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.packed.kernels import Kernel
-from workbench.weights import QuantizedWeight
+from workbench.tensors.weights import QuantizedWeight
 
 
 class SharedProduct:
@@ -62,7 +62,7 @@ class SharedProduct:
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
-    """What a :class:`workbench.weights.CorrectedWeight` adds, for an input that is not divided."""
+    """What a :class:`~workbench.tensors.weights.CorrectedWeight` adds to an undivided input."""
 
     left: Tensor
     right: Tensor

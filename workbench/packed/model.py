@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ConfigError, UnsupportedArchitectureError
-from workbench.layers import LINEAR_TYPES, find_linears, shared_inputs
-from workbench.loaded import LoadedModel, tensor_identity
+from workbench.models.layers import LINEAR_TYPES, find_linears, shared_inputs
+from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.packed.kernels import Int8Kernel, kernel_name, make_kernel
 from workbench.packed.linear import (
     CodeRows,
@@ -24,7 +24,7 @@ from workbench.packed.linear import (
     SharedProduct,
 )
 from workbench.packed.native import native_library
-from workbench.weights import CompressedWeight, CorrectedWeight, QuantizedWeight
+from workbench.tensors.weights import CompressedWeight, CorrectedWeight, QuantizedWeight
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.packed.kernels import INT4_MOST_TOKENS, Kernel, int4_group, joined_int4
 from workbench.packed.native import check, native_library
-from workbench.weights import QuantizedWeight
+from workbench.tensors.weights import QuantizedWeight
 
 
 class NativeInt4Kernel(Kernel):

@@ -12,7 +12,7 @@ from torch import Tensor
 from workbench.packing.gptq import zeros_of
 from workbench.packing.words import pack_words, unpack_words
 from workbench.schemes import IntScheme
-from workbench.weights import QuantizedWeight
+from workbench.tensors.weights import QuantizedWeight
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 

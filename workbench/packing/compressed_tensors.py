@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.packing.words import pack_words, unpack_words, words_bytes
 from workbench.schemes import IntScheme
-from workbench.weights import QuantizedWeight
+from workbench.tensors.weights import QuantizedWeight
 
 
 def pack(weight: QuantizedWeight, dtype: torch.dtype) -> dict[str, Tensor]:

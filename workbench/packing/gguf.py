@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench import affine
+from workbench.tensors import affine
 from workbench.errors import UnsupportedArchitectureError
 from workbench.packing.gptq import zeros_of
 from workbench.schemes import IntScheme
-from workbench.weights import QuantizedWeight
+from workbench.tensors.weights import QuantizedWeight
 
 BLOCK = 32
 BLOCK_BYTES = {"Q4_0": 18, "Q4_1": 20, "Q8_0": 34}

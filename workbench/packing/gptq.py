@@ -15,7 +15,7 @@ from torch import Tensor
 from workbench.errors import UnsupportedArchitectureError
 from workbench.packing.words import pack_words, unpack_words, words_bytes
 from workbench.schemes import IntScheme
-from workbench.weights import CompressedWeight, PermutedWeight, QuantizedWeight
+from workbench.tensors.weights import CompressedWeight, PermutedWeight, QuantizedWeight
 
 BITS = (2, 3, 4, 8)
 

@@ -118,8 +118,8 @@ def _footprint(text: str) -> Footprint:
     from torch import nn
     from transformers import AutoConfig
 
-    from workbench.architectures import auto_class, quiet
-    from workbench.layers import find_linears
+    from workbench.models.architectures import auto_class, quiet
+    from workbench.models.layers import find_linears
 
     raw: dict[str, Any] = json.loads(text)
     kind = str(raw.pop("model_type", ""))
@@ -183,7 +183,7 @@ _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 def _experts(model: Any) -> list[str]:
     """Return the names of the stacks of routed experts, with the dot behind them."""
-    from workbench.sites import is_fused_experts
+    from workbench.models.sites import is_fused_experts
 
     return [f"{name}." for name, module in model.named_modules() if is_fused_experts(module)]
 

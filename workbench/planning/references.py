@@ -68,8 +68,8 @@ def config_of(ref: Any) -> tuple[str, PretrainedConfig]:
             return path.parent.name or path.stem, _made(json.loads(path.read_text("utf-8")))
         except (OSError, ValueError) as error:
             raise DataError(f"{path} is no configuration of a model: {error}.") from error
-    from workbench.architectures import load_config
-    from workbench.sources import find_source, read_config
+    from workbench.models.architectures import load_config
+    from workbench.models.sources import find_source, read_config
 
     try:
         source = find_source(ref, None)

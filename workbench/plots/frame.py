@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from workbench.compare import (
+from workbench.deciding.compare import (
     PredictedPoint,
     TradeoffPoint,
     TradeoffView,

@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from workbench.lineage import LineageNode, LineageView
+from workbench.views.lineage import LineageNode, LineageView
 from workbench.plots.frame import INK
 from workbench.plots.look import look
 from workbench.plots.svg import svg_text

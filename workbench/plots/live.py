@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from workbench.compare import PredictedPoint, TradeoffView
+from workbench.deciding.compare import PredictedPoint, TradeoffView
 from workbench.plots.frame import INK, Frame, predicted_details
 from workbench.plots.tradeoff import tradeoff_figure
 

@@ -6,7 +6,7 @@ import html
 import math
 import textwrap
 
-from workbench.compare import TradeoffView
+from workbench.deciding.compare import TradeoffView
 from workbench.plots.frame import (
     BASELINE_COLOUR,
     INK,

@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from workbench.compare import PredictedPoint, TradeoffPoint, TradeoffView
+from workbench.deciding.compare import PredictedPoint, TradeoffPoint, TradeoffView
 from workbench.plots.frame import (
     BASELINE_COLOUR,
     GRID,
@@ -65,7 +65,7 @@ def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> TradeoffFigur
     Parameters
     ----------
     view : TradeoffView
-        From :func:`workbench.compare.tradeoff_view`.
+        From :func:`workbench.deciding.compare.tradeoff_view`.
     log_x : bool
         Whether the size axis is logarithmic.
 

@@ -16,7 +16,7 @@ from workbench.reading.base import Codes, Reader, Tensors
 from workbench.reading.compressed_tensors import read_compressed_tensors
 from workbench.reading.gguf import find_gguf, read_gguf
 from workbench.reading.gptq import read_gptq
-from workbench.weights import CompressedWeight, PermutedWeight, QuantizedWeight
+from workbench.tensors.weights import CompressedWeight, PermutedWeight, QuantizedWeight
 
 READERS: dict[str, Reader] = {
     "gptq": read_gptq,

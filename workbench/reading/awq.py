@@ -7,7 +7,7 @@ from typing import Any
 from workbench.errors import UnsupportedArchitectureError
 from workbench.packing import awq
 from workbench.reading.base import Codes, Tensors, group_size_of
-from workbench.weights import CompressedWeight
+from workbench.tensors.weights import CompressedWeight
 
 
 def read_awq(about: dict[str, Any], tensors: Tensors) -> Codes:

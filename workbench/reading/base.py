@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from workbench.weights import CompressedWeight
+from workbench.tensors.weights import CompressedWeight
 
 
 class Tensors:

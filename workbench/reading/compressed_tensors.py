@@ -9,7 +9,7 @@ from workbench.errors import UnsupportedArchitectureError
 from workbench.packing import compressed_tensors
 from workbench.packing.gptq import in_groups
 from workbench.reading.base import Codes, Tensors, group_size_of
-from workbench.weights import CompressedWeight
+from workbench.tensors.weights import CompressedWeight
 
 _IN_WEIGHTS = {"weight_input", "weight_output"}
 """Places of transforms that the stored weights have in them already."""

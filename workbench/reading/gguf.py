@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.errors import ModelNotFoundError, UnsupportedArchitectureError
 from workbench.packing import gguf as packing
 from workbench.reading.base import Codes
-from workbench.weights import CompressedWeight
+from workbench.tensors.weights import CompressedWeight
 
 
 def find_gguf(folder: Path) -> Path | None:

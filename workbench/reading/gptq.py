@@ -8,7 +8,7 @@ from typing import Any
 from workbench.errors import UnsupportedArchitectureError
 from workbench.packing import gptq
 from workbench.reading.base import Codes, Tensors, group_size_of
-from workbench.weights import CompressedWeight
+from workbench.tensors.weights import CompressedWeight
 
 _VERSIONS = {"gptq": 1, "gptq_v2": 2}
 

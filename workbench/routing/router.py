@@ -17,7 +17,7 @@ from workbench.routing.latency import Percentiles, percentiles
 from workbench.routing.signals import SIGNALS, Signal, signal_named, surety
 
 if TYPE_CHECKING:
-    from workbench.models import LoadedModel
+    from workbench.models.load import LoadedModel
 
 FILE = "router.json"
 VERSION = 1
@@ -188,7 +188,7 @@ class Router:
 
     @torch.no_grad()
     def _log_probabilities(self, model: LoadedModel, texts: list[str]) -> np.ndarray:
-        from workbench.products import fast_products
+        from workbench.tensors.products import fast_products
         from workbench.tasks.base import Example, make_batch, pad_token
         from workbench.tasks.text_classification import label_logits
 
@@ -254,8 +254,8 @@ class Router:
         return target
 
     def _write(self, path: Path) -> None:
-        from workbench.artifacts import save_weights
-        from workbench.models import save_model
+        from workbench.storage.artifacts import save_weights
+        from workbench.models.load import save_model
 
         written: dict[str, str] = {}
         tiers = []
@@ -291,8 +291,8 @@ class Router:
         DataError
             If there is no router, it is damaged, or a newer version wrote it.
         """
-        from workbench.artifacts import load_weights
-        from workbench.models import load_model
+        from workbench.storage.artifacts import load_weights
+        from workbench.models.load import load_model
 
         path = Path(folder).expanduser()
         try:

@@ -74,7 +74,7 @@ class MagnitudePruning(Pruning):
     Pruning in several rounds (Zhu & Gupta 2017) differs from one round only if the model is
     trained in between: without training the smallest weights of the second round are the ones
     that one round would have removed as well. The ratios of such rounds are
-    :func:`workbench.masks.cubic_schedule`.
+    :func:`workbench.tensors.masks.cubic_schedule`.
     """
 
     title: ClassVar[str] = "Magnitude"

@@ -15,16 +15,16 @@ from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.recipe import Recipe
 from workbench.records import Metric, RunRecord
-from workbench.store import Store
+from workbench.storage.store import Store
 from workbench.study.handles import Run
 
 if TYPE_CHECKING:
-    from workbench.cost_table import CostTable
-    from workbench.engine import Engine
-    from workbench.models import LoadedModel
+    from workbench.prediction.cost_table import CostTable
+    from workbench.running.engine import Engine
+    from workbench.models.load import LoadedModel
     from workbench.outcomes import Outcomes
     from workbench.study.study import Study
-    from workbench.sweep import InlineRunner, OnEvent, WorkerRunner
+    from workbench.running.sweep import InlineRunner, OnEvent, WorkerRunner
     from workbench.tasks import Task
 
 Self = TypeVar("Self", bound="StudyBase")
@@ -119,7 +119,7 @@ class StudyBase:
     # Parts
 
     def _get_engine(self) -> Engine:
-        from workbench.engine import Engine
+        from workbench.running.engine import Engine
 
         with self._lock:
             if self._engine is None:
@@ -127,7 +127,7 @@ class StudyBase:
             return self._engine
 
     def _get_inline(self) -> InlineRunner:
-        from workbench.sweep import InlineRunner
+        from workbench.running.sweep import InlineRunner
 
         with self._lock:
             if self._inline is None:
@@ -135,7 +135,7 @@ class StudyBase:
             return self._inline
 
     def _get_worker(self) -> WorkerRunner:
-        from workbench.sweep import WorkerRunner
+        from workbench.running.sweep import WorkerRunner
 
         with self._lock:
             if not self._finalizer.alive:
@@ -147,7 +147,7 @@ class StudyBase:
     def _compute(
         self, recipes: list[Recipe], model: str | None, on_event: OnEvent | None
     ) -> list[Run]:
-        from workbench.engine import run_id
+        from workbench.running.engine import run_id
 
         name = self._name(model)
         self._get_inline().submit([(name, recipe) for recipe in recipes], on_event)

@@ -15,8 +15,8 @@ from workbench.study.base import StudyBase, only_progress
 from workbench.study.handles import Run
 
 if TYPE_CHECKING:
-    from workbench.models import LoadedModel
-    from workbench.sweep import OnEvent
+    from workbench.models.load import LoadedModel
+    from workbench.running.sweep import OnEvent
 
 Recipes = Iterable["Recipe | Step | Iterable[Step]"]
 
@@ -74,7 +74,7 @@ class Computing(StudyBase):
         model : str, optional
             Name of the base model. Default: the study's first.
         on_event : callable, optional
-            Called with every :class:`workbench.sweep.Event`.
+            Called with every :class:`workbench.running.sweep.Event`.
 
         Returns
         -------
@@ -109,7 +109,7 @@ class Computing(StudyBase):
         model : str, optional
             Name of the base model. Default: the study's first.
         on_event : callable, optional
-            Called with every :class:`workbench.sweep.Event`, in a background thread.
+            Called with every :class:`workbench.running.sweep.Event`, in a background thread.
 
         Returns
         -------

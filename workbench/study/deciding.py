@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 from workbench.errors import ConfigError
-from workbench.requirements import Requirements
+from workbench.deciding.requirements import Requirements
 from workbench.study.comparing import Comparing
 from workbench.study.handles import Choice
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.decision import Verdict
+    from workbench.deciding.decision import Verdict
     from workbench.records import Metric, RunRecord
     from workbench.uncertainty import Estimate
 
@@ -94,9 +94,10 @@ class Deciding(Comparing):
     ) -> Choice:
         """Choose the smallest run that passes, or with limits alone the best one that fits.
 
-        With a number a run is judged by its measured value, see :func:`workbench.compare.choose`.
+        With a number a run is judged by its measured value, see
+        :func:`workbench.deciding.compare.choose`.
         With :class:`workbench.Requirements` a run must pass with confidence, however many there
-        are to choose from, see :func:`workbench.decision.decide`.
+        are to choose from, see :func:`workbench.deciding.decision.decide`.
 
         Parameters
         ----------
@@ -132,7 +133,7 @@ class Deciding(Comparing):
                 "relative, size_bytes and latency_ms are part of Requirements(...); give them"
                 " there."
             )
-        from workbench.decision import UNCLEAR, decide
+        from workbench.deciding.decision import UNCLEAR, decide
 
         records = self._store.records()
         name, chosen = self._name(model), self._metric(metric)

@@ -14,7 +14,7 @@ from workbench.study.handles import Run
 
 if TYPE_CHECKING:
     from workbench.export import Exported, ExportOffer, Format, Proof
-    from workbench.loaded import LoadedModel
+    from workbench.models.loaded import LoadedModel
 
 PART = "export"
 """``Measurement.part`` of what an export's proof measured."""
@@ -64,7 +64,7 @@ class Exporting(StudyBase):
         """
         import dataclasses
 
-        from workbench.engine import calibration_options
+        from workbench.running.engine import calibration_options
         from workbench.export import export_model, format_named
         from workbench.export.card import Origin, model_card
         from workbench.export.proof import prove

@@ -17,9 +17,9 @@ from workbench.records import Measurement, RunRecord, RunState
 from workbench.steps import Step
 
 if TYPE_CHECKING:
-    from workbench.compare import Interval
+    from workbench.deciding.compare import Interval
     from workbench.export import Exported, ExportOffer
-    from workbench.models import LoadedModel
+    from workbench.models.load import LoadedModel
     from workbench.outcomes import Outcomes
     from workbench.study.study import Study
 

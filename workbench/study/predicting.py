@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from workbench.cost_table import CostTable
-    from workbench.forecast import Forecast
-    from workbench.predict import Prediction
-    from workbench.sweep import OnEvent
+    from workbench.prediction.cost_table import CostTable
+    from workbench.study.forecast import Forecast
+    from workbench.prediction.predict import Prediction
+    from workbench.running.sweep import OnEvent
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class Predicting(StudyBase):
         on_progress : callable, optional
             Called with every :class:`workbench.progress.Progress`.
         """
-        from workbench.forecast import is_complete
+        from workbench.study.forecast import is_complete
 
         name = self._name(model)
         table = self._table(name)
@@ -94,7 +94,7 @@ class Predicting(StudyBase):
         model : str, optional
             Name of the base model. Default: the study's first.
         on_event : callable, optional
-            Called with every :class:`workbench.sweep.Event`, in a background thread.
+            Called with every :class:`workbench.running.sweep.Event`, in a background thread.
 
         Returns
         -------
@@ -216,7 +216,7 @@ class Predicting(StudyBase):
         return min(measured, key=lambda pair: pair[0])[1]
 
     def _forecast(self, model: str | None, metric: str | None) -> Forecast:
-        from workbench.forecast import Forecast
+        from workbench.study.forecast import Forecast
 
         name, decisive = self._name(model), self._metric(metric)
         self.tabulate(model=name)
@@ -226,15 +226,15 @@ class Predicting(StudyBase):
         return Forecast(table, self._store.records(), name, decisive)
 
     def _has_baseline(self, name: str) -> bool:
-        from workbench.engine import run_id
+        from workbench.running.engine import run_id
 
         record = self._store.record(run_id(self._store, name, Recipe()))
         return record is not None and record.state is RunState.DONE
 
     def _table(self, name: str) -> CostTable | None:
         """Return the table of costs as its file is now, which another process may have written."""
-        from workbench.cost_table import CostTable
-        from workbench.forecast import find_table
+        from workbench.prediction.cost_table import CostTable
+        from workbench.study.forecast import find_table
 
         try:
             path = find_table(self._store, name)
@@ -252,7 +252,7 @@ class Predicting(StudyBase):
         self, metric: str | None, predicted: bool | None
     ) -> list[tuple[str, Prediction]]:
         """Return the predicted fronts of the base models that have a table; none is made here."""
-        from workbench.compare import is_baseline, is_measured
+        from workbench.deciding.compare import is_baseline, is_measured
 
         decisive, records = self._metric(metric), self._store.records()
         measured = {r.model for r in records if is_baseline(r) and is_measured(r, decisive)}
@@ -260,7 +260,7 @@ class Predicting(StudyBase):
         for name in self.models:
             table = self._table(name) if name in measured else None
             if table is not None:
-                from workbench.forecast import Forecast
+                from workbench.study.forecast import Forecast
 
                 forecast = Forecast(table, records, name, decisive)
                 found += [(name, prediction) for prediction in forecast.frontier()]

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.compare import relative_quality
-from workbench.cost import CostModel
+from workbench.deciding.compare import relative_quality
+from workbench.deciding.cost import CostModel
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.recipe import shortened
 from workbench.records import FOR_INFORMATION, RunState
-from workbench.requirements import Requirements
+from workbench.deciding.requirements import Requirements
 from workbench.study.deciding import Deciding, Decision
 from workbench.study.routing import Routed, Routing
 from workbench.study.trusting import Trust
@@ -68,7 +68,7 @@ class Reporting(Deciding, Routing):
     def _costs(self, prices: CostModel, model: str | None) -> pd.DataFrame:
         import pandas as pd
 
-        from workbench.choice import check_conditions
+        from workbench.deciding.choice import check_conditions
 
         records = [r for r in self._store.records() if r.state is RunState.DONE]
         check_conditions(records)
@@ -256,7 +256,7 @@ class Reporting(Deciding, Routing):
         return Part("The bar and the choice", tuple(pieces))
 
     def _front_part(self, decision: Decision, metric: str | None) -> Part:
-        from workbench import compare
+        from workbench.deciding import compare
         from workbench.plots import static_svg
         from workbench.report import Part, Value, table
 

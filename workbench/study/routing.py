@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from workbench.choice import check_conditions
-from workbench.cost import CostModel
+from workbench.deciding.choice import check_conditions
+from workbench.deciding.cost import CostModel
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.records import RunState

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
-from workbench.store import Store
+from workbench.storage.store import Store
 from workbench.study.exporting import Exporting
 from workbench.study.reporting import Reporting
 from workbench.study.viewing import Viewing
 
 if TYPE_CHECKING:
-    from workbench.calibrate import CalibrationOptions
-    from workbench.models import LoadedModel
+    from workbench.calibration.calibrate import CalibrationOptions
+    from workbench.models.load import LoadedModel
     from workbench.tasks import Task
 
 
@@ -40,7 +40,8 @@ class Study(Viewing, Reporting, Exporting):
     calibration : CalibrationOptions, optional
         How much calibration data is read. Default: what the study has, else the defaults.
     disk_budget_bytes : int, optional
-        Limit for the compressed weights that are kept; see :meth:`workbench.store.Store.create`.
+        Limit for the compressed weights that are kept; see
+        :meth:`workbench.storage.store.Store.create`.
 
     Raises
     ------
@@ -149,7 +150,7 @@ class Study(Viewing, Reporting, Exporting):
         return self._add(loaded, name)
 
     def _add(self, model: LoadedModel, name: str | None) -> str:
-        from workbench.engine import describe_model
+        from workbench.running.engine import describe_model
 
         models = self._store.models()
         for known, description in models.items():
@@ -196,7 +197,7 @@ class Study(Viewing, Reporting, Exporting):
 
 
 def _loaded(model: Any) -> LoadedModel:
-    from workbench.models import LoadedModel, load_model
+    from workbench.models.load import LoadedModel, load_model
 
     if isinstance(model, LoadedModel):
         return model
@@ -209,7 +210,7 @@ def _loaded(model: Any) -> LoadedModel:
 
 
 def _check_base(model: LoadedModel) -> None:
-    from workbench.architectures import refuse_unsupported
+    from workbench.models.architectures import refuse_unsupported
 
     refuse_unsupported(repr(model.source.name), model.hf_model.config)
     if model.weights and not _is_a_checkpoint(model):
@@ -222,7 +223,7 @@ def _check_base(model: LoadedModel) -> None:
 
 def _is_a_checkpoint(model: LoadedModel) -> bool:
     """Return whether the codes of a model are those of the checkpoint that it was loaded from."""
-    from workbench.models import load_model
+    from workbench.models.load import load_model
 
     source = model.source
     if source.kind not in ("folder", "hub"):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError
-from workbench.lineage import LineageView
+from workbench.views.lineage import LineageView
 from workbench.recipe import Recipe
 from workbench.records import RunRecord, RunState
 from workbench.steps import Step
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from workbench.forecast import Forecast
-    from workbench.predict import Prediction
+    from workbench.study.forecast import Forecast
+    from workbench.prediction.predict import Prediction
 
 
 class Lineage(LineageView):
@@ -94,7 +94,7 @@ class Viewing(Computing, Comparing):
         metric : str, optional
             What nodes are coloured by. Default: the task's first.
         """
-        from workbench.lineage import lineage
+        from workbench.views.lineage import lineage
 
         view = lineage(self._store.records(), self._metric(metric))
         return Lineage(view.metric, view.nodes, view.edges)
@@ -126,7 +126,7 @@ class Viewing(Computing, Comparing):
         )
         if not texts:
             return found
-        from workbench.inspecting import example_texts
+        from workbench.views.inspecting import example_texts
 
         base = self.baseline(one.model)
         dense = self.model(one.id if base is None else base)
@@ -154,7 +154,7 @@ class Viewing(Computing, Comparing):
         runs : iterable of Run or str
             Finished runs of one base model.
         """
-        from workbench.inspecting import layer_names, relative_errors
+        from workbench.views.inspecting import layer_names, relative_errors
 
         records = [self._record_of(run) for run in runs]
         dense = self._dense_of(records)
@@ -168,7 +168,7 @@ class Viewing(Computing, Comparing):
 
     def weight_histogram(self, run: Run | str, layer: str) -> WeightHistogram:
         """Return how a layer's weights are distributed before and after compression."""
-        from workbench.inspecting import weight_histogram
+        from workbench.views.inspecting import weight_histogram
 
         record = self._record_of(run)
         found = weight_histogram(
@@ -212,13 +212,13 @@ class Viewing(Computing, Comparing):
 
     def lacks_predictions(self, model: str | None = None) -> bool:
         """Return whether :meth:`tabulate` has something left to do; nothing is computed."""
-        from workbench.forecast import is_complete
+        from workbench.study.forecast import is_complete
 
         table = self._table(self._name(model))
         return table is None or not is_complete(table)
 
     def _ready_forecast(self, name: str, metric: str | None) -> Forecast | None:
-        from workbench.choice import is_baseline, is_measured
+        from workbench.deciding.choice import is_baseline, is_measured
 
         table = self._table(name)
         if table is None:
@@ -231,7 +231,7 @@ class Viewing(Computing, Comparing):
         done = tuple(record.id for record in records if record.state is RunState.DONE)
         key = (name, decisive.name, id(table), done)
         if self._forecasts is None or self._forecasts[0] != key:
-            from workbench.forecast import Forecast
+            from workbench.study.forecast import Forecast
 
             self._forecasts = (key, Forecast(table, records, name, decisive))
         return self._forecasts[1]

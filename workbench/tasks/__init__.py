@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import DataError
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.tasks.base import Batch, Example, Task
 from workbench.tasks.data import TABLE_FILES, column_call, existing_path, is_table
 from workbench.tasks.extraction import Extraction

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement, Metric
@@ -89,7 +89,7 @@ class Batch:
 
 
 class DenseReference(Protocol):
-    """The dense model's predictions, to which KL is measured (see ``workbench.evaluate``)."""
+    """The dense model's predictions, to which KL is measured (``workbench.measure.evaluate``)."""
 
     model: LoadedModel
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from workbench.errors import ConfigError, DataError
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric

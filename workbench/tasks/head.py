@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from workbench.models import ClassificationHead, LoadedModel
+from workbench.models.load import ClassificationHead, LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks.base import Batch
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from workbench.errors import ConfigError, DataError
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.records import Metric
 from workbench.tasks.base import (

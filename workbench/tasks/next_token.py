@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from workbench.errors import UnsupportedArchitectureError
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks.base import BATCH_TOKENS, LOGITS_BYTES, Batch, Task
 from workbench.tasks.scoring import score

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.records import Metric
 from workbench.tasks.base import KL, Batch, Example, Task, ratio

@@ -10,7 +10,7 @@ from workbench.tasks import Task
 
 if TYPE_CHECKING:
     from workbench.training.loop import Trained
-    from workbench.weights import CompressedWeight
+    from workbench.tensors.weights import CompressedWeight
 
 
 def task_of(calibrator: Any, config: Step) -> Task:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workbench.errors import ConfigError
-from workbench.masks import cubic_schedule
+from workbench.tensors.masks import cubic_schedule
 from workbench.recipe import Recipe
 from workbench.steps import MagnitudePruning, Training
 

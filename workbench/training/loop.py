@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import CancelledError, CompressionError
-from workbench.loaded import LoadedModel
-from workbench.products import fast_products
+from workbench.models.loaded import LoadedModel
+from workbench.tensors.products import fast_products
 from workbench.progress import SILENT, Monitor
 from workbench.tasks import Batch, Example, Task
 from workbench.tasks.base import make_batch, pad_token

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ConfigError
-from workbench.layers import find_blocks
-from workbench.loaded import LoadedModel
+from workbench.models.layers import find_blocks
+from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks import Batch, Example, Task
 from workbench.tasks.base import make_batch, pad_token

@@ -8,8 +8,8 @@ import psutil
 import torch
 
 from workbench.errors import NotEnoughMemoryError
-from workbench.layers import find_blocks
-from workbench.loaded import LoadedModel
+from workbench.models.layers import find_blocks
+from workbench.models.loaded import LoadedModel
 from workbench.tasks import Task
 from workbench.training.trainable import Trainable
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from workbench.errors import ConfigError
-from workbench.loaded import LoadedModel
-from workbench.structure import architecture_of, block_names, check_uniform, drop_blocks
+from workbench.models.loaded import LoadedModel
+from workbench.models.structure import architecture_of, block_names, check_uniform, drop_blocks
 
 
 def kept_blocks(n_teacher: int, n_student: int, keep: str) -> list[int]:

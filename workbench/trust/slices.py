@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import ConfigError
-from workbench.evidence import tilted_p_value
+from workbench.deciding.evidence import tilted_p_value
 from workbench.outcomes import Outcomes
 from workbench.trust.flip_rates import check_same
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from workbench.choice import Z95
-from workbench.compare import SHARE_FACT
+from workbench.deciding.choice import Z95
+from workbench.deciding.compare import SHARE_FACT
 from workbench.records import Metric, RunRecord
 
 if TYPE_CHECKING:

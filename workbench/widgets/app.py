@@ -16,7 +16,7 @@ import ipywidgets as w
 from workbench.errors import ConfigError
 from workbench.recipe import shortened
 from workbench.records import RunState
-from workbench.sweep import FINAL, Event
+from workbench.running.sweep import FINAL, Event
 from workbench.widgets import recorded
 from workbench.widgets.asking import Inspector
 from workbench.widgets.banner import Banner
@@ -34,7 +34,7 @@ from workbench.widgets.start_panel import StartPanel
 from workbench.widgets.table import TablePanel, table_html
 
 if TYPE_CHECKING:
-    from workbench.predict import Prediction
+    from workbench.prediction.predict import Prediction
     from workbench.recipe import Recipe
     from workbench.study import Study
 
@@ -374,7 +374,7 @@ def _study_in(what: Any, path: str | Path | None) -> Study | None:
             " wb.Study(model, task, path=...), or give nothing for the start screen."
         )
     if path is not None and what is None:
-        from workbench.store import JOURNAL_NAME
+        from workbench.storage.store import JOURNAL_NAME
         from workbench.study import Study
 
         if (Path(path).expanduser() / JOURNAL_NAME).is_file():

@@ -1,4 +1,4 @@
-"""Ask the process that looks into models; see :mod:`workbench.inspector`."""
+"""Ask the process that looks into models; see :mod:`workbench.study.inspector`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Inspector:
         on_progress: OnProgress = lambda progress: None,
         **arguments: Any,
     ) -> None:
-        """Ask one of :data:`workbench.inspector.ANSWERS` and return at once."""
+        """Ask one of :data:`workbench.study.inspector.ANSWERS` and return at once."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._process = self._start()
@@ -93,7 +93,7 @@ class Inspector:
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         with _open_log(self._path) as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "workbench.inspector", str(self._path)],
+                [sys.executable, "-m", "workbench.study.inspector", str(self._path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from workbench.errors import WorkbenchError
-from workbench.requirements import Requirements
+from workbench.deciding.requirements import Requirements
 from workbench.widgets.desk import Desk
 from workbench.widgets.rows import Rows, rows_html
 from workbench.widgets.throttle import Throttle
 
 if TYPE_CHECKING:
-    from workbench.decision import Verdict
+    from workbench.deciding.decision import Verdict
 
 _WIDE = {"description_width": "150px"}
 _USUAL = 0.95

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
-from workbench.choice import LATENCY
-from workbench.compare import SIZE, PredictedPoint, TradeoffView, family_of
+from workbench.deciding.choice import LATENCY
+from workbench.deciding.compare import SIZE, PredictedPoint, TradeoffView, family_of
 from workbench.errors import ConfigError, StudyError
 from workbench.plots import (
     Overlay,
@@ -29,7 +29,7 @@ from workbench.widgets.live_figure import LiveFigure
 from workbench.widgets.throttle import Throttle
 
 if TYPE_CHECKING:
-    from workbench.predict import Prediction
+    from workbench.prediction.predict import Prediction
     from workbench.recipe import Recipe
 
 AXES = (("size", "size"), ("latency", "latency"), ("memory", "memory"))

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import ipywidgets as w
 
-from workbench.estimates import estimate_seconds
+from workbench.prediction.estimates import estimate_seconds
 from workbench.recipe import Recipe, shortened
-from workbench.sweep import FINAL, Event
+from workbench.running.sweep import FINAL, Event
 from workbench.widgets.desk import Desk
 from workbench.widgets.throttle import Throttle
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from workbench.errors import ConfigError, WorkbenchError
-from workbench.estimates import estimate_memory_bytes, estimate_seconds
+from workbench.prediction.estimates import estimate_memory_bytes, estimate_seconds
 from workbench.recipe import Recipe, shortened
 from workbench.records import RunState
 from workbench.steps import AWQ, GPTQ, RTN, STEPS, Step, fields_of
@@ -19,7 +19,7 @@ from workbench.widgets.desk import Desk
 from workbench.widgets.form import MethodForm
 
 if TYPE_CHECKING:
-    from workbench.predict import Prediction
+    from workbench.prediction.predict import Prediction
 
 STARTER: tuple[Step, ...] = (RTN(4), GPTQ(4), RTN(3), GPTQ(3), AWQ(3), GPTQ(2, group_size=32))
 """A first sweep: what each method does as the bits get fewer."""

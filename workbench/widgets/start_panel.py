@@ -244,7 +244,7 @@ class StartPanel:
             )
 
         def make() -> Any:
-            from workbench.models import load_model
+            from workbench.models.load import load_model
 
             return load_model("demo" if kind == "demo" else ref)
 

@@ -1,0 +1,1 @@
+"""Models: loaded from anywhere, their blocks and layers, which inputs those share, their shape."""

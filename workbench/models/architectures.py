@@ -1,0 +1,250 @@
+"""Which architectures the workbench takes, and which transformers class reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from workbench.errors import UnsupportedArchitectureError
+from workbench.models.sources import Source
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def is_causal(architecture: str) -> bool:
+    """Return whether a transformers class predicts the next token."""
+    from transformers.models.auto import modeling_auto
+
+    names = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return architecture.endswith("ForCausalLM") or architecture in names
+
+
+def auto_class(architecture: str) -> Any:
+    """Return the transformers Auto class for a checkpoint's architecture; AutoModel by default."""
+    import transformers
+
+    if is_causal(architecture):
+        return transformers.AutoModelForCausalLM
+    if architecture.endswith("ForSequenceClassification"):
+        return transformers.AutoModelForSequenceClassification
+    return transformers.AutoModel
+
+
+def class_of(auto: Any, config: PretrainedConfig) -> Any:
+    """Return the transformers class that an Auto class makes of a configuration."""
+    from transformers.models.auto.auto_factory import _get_model_class
+
+    return _get_model_class(config, auto._model_mapping)
+
+
+def load_config(source: Source, raw: dict[str, object], trust: bool) -> PretrainedConfig:
+    """Return the configuration of a model's files.
+
+    Parameters
+    ----------
+    source : Source
+        Where the files are.
+    raw : dict
+        The content of config.json.
+    trust : bool
+        Whether the model's own code may run.
+
+    Raises
+    ------
+    UnsupportedArchitectureError
+        If transformers does not know the model's type, or only its own code does.
+    """
+    from transformers import AutoConfig
+
+    if "auto_map" in raw and not trust and raw.get("model_type") not in _known_types():
+        raise UnsupportedArchitectureError(
+            f"{source.ref!r} brings its own Python code for the architecture"
+            f" {raw.get('model_type')!r}, and such code is not run unasked. If you trust it, pass"
+            " trust_remote_code=True; else use a model whose architecture transformers knows."
+        )
+    try:
+        return AutoConfig.from_pretrained(
+            source.folder, trust_remote_code=trust, local_files_only=True
+        )
+    except Exception as error:
+        import transformers
+
+        given = raw.get("model_type")
+        if given is not None and (trust or given in _known_types()):
+            what = f"its config.json is not accepted ({type(error).__name__}: {error})"
+        elif given is None:
+            what = "its config.json names no model_type"
+        else:
+            what = f"transformers {transformers.__version__} does not know model_type {given!r}"
+        raise UnsupportedArchitectureError(
+            f"{source.ref!r} cannot be loaded: {what}. Accepted are text decoders (Llama, OPT,"
+            " GPT-2 and similar) and encoders (BERT and similar); a newer transformers may know"
+            " more."
+        ) from error
+
+
+def architecture_of(ref: str, config: PretrainedConfig) -> str:
+    """Return the class that a checkpoint was saved from.
+
+    Raises
+    ------
+    UnsupportedArchitectureError
+        If config.json names none, or the model is of a kind that is not supported.
+    """
+    refuse_unsupported(repr(ref), config)
+    names = getattr(config, "architectures", None)
+    if not names:
+        raise UnsupportedArchitectureError(
+            f"The config.json of {ref!r} names no architecture. Add the class the checkpoint was"
+            ' saved from, such as "architectures": ["LlamaForCausalLM"] or ["BertModel"].'
+        )
+    return str(names[0])
+
+
+def refuse_unsupported(given: str, config: PretrainedConfig, *, live: bool = False) -> None:
+    """Raise UnsupportedArchitectureError for what the workbench cannot take.
+
+    Parameters
+    ----------
+    given : str
+        The model as messages name it.
+    config : PretrainedConfig
+    live : bool
+        True where only calibrating and compressing is asked for, which works for encoder-decoders
+        and for image models too; there is no task to evaluate them on.
+    """
+    kind = f"model_type {config.model_type!r}"
+    accepted = (
+        "Accepted are text decoders (Llama, OPT, GPT-2 …) and encoders (BERT …). calibrate() and"
+        " compress() take encoder-decoders and image models too, loaded with transformers and"
+        " given to load_model() live."
+    )
+    if getattr(config, "quantization_config", None) is not None:
+        raise UnsupportedArchitectureError(
+            f"{given} is quantized already; give the original model, so that the workbench can"
+            " compress it and compare."
+        )
+    mixed = any(hasattr(config, name) for name in ("vision_config", "audio_config"))
+    if getattr(config, "is_encoder_decoder", False) and not mixed and not live:
+        raise UnsupportedArchitectureError(
+            f"{given} is an encoder-decoder ({kind}), for which there is no task yet. {accepted}"
+        )
+    if mixed or (not live and not _reads_text(config)):
+        raise UnsupportedArchitectureError(
+            f"{given} is not a text model ({kind}: images or sound), for which there is no task"
+            f" yet. {accepted}"
+        )
+
+
+def _reads_text(config: PretrainedConfig) -> bool:
+    return not hasattr(config, "image_size") and hasattr(config.get_text_config(), "vocab_size")
+
+
+def backbone(hf_model: PreTrainedModel) -> PreTrainedModel:
+    """Return the part of a model that holds its blocks, without the output head if that is apart.
+
+    An encoder-decoder is returned whole.
+    """
+    if getattr(hf_model.config, "is_encoder_decoder", False):
+        return hf_model
+    inner: PreTrainedModel = hf_model.base_model  # type: ignore[assignment]
+    return inner
+
+
+def text_inputs(
+    hf_model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor
+) -> dict[str, Tensor]:
+    """Return what a text model's forward pass is given for rows of tokens.
+
+    An encoder-decoder's decoder reads the same rows, one token later, as in training on a copy
+    of its input.
+
+    Parameters
+    ----------
+    hf_model : PreTrainedModel
+    input_ids, attention_mask : Tensor of shape (rows, tokens), int64
+        Padded on the right.
+    """
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    config = hf_model.config
+    if getattr(config, "is_encoder_decoder", False):
+        start = getattr(config, "decoder_start_token_id", None)
+        start = start if start is not None else getattr(config, "pad_token_id", None)
+        shifted = input_ids.roll(1, dims=1)
+        shifted[:, 0] = start or 0
+        inputs |= {"decoder_input_ids": shifted, "decoder_attention_mask": attention_mask}
+    return inputs
+
+
+def probe_inputs(hf_model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return the smallest inputs that run a whole model once: four tokens, or an empty image.
+
+    Raises
+    ------
+    UnsupportedArchitectureError
+        If the model reads neither text nor images.
+    """
+    device = next(hf_model.parameters()).device
+    reads = hf_model.main_input_name
+    if reads == "input_ids":
+        ids = torch.arange(4, device=device)[None]
+        return text_inputs(hf_model, ids, torch.ones_like(ids))
+    if reads == "pixel_values":
+        config = hf_model.config
+        size = config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        dtype = next(p.dtype for p in hf_model.parameters() if p.is_floating_point())
+        shape = (1, config.num_channels, height, width)
+        return {"pixel_values": torch.zeros(shape, dtype=dtype, device=device)}
+    raise UnsupportedArchitectureError(
+        f"{type(hf_model).__name__} reads {reads!r}; accepted are models that read text"
+        " ('input_ids') or images ('pixel_values')."
+    )
+
+
+def count_parameters(auto: Any, config: PretrainedConfig, name: str, trust: bool) -> int:
+    """Count parameters on the meta device, where they take no memory; tied ones once."""
+    try:
+        with torch.device("meta"), quiet():
+            empty = auto.from_config(copy.deepcopy(config), trust_remote_code=trust)
+    except ValueError as error:
+        raise UnsupportedArchitectureError(
+            f"The architecture {name!r} (model_type {config.model_type!r}) is not one that"
+            f" transformers' {auto.__name__} can build: {str(error).splitlines()[0][:200]}"
+        ) from error
+    return sum(parameter.numel() for parameter in empty.parameters())
+
+
+def parameter_names(auto: Any, config: PretrainedConfig) -> list[str]:
+    """Return the names of everything that a model of this configuration stores."""
+    with torch.device("meta"), quiet():
+        return list(auto.from_config(copy.deepcopy(config)).state_dict())
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' load reports and bars; what matters is checked and raised here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _known_types() -> set[str]:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return set(CONFIG_MAPPING_NAMES)

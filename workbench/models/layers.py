@@ -1,0 +1,178 @@
+"""Find the linear layers of any transformers model, and which of them share an input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from workbench.models.architectures import backbone, probe_inputs
+from workbench.errors import UnsupportedArchitectureError
+from workbench.models.sites import WeightSite, expert_sites, module_site
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LINEAR_TYPES = (nn.Linear, Conv1D)
+
+_LEAST_SHARE = 0.99
+"""Share of a model's block weights that must lie in layers the workbench can compress."""
+
+
+@dataclass(frozen=True)
+class LinearGroup:
+    """Linear layers that read the same tensor, and so share one gram matrix.
+
+    Attributes
+    ----------
+    key : str
+        Name of the group's first layer, unique in the model.
+    names : tuple of str
+        Module names, such as ``"model.layers.0.self_attn.q_proj"``.
+    in_features : int
+    block : str
+        Name of the block that the (first of the) layers lie in.
+    routed : bool
+        Whether only some of the tokens enter, those routed to one expert.
+    """
+
+    key: str
+    names: tuple[str, ...]
+    in_features: int
+    block: str
+    routed: bool = False
+
+
+def find_blocks(hf_model: nn.Module) -> dict[str, nn.Module]:
+    """Return the repeated blocks by name: members of the outermost module lists with linears."""
+    blocks: dict[str, nn.Module] = {}
+    for name, module in hf_model.named_modules():
+        if not isinstance(module, nn.ModuleList) or any(name.startswith(b + ".") for b in blocks):
+            continue
+        members = {f"{name}.{i}": child for i, child in enumerate(module)}
+        if members and all(_has_linear(child) for child in members.values()):
+            blocks.update(members)
+    return blocks
+
+
+def _has_linear(module: nn.Module) -> bool:
+    return any(isinstance(m, LINEAR_TYPES) for m in module.modules())
+
+
+def find_linears(hf_model: nn.Module) -> dict[str, WeightSite]:
+    """Return the weight matrices inside the blocks by name, in the model's order.
+
+    They are the weights of linear layers, and every matrix of fused experts (see
+    :mod:`workbench.models.sites`). Embeddings, the output head and norms lie outside of the blocks
+    or hold a negligible share of the weights; they are kept. So are the routers of experts: they
+    are tiny, and an error in them sends tokens to other experts.
+
+    Raises
+    ------
+    UnsupportedArchitectureError
+        If the model has no blocks, or more than 1 % of their weights lie in parameters that
+        are neither; the message names them.
+    """
+    found: dict[str, WeightSite] = {}
+    n_handled = n_all = 0
+    unhandled: list[str] = []
+    for block_name, block in find_blocks(hf_model).items():
+        kept = {f"{block_name}.{name}" for name in _routers(block)}
+        handled = set(kept)
+        for inner, module in block.named_modules():
+            name = f"{block_name}.{inner}" if inner else block_name
+            sites = expert_sites(name, module)
+            if isinstance(module, LINEAR_TYPES) and f"{name}.weight" not in kept:
+                sites = [module_site(name, module)]
+            found.update((site.name, site) for site in sites)
+            handled |= {f"{name}.{site.parameter}" for site in sites}
+        for name, parameter in block.named_parameters():
+            n_all += parameter.numel()
+            # Norms and biases are kept dense, never compressed.
+            if f"{block_name}.{name}" in handled or parameter.ndim < 2 or name.endswith("bias"):
+                n_handled += parameter.numel()
+            else:
+                unhandled.append(f"{block_name}.{name} {tuple(parameter.shape)}")
+    kind = type(hf_model).__name__
+    if not found:
+        raise UnsupportedArchitectureError(
+            f"{kind} has no repeated blocks with linear layers to compress. The workbench handles"
+            " transformer decoders and encoders of the transformers library."
+        )
+    if n_handled < _LEAST_SHARE * n_all:
+        raise UnsupportedArchitectureError(
+            f"{kind} keeps {1 - n_handled / n_all:.0%} of its block weights outside of linear"
+            f" layers, where they would be skipped silently: {', '.join(unhandled[:4])}"
+            f"{' …' if len(unhandled) > 4 else ''}. Use a model whose blocks are made of linear"
+            " layers."
+        )
+    return found
+
+
+def _routers(block: nn.Module) -> list[str]:
+    """Return the names of parameters that choose or weigh experts: those beside "experts"."""
+    names = []
+    for owner_name, owner in block.named_modules():
+        experts = getattr(owner, "experts", None)
+        if not isinstance(experts, nn.Module):
+            continue
+        listed = isinstance(experts, nn.ModuleList)
+        count = len(list(experts.children())) if listed else getattr(experts, "num_experts", 0)
+        for child_name, child in owner.named_children():
+            inner = {n: p for n, p in child.named_parameters() if p.ndim > 1}
+            if inner and all(p.ndim == 2 and len(p) in (1, count) for p in inner.values()):
+                names += [f"{owner_name}.{child_name}.{n}".lstrip(".") for n in inner]
+    return names
+
+
+def weight_of(layer: nn.Module | WeightSite) -> Tensor:
+    """Return a layer's weight as (out_features, in_features), float32; a view or a copy."""
+    return (layer if isinstance(layer, WeightSite) else module_site("", layer)).matrix
+
+
+@torch.no_grad()
+def shared_inputs(hf_model: PreTrainedModel) -> tuple[LinearGroup, ...]:
+    """Group the linear layers by the tensors that they read, found by running a few tokens.
+
+    Identity of the input tensors is what counts, so that no table of architectures is needed:
+    q, k and v share, gate and up share, a fused projection stands alone. A layer that is called
+    several times in one pass shares with those that read the same tensors in the same order
+    (DeBERTa's query and key read hidden states and then positions, its value only the former).
+    Every matrix of every expert stands alone, because the tokens routed to an expert are its own.
+    """
+    linears = find_linears(hf_model)
+    blocks = tuple(find_blocks(hf_model))
+    # The tensors are kept alive until the end, so that no identity is used twice.
+    seen: dict[nn.Module, list[Tensor]] = {site.owner: [] for site in linears.values()}
+
+    def hook(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        seen[module].append(args[0] if args else next(iter(kwargs.values())))
+
+    hooks = [m.register_forward_pre_hook(hook, with_kwargs=True) for m in seen]
+    try:
+        backbone(hf_model)(**probe_inputs(hf_model))
+    finally:
+        for handle in hooks:
+            handle.remove()
+    if missing := [name for name, site in linears.items() if not seen[site.owner]]:
+        raise UnsupportedArchitectureError(
+            f"{type(hf_model).__name__} did not use {', '.join(missing[:4])} in a forward pass, so"
+            " no statistics can be collected for them."
+        )
+    by_input: dict[object, list[str]] = {}
+    for name, site in linears.items():
+        read = tuple(map(id, seen[site.owner])) if site.index is None else name
+        by_input.setdefault(read, []).append(name)
+    return tuple(
+        LinearGroup(
+            key=names[0],
+            names=tuple(names),
+            in_features=linears[names[0]].shape[1],
+            block=next(b for b in blocks if names[0].startswith(b + ".") or names[0] == b),
+            routed=linears[names[0]].index is not None,
+        )
+        for names in by_input.values()
+    )

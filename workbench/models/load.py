@@ -1,0 +1,458 @@
+"""Load a model from anywhere, and save one so that it can be loaded again."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from workbench.models.architectures import (
+    architecture_of,
+    auto_class,
+    class_of,
+    count_parameters,
+    is_causal,
+    load_config,
+    parameter_names,
+    quiet,
+    refuse_unsupported,
+)
+from workbench.errors import (
+    ConfigError,
+    ModelNotFoundError,
+    TokenizerMissingError,
+    UnsupportedArchitectureError,
+)
+from workbench.models.loaded import (
+    ClassificationHead,
+    LoadedModel,
+    ModelSource,
+    put_weight,
+    tensor_identity,
+    tokenizer_fingerprint,
+)
+from workbench.models.placement import DTYPES, check_memory, choose_device, choose_dtype
+from workbench.reading import Codes, check_method, find_gguf, read_codes, read_gguf
+from workbench.models.sources import (
+    ACCEPTED,
+    Source,
+    check_vocabulary,
+    checkpoint_files,
+    find_source,
+    read_config,
+    read_headers,
+)
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = [
+    "ClassificationHead",
+    "LoadedModel",
+    "ModelSource",
+    "load_model",
+    "put_weight",
+    "save_model",
+    "tokenizer_fingerprint",
+]
+
+STORED = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+EXTRAS = "workbench.json"
+HEAD = "workbench_head.safetensors"
+
+
+def load_model(
+    ref: str | os.PathLike[str] | PreTrainedModel,
+    tokenizer: str | os.PathLike[str] | PreTrainedTokenizerBase | None = None,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a model and its tokenizer.
+
+    Parameters
+    ----------
+    ref : str, path or PreTrainedModel
+        ``"demo"`` (the bundled model), a folder, a Hugging Face id, or a live transformers model,
+        which is copied and never changed. A live encoder-decoder or image model is taken too, to
+        calibrate and compress; there is no task for these.
+    tokenizer : str, path or tokenizer, optional
+        Where the tokenizer is, if not with the model; needed for a live model that reads text.
+    device : str or torch.device
+        ``"auto"``: the first CUDA device if there is one, else the CPU.
+    dtype : str or torch.dtype
+        What to compute in: ``"float32"``, ``"float16"`` or ``"bfloat16"``. ``"auto"``: float32 on
+        the CPU, elsewhere the dtype that the model is stored in.
+    revision : str, optional
+        Branch, tag or commit of a Hugging Face model.
+    trust_remote_code : bool
+        Allow the model's own Python code to run; for models that you trust only.
+
+    Returns
+    -------
+    LoadedModel
+        Of a compressed checkpoint (GPTQ, AWQ, compressed-tensors, GGUF) with its codes in
+        ``weights`` and their dense values in the model.
+
+    Raises
+    ------
+    ModelNotFoundError, HubUnreachableError
+        If the model is not there, or the network is not.
+    TokenizerMissingError
+        If no tokenizer comes with the model and none is given.
+    UnsupportedArchitectureError
+        If it is no text decoder or encoder, has no safetensors, or is compressed in a format
+        that :mod:`workbench.reading` does not know.
+    NotEnoughMemoryError
+        If it is estimated not to fit; nothing has been loaded then.
+    ConfigError
+        If an option has a value that is not accepted.
+    """
+    target = choose_device(device)
+    compute = choose_dtype(dtype)
+    if not isinstance(ref, (str, os.PathLike)):
+        return _load_live(ref, tokenizer, target, compute)
+    source = find_source(ref, revision, code=trust_remote_code)
+    raw = read_config(source)
+    config = load_config(source, raw, trust_remote_code)
+    packed = getattr(config, "quantization_config", None)
+    if packed is not None:  # what is built is the dense model; the codes are kept beside it
+        check_method(source.ref, packed)
+        del config.quantization_config
+    architecture = architecture_of(source.ref, config)
+    text = _tokenizer(source if tokenizer is None else tokenizer, config, trust_remote_code)
+    auto = auto_class(architecture)
+
+    expected = DTYPES.get(str(getattr(config, "dtype", None)).removeprefix("torch."), torch.float32)
+    n_parameters = count_parameters(auto, config, architecture, trust_remote_code)
+    wanted = compute or (torch.float32 if target.type == "cpu" else expected)
+    check_memory(source.ref, n_parameters, wanted, target)
+
+    codes = None
+    file = find_gguf(source.folder)
+    if file is not None:
+        codes = read_gguf(file, parameter_names(auto, config), config)
+    else:
+        files = checkpoint_files(source)
+        headers = read_headers(files)
+        if packed is not None:
+            codes = read_codes(source.ref, packed, _all_tensors(files))
+    if codes is not None:
+        headers = {name: _header(tensor) for name, tensor in codes.dense.items()}
+    stored = _stored_dtype(source.ref, headers)
+    wanted = compute or (torch.float32 if target.type == "cpu" else stored)
+    reading = wanted if target.type == "cpu" else stored
+    hf_model = _read(auto, source, reading, trust_remote_code, config, codes)
+    extras = _read_extras(source.folder)
+    model = LoadedModel(
+        hf_model=_placed(hf_model, target, wanted),
+        tokenizer=text,
+        source=ModelSource(
+            source.kind,
+            source.ref,
+            source.revision,
+            architecture,
+            str(extras.get("name", source.name)),
+        ),
+        stored_dtype=DTYPES.get(str(extras.get("stored_dtype")), stored),
+        head=_read_head(source.folder, extras),
+    )
+    if codes is not None:
+        _put_codes(model, codes)
+    return model
+
+
+def save_model(
+    model: LoadedModel, folder: str | os.PathLike[str], *, lossless: bool = True
+) -> Path:
+    """Write a dense checkpoint, its tokenizer and its head, for :func:`load_model` to read back.
+
+    Tensors are written in the stored dtype where that loses nothing, else in the dtype that the
+    model computes in; what is read back has the same fingerprint. Compressed weights are written
+    as their dense copies, so the checkpoint of a compressed model is as large as the dense one,
+    and read back it is another model, a dense one; a study keeps the packed codes.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        Not changed.
+    folder : str or path
+        Made if it is not there.
+    lossless : bool
+        False: every tensor is rounded to the stored dtype.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    path = Path(folder).expanduser()
+    path.mkdir(parents=True, exist_ok=True)
+    state: dict[str, Tensor] = {}
+    smaller: dict[tuple[int, int], Tensor] = {}  # tied tensors stay one tensor
+    for name, tensor in model.hf_model.state_dict().items():
+        key = tensor_identity(tensor)
+        smaller.setdefault(key, _smaller(tensor, model.stored_dtype, lossless))
+        state[name] = smaller[key]
+    # Written aside and moved: the model may be reading from the very files that are replaced.
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=path) as temporary:
+        aside = Path(temporary)
+        with quiet():
+            model.hf_model.save_pretrained(aside, state_dict=state)
+        if not lossless:  # transformers notes what it computes in
+            _set_dtype(aside / "config.json", model.stored_dtype)
+        if model.tokenizer is not None:
+            model.tokenizer.save_pretrained(aside)
+        write_extras(model, aside)
+        for file in aside.iterdir():
+            file.replace(path / file.name)
+    return path
+
+
+def write_extras(model: LoadedModel, folder: Path) -> None:
+    """Write what a checkpoint says beside what transformers reads: name, stored dtype and head."""
+    extras: dict[str, Any] = {
+        "version": 1,
+        "name": model.source.name,
+        "stored_dtype": str(model.stored_dtype).removeprefix("torch."),
+    }
+    if model.head is not None:
+        model.head.save(folder / HEAD)
+        extras["head"] = HEAD
+    (folder / EXTRAS).write_text(json.dumps(extras, indent=1), encoding="utf-8")
+
+
+def _set_dtype(path: Path, dtype: torch.dtype) -> None:
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _load_live(
+    ref: object,
+    tokenizer: str | os.PathLike[str] | PreTrainedTokenizerBase | None,
+    device: torch.device,
+    compute: torch.dtype | None,
+) -> LoadedModel:
+    from transformers import PreTrainedModel
+
+    if not isinstance(ref, PreTrainedModel):
+        hint = ""
+        if hasattr(ref, "merge_and_unload"):
+            hint = " Merge the adapter first: model.merge_and_unload()."
+        elif hasattr(ref, "hf_model"):
+            hint = " It is a loaded model already; use its .copy()."
+        raise ConfigError(f"A {type(ref).__name__} is not accepted.{hint} {ACCEPTED}")
+    architecture = type(ref).__name__
+    given = f"The live {architecture}"
+    refuse_unsupported(given, ref.config, live=True)
+    if ref.main_input_name not in ("input_ids", "pixel_values"):
+        raise UnsupportedArchitectureError(
+            f"{given} reads {ref.main_input_name!r}; accepted are models that read text"
+            " ('input_ids') or images ('pixel_values')."
+        )
+    if any(p.device.type == "meta" for p in ref.parameters()):
+        raise UnsupportedArchitectureError(
+            f"{given} has parameters without data (device 'meta'); load it without offloading."
+        )
+    reads_text = ref.main_input_name == "input_ids"
+    if tokenizer is None and reads_text:
+        raise TokenizerMissingError(
+            f"{given} comes without a tokenizer. Give it: load_model(model, tokenizer), a live"
+            " tokenizer, a folder or a Hugging Face id."
+        )
+    text: Any = _tokenizer(tokenizer, ref.config, False) if reads_text else None
+    whole = (
+        is_causal(architecture)
+        or architecture.endswith("ForSequenceClassification")
+        or not reads_text
+        or getattr(ref.config, "is_encoder_decoder", False)
+    )
+    kept: Any = ref if whole else ref.base_model  # as from a folder: no MaskedLM head
+    sizes: Counter[torch.dtype] = Counter()
+    for parameter in kept.parameters():
+        if parameter.is_floating_point():
+            sizes[parameter.dtype] += parameter.numel()
+    stored = sizes.most_common(1)[0][0]
+    wanted = compute or (torch.float32 if device.type == "cpu" else stored)
+    name = (getattr(ref.config, "_name_or_path", "") or architecture).rstrip("/\\")
+    check_memory(name, sum(sizes.values()), wanted, device)
+    short = name.replace("\\", "/").split("/")[-1]
+    source = ModelSource("live", name, None, architecture, short)
+    return LoadedModel(_placed(copy.deepcopy(kept), device, wanted), text, source, stored)
+
+
+def _placed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """Move a model that is ours, in place, and make it read-only for training.
+
+    Buffers that are not stored (rotary frequencies) keep their precision, as in transformers.
+    """
+    model.to(device)  # type: ignore[arg-type]
+    for tensor in model.state_dict(keep_vars=True).values():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+            tensor.grad = None
+    model.eval()
+    model.requires_grad_(False)
+    return model
+
+
+def _read(
+    auto: Any,
+    source: Source,
+    dtype: torch.dtype,
+    trust: bool,
+    config: PretrainedConfig,
+    codes: Codes | None,
+) -> PreTrainedModel:
+    """Read the weights; a pooler that the checkpoint lacks is dropped, not made up."""
+    given: dict[str, Any] = {}
+    if codes is not None:
+        dense = {f"{name}.weight": w.dequantize() for name, w in codes.weights.items()}
+        given = {"config": config, "state_dict": {**codes.dense, **dense}}
+        auto = class_of(auto, config)  # an Auto class would look for files
+    try:
+        with quiet():
+            model, info = auto.from_pretrained(
+                source.folder if codes is None else None,
+                **given,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=trust,
+                output_loading_info=True,
+            )
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UnsupportedArchitectureError(
+            f"{source.ref!r} was found, but transformers could not load its weights: {error}"
+        ) from error
+    generation = source.folder / "generation_config.json"
+    if codes is not None and model.can_generate() and generation.is_file():  # no folder was given
+        from transformers import GenerationConfig
+
+        with quiet():
+            model.generation_config = GenerationConfig.from_pretrained(source.folder)
+    missing = sorted(info["missing_keys"])
+    if missing and all(name.startswith("pooler.") for name in missing):
+        model.pooler = None
+        missing = []
+    if missing:
+        raise UnsupportedArchitectureError(
+            f"The checkpoint of {source.ref!r} lacks {len(missing)} weights that"
+            f" {type(model).__name__} needs (first: {missing[0]}); they would be random numbers."
+            " Use a complete checkpoint, or name the right class in config.json's architectures."
+        )
+    return model
+
+
+def _header(tensor: Tensor) -> tuple[str, int]:
+    """Return a tensor's dtype, as safetensors names it, and its bytes."""
+    names = {dtype: name for name, dtype in STORED.items()}
+    return names.get(tensor.dtype, str(tensor.dtype)), tensor.numel() * tensor.element_size()
+
+
+def _all_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def _put_codes(model: LoadedModel, codes: Codes) -> None:
+    """Note the codes under the names that the model's modules have; their values are in place."""
+    prefix = f"{model.hf_model.base_model_prefix}."
+    modules = {name for name, _ in model.hf_model.named_modules()}
+    for name, weight in codes.weights.items():
+        names = (name, name.removeprefix(prefix), prefix + name)
+        model.set_weight(next((n for n in names if n in modules), name), weight)
+
+
+def _stored_dtype(ref: str, headers: dict[str, tuple[str, int]]) -> torch.dtype:
+    sizes: Counter[str] = Counter()
+    for dtype, n_bytes in headers.values():
+        sizes[dtype] += n_bytes
+    if not sizes or sizes.most_common(1)[0][0] not in STORED:
+        kinds = ", ".join(sizes) or "nothing"
+        raise UnsupportedArchitectureError(
+            f"{ref!r} stores its weights as {kinds}; accepted are {', '.join(STORED)}. Give the"
+            " original, unquantized model."
+        )
+    return STORED[sizes.most_common(1)[0][0]]
+
+
+def _tokenizer(given: Any, config: PretrainedConfig, trust: bool) -> PreTrainedTokenizerBase:
+    from transformers import PreTrainedTokenizerBase
+
+    if isinstance(given, PreTrainedTokenizerBase):
+        tokenizer, ref = copy.deepcopy(given), type(given).__name__
+    elif isinstance(given, (str, os.PathLike, Source)):
+        source = given if isinstance(given, Source) else find_source(given)
+        check_vocabulary(source)
+        tokenizer, ref = _read_tokenizer(source, trust), repr(source.ref)
+    else:
+        raise ConfigError(
+            f"tokenizer: a {type(given).__name__} is not accepted; give a folder, a Hugging Face"
+            " id or a live transformers tokenizer."
+        )
+    rows = config.get_text_config().vocab_size
+    if not 0 < tokenizer.vocab_size <= rows:
+        raise ConfigError(
+            f"The tokenizer of {ref} has {tokenizer.vocab_size:,} tokens and the model embeds"
+            f" {rows:,}; they do not belong together. Give the model's own tokenizer."
+        )
+    return tokenizer
+
+
+def _read_tokenizer(source: Source, trust: bool) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                source.folder, local_files_only=True, trust_remote_code=trust
+            )
+    except Exception as error:
+        raise TokenizerMissingError(
+            f"The tokenizer of {source.ref!r} cannot be read ({type(error).__name__}: {error})."
+            " Give another one: load_model(…, tokenizer=<folder, id or live tokenizer>)."
+        ) from error
+    return tokenizer
+
+
+def _smaller(tensor: Tensor, dtype: torch.dtype, lossless: bool) -> Tensor:
+    """Return a tensor in the stored dtype; if ``lossless``, only where nothing is lost by it."""
+    if not tensor.is_floating_point():
+        return tensor
+    smaller = tensor.to(dtype)
+    kept = not lossless or torch.equal(smaller.to(tensor.dtype), tensor)
+    return smaller if kept else tensor
+
+
+def _read_extras(folder: Path) -> dict[str, Any]:
+    path = folder / EXTRAS
+    if not path.is_file():
+        return {}
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
+
+
+def _read_head(folder: Path, extras: dict[str, Any]) -> ClassificationHead | None:
+    if "head" not in extras:
+        return None
+    if not (folder / HEAD).is_file():
+        raise ModelNotFoundError(f"{str(folder)!r} lacks its head ({HEAD}); copy it again.")
+    return ClassificationHead.load(folder / HEAD)

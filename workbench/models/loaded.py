@@ -1,0 +1,423 @@
+"""A model in memory: the transformers model, its tokenizer, and what it is stored as."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.models.architectures import is_causal, quiet
+from workbench.errors import ConfigError, UnsupportedArchitectureError
+from workbench.models.sites import WeightSite, find_site, module_site
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from workbench.tensors.weights import CompressedWeight
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model came from.
+
+    Attributes
+    ----------
+    kind : str
+        ``"demo"``, ``"folder"``, ``"hub"`` or ``"live"``.
+    ref : str
+        What :func:`workbench.models.load.load_model` finds it by: ``"demo"``, the absolute folder
+        or the Hugging Face id; for a live model only the name it gave itself.
+    revision : str or None
+        The commit of a Hub model.
+    architecture : str
+        Class of the checkpoint, such as ``"LlamaForCausalLM"``.
+    name : str
+        Short, for plots.
+    """
+
+    kind: str
+    ref: str
+    revision: str | None
+    architecture: str
+    name: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the source as JSON-ready data."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ModelSource:
+        """Return the source that :meth:`to_dict` described."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassificationHead:
+    """A linear classifier on top of an encoder's pooled output.
+
+    Attributes
+    ----------
+    weight : Tensor of shape (n_labels, hidden_size), float32
+    bias : Tensor of shape (n_labels,), float32
+    labels : tuple of str
+        The label of each row.
+    pooling : str
+        ``"mean"``: the mean of the last hidden states over the tokens that are not padding.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    labels: tuple[str, ...]
+    pooling: str = "mean"
+
+    def __post_init__(self) -> None:
+        rows = len(self.labels)
+        if self.weight.ndim != 2 or self.weight.shape[0] != rows or self.bias.shape != (rows,):
+            raise ConfigError(
+                f"A head of {rows} labels needs a weight of {rows} rows and a bias of {rows}; given"
+                f" are {tuple(self.weight.shape)} and {tuple(self.bias.shape)}."
+            )
+        if self.pooling != "mean":
+            raise ConfigError(f"pooling={self.pooling!r} is not accepted; give 'mean'.")
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file: weight and bias, with labels and pooling as metadata."""
+        from safetensors.torch import save_file
+
+        tensors = {"weight": self.weight, "bias": self.bias}
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            path,
+            metadata={"labels": json.dumps(self.labels), "pooling": self.pooling},
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> ClassificationHead:
+        """Read what :meth:`save` wrote."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata()
+            labels = tuple(json.loads(meta["labels"]))
+            return cls(file.get_tensor("weight"), file.get_tensor("bias"), labels, meta["pooling"])
+
+
+@dataclass(eq=False, repr=False)
+class LoadedModel:
+    """A transformers model with its tokenizer and the form that its weights are stored in.
+
+    Attributes
+    ----------
+    hf_model : PreTrainedModel
+        In eval mode; no parameter requires a gradient. Where a weight is compressed this holds
+        its dense copy.
+    tokenizer : PreTrainedTokenizerBase
+        None for an image model, which can be calibrated and compressed but has no task.
+    source : ModelSource
+    stored_dtype : torch.dtype
+        What uncompressed tensors are stored as (the checkpoint's dtype); computing may use
+        another one.
+    weights : dict of str to CompressedWeight
+        The compressed weights by module name; these are the truth. Change it by
+        :meth:`set_weight` only.
+    head : ClassificationHead or None
+    structure : dict
+        Fields of the configuration that structural steps have changed since the model was loaded;
+        JSON-ready.
+    """
+
+    hf_model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    source: ModelSource
+    stored_dtype: torch.dtype
+    weights: dict[str, CompressedWeight] = field(default_factory=dict)
+    head: ClassificationHead | None = None
+    structure: dict[str, Any] = field(default_factory=dict)
+    _fingerprint: tuple[object, str] | None = field(default=None, init=False, repr=False)
+
+    def copy(self) -> LoadedModel:
+        """Return an independent copy that shares the tokenizer and the compressed weights."""
+        return LoadedModel(
+            copy.deepcopy(self.hf_model),
+            self.tokenizer,
+            self.source,
+            self.stored_dtype,
+            dict(self.weights),
+            self.head,
+            dict(self.structure),
+        )
+
+    def set_weight(self, name: str, weight: CompressedWeight) -> None:
+        """Store a module's weight compressed, and put its dense copy in place.
+
+        A weight that is tied to another module's stays tied: both change and it counts once.
+
+        Parameters
+        ----------
+        name : str
+            Module name, as in ``hf_model.named_modules()``, or an expert's (see
+            :mod:`workbench.models.sites`).
+        weight : CompressedWeight
+            Of shape (out_features, in_features).
+
+        Raises
+        ------
+        ConfigError
+            If there is no such module, or the shapes differ.
+        """
+        self.site(name).put(weight.dequantize())
+        self.weights[name] = weight
+        self._fingerprint = None
+
+    def site(self, name: str) -> WeightSite:
+        """Return where the weight of a module, or of one expert, lies.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such module.
+        """
+        try:
+            return find_site(self.hf_model, name)
+        except ConfigError as error:
+            raise ConfigError(f"{self.source.name}: {error}") from None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        return next(self.hf_model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes in."""
+        return next(p.dtype for p in self.hf_model.parameters() if p.is_floating_point())
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether the model predicts the next token (and can generate text)."""
+        return is_causal(type(self.hf_model).__name__)
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that fit into one input, None where the model sets no limit."""
+        config = self.hf_model.config.get_text_config()
+        limits = []
+        positions = getattr(config, "max_position_embeddings", None)
+        if isinstance(positions, int) and positions > 0:
+            table = _position_table(self.hf_model)
+            skipped = table.padding_idx if table is not None else None
+            limits.append(positions - (0 if skipped is None else skipped + 1))
+        tokenizer_limit = getattr(self.tokenizer, "model_max_length", None)
+        if tokenizer_limit is not None and 0 < tokenizer_limit < 10**9:
+            limits.append(int(tokenizer_limit))
+        return min(limits, default=None)
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters of the model and its head; tied ones count once."""
+        unique = {tensor_identity(p): p.numel() for p in self.hf_model.parameters()}
+        head = 0 if self.head is None else self.head.weight.numel() + self.head.bias.numel()
+        return sum(unique.values()) + head
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all stored tensors: compressed as packed, the rest in ``stored_dtype``.
+
+        Parameters, persistent buffers and the head count; tied tensors count once.
+        """
+        seen: set[tuple[int, int]] = set()
+        covered: Counter[tuple[int, int]] = Counter()  # values of each parameter, by its identity
+        total = 0
+        for name, weight in self.weights.items():
+            site = self.site(name)
+            identity = tensor_identity(site.stored)
+            if identity not in seen:
+                seen.add(identity)
+                covered[tensor_identity(site.whole)] += site.stored.numel()
+                total += weight.stored_bytes
+        counted = set()
+        for _, tensor in _stored_tensors(self.hf_model):
+            identity = tensor_identity(tensor)
+            if identity not in counted:
+                counted.add(identity)
+                floating = tensor.is_floating_point()
+                itemsize = self.stored_dtype.itemsize if floating else tensor.element_size()
+                total += (tensor.numel() - covered[identity]) * itemsize
+        if self.head is not None:
+            total += (
+                self.head.weight.numel() + self.head.bias.numel()
+            ) * self.stored_dtype.itemsize
+        return total
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of configuration, tokenizer, stored dtype and every weight.
+
+        Cached; computed again after :meth:`set_weight` and after changes that torch counts
+        (an optimizer's step, ``tensor.copy_``), not after writes through ``tensor.data``.
+        """
+        tensors = list(_stored_tensors(self.hf_model))
+        state = (id(self.head), *((tensor_identity(t), _version(t)) for _, t in tensors))
+        if self._fingerprint is None or self._fingerprint[0] != state:
+            self._fingerprint = (state, self._compute_fingerprint(tensors))
+        return self._fingerprint[1]
+
+    def _compute_fingerprint(self, tensors: list[tuple[str, Tensor]]) -> str:
+        digest = hashlib.sha256()
+        config = _plain_config(self.hf_model)
+        digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+        digest.update(f"{self.stored_dtype}\n{tokenizer_fingerprint(self.tokenizer)}".encode())
+        if self.weights:  # of two equal models the one with codes is smaller
+            described = {name: weight.describe() for name, weight in self.weights.items()}
+            digest.update(json.dumps(described, sort_keys=True).encode())
+        if self.head is not None:
+            tensors = [*tensors, ("head.weight", self.head.weight), ("head.bias", self.head.bias)]
+            digest.update(json.dumps([self.head.labels, self.head.pooling]).encode())
+        seen = set()
+        for name, tensor in tensors:
+            digest.update(f"\n{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            if tensor_identity(tensor) not in seen:
+                seen.add(tensor_identity(tensor))
+                flat = tensor.detach().reshape(-1).cpu().contiguous()
+                digest.update(flat.view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
+
+    def summary(self) -> str:
+        """Return name, architecture, parameters, size and dtypes as a line for people."""
+        text = (
+            f"{self.source.name}: {self.source.architecture}, {self.n_parameters / 1e6:,.1f} M"
+            f" parameters, {self.size_bytes / 1e6:,.1f} MB in {_short(self.stored_dtype)}"
+        )
+        if self.weights:
+            text += f" with {len(self.weights)} compressed weights"
+        if self.head is not None:
+            text += f", head of {len(self.head.labels)} labels"
+        return f"{text}; computes in {_short(self.dtype)} on {self.device}"
+
+    def __repr__(self) -> str:
+        return f"<LoadedModel {self.summary()}>"
+
+    def generate(self, prompt: str, *, max_new_tokens: int = 50) -> str:
+        """Return the text that the model continues a prompt with, greedily (no sampling).
+
+        Parameters
+        ----------
+        prompt : str
+            Text to go on from.
+        max_new_tokens : int
+            Stop after so many tokens, or at the model's end-of-text token.
+
+        Returns
+        -------
+        str
+            The new text only, without the prompt.
+
+        Raises
+        ------
+        UnsupportedArchitectureError
+            If the model is an encoder.
+        ConfigError
+            If the prompt is empty or does not fit into the model.
+        """
+        if not self.is_decoder:
+            raise UnsupportedArchitectureError(
+                f"{self.source.name} ({type(self.hf_model).__name__}) does not generate text; use a"
+                " decoder such as 'demo', or evaluate this model on a TextClassification task."
+            )
+        inputs = self.tokenizer(prompt, return_tensors="pt")
+        ids = inputs["input_ids"].to(self.device)
+        if ids.shape[1] == 0 or max_new_tokens < 1:
+            raise ConfigError("Give a prompt that is not empty, and max_new_tokens of at least 1.")
+        limit = self.max_length
+        if limit is not None and ids.shape[1] + max_new_tokens > limit:
+            raise ConfigError(
+                f"The prompt has {ids.shape[1]} tokens and {max_new_tokens} new ones are asked for;"
+                f" {self.source.name} takes {limit} together. Shorten the prompt or lower"
+                " max_new_tokens."
+            )
+        padding = self.tokenizer.pad_token_id
+        generate: Any = self.hf_model.generate
+        with torch.no_grad(), quiet():
+            output = generate(
+                input_ids=ids.long(),
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=padding if padding is not None else 0,
+            )
+        text = self.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+        return str(text)
+
+
+def put_weight(module: nn.Module | WeightSite, weight: Tensor) -> None:
+    """Write a dense weight of shape (out_features, in_features) into a layer, in place.
+
+    The parameter stays the same object, so tied modules see the change. GPT-2's ``Conv1D`` keeps
+    its weight transposed and is handled.
+
+    Raises
+    ------
+    ConfigError
+        If the shapes differ.
+    """
+    (module if isinstance(module, WeightSite) else module_site("", module)).put(weight)
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """Return sixteen hexadecimal digits of a tokenizer's vocabulary, rules and special tokens."""
+    if tokenizer is None:
+        return "none"
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        rules = json.loads(backend.to_str())
+        for state in ("padding", "truncation"):  # set by calls, not part of the tokenizer
+            rules.pop(state, None)
+    else:
+        rules = [type(tokenizer).__name__, tokenizer.get_vocab()]
+    data = json.dumps([rules, tokenizer.special_tokens_map], sort_keys=True, default=str)
+    return hashlib.sha256(data.encode()).hexdigest()[:16]
+
+
+def _plain_config(model: PreTrainedModel) -> dict[str, Any]:
+    """The configuration without what depends on where and with which version it was loaded."""
+    incidental = {"transformers_version", "dtype", "torch_dtype", "architectures"}
+    to_dict: Any = model.config.to_dict
+    data: dict[str, Any] = to_dict()
+    kept = {k: v for k, v in data.items() if k not in incidental and not k.startswith("_")}
+    return {"class": type(model).__name__, **kept}
+
+
+def _stored_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and persistent buffers by name; tied ones appear under each name."""
+    for name, value in model.state_dict(keep_vars=True).items():
+        if isinstance(value, Tensor):
+            yield name, value
+
+
+def tensor_identity(tensor: Tensor) -> tuple[int, int]:
+    """Return what two tied tensors share. Not the storage alone: a file's tensors may share one."""
+    return (tensor.data_ptr() or id(tensor), tensor.numel())
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _position_table(model: nn.Module) -> nn.Embedding | None:
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module
+    return None
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

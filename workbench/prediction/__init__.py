@@ -1,0 +1,1 @@
+"""What recipes will cost, before they are run."""

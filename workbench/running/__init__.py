@@ -1,0 +1,1 @@
+"""Where runs execute: inline, or in the worker process of a study."""

@@ -1,0 +1,1 @@
+"""What a study keeps: the journal of its runs, outcomes, compressed weights."""

@@ -1,0 +1,556 @@
+"""A study's folder: the journal of runs, their per-example outcomes and their compressed weights.
+
+Only the store writes into the folder's journal. Files are written to a temporary name and renamed,
+so that whatever is found under its final name is complete, at whatever moment a process was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from workbench.asides import age_seconds as _age_seconds
+from workbench.asides import aside_of as _temporary
+from workbench.asides import is_leftover as _is_leftover
+from workbench.errors import StudyError
+from workbench.storage.journal import (
+    INTERRUPTED,
+    Journal,
+    Owner,
+    insert_measurements,
+    is_abandoned,
+    measurements_of,
+    now,
+    record_of,
+)
+from workbench.recipe import Recipe
+from workbench.records import Measurement, RunRecord, RunState
+
+if TYPE_CHECKING:
+    from workbench.outcomes import Outcomes
+
+JOURNAL_NAME = "study.sqlite"
+DISK_BUDGET_BYTES = 2_000_000_000
+HEARTBEAT_SECONDS = 5.0
+
+
+class Store:
+    """The folder of one study. Use :meth:`create` or :meth:`open` to get one.
+
+    Any number of stores, in any number of processes, may use one folder at the same time.
+
+    Attributes
+    ----------
+    path : Path
+        The folder, absolute.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._journal = Journal(path / JOURNAL_NAME)
+        self._artifacts = path / "artifacts"
+        self._outcomes = path / "outcomes"
+
+    @classmethod
+    def create(cls, path: str | Path, *, disk_budget_bytes: int | None = None) -> Store:
+        """Return the store in a folder, which is made a study if it is new or empty.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder; made with its parents if it does not exist.
+        disk_budget_bytes : int, optional
+            Limit for the compressed weights that are kept; the least recently used go first and
+            are computed again when asked for. Default: what the study has, or 2 GB.
+
+        Raises
+        ------
+        StudyError
+            If the path is a file, a folder of something else, not writable, or damaged.
+        """
+        store = cls(_folder(path))
+        try:
+            store.path.mkdir(parents=True, exist_ok=True)
+            names = {entry.name for entry in store.path.iterdir()}
+            others = [name for name in names if name[0] != "." and not name.endswith(".tmp")]
+            if others and JOURNAL_NAME not in names:
+                raise StudyError(
+                    f"{store.path} is not a study and not empty. Give a new or an empty folder, so"
+                    " that a study never mixes with other files."
+                )
+            store.check_writable()
+        except OSError as error:
+            raise StudyError(
+                f"No study can be made in {store.path}: {error.strerror or error}. Give a folder"
+                " that you can write to."
+            ) from error
+        store._journal.create()
+        if disk_budget_bytes is not None:
+            store.set_meta("disk_budget_bytes", disk_budget_bytes)
+        return store
+
+    @classmethod
+    def open(cls, path: str | Path) -> Store:
+        """Return the store of an existing study; a read-only one can be read.
+
+        Raises
+        ------
+        StudyError
+            If there is no study, or it is damaged or written by a newer version.
+        """
+        store = cls(_folder(path))
+        if not store.path.exists():
+            raise StudyError(
+                f"There is no folder {store.path}. Give the path of a study, or start one with"
+                " Study(model, task, path=...)."
+            )
+        store._journal.check()
+        return store
+
+    def check_writable(self) -> None:
+        """Raise OSError unless files can be made in the folder."""
+        probe = _temporary(self.path / "probe")
+        probe.touch()
+        probe.unlink()  # a new folder is empty still, so whoever is killed here can start again
+
+    # Where other parts of the study keep their files
+
+    @property
+    def task_folder(self) -> Path:
+        """Where the task keeps its snapshot of the data."""
+        return self.path / "task"
+
+    @property
+    def statistics_folder(self) -> Path:
+        """Where calibration statistics are cached."""
+        return self.path / "statistics"
+
+    @property
+    def log_path(self) -> Path:
+        """What the worker process and the libraries in it print."""
+        return self.path / "worker.log"
+
+    def checkpoint_path(self, run: str) -> Path:
+        """Return where a run keeps the state of its training until it is done."""
+        return self.path / "checkpoints" / f"{run}.safetensors"
+
+    @property
+    def disk_budget_bytes(self) -> int:
+        """Limit for the compressed weights that are kept, and again for checkpoints."""
+        budget = self.meta("disk_budget_bytes")
+        return DISK_BUDGET_BYTES if budget is None else int(budget)
+
+    def model_folder(self, name: str) -> Path:
+        """Return where a live model is saved; the name is made safe for every file system."""
+        safe = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
+        return self.path / "models" / f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+    # What the study is about
+
+    def meta(self, key: str) -> Any:
+        """Return what :meth:`set_meta` stored, or None."""
+        with self._journal.reading() as db:
+            row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row["value"])
+
+    def set_meta(self, key: str, value: Any) -> None:
+        """Store JSON-ready data under a key."""
+        with self._journal.writing() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Return the base models in the order of their addition: name and description."""
+        with self._journal.reading() as db:
+            rows = db.execute("SELECT * FROM models ORDER BY position").fetchall()
+        return {row["name"]: json.loads(row["description"]) for row in rows}
+
+    def add_model(self, name: str, description: dict[str, Any]) -> None:
+        """Add a base model; its JSON-ready description says how to load it again."""
+        with self._journal.writing() as db:
+            try:
+                db.execute(
+                    "INSERT INTO models (name, description) VALUES (?, ?)",
+                    (name, json.dumps(description)),
+                )
+            except sqlite3.IntegrityError as error:
+                raise StudyError(
+                    f"The study has a model named {name!r} already; give another name."
+                ) from error
+
+    # Runs
+
+    def records(self) -> tuple[RunRecord, ...]:
+        """Return all runs, oldest first; those whose process is gone become interrupted."""
+        with self._journal.reading() as db:
+            rows = db.execute("SELECT * FROM runs ORDER BY position").fetchall()
+            measured = measurements_of(db)
+        if any(is_abandoned(row) for row in rows):
+            with contextlib.suppress(StudyError):  # a read-only study is still shown
+                self._give_up_abandoned()
+        return tuple(record_of(row, measured.get(row["id"], ())) for row in rows)
+
+    def record(self, run: str) -> RunRecord | None:
+        """Return one run, or None if there is none with this id."""
+        with self._journal.reading() as db:
+            row = db.execute("SELECT * FROM runs WHERE id = ?", (run,)).fetchone()
+            measured = measurements_of(db, run)
+        return None if row is None else record_of(row, measured.get(run, ()))
+
+    def claim(
+        self, run: str, *, model: str, recipe: Recipe, parent: str | None = None
+    ) -> Claim | None:
+        """Make this process the only one that computes a run.
+
+        Returns
+        -------
+        Claim or None
+            None if the run is done, or a living process computes it.
+        """
+        claim = Claim(self, run)
+        owner = claim.owner
+        with self._journal.writing() as db:
+            row = db.execute("SELECT * FROM runs WHERE id = ?", (run,)).fetchone()
+            if row is not None:
+                if row["state"] == RunState.DONE.value:
+                    return None
+                if row["state"] == RunState.RUNNING.value and not is_abandoned(row):
+                    return None
+                db.execute("DELETE FROM measurements WHERE run = ?", (run,))
+            else:
+                db.execute(
+                    "INSERT INTO runs (id, model, recipe, state, created) VALUES (?, ?, ?, '', '')",
+                    (run, model, recipe.to_json()),
+                )
+            db.execute(
+                "UPDATE runs SET state = ?, parent = ?, size_bytes = NULL, artifact = NULL,"
+                " facts = '{}', seconds = '{}', error = NULL, created = ?, claim = ?, host = ?,"
+                " pid = ?, pid_started = ?, heartbeat = ? WHERE id = ?",
+                (
+                    *(RunState.RUNNING.value, parent, now(), claim.token),
+                    *(owner.host, owner.pid, owner.started, time.time(), run),
+                ),
+            )
+        return claim
+
+    def settle(self, run: str, pid: int, state: RunState, error: str) -> RunRecord | None:
+        """Record what became of a run whose process, on this computer, is known to have ended.
+
+        Returns
+        -------
+        RunRecord or None
+            The run as it is now: unchanged if the process had finished it before it ended.
+        """
+        with self._journal.writing() as db:
+            db.execute(
+                "UPDATE runs SET state = ?, error = ?, claim = NULL"
+                " WHERE id = ? AND state = ? AND pid = ? AND host = ?",
+                (state.value, error, run, RunState.RUNNING.value, pid, platform.node()),
+            )
+        return self.record(run)
+
+    def add_measurements(self, run: str, measurements: Iterable[Measurement]) -> None:
+        """Append what was measured later; earlier values of the same metric are kept."""
+        with self._journal.writing() as db:
+            if db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone() is None:
+                raise StudyError(f"There is no run {run} in {self.path}; was it deleted?")
+            insert_measurements(db, run, measurements)
+
+    def delete(self, run: str) -> None:
+        """Delete a run, its outcomes, and its weights unless another run has the same.
+
+        Raises
+        ------
+        StudyError
+            If there is no such run, it is being computed, or other runs are compared to it.
+        """
+        with self._journal.writing() as db:
+            row = db.execute("SELECT * FROM runs WHERE id = ?", (run,)).fetchone()
+            if row is None:
+                raise StudyError(f"There is no run {run} in {self.path}; was it deleted before?")
+            if row["state"] == RunState.RUNNING.value and not is_abandoned(row):
+                raise StudyError(f"Run {run} is being computed; cancel it before you delete it.")
+            others = db.execute(
+                "SELECT count(*) FROM runs WHERE model = ? AND id != ?", (row["model"], run)
+            ).fetchone()[0]
+            if others and not Recipe.from_json(row["recipe"]).steps:
+                raise StudyError(
+                    f"Run {run} is the base model {row['model']!r}, which {others} other runs are"
+                    " compared to. Delete those first."
+                )
+            db.execute("UPDATE runs SET parent = ? WHERE parent = ?", (row["parent"], run))
+            db.execute("DELETE FROM runs WHERE id = ?", (run,))
+            shared = db.execute(
+                "SELECT 1 FROM runs WHERE artifact = ?", (row["artifact"],)
+            ).fetchone()
+            if row["artifact"] and not shared:
+                db.execute("DELETE FROM artifacts WHERE digest = ?", (row["artifact"],))
+        paths = [self._outcomes_path(run), *self._outcomes.glob(f"{run}.*.npz")]
+        paths.append(self.checkpoint_path(run))
+        if row["artifact"] and not shared:
+            paths.append(self._artifact_path(row["artifact"]))
+        for path in paths:
+            with contextlib.suppress(OSError):  # gone before, or in use on Windows
+                path.unlink()
+
+    def outcomes(self, run: str) -> Outcomes:
+        """Return the per-example outcomes of a finished run."""
+        from workbench.outcomes import Outcomes
+
+        path = self._outcomes_path(run)
+        if not path.exists():
+            raise StudyError(
+                f"Run {run} has no outcomes: it is not finished, or the file {path.name} was"
+                " removed from the study. Delete the run and run the recipe again."
+            )
+        return Outcomes.load(path)
+
+    def outcomes_of(self, run: str, what: str) -> Outcomes | None:
+        """Return outcomes that were evaluated later, such as of the validation part, or None."""
+        from workbench.outcomes import Outcomes
+
+        path = self._outcomes / f"{run}.{what}.npz"
+        return Outcomes.load(path) if path.exists() else None
+
+    def keep_outcomes(self, run: str, what: str, outcomes: Outcomes) -> None:
+        """Keep outcomes that were evaluated after the run; they go when the run is deleted.
+
+        Raises
+        ------
+        StudyError
+            If there is no such run.
+        """
+        if self.record(run) is None:
+            raise StudyError(f"There is no run {run} in {self.path}; was it deleted?")
+        path = self._outcomes / f"{run}.{what}.npz"
+        temporary = _temporary(path)
+        try:
+            outcomes.save(temporary)
+            _publish(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    # Compressed weights
+
+    def keep_artifact(self, write: Callable[[Path], object]) -> str:
+        """Store a file under the digest of its content and return the digest.
+
+        Parameters
+        ----------
+        write : callable
+            Called with the path to write the file to.
+        """
+        temporary = _temporary(self._artifacts / "weights")
+        try:
+            write(temporary)
+            digest, size = _digest(temporary), temporary.stat().st_size
+            path = self._artifact_path(digest)
+            if not path.exists():
+                _publish(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._register(digest, size)
+        return digest
+
+    def artifact(self, digest: str) -> Path | None:
+        """Return the file with this digest, or None if it was evicted or is damaged."""
+        path = self._artifact_path(digest)
+        try:
+            if _digest(path) != digest:
+                path.unlink()
+                return None
+        except FileNotFoundError:
+            return None
+        with contextlib.suppress(StudyError), self._journal.writing() as db:
+            db.execute("UPDATE artifacts SET last_used = ? WHERE digest = ?", (time.time(), digest))
+        return path
+
+    def _register(self, keep: str, size: int) -> None:
+        """Note that a file is there, and evict others until all fit into the budget."""
+        budget = self.disk_budget_bytes
+        with self._journal.writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?)", (keep, size, time.time())
+            )
+            rows = db.execute("SELECT * FROM artifacts ORDER BY last_used DESC").fetchall()
+            total, evicted = 0, []
+            for row in sorted(rows, key=lambda row: row["digest"] != keep):
+                total += row["size_bytes"]
+                if total > budget and row["digest"] != keep:
+                    evicted.append(row["digest"])
+                    total -= row["size_bytes"]
+            db.executemany("DELETE FROM artifacts WHERE digest = ?", [(d,) for d in evicted])
+        for digest in evicted:
+            with contextlib.suppress(OSError):  # in use on Windows: counted no longer, kept a while
+                self._artifact_path(digest).unlink()
+
+    # Housekeeping
+
+    def recover(self) -> None:
+        """Mark runs of processes that are gone as interrupted, and remove what they left."""
+        self._give_up_abandoned()
+        with self._journal.reading() as db:
+            known = {row["digest"] for row in db.execute("SELECT digest FROM artifacts")}
+            unfinished = {
+                row["id"] for row in db.execute("SELECT id FROM runs WHERE state != 'done'")
+            }
+        for path in self.checkpoint_path("any").parent.glob("*.*"):
+            if path.stem not in unfinished:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        for folder in (self.path, self._artifacts, self._outcomes):
+            for path in folder.glob("*.tmp"):
+                if _is_leftover(path):
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+        for folder in self.statistics_folder.glob(".*"):  # a calibration that was killed
+            if min(map(_age_seconds, [folder, *folder.glob("*")])) > 24 * 3600:
+                shutil.rmtree(folder, ignore_errors=True)
+        for path in self._artifacts.glob("*.safetensors"):
+            if path.stem not in known and _age_seconds(path) > 3600:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def _give_up_abandoned(self) -> None:
+        with self._journal.writing() as db:
+            rows = db.execute("SELECT * FROM runs WHERE state = 'running'").fetchall()
+            for row in rows:
+                if is_abandoned(row):
+                    db.execute(
+                        "UPDATE runs SET state = ?, error = ?, claim = NULL WHERE id = ?",
+                        (RunState.INTERRUPTED.value, INTERRUPTED, row["id"]),
+                    )
+
+    def _artifact_path(self, digest: str) -> Path:
+        return self._artifacts / f"{digest}.safetensors"
+
+    def _outcomes_path(self, run: str) -> Path:
+        return self._outcomes / f"{run}.npz"
+
+
+class Claim:
+    """The right of this process to compute a run; as a context manager it keeps the right alive.
+
+    Leaving the context without :meth:`finish` or :meth:`fail` records the exception that ended it.
+    """
+
+    def __init__(self, store: Store, run: str) -> None:
+        self.run = run
+        self.token = uuid.uuid4().hex
+        self.owner = Owner.here()
+        self._store = store
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Claim:
+        threading.Thread(target=self._keep_alive, name=f"heartbeat-{self.run}", daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._ended.is_set():
+            words = f"{type(error).__name__}: {error}" if error else "It was left unfinished."
+            self.fail(RunState.FAILED, words)
+
+    def finish(
+        self,
+        *,
+        size_bytes: int,
+        measurements: Iterable[Measurement],
+        outcomes: Outcomes,
+        artifact: str | None,
+        facts: dict[str, Any],
+        seconds: dict[str, float],
+    ) -> None:
+        """Record the run as done, all of it at once.
+
+        Raises
+        ------
+        StudyError
+            If another process took the run over because this one seemed to be gone.
+        """
+        path = self._store._outcomes_path(self.run)
+        temporary = _temporary(path)
+        try:
+            outcomes.save(temporary)
+            with self._store._journal.writing() as db:
+                self._update(
+                    db,
+                    RunState.DONE,
+                    size_bytes=size_bytes,
+                    artifact=artifact,
+                    facts=json.dumps(facts | {"artifact": artifact}, sort_keys=True),
+                    seconds=json.dumps(seconds),
+                )
+                insert_measurements(db, self.run, measurements)
+                _publish(temporary, path)  # before the commit: a run that is done has its outcomes
+            self._ended.set()
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def fail(self, state: RunState, error: str) -> None:
+        """Record that the run ended without a result, and why."""
+        with contextlib.suppress(_TakenOverError), self._store._journal.writing() as db:
+            self._update(db, state, error=error)
+        self._ended.set()
+
+    def _update(self, db: sqlite3.Connection, state: RunState, **columns: Any) -> None:
+        names = ", ".join(f"{name} = ?" for name in columns)
+        changed = db.execute(
+            f"UPDATE runs SET state = ?, claim = NULL, {names} WHERE id = ? AND claim = ?",
+            (state.value, *columns.values(), self.run, self.token),
+        )
+        if changed.rowcount == 0:
+            raise _TakenOverError(
+                f"Run {self.run} was deleted or taken over by another process while this one"
+                " computed it; its result here is dropped."
+            )
+
+    def _keep_alive(self) -> None:
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(StudyError), self._store._journal.writing() as db:
+                db.execute(
+                    "UPDATE runs SET heartbeat = ? WHERE id = ? AND claim = ?",
+                    (time.time(), self.run, self.token),
+                )
+
+
+class _TakenOverError(StudyError):
+    """The row of a claim belongs to somebody else by now."""
+
+
+def _folder(path: str | Path) -> Path:
+    folder = Path(path).expanduser().absolute()
+    if folder.is_file():
+        raise StudyError(f"{folder} is a file; a study is a folder. Give the folder's path.")
+    return folder
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Rename a finished file to its final name, after its bytes are on the disk."""
+    with temporary.open("r+b") as stream:
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+def _digest(path: Path) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()

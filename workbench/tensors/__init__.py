@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: quantization grids, masks, statistics and compressed weights."""
