@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from workbench.deciding.choice import choose
 from workbench.deciding.decision import decide
+from workbench.deciding.requirements import Requirements
 from workbench.outcomes import Outcomes
 from workbench.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
-from workbench.deciding.requirements import Requirements
 from workbench.steps import RTN
 
 ACCURACY = Metric("accuracy")

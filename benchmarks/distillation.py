@@ -29,8 +29,8 @@ import pandas as pd
 import torch
 
 import workbench as wb
-from workbench.records import RunState
 from workbench.models.structure import block_names
+from workbench.records import RunState
 
 KEEPS, FASTER = 0.97, 1.6
 """Sanh et al. 2019, abstract: 97 % of the capabilities, 60 % faster."""

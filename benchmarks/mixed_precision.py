@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from workbench.steps import Quantization
 from workbench.prediction.tabulate import GRID
+from workbench.steps import Quantization
 
 BUDGETS = (3.0, 2.5)
 

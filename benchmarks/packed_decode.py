@@ -40,11 +40,11 @@ from peers.report import hardware, load_average
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from workbench.tensors import affine
 from workbench.models.layers import find_linears
 from workbench.models.loaded import LoadedModel, ModelSource
 from workbench.packed import Decoder, pack_model
 from workbench.schemes import IntScheme
+from workbench.tensors import affine
 from workbench.tensors.weights import QuantizedWeight
 
 HERE = Path(__file__).parent

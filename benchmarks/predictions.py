@@ -30,13 +30,13 @@ from scipy.stats import spearmanr
 
 import workbench as wb
 from workbench.calibration.calibrate import Calibrator
-from workbench.demo.stdlib import AREAS
-from workbench.study.forecast import Forecast
 from workbench.calibration.gradients import GradientOptions, collect_gradients
+from workbench.demo.stdlib import AREAS
 from workbench.prediction.predict import TRUSTED_NATS
+from workbench.prediction.tabulate import step_costs
 from workbench.recipe import Recipe
 from workbench.records import RunState
-from workbench.prediction.tabulate import step_costs
+from workbench.study.forecast import Forecast
 
 RECIPES = [
     *(m(b, group_size=g) for m in (wb.RTN, wb.GPTQ, wb.AWQ) for b in (4, 3, 2) for g in (128, 32)),

@@ -52,8 +52,8 @@ def measure(size: str, windows: int, count: int, threads: int) -> dict[str, Any]
     from random_models import RandomTokens, parse_size, random_llama
 
     import workbench as wb
-    from workbench.compression.ahead import SolvedAhead
     from workbench.calibration.calibrate import CalibrationOptions, Calibrator
+    from workbench.compression.ahead import SolvedAhead
     from workbench.compression.compress import compress
     from workbench.recipe import Recipe
 

@@ -39,12 +39,12 @@ from safetensors.torch import load_file
 from transformers.utils.logging import disable_progress_bar
 
 import workbench as wb
-from workbench.models import layers
-from workbench.compression.ahead import SolvedAhead
 from workbench.calibration.calibrate import CalibrationOptions, Calibrator
+from workbench.compression.ahead import SolvedAhead
 from workbench.compression.compress import compress
-from workbench.measure.evaluate import evaluate
 from workbench.compression.layerwise import layer_errors
+from workbench.measure.evaluate import evaluate
+from workbench.models import layers
 from workbench.models.load import LoadedModel
 from workbench.recipe import Recipe
 from workbench.tasks import Task, load_task

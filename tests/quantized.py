@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from workbench.tensors import affine
 from workbench.schemes import IntScheme
+from workbench.tensors import affine
 from workbench.tensors.weights import QuantizedWeight
 
 

@@ -17,6 +17,7 @@ from workbench.version import __version__
 if TYPE_CHECKING:
     from workbench.calibration.calibrate import CalibrationOptions as CalibrationOptions
     from workbench.deciding.cost import CostModel as CostModel
+    from workbench.deciding.requirements import Requirements as Requirements
     from workbench.errors import CancelledError as CancelledError
     from workbench.errors import ConfigError as ConfigError
     from workbench.errors import DataError as DataError
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from workbench.records import Metric as Metric
     from workbench.records import RunRecord as RunRecord
     from workbench.records import RunState as RunState
-    from workbench.deciding.requirements import Requirements as Requirements
     from workbench.routing import Router as Router
     from workbench.steps import AWQ as AWQ
     from workbench.steps import GPTQ as GPTQ

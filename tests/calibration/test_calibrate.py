@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.calibration.calibrate import CalibrationInputs, CalibrationOptions, Calibrator, calibrate
+from workbench.calibration.calibrate import (
+    CalibrationInputs,
+    CalibrationOptions,
+    Calibrator,
+    calibrate,
+)
 from workbench.errors import CalibrationError, CancelledError, ConfigError
 from workbench.models.layers import shared_inputs
 from workbench.models.listening import listening

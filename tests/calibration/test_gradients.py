@@ -5,12 +5,12 @@ import torch
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.toy import texts
 from workbench.calibration.calibrate import CalibrationOptions, Calibrator
-from workbench.errors import CancelledError
 from workbench.calibration.gradients import GradientOptions, _InputSums, _loss, collect_gradients
+from workbench.errors import CancelledError
 from workbench.models.load import load_model
 from workbench.progress import Monitor
-from workbench.tensors.statistics import OutputGram
 from workbench.tasks import LanguageModeling, TextClassification
+from workbench.tensors.statistics import OutputGram
 
 OPTIONS = CalibrationOptions(solve_tokens=256, judge_tokens=512, sequence_length=24)
 

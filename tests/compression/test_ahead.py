@@ -7,8 +7,8 @@ import torch
 
 from tests.calibration.test_calibrate import OPTIONS, RowsTask
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.compression.ahead import SolvedAhead
 from workbench.calibration.calibrate import Calibrator
+from workbench.compression.ahead import SolvedAhead
 from workbench.compression.compress import compress
 from workbench.methods import LAYER_METHODS
 from workbench.models.load import load_model

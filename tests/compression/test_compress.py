@@ -5,7 +5,6 @@ import torch
 
 from tests.calibration.test_calibrate import OPTIONS, RowsTask
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.storage.artifacts import load_weights, save_weights
 from workbench.calibration.calibrate import Calibrator
 from workbench.compression.compress import compress, method_versions, needs_statistics
 from workbench.errors import CancelledError
@@ -24,6 +23,7 @@ from workbench.steps import (
     SparseGPT,
     Wanda,
 )
+from workbench.storage.artifacts import load_weights, save_weights
 from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
 
 ARCHITECTURES = ["LlamaForCausalLM", "OPTForCausalLM", "GPT2LMHeadModel", "BertModel"]

@@ -7,11 +7,11 @@ import torch
 
 from tests.calibration.test_calibrate import OPTIONS, RowsTask
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.compression import sequential
-from workbench.models.architectures import backbone
 from workbench.calibration.calibrate import Calibrator, InputSums
+from workbench.compression import sequential
 from workbench.compression.compress import compress
 from workbench.errors import CancelledError, UnsupportedArchitectureError
+from workbench.models.architectures import backbone
 from workbench.models.layers import find_linears
 from workbench.models.listening import listening
 from workbench.models.load import load_model

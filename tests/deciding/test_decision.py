@@ -11,11 +11,11 @@ import pytest
 from benchmarks.choose_simulation import simulate
 from workbench.deciding.cost import CostModel
 from workbench.deciding.decision import FAILS, PASSES, UNCLEAR, contrast, decide
+from workbench.deciding.requirements import Requirements
 from workbench.errors import ConfigError, StudyError
 from workbench.outcomes import Outcomes
 from workbench.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
-from workbench.deciding.requirements import Requirements
 from workbench.steps import RTN
 from workbench.uncertainty import estimate_ratio
 

@@ -13,8 +13,8 @@ from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from tests.toy import CALIBRATION, toy_study, toy_task
 from workbench.errors import ConfigError, ExportError, StudyError
 from workbench.export import FORMATS, Proof, export_model, offers
-from workbench.models.loaded import ClassificationHead
 from workbench.models.load import load_model
+from workbench.models.loaded import ClassificationHead
 from workbench.models.sources import read_headers
 from workbench.steps import (
     AWQ,

@@ -17,8 +17,8 @@ from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from workbench.compression.compress import compress
 from workbench.export import Proof, export_model, gguf_tokenizer, publish
 from workbench.models.layers import shared_inputs
-from workbench.models.loaded import LoadedModel
 from workbench.models.load import load_model
+from workbench.models.loaded import LoadedModel
 from workbench.recipe import Recipe
 from workbench.steps import AWQ, GPTQ, RTN, DepthPruning, Mixed, QuantizeEmbeddings
 from workbench.study import Study

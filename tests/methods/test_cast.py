@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 
 from tests.structured import loaded, outputs, run
-from workbench.storage.artifacts import load_weights, save_weights
 from workbench.steps import Cast
+from workbench.storage.artifacts import load_weights, save_weights
 
 
 def test_what_is_not_stored_is_not_rounded(tmp_path):

@@ -7,10 +7,8 @@ import copy
 import pytest
 import torch
 
-from workbench.tensors import affine
 from workbench.methods import LAYER_METHODS, GroupWeights
 from workbench.schemes import IntScheme
-from workbench.tensors.statistics import GroupStatistics, InputStatistics
 from workbench.steps import (
     AWQ,
     GPTQ,
@@ -22,6 +20,8 @@ from workbench.steps import (
     Step,
     Wanda,
 )
+from workbench.tensors import affine
+from workbench.tensors.statistics import GroupStatistics, InputStatistics
 from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight, weight_from
 
 CONFIGS: list[Step] = [

@@ -6,8 +6,8 @@ import itertools
 import pytest
 import torch
 
-from tests.structured import IDS, OutputsTask, loaded, outputs, run
 from tests.calibration.test_calibrate import OPTIONS
+from tests.structured import IDS, OutputsTask, loaded, outputs, run
 from tests.tiny import ARCHITECTURES
 from workbench.calibration.calibrate import Calibrator
 from workbench.compression.compress import compress
@@ -18,10 +18,10 @@ from workbench.errors import (
     UnsupportedArchitectureError,
 )
 from workbench.methods.depth import block_influence
+from workbench.models.structure import block_names
 from workbench.progress import SILENT
 from workbench.recipe import Recipe
 from workbench.steps import DepthPruning
-from workbench.models.structure import block_names
 
 BLOCKS = 5
 REFUSED = {"T5": "not among the architectures", "ViT": "not among the architectures"}

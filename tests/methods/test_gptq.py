@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from workbench.tensors import affine
 from workbench.errors import CompressionError
-from workbench.tensors.linalg import inverse_factor
 from workbench.methods.gptq import gptq, gptq_many
 from workbench.schemes import IntScheme
+from workbench.tensors import affine
+from workbench.tensors.linalg import inverse_factor
 
 
 def correlated_gram(k: int, seed: int = 0) -> torch.Tensor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from workbench.tensors import affine
 from workbench.errors import ConfigError
-from workbench.tensors.linalg import inverse_factor
-from workbench.tensors.masks import keep_mask
 from workbench.methods.sparsegpt import sparsegpt
 from workbench.schemes import IntScheme, Sparsity
 from workbench.steps import SparseGPT
+from workbench.tensors import affine
+from workbench.tensors.linalg import inverse_factor
+from workbench.tensors.masks import keep_mask
 
 HALF = Sparsity(ratio=0.5)
 

@@ -6,8 +6,8 @@ import torch
 
 from workbench.methods import GroupWeights
 from workbench.methods.wanda import WandaPruner
-from workbench.tensors.statistics import GroupStatistics, InputStatistics
 from workbench.steps import Wanda
+from workbench.tensors.statistics import GroupStatistics, InputStatistics
 
 
 def statistics_of(x: torch.Tensor) -> GroupStatistics:

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.structured import OutputsTask, loaded, outputs, run
 from tests.calibration.test_calibrate import OPTIONS
+from tests.structured import OutputsTask, loaded, outputs, run
 from tests.tiny import ARCHITECTURES, SMALL
 from workbench.calibration.calibrate import Calibrator
 from workbench.errors import ConfigError, UnsupportedArchitectureError
-from workbench.models.layers import weight_of
 from workbench.methods.width import round_kept
+from workbench.models.layers import weight_of
 from workbench.steps import WidthPruning
 
 # Neurons of one block before, and the names of what holds them: inputs, output.

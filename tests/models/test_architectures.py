@@ -12,19 +12,19 @@ import transformers
 
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from tests.toy import texts
-from workbench.compression import folding
-from workbench.storage.artifacts import load_weights, save_weights
 from workbench.calibration.calibrate import CalibrationInputs, CalibrationOptions, Calibrator
+from workbench.compression import folding
 from workbench.compression.compress import compress
 from workbench.errors import TokenizerMissingError, UnsupportedArchitectureError
 from workbench.measure.evaluate import Reference, evaluate
 from workbench.models.layers import find_blocks, find_linears
-from workbench.tensors.linalg import output_error
 from workbench.models.load import load_model, save_model
 from workbench.recipe import Recipe
 from workbench.steps import AWQ, GPTQ, RTN, MagnitudePruning
+from workbench.storage.artifacts import load_weights, save_weights
 from workbench.study import Study
 from workbench.tasks import LanguageModeling, TextClassification
+from workbench.tensors.linalg import output_error
 
 OPTIONS = CalibrationOptions(
     solve_tokens=1600, judge_tokens=400, sequence_length=20, batch_tokens=1024

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import SMALL, tiny_folder, tiny_model, tiny_tokenizer
-from workbench.models import placement
 from workbench.errors import (
     ConfigError,
     ModelNotFoundError,
@@ -19,7 +18,14 @@ from workbench.errors import (
     TokenizerMissingError,
     UnsupportedArchitectureError,
 )
-from workbench.models.load import ClassificationHead, LoadedModel, ModelSource, load_model, save_model
+from workbench.models import placement
+from workbench.models.load import (
+    ClassificationHead,
+    LoadedModel,
+    ModelSource,
+    load_model,
+    save_model,
+)
 
 
 class Halves:

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.storage.artifacts import load_weights, save_weights
 from workbench.errors import ConfigError
 from workbench.models.load import load_model
-from workbench.schemes import IntScheme
 from workbench.models.sites import expert_sites, find_site
+from workbench.schemes import IntScheme
+from workbench.storage.artifacts import load_weights, save_weights
 from workbench.tensors.weights import QuantizedWeight
 
 STACK = "model.layers.1.mlp.experts.gate_up_proj"

@@ -9,11 +9,11 @@ import torch
 
 from tests.structured import loaded, outputs, run
 from tests.toy import toy_study
-from workbench.storage.artifacts import load_weights, save_weights
 from workbench.compression.compress import starts_from_statistics
 from workbench.errors import ConfigError, UnsupportedArchitectureError
-from workbench.models.loaded import ClassificationHead, tensor_identity
 from workbench.models.load import load_model, save_model
+from workbench.models.loaded import ClassificationHead, tensor_identity
+from workbench.models.structure import ARCHITECTURES, rebuild
 from workbench.recipe import Recipe
 from workbench.records import RunState
 from workbench.steps import (
@@ -26,7 +26,7 @@ from workbench.steps import (
     WidthPruning,
     step_from_dict,
 )
-from workbench.models.structure import ARCHITECTURES, rebuild
+from workbench.storage.artifacts import load_weights, save_weights
 
 KINDS = [
     "Llama",

@@ -11,8 +11,8 @@ import transformers
 from tests.packed.test_pack_model import compress, llama, rounded
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, UnsupportedArchitectureError
-from workbench.models.loaded import LoadedModel
 from workbench.models.load import load_model
+from workbench.models.loaded import LoadedModel
 from workbench.packed import Decoder, pack_model, why_not_lean
 from workbench.packed.linear import PackedEmbedding, PackedLinear
 from workbench.schemes import IntScheme

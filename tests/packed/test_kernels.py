@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.tensors import affine
 from workbench.packed import kernels, native
 from workbench.packed.kernels import Int4Kernel, Int8Kernel, kernel_name, make_kernel
 from workbench.schemes import IntScheme, Sparsity
+from workbench.tensors import affine
 from workbench.tensors.weights import PrunedWeight, QuantizedWeight
 
 CPU = torch.device("cpu")

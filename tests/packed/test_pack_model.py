@@ -12,14 +12,14 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.tensors import affine
 from workbench.errors import ConfigError
 from workbench.models.layers import find_linears, shared_inputs
-from workbench.models.loaded import LoadedModel
 from workbench.models.load import load_model
+from workbench.models.loaded import LoadedModel
 from workbench.packed import dense_dtype, pack_model
 from workbench.packed.linear import PackedEmbedding, PackedLinear, SharedProduct
 from workbench.schemes import IntScheme, Sparsity
+from workbench.tensors import affine
 from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
 
 INT4 = IntScheme(4, 32, False)

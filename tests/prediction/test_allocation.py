@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
+from workbench.errors import ConfigError
 from workbench.prediction.allocation import Option, allocate, options_of, path
 from workbench.prediction.cost_table import CostTable, LayerGroup, ModelSizes
-from workbench.errors import ConfigError
 from workbench.prediction.predict import group_bytes, raw_cost
 from workbench.recipe import Recipe
 from workbench.steps import GPTQ, RTN, Mixed

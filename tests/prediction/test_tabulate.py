@@ -5,10 +5,11 @@ from tests.tiny import tiny_model, tiny_tokenizer
 from tests.toy import texts
 from workbench.calibration.calibrate import CalibrationOptions, Calibrator
 from workbench.compression.compress import compress
-from workbench.prediction.cost_table import CostTable
 from workbench.errors import CancelledError
 from workbench.models.load import load_model
+from workbench.prediction.cost_table import CostTable
 from workbench.prediction.predict import size_bytes
+from workbench.prediction.tabulate import tabulate
 from workbench.progress import Monitor
 from workbench.recipe import Recipe
 from workbench.steps import (
@@ -22,7 +23,6 @@ from workbench.steps import (
     SparseGPT,
     Wanda,
 )
-from workbench.prediction.tabulate import tabulate
 from workbench.tasks import LanguageModeling
 
 OPTIONS = CalibrationOptions(solve_tokens=512, judge_tokens=256, sequence_length=24)
@@ -122,8 +122,8 @@ def test_what_another_process_has_written_meanwhile_is_kept(tmp_path):
 
 
 def test_one_step_that_fails_leaves_the_others(tmp_path, monkeypatch):
-    from workbench.prediction import tabulate as module
     from workbench.errors import CompressionError
+    from workbench.prediction import tabulate as module
 
     model, calibrator = prepared("LlamaForCausalLM", tmp_path)
     real = module.step_costs

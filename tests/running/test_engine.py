@@ -12,12 +12,12 @@ import torch
 
 from tests.toy import CALIBRATION, toy_model, toy_study, toy_task
 from workbench.compression.compress import Compressed
-from workbench.running.engine import Engine, reload_model, run_id
 from workbench.errors import CancelledError, StudyError
 from workbench.measure.evaluate import evaluate
 from workbench.progress import Monitor
 from workbench.recipe import Recipe
 from workbench.records import RunState
+from workbench.running.engine import Engine, reload_model, run_id
 from workbench.steps import AWQ, GPTQ, RTN, Cast, MagnitudePruning
 from workbench.storage.store import Store
 from workbench.study import Study

@@ -19,9 +19,9 @@ from workbench.errors import StudyError
 from workbench.progress import Progress
 from workbench.recipe import Recipe
 from workbench.records import RunState
+from workbench.running.sweep import Event, InlineRunner, Throttle, WorkerRunner, with_baselines
 from workbench.steps import GPTQ, RTN
 from workbench.study import Study
-from workbench.running.sweep import Event, InlineRunner, Throttle, WorkerRunner, with_baselines
 
 RECIPES = [Recipe.of(RTN(bits, group_size=8)) for bits in (2, 3, 4, 5, 6, 8)]
 LONG = 120

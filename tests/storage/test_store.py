@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workbench.storage import store as store_module
 from workbench.errors import StudyError
-from workbench.storage.journal import STALE_SECONDS
 from workbench.outcomes import Outcomes
 from workbench.recipe import Recipe
 from workbench.records import Measurement, RunState
 from workbench.steps import RTN
+from workbench.storage import store as store_module
+from workbench.storage.journal import STALE_SECONDS
 from workbench.storage.store import JOURNAL_NAME, Claim, Store
 
 RECIPE = Recipe.of(RTN(4))

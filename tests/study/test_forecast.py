@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.toy import toy_study
-from workbench.prediction import tabulate as module
 from workbench.errors import ConfigError, StudyError
+from workbench.prediction import tabulate as module
 from workbench.prediction.predict import size_bytes
 from workbench.recipe import Recipe
 from workbench.steps import (

@@ -12,11 +12,10 @@ import threading
 import pytest
 
 from tests.toy import toy_study
-from workbench.study import inspector
 from workbench.errors import ConfigError
 from workbench.records import RunState
 from workbench.steps import GPTQ, RTN
-from workbench.study import Study
+from workbench.study import Study, inspector
 from workbench.views import FlipsView, LayerErrorsView, WeightHistogramView
 from workbench.widgets.asking import Inspector
 from workbench.widgets.history import History

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.tensors import affine
 from workbench.errors import ConfigError
-from workbench.tensors.masks import global_threshold, keep_mask
 from workbench.schemes import IntScheme, Sparsity
+from workbench.tensors import affine
+from workbench.tensors.masks import global_threshold, keep_mask
 
 
 @given(

@@ -9,8 +9,8 @@ from workbench.errors import CompressionError, ConfigError
 from workbench.models.load import load_model
 from workbench.recipe import Recipe
 from workbench.steps import RTN, MagnitudePruning, QuantizeEmbeddings
-from workbench.training.trainable import trainable_of
 from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
+from workbench.training.trainable import trainable_of
 
 IDS = torch.tensor([[5, 9, 77, 120, 33, 200, 41]])
 ARCHITECTURES = ("LlamaForCausalLM", "GPT2LMHeadModel", "Qwen3Moe")

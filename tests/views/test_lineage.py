@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.widgets.fake import record
-from workbench.views.lineage import lineage
 from workbench.plots import lineage_figure
 from workbench.plots.lineage import lineage_svg
 from workbench.records import Metric, RunState
 from workbench.steps import GPTQ, RTN, MagnitudePruning
+from workbench.views.lineage import lineage
 
 ACCURACY = Metric("accuracy")
 

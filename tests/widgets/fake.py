@@ -7,16 +7,15 @@ import tempfile
 from types import SimpleNamespace
 
 from workbench import plots
-
 from workbench.deciding import compare
 from workbench.deciding.decision import UNCLEAR, decide
-from workbench.views.lineage import lineage
 from workbench.prediction.predict import Prediction
 from workbench.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
-from workbench.steps import GPTQ, RTN
 from workbench.running.sweep import Event
+from workbench.steps import GPTQ, RTN
 from workbench.views import differences
+from workbench.views.lineage import lineage
 
 
 def record(id, size, value, recipe=(), state=RunState.DONE, **changes):

@@ -17,8 +17,8 @@ from workbench.errors import ConfigError, StudyError
 from workbench.prediction.predict import Prediction
 from workbench.recipe import Recipe
 from workbench.records import Measurement, RunState
-from workbench.steps import AWQ, GPTQ, RTN, Cast, MagnitudePruning, Mixed
 from workbench.running.sweep import Event
+from workbench.steps import AWQ, GPTQ, RTN, Cast, MagnitudePruning, Mixed
 from workbench.widgets.app import CODE, COMPARE, EXPLORE, KEEP, LINEAGE, START, Workbench
 from workbench.widgets.asking import _Question
 from workbench.widgets.table import table_html

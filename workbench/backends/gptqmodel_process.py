@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 from workbench.backends.base import Backend, interpreter, run_process
 from workbench.errors import CompressionError
-from workbench.models.loaded import LoadedModel
 from workbench.models.load import load_model, save_model
+from workbench.models.loaded import LoadedModel
 from workbench.progress import Monitor
 from workbench.steps import AWQ, GPTQ, Step
 

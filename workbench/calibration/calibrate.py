@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from workbench.models.architectures import backbone
 from workbench.calibration.calibration_data import (
     CalibrationInputs,
     CalibrationOptions,
@@ -22,14 +21,15 @@ from workbench.calibration.calibration_data import (
     take_batches,
     take_windows,
 )
-from workbench.errors import CalibrationError
 from workbench.calibration.input_sums import InputSums
+from workbench.errors import CalibrationError
+from workbench.models.architectures import backbone
 from workbench.models.layers import LinearGroup, shared_inputs
 from workbench.models.listening import listening
-from workbench.tensors.mapped import build_folder, mapped_floats, read_meta
 from workbench.models.load import LoadedModel
-from workbench.tensors.products import fast_products
 from workbench.progress import SILENT, Monitor
+from workbench.tensors.mapped import build_folder, mapped_floats, read_meta
+from workbench.tensors.products import fast_products
 from workbench.tensors.statistics import GroupStatistics, InputStatistics
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from workbench.models.architectures import text_inputs
 from workbench.errors import CalibrationError, ConfigError
+from workbench.models.architectures import text_inputs
 from workbench.models.load import LoadedModel
 
 if TYPE_CHECKING:

@@ -29,12 +29,12 @@ from workbench.calibration.calibrate import CalibrationInputs, Calibrator, Stati
 from workbench.errors import CalibrationError
 from workbench.models.layers import find_linears
 from workbench.models.listening import hearing_experts, listening
-from workbench.tensors.mapped import build_folder, mapped_floats, read_meta
 from workbench.models.load import LoadedModel
-from workbench.tensors.products import fast_products
 from workbench.progress import SILENT, Monitor
-from workbench.tensors.statistics import OutputGram
 from workbench.tasks import Task
+from workbench.tensors.mapped import build_folder, mapped_floats, read_meta
+from workbench.tensors.products import fast_products
+from workbench.tensors.statistics import OutputGram
 
 FORMAT_VERSION = 4
 _MOST_DRAWS = 4

@@ -10,8 +10,8 @@ import typer
 from workbench.cli.options import StudyPath, open_study
 from workbench.cli.shown import output
 from workbench.deciding.cost import CostModel
-from workbench.errors import ConfigError
 from workbench.deciding.requirements import Requirements
+from workbench.errors import ConfigError
 
 commands = typer.Typer()
 

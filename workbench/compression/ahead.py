@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workbench.methods import GroupWeights, LayerMethod
-from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import Step
+from workbench.tensors.statistics import GroupStatistics
 from workbench.tensors.weights import CompressedWeight
 
 BUDGET_BYTES = 1 << 30

@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from workbench.compression.ahead import SolvedAhead
 from workbench.backends import backend_of
 from workbench.calibration.calibrate import Calibrator
+from workbench.compression.ahead import SolvedAhead
 from workbench.compression.layerwise import apply_layer_method
-from workbench.models.loaded import LoadedModel, tensor_identity
+from workbench.compression.sequential import apply_sequentially
 from workbench.methods import LAYER_METHODS, METHODS, MODEL_METHODS, ModelContext, ModelMethod
+from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.progress import SILENT, Monitor
 from workbench.recipe import Recipe
-from workbench.compression.sequential import apply_sequentially
 from workbench.steps import GPTQ, FineTuning, Training
 from workbench.training import CheckpointFile
 

@@ -10,18 +10,18 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from workbench.models import layers
-from workbench.compression.ahead import SolvedAhead
 from workbench.calibration.calibrate import Statistics
+from workbench.compression.ahead import SolvedAhead
 from workbench.compression.folding import fold_input_scales
-from workbench.models.folds import find_fold
-from workbench.tensors.linalg import output_error
 from workbench.methods import LAYER_METHODS, GroupWeights, LayerMethod
+from workbench.models import layers
+from workbench.models.folds import find_fold
 from workbench.models.load import LoadedModel
-from workbench.tensors.products import fast_products
 from workbench.progress import Monitor
-from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import AWQ, Mixed, Step
+from workbench.tensors.linalg import output_error
+from workbench.tensors.products import fast_products
+from workbench.tensors.statistics import GroupStatistics
 from workbench.tensors.weights import CompressedWeight, PrunedWeight
 
 FACTOR_CACHE_BYTES = 2 << 30

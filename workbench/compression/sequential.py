@@ -13,20 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.models.architectures import backbone
 from workbench.calibration.calibrate import Calibrator
-from workbench.errors import CalibrationError, UnsupportedArchitectureError
 from workbench.calibration.input_sums import InputSums
-from workbench.models.layers import LinearGroup, find_blocks
 from workbench.compression.layerwise import layer_errors, solve_group
+from workbench.errors import CalibrationError, UnsupportedArchitectureError
+from workbench.methods import LAYER_METHODS
+from workbench.models.architectures import backbone
+from workbench.models.layers import LinearGroup, find_blocks
 from workbench.models.listening import listening
 from workbench.models.loaded import LoadedModel
-from workbench.methods import LAYER_METHODS
-from workbench.tensors.products import fast_products
-from workbench.progress import Monitor
 from workbench.models.sites import find_site
-from workbench.tensors.statistics import GroupStatistics, InputStatistics
+from workbench.progress import Monitor
 from workbench.steps import Step
+from workbench.tensors.products import fast_products
+from workbench.tensors.statistics import GroupStatistics, InputStatistics
 
 
 @torch.no_grad()

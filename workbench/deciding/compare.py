@@ -436,7 +436,9 @@ def _predicted(
     predictions = tuple(predictions)
     if not predictions:
         return ()
-    from workbench.prediction.predict import TRUSTED_NATS  # with scipy, which nothing else here needs
+    from workbench.prediction.predict import (
+        TRUSTED_NATS,  # with scipy, which nothing else here needs
+    )
 
     measured = {(r.model, r.recipe) for r in records if is_measured(r, metric)}
     points = []

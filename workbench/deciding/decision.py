@@ -19,11 +19,11 @@ from workbench.deciding.choice import (
     relative_quality,
     value_of,
 )
-from workbench.errors import ConfigError
 from workbench.deciding.evidence import examples_needed, reject_in_order, tilted_p_value
+from workbench.deciding.requirements import Requirements
+from workbench.errors import ConfigError
 from workbench.outcomes import Outcomes
 from workbench.records import Metric, RunRecord
-from workbench.deciding.requirements import Requirements
 from workbench.uncertainty import Estimate
 
 PASSES, FAILS, UNCLEAR = "passes", "fails", "unclear"

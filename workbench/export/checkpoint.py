@@ -10,11 +10,11 @@ from typing import Any
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
-from workbench.models.architectures import quiet
-from workbench.storage.artifacts import dense_tensors
 from workbench.export.base import dense_bytes, head_bytes
-from workbench.models.loaded import LoadedModel
+from workbench.models.architectures import quiet
 from workbench.models.load import write_extras
+from workbench.models.loaded import LoadedModel
+from workbench.storage.artifacts import dense_tensors
 
 
 def write_checkpoint(

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from workbench.export.base import Format, head_bytes
 from workbench.export.checkpoint import transformers_code
-from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.models.load import save_model
+from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.progress import SILENT, Monitor
 
 

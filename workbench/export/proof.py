@@ -8,9 +8,9 @@ import torch
 
 from workbench.errors import ExportError
 from workbench.models.loaded import LoadedModel
-from workbench.tensors.products import fast_products
 from workbench.progress import SILENT, Monitor
 from workbench.tasks import Task
+from workbench.tensors.products import fast_products
 
 BOUNDS = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference of a logit, as a share of the largest logit, by the dtype of dense tensors.

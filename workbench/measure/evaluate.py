@@ -9,10 +9,10 @@ from torch import Tensor
 
 from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
-from workbench.tensors.products import fast_products
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement
 from workbench.tasks.base import Batch, Example, Task
+from workbench.tensors.products import fast_products
 
 REFERENCE_BYTES = 1024**3
 """Default byte budget of a :class:`Reference`."""

@@ -11,12 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.tensors import affine
-from workbench.tensors.linalg import output_error
 from workbench.methods.base import GroupWeights, LayerMethod
 from workbench.schemes import IntScheme
-from workbench.tensors.statistics import GroupStatistics, InputStatistics
 from workbench.steps import AWQ, Step
+from workbench.tensors import affine
+from workbench.tensors.linalg import output_error
+from workbench.tensors.statistics import GroupStatistics, InputStatistics
 from workbench.tensors.weights import CompressedWeight, QuantizedWeight
 
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)

@@ -13,10 +13,10 @@ from torch import Tensor
 from workbench.calibration.calibrate import Calibrator
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
-from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import Step
-from workbench.training import CheckpointFile
+from workbench.tensors.statistics import GroupStatistics
 from workbench.tensors.weights import CompressedWeight
+from workbench.training import CheckpointFile
 
 
 @dataclass(frozen=True)

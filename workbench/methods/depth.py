@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from workbench.models.architectures import backbone
 from workbench.calibration.calibrate import CalibrationInputs
 from workbench.errors import (
     CalibrationError,
@@ -20,9 +19,8 @@ from workbench.errors import (
     ConfigError,
 )
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
+from workbench.models.architectures import backbone
 from workbench.models.load import LoadedModel
-from workbench.progress import Monitor
-from workbench.steps import DepthPruning, Step
 from workbench.models.structure import (
     architecture_of,
     block_names,
@@ -30,6 +28,8 @@ from workbench.models.structure import (
     drop_blocks,
     text_config,
 )
+from workbench.progress import Monitor
+from workbench.steps import DepthPruning, Step
 from workbench.tasks.base import (
     BATCH_TOKENS,
     LOGITS_BYTES,

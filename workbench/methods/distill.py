@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from workbench.errors import ConfigError
-from workbench.models.loaded import tokenizer_fingerprint
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models.load import LoadedModel
+from workbench.models.loaded import tokenizer_fingerprint
 from workbench.steps import Distillation, Step
 from workbench.training import (
     Distilled,

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from workbench.tensors import affine
 from workbench.errors import CompressionError
-from workbench.models.loaded import tensor_identity
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models.load import LoadedModel
+from workbench.models.loaded import tensor_identity
 from workbench.steps import QuantizeEmbeddings, Step
+from workbench.tensors import affine
 from workbench.tensors.weights import QuantizedWeight
 
 

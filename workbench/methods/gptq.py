@@ -11,13 +11,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from workbench.methods.base import GroupWeights, LayerMethod
+from workbench.schemes import IntScheme
+from workbench.steps import GPTQ, OWN_BACKEND, Step
 from workbench.tensors import affine
 from workbench.tensors.linalg import InverseFactor
-from workbench.methods.base import GroupWeights, LayerMethod
 from workbench.tensors.products import fast_products
-from workbench.schemes import IntScheme
 from workbench.tensors.statistics import GroupStatistics
-from workbench.steps import GPTQ, OWN_BACKEND, Step
 from workbench.tensors.weights import CompressedWeight, QuantizedWeight
 
 _PANEL = 32

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from workbench.tensors.masks import global_threshold, keep_mask
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import MagnitudePruning, Step
+from workbench.tensors.masks import global_threshold, keep_mask
+from workbench.tensors.statistics import GroupStatistics
 from workbench.tensors.weights import CompressedWeight, PrunedWeight
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import Mixed, Step
+from workbench.tensors.statistics import GroupStatistics
 from workbench.tensors.weights import CompressedWeight
 
 

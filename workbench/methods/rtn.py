@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from workbench.tensors import affine
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.tensors.statistics import GroupStatistics
 from workbench.steps import RTN, Step
+from workbench.tensors import affine
+from workbench.tensors.statistics import GroupStatistics
 from workbench.tensors.weights import CompressedWeight, QuantizedWeight
 
 

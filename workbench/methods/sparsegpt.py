@@ -11,13 +11,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from workbench.methods.base import GroupWeights, LayerMethod
+from workbench.schemes import IntScheme, Sparsity
+from workbench.steps import SparseGPT, Step
 from workbench.tensors import affine
 from workbench.tensors.linalg import InverseFactor
 from workbench.tensors.masks import keep_mask
-from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.schemes import IntScheme, Sparsity
 from workbench.tensors.statistics import GroupStatistics
-from workbench.steps import SparseGPT, Step
 from workbench.tensors.weights import CompressedWeight, PrunedWeight, QuantizedWeight
 
 

@@ -13,8 +13,6 @@ from workbench.calibration.calibrate import Statistics
 from workbench.errors import ConfigError, UnsupportedArchitectureError
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models.load import LoadedModel
-from workbench.tensors.refit import input_energy, refit, relative_error
-from workbench.steps import Step, WidthPruning
 from workbench.models.structure import (
     Attention,
     architecture_of,
@@ -23,6 +21,8 @@ from workbench.models.structure import (
     rebuild,
     text_config,
 )
+from workbench.steps import Step, WidthPruning
+from workbench.tensors.refit import input_energy, refit, relative_error
 
 _MULTIPLES = (32, 16, 1)
 """What the number of neurons is made a multiple of, the first that fits: packed kernels read

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from workbench.models.architectures import backbone, probe_inputs
 from workbench.errors import UnsupportedArchitectureError
+from workbench.models.architectures import backbone, probe_inputs
 from workbench.models.sites import WeightSite, expert_sites, module_site
 
 if TYPE_CHECKING:

@@ -14,6 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.errors import (
+    ConfigError,
+    ModelNotFoundError,
+    TokenizerMissingError,
+    UnsupportedArchitectureError,
+)
 from workbench.models.architectures import (
     architecture_of,
     auto_class,
@@ -25,12 +31,6 @@ from workbench.models.architectures import (
     quiet,
     refuse_unsupported,
 )
-from workbench.errors import (
-    ConfigError,
-    ModelNotFoundError,
-    TokenizerMissingError,
-    UnsupportedArchitectureError,
-)
 from workbench.models.loaded import (
     ClassificationHead,
     LoadedModel,
@@ -40,7 +40,6 @@ from workbench.models.loaded import (
     tokenizer_fingerprint,
 )
 from workbench.models.placement import DTYPES, check_memory, choose_device, choose_dtype
-from workbench.reading import Codes, check_method, find_gguf, read_codes, read_gguf
 from workbench.models.sources import (
     ACCEPTED,
     Source,
@@ -50,6 +49,7 @@ from workbench.models.sources import (
     read_config,
     read_headers,
 )
+from workbench.reading import Codes, check_method, find_gguf, read_codes, read_gguf
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.models.architectures import is_causal, quiet
 from workbench.errors import ConfigError, UnsupportedArchitectureError
+from workbench.models.architectures import is_causal, quiet
 from workbench.models.sites import WeightSite, find_site, module_site
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
-from workbench.models.architectures import quiet
 from workbench.errors import UnsupportedArchitectureError
+from workbench.models.architectures import quiet
 from workbench.models.layers import find_blocks
 from workbench.models.loaded import LoadedModel, tensor_identity
 

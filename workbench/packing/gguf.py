@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.tensors import affine
 from workbench.errors import UnsupportedArchitectureError
 from workbench.packing.gptq import zeros_of
 from workbench.schemes import IntScheme
+from workbench.tensors import affine
 from workbench.tensors.weights import QuantizedWeight
 
 BLOCK = 32

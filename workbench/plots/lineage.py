@@ -10,12 +10,12 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from workbench.views.lineage import LineageNode, LineageView
 from workbench.plots.frame import INK
 from workbench.plots.look import look
 from workbench.plots.svg import svg_text
 from workbench.recipe import shortened
 from workbench.records import Metric
+from workbench.views.lineage import LineageNode, LineageView
 
 LEAST, MOST = 12.0, 34.0
 """Diameters of the smallest and the largest model, in pixels."""

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from workbench.prediction.cost_table import CostTable
 from workbench.errors import ConfigError
+from workbench.prediction.cost_table import CostTable
 from workbench.prediction.predict import group_bytes, raw_cost
 from workbench.recipe import Recipe
 from workbench.steps import Mixed, Quantization

@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 
 from workbench.calibration.calibrate import CalibrationInputs, Calibrator, Statistics
-from workbench.prediction.cost_table import CostTable, LayerGroup, ModelSizes
-from workbench.errors import CompressionError, StudyError
-from workbench.models.folds import find_fold
 from workbench.calibration.gradients import Gradients, collect_gradients
-from workbench.models.layers import LinearGroup
 from workbench.compression.layerwise import FACTOR_CACHE_BYTES, is_undersampled
-from workbench.models.loaded import tensor_identity
+from workbench.errors import CompressionError, StudyError
 from workbench.methods import LAYER_METHODS, MODEL_METHODS, GroupWeights, LayerMethod, ModelContext
 from workbench.methods.embeddings import find_tables
+from workbench.models.folds import find_fold
+from workbench.models.layers import LinearGroup
 from workbench.models.load import LoadedModel
+from workbench.models.loaded import tensor_identity
+from workbench.prediction.cost_table import CostTable, LayerGroup, ModelSizes
 from workbench.progress import SILENT, Monitor
 from workbench.steps import (
     AWQ,

@@ -188,9 +188,9 @@ class Router:
 
     @torch.no_grad()
     def _log_probabilities(self, model: LoadedModel, texts: list[str]) -> np.ndarray:
-        from workbench.tensors.products import fast_products
         from workbench.tasks.base import Example, make_batch, pad_token
         from workbench.tasks.text_classification import label_logits
+        from workbench.tensors.products import fast_products
 
         most = min(self.sequence_length, model.max_length or 2**31)
         ids = model.tokenizer(texts, truncation=True, max_length=most, verbose=False)["input_ids"]
@@ -254,8 +254,8 @@ class Router:
         return target
 
     def _write(self, path: Path) -> None:
-        from workbench.storage.artifacts import save_weights
         from workbench.models.load import save_model
+        from workbench.storage.artifacts import save_weights
 
         written: dict[str, str] = {}
         tiers = []
@@ -291,8 +291,8 @@ class Router:
         DataError
             If there is no router, it is damaged, or a newer version wrote it.
         """
-        from workbench.storage.artifacts import load_weights
         from workbench.models.load import load_model
+        from workbench.storage.artifacts import load_weights
 
         path = Path(folder).expanduser()
         try:

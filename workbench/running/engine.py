@@ -29,13 +29,13 @@ from workbench.storage.store import Claim, Store
 from workbench.version import __version__
 
 if TYPE_CHECKING:
-    from workbench.compression.ahead import SolvedAhead
     from workbench.calibration.calibrate import CalibrationOptions, Calibrator
+    from workbench.compression.ahead import SolvedAhead
     from workbench.compression.compress import Start
-    from workbench.prediction.cost_table import CostTable
     from workbench.measure.evaluate import Reference
     from workbench.models.load import LoadedModel
     from workbench.outcomes import Outcomes
+    from workbench.prediction.cost_table import CostTable
     from workbench.tasks import Task
     from workbench.training import CheckpointFile
 
@@ -110,11 +110,9 @@ def calibration_options(store: Store) -> CalibrationOptions:
 
 def table_path(store: Store, model: str) -> Path:
     """Return where a base model's table of costs is kept; its name holds what changes it."""
-    from workbench.calibration import calibrate
-    from workbench.prediction import cost_table
-    from workbench.calibration import gradients
-    from workbench.prediction import tabulate
+    from workbench.calibration import calibrate, gradients
     from workbench.compression.compress import method_versions
+    from workbench.prediction import cost_table, tabulate
     from workbench.prediction.tabulate import GRID, WHOLE
 
     description = _described(store, model)
@@ -353,8 +351,8 @@ class Engine:
 
     def _start(self, base: _Base, recipe: Recipe, monitor: Monitor) -> Start | None:
         """Return what the first steps of a recipe left, from the run that stored it."""
-        from workbench.storage.artifacts import load_weights
         from workbench.compression.compress import Start, teaching_prefix, trained_prefix
+        from workbench.storage.artifacts import load_weights
 
         def stored(prefix: Recipe) -> tuple[RunRecord, LoadedModel]:
             record = self.store.record(run_id(self.store, base.name, prefix))
@@ -421,7 +419,11 @@ class Engine:
         return found.outcomes
 
     def _compute(self, claim: Claim, name: str, recipe: Recipe, monitor: Monitor) -> None:
-        from workbench.compression.compress import compress, needs_statistics, starts_from_statistics
+        from workbench.compression.compress import (
+            compress,
+            needs_statistics,
+            starts_from_statistics,
+        )
         from workbench.measure.evaluate import evaluate
         from workbench.tensors.weights import codes_label
 

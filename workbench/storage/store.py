@@ -26,6 +26,8 @@ from workbench.asides import age_seconds as _age_seconds
 from workbench.asides import aside_of as _temporary
 from workbench.asides import is_leftover as _is_leftover
 from workbench.errors import StudyError
+from workbench.recipe import Recipe
+from workbench.records import Measurement, RunRecord, RunState
 from workbench.storage.journal import (
     INTERRUPTED,
     Journal,
@@ -36,8 +38,6 @@ from workbench.storage.journal import (
     now,
     record_of,
 )
-from workbench.recipe import Recipe
-from workbench.records import Measurement, RunRecord, RunState
 
 if TYPE_CHECKING:
     from workbench.outcomes import Outcomes

@@ -19,12 +19,12 @@ from workbench.storage.store import Store
 from workbench.study.handles import Run
 
 if TYPE_CHECKING:
-    from workbench.prediction.cost_table import CostTable
-    from workbench.running.engine import Engine
     from workbench.models.load import LoadedModel
     from workbench.outcomes import Outcomes
-    from workbench.study.study import Study
+    from workbench.prediction.cost_table import CostTable
+    from workbench.running.engine import Engine
     from workbench.running.sweep import InlineRunner, OnEvent, WorkerRunner
+    from workbench.study.study import Study
     from workbench.tasks import Task
 
 Self = TypeVar("Self", bound="StudyBase")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
-from workbench.errors import ConfigError
 from workbench.deciding.requirements import Requirements
+from workbench.errors import ConfigError
 from workbench.study.comparing import Comparing
 from workbench.study.handles import Choice
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.prediction.allocation import Option, allocate, options_of, path
 from workbench.deciding.compare import is_baseline, is_measured, pareto_front, value_of
-from workbench.prediction.cost_table import CostTable
-from workbench.running.engine import PREDICTIONS_FOLDER, table_path
 from workbench.errors import ConfigError, StudyError
+from workbench.prediction.allocation import Option, allocate, options_of, path
+from workbench.prediction.cost_table import CostTable
 from workbench.prediction.predict import Observation, Prediction, Predictor, size_bytes
 from workbench.recipe import Recipe
 from workbench.records import Metric, RunRecord, RunState
+from workbench.running.engine import PREDICTIONS_FOLDER, table_path
 from workbench.steps import Quantization, QuantizeEmbeddings, Step
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from workbench.prediction.cost_table import CostTable
-    from workbench.study.forecast import Forecast
     from workbench.prediction.predict import Prediction
     from workbench.running.sweep import OnEvent
+    from workbench.study.forecast import Forecast
 
 
 @dataclass(frozen=True, eq=False)

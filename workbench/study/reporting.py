@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from workbench.deciding.compare import relative_quality
 from workbench.deciding.cost import CostModel
+from workbench.deciding.requirements import Requirements
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.recipe import shortened
 from workbench.records import FOR_INFORMATION, RunState
-from workbench.deciding.requirements import Requirements
 from workbench.study.deciding import Deciding, Decision
 from workbench.study.routing import Routed, Routing
 from workbench.study.trusting import Trust

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError
-from workbench.views.lineage import LineageView
 from workbench.recipe import Recipe
 from workbench.records import RunRecord, RunState
 from workbench.steps import Step
@@ -14,13 +13,14 @@ from workbench.study.comparing import Comparing
 from workbench.study.computing import Computing
 from workbench.study.handles import Run
 from workbench.views import Confusion, FlipsView, LayerErrorsView, WeightHistogramView
+from workbench.views.lineage import LineageView
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from workbench.study.forecast import Forecast
     from workbench.prediction.predict import Prediction
+    from workbench.study.forecast import Forecast
 
 
 class Lineage(LineageView):

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.models.architectures import refuse_unsupported
 from workbench.errors import ConfigError, DataError
+from workbench.models.architectures import refuse_unsupported
 from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from workbench.tensors import affine
 from workbench.schemes import IntScheme, Sparsity
+from workbench.tensors import affine
 
 
 class CompressedWeight(ABC):

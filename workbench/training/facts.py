@@ -9,8 +9,8 @@ from workbench.steps import Step
 from workbench.tasks import Task
 
 if TYPE_CHECKING:
-    from workbench.training.loop import Trained
     from workbench.tensors.weights import CompressedWeight
+    from workbench.training.loop import Trained
 
 
 def task_of(calibrator: Any, config: Step) -> Task:

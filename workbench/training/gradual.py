@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from workbench.errors import ConfigError
-from workbench.tensors.masks import cubic_schedule
 from workbench.recipe import Recipe
 from workbench.steps import MagnitudePruning, Training
+from workbench.tensors.masks import cubic_schedule
 
 
 def gradual_pruning(ratio: float, rounds: int, training: Training) -> Recipe:

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from workbench.errors import CancelledError, CompressionError
 from workbench.models.loaded import LoadedModel
-from workbench.tensors.products import fast_products
 from workbench.progress import SILENT, Monitor
 from workbench.tasks import Batch, Example, Task
 from workbench.tasks.base import make_batch, pad_token
+from workbench.tensors.products import fast_products
 from workbench.training.checkpoints import CheckpointFile
 from workbench.training.losses import Objective, flat_logits, hard_loss
 from workbench.training.settings import Settings

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from workbench.tensors import affine
 from workbench.errors import CompressionError, ConfigError
 from workbench.models.layers import find_linears
 from workbench.models.loaded import LoadedModel, tensor_identity
+from workbench.tensors import affine
 from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
 
 ADAPTER = "default"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.errors import ConfigError
 from workbench.deciding.evidence import tilted_p_value
+from workbench.errors import ConfigError
 from workbench.outcomes import Outcomes
 from workbench.trust.flip_rates import check_same
 

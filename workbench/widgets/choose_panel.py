@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
-from workbench.errors import WorkbenchError
 from workbench.deciding.requirements import Requirements
+from workbench.errors import WorkbenchError
 from workbench.widgets.desk import Desk
 from workbench.widgets.rows import Rows, rows_html
 from workbench.widgets.throttle import Throttle
