@@ -21,7 +21,6 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_AR
 export OMP_WAIT_POLICY ?= PASSIVE
 SOURCES := $(shell find workbench -type f ! -path '*/__pycache__/*' ! -name '.*' 2>/dev/null)
 NOTEBOOKS := notebooks/01-quickstart.ipynb
-
 LONG_NOTEBOOKS := notebooks/02-distil-and-specialise.ipynb
 
 .PHONY: demo install lab extension test test-install unit notebooks long-notebooks browser slow test-peers check format bench clean
