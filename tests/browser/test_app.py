@@ -23,7 +23,7 @@ import workbench as wb
 bench = wb.Workbench(path="runs/study")
 bench"""
 TIMED = """started = time.perf_counter()
-bench.recipe_panel.form.form.control("bits").set({bits})
+bench.panels.recipe.form.form.control("bits").set({bits})
 print(time.perf_counter() - started)"""
 
 

@@ -55,7 +55,7 @@ def test_a_path_brings_every_point_back(tmp_path):
     bench = wb.Workbench(path=tmp_path / "study")
     assert bench.nav.value == EXPLORE
     assert {r.id for r in bench.study.records} == {r.id for r in study.records}
-    assert "RTN 4-bit g32" in bench.table.widget.html
+    assert "RTN 4-bit g32" in bench.panels.table.widget.html
     assert Workbench(path=tmp_path / "none").study is None
 
 
@@ -65,15 +65,15 @@ def test_two_notebooks_on_one_study_see_each_others_runs(tmp_path):
     study.run([])
     first, second = Workbench(path=tmp_path / "study"), Workbench(path=tmp_path / "study")
     for bench, bits in ((first, 4), (second, 3)):
-        bench.recipe_panel.form.value = wb.RTN(bits, group_size=32)
-        bench.recipe_panel.run.click()
+        bench.panels.recipe.form.value = wb.RTN(bits, group_size=32)
+        bench.panels.recipe.run.click()
     assert first.study.wait(100)
     assert second.study.wait(100)
     for bench in (first, second):
         bench.refresh()
-        bench.table.refresh.flush()
-        assert "RTN 4-bit g32" in bench.table.widget.html
-        assert "RTN 3-bit g32" in bench.table.widget.html
+        bench.panels.table.refresh.flush()
+        assert "RTN 4-bit g32" in bench.panels.table.widget.html
+        assert "RTN 3-bit g32" in bench.panels.table.widget.html
         bench.study.close()
 
 
@@ -175,8 +175,8 @@ def test_the_recording_is_shown_and_not_changed():
     assert "A recording" in bench.head.value
     assert len([r for r in bench.study.records if r.size_bytes]) >= 12
     assert not bench.study.lacks_predictions()
-    assert bench.recipe_panel.run.disabled
-    assert bench.queue_panel.pending == ()
+    assert bench.panels.recipe.run.disabled
+    assert bench.panels.queue.pending == ()
     after = {path: path.read_bytes() for path in recorded.FOLDER.rglob("*") if path.is_file()}
     assert before == after
 
@@ -206,7 +206,7 @@ def test_a_study_that_is_replaced_is_closed(tmp_path):
     for name in ("one", "two"):
         toy_study(tmp_path / name).close()
     bench = Workbench(path=tmp_path / "one")
-    first, figure = bench.study, bench.frontier.figure
+    first, figure = bench.study, bench.panels.frontier.figure
     bench.start.open_path.value = str(tmp_path / "two")
     bench.begin = lambda: None
     bench.start.open.click()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from workbench.errors import ConfigError, DataError
 from workbench.routing.latency import Percentiles, percentiles
@@ -186,8 +185,9 @@ class Router:
         label = self.labels[code] if code < len(self.labels) else "(other)"
         return Answer(label, tier, float(np.exp(logs[code])))
 
-    @torch.no_grad()
     def _log_probabilities(self, model: LoadedModel, texts: list[str]) -> np.ndarray:
+        import torch
+
         from workbench.tasks.base import Example, make_batch, pad_token
         from workbench.tasks.text_classification import label_logits
         from workbench.tensors.products import fast_products
@@ -198,7 +198,7 @@ class Router:
         examples = [Example(i, i, list(row) or [pad]) for i, row in enumerate(ids)]
         examples.sort(key=lambda example: -len(example.tokens))
         found: np.ndarray | None = None
-        with fast_products():
+        with torch.no_grad(), fast_products():
             for start in range(0, len(examples), BATCH):
                 batch = make_batch("evaluation", examples[start : start + BATCH], pad)
                 mask = batch.attention_mask
