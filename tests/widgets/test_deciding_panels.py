@@ -144,7 +144,7 @@ def test_what_has_no_times_is_measured_with_progress_and_can_be_stopped(study, b
     panel.measure.click()
     timed(study, a=10.0)
     asked[2][1](1)
-    assert "Measured 1 runs" in bench.banner.text
+    assert "Measured 1 run." in panel._measuring.status.value
     assert "Every finished run was measured" in panel.missing.value
     panel.measure.click()
     assert "measured already" in bench.banner.text

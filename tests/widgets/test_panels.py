@@ -393,7 +393,7 @@ def test_speed_is_measured_of_what_is_selected_while_nothing_runs(study, bench, 
     failed("no memory")
     assert bench.banner.text == "no memory"
     done(2)
-    assert "Measured 2 runs" in bench.banner.text
+    assert "Measured 2 runs. Choose latency" in bench.panels.frontier._measuring.status.value
     assert not bench.panels.frontier.measure.disabled
     assert "study.measure('a')" in bench.panels.code.code()
 

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from workbench.plots.frame import HEIGHT, INK, SMALL
+from workbench.plots.frame import HEIGHT, INK
+from workbench.plots.look import look
 
 if TYPE_CHECKING:
     from workbench.routing import Cascade, CascadePoint
+
+CHOSEN, SINGLE = "#0072B2", "#D55E00"
 
 
 def cascade_figure(found: Cascade, unit: str) -> go.Figure:
@@ -49,29 +52,25 @@ def cascade_figure(found: Cascade, unit: str) -> go.Figure:
             "symmetric": False,
             "array": [high - at.accuracy],
             "arrayminus": [at.accuracy - low],
+            "color": CHOSEN,
         },
         mode="markers",
-        marker={"size": 13, "symbol": "star"},
+        marker={"size": 14, "symbol": "star", "color": CHOSEN},
         name=f"chosen on validation; the first answers {at.shares[0]:.0%}",
     )
     figure.add_scatter(
         x=[found.single_cost],
         y=[found.single_accuracy],
         mode="markers",
-        marker={"size": 10, "symbol": "square"},
+        marker={"size": 10, "symbol": "square", "color": SINGLE},
         name=f"best single at no more cost: {html.escape(found.single)}",
     )
-    words = html.escape(" → ".join(found.tiers))
+    figure.update_layout(look("Cascade", " → ".join(found.tiers), height=HEIGHT))
     figure.update_layout(
-        title={"text": f"Cascade<br>{SMALL.format(words)}"},
-        height=HEIGHT,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": INK},
-        margin={"t": 70},
+        margin={"b": 90},
         xaxis={"title": {"text": f"Cost of a query ({html.escape(unit)})"}, "rangemode": "tozero"},
         yaxis={"title": {"text": "Accuracy, evaluation part"}, "tickformat": ".1%"},
-        legend={"orientation": "h", "y": -0.2},
+        legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
     )
     return figure
 

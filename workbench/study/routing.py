@@ -100,9 +100,9 @@ class Routed:
             f" instead of {found.costs[-1]:.4g}"
         )
         if at.latency_ms is not None:
-            text += f", {at.latency_ms:.3g} ms on average"
+            text += f", {at.latency_ms:.3g} ms on average for a text of median length"
         if at.percentiles is not None:
-            text += f" ({at.percentiles})"
+            text += f"; over texts of all lengths {at.percentiles}"
         text += (
             f". The best single model at no more cost is {found.single} with"
             f" {found.single_accuracy:.1%}: the difference is {found.difference.value:+.1%}"

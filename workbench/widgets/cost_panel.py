@@ -78,7 +78,7 @@ class CostPanel:
         for part in (left, right):
             part.add_class("wb-card")
         self.widget = w.HBox([left, right])
-        self.widget.add_class("wb-explore")
+        self.widget.add_class("wb-form-side")
         self.refresh()
 
     def code(self) -> str:

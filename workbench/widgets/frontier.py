@@ -83,6 +83,7 @@ class FrontierPanel:
             on_measured,
             tooltip="Latency and memory of the selected runs and the base model, on this machine",
             lacks="Select the runs to measure first, in the plot or the table.",
+            then="Choose latency or memory as the axis.",
         )
         self.measure = self._measuring.button
         self.note = w.HTML()

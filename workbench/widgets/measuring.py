@@ -23,6 +23,8 @@ class Measuring:
         Called, in a background thread, when runs were measured.
     lacks : str
         What is said where there are none.
+    then : str
+        What is said when they were measured.
 
     Attributes
     ----------
@@ -39,11 +41,13 @@ class Measuring:
         text: str = "Measure speed",
         tooltip: str,
         lacks: str,
+        then: str = "",
     ) -> None:
         self._desk = desk
         self._wanted = wanted
         self._on_measured = on_measured
         self._lacks = lacks
+        self._then = then
         self._waiting = Waiting(desk, text, self._switch)
         self.button = w.Button(
             description=text,
@@ -73,7 +77,8 @@ class Measuring:
         def done(count: int) -> None:
             for run in runs:
                 desk.history.note(f"study.measure({run!r})")
-            desk.banner.note(f"Measured {count} runs: choose latency or memory as the axis.")
+            counted = "1 run" if count == 1 else f"{count} runs"
+            self._waiting.say(f"Measured {counted}. {self._then}".strip())
             self._on_measured()
 
         self._waiting.ask(

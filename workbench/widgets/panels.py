@@ -72,6 +72,7 @@ routing, code
         self.routing = RoutingPanel(desk, self.report.refresh)
         self.code = CodePanel(desk)
         keeping = w.VBox([self.export.widget, self.report.widget])
+        keeping.add_class("wb-column")
         keep = w.HBox([self.choose.widget, keeping])
         keep.add_class("wb-keep")
         self.deciding = Subtabs(

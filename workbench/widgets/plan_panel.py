@@ -113,7 +113,7 @@ class PlanPanel:
             part.add_class("wb-card")
         left.add_class("wb-lists")
         self.widget = w.HBox([left, right])
-        self.widget.add_class("wb-explore")
+        self.widget.add_class("wb-form-side")
         self._say_answer(NOTHING)
 
     def offer(self, study: Study) -> None:

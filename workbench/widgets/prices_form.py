@@ -81,7 +81,7 @@ def _control(info: FieldInfo) -> w.ValueWidget:
         "layout": w.Layout(width="auto"),
     }
     if info.type is str:
-        return w.Text(placeholder="list price of June, our own", **texts)
+        return w.Text(placeholder="list, June", **texts)
     if info.maximum is not None:
         low, high = float(info.minimum or 0), float(info.maximum)
         return w.FloatSlider(

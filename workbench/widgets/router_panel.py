@@ -111,7 +111,7 @@ class RouterPanel:
             self.answer.value = (
                 '<div class="wb-answer wb-answer-pass"><span role="status">'
                 f"Wrote {html.escape(path)}</span></div>"
-                f'<pre class="wb-lines">{html.escape(self.loading(path))}</pre>'
+                f'<pre class="wb-lines">{html.escape(self.loading(given))}</pre>'
             )
 
         def failed(text: str) -> None:

@@ -128,8 +128,9 @@ class RoutingPanel:
         for part in (left, self._right):
             part.add_class("wb-card")
         right = w.VBox([self._right, self.router.widget])
+        right.add_class("wb-column")
         self.widget = w.HBox([left, right])
-        self.widget.add_class("wb-explore")
+        self.widget.add_class("wb-form-side")
         self._offer_costs()
         self.refresh()
         self._say("" if self._is_possible else OTHER_TASK.format(kind=kind.replace("_", " ")))
@@ -208,7 +209,7 @@ class RoutingPanel:
     def _tabulate(self, found: Cascade, unit: str) -> None:
         heads = [
             ("", "text"), ("accuracy", ""), (f"{unit} a query", ""), ("first answers", ""),
-            ("mean ms", ""), ("p50", ""), ("p95", ""), ("p99", ""),
+            ("ms, usual text", ""), ("p50, ms", ""), ("p95, ms", ""), ("p99, ms", ""),
         ]  # fmt: skip
         rows: list[tuple[str, list[object]]] = []
         for fact in facts(found):

@@ -64,10 +64,11 @@ def _calibration_rows(found: TrustView) -> str:
 
 def _mistake_words(found: TrustView) -> str:
     low, high = found.wrong_interval
-    listed = len(found.mistakes)
+    n = len(found.mistakes)
+    listed = "one is" if n == 1 else f"{n or 'none'} are"
     return (
         f"It is wrong and at least {found.threshold:.0%} sure in {found.wrong_rate:.1%} of the"
-        f" examples ({low:.1%} to {high:.1%}); {listed} are listed, the surest first."
+        f" examples ({low:.1%} to {high:.1%}); {listed} listed, the surest first."
     )
 
 
