@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import threading
 import time
 from datetime import datetime
 
+import pandas as pd
 import pytest
 
 import workbench as wb
@@ -17,6 +19,7 @@ from workbench.widgets import recorded
 from workbench.widgets.app import EXPLORE, START, Workbench
 from workbench.widgets.banner import Banner
 from workbench.widgets.start_panel import StartPanel
+from workbench.widgets.task_kinds import ExtractionKind, SummarizationKind
 
 
 @pytest.fixture
@@ -83,9 +86,9 @@ def test_a_given_model_is_started_with_a_text_file(tmp_path, monkeypatch):
         "\n\n".join(f"the fox number {i} jumps over the dog " * 20 for i in range(30))
     )
     bench = Workbench(toy_model())
-    bench.start.task_kind.value = "texts"
-    bench.start.data_path.value = "corpus.txt"
-    until(lambda: "the fox number 0" in bench.start.preview.value)
+    bench.start.task.kind.value = "texts"
+    bench.start.task.data_path.value = "corpus.txt"
+    until(lambda: "the fox number 0" in bench.start.task.preview.value)
     bench.begin = lambda: None  # running it is not what is tested
     bench.start.path.value = "runs/mine"
     bench.start.begin()
@@ -100,11 +103,11 @@ def test_a_table_is_previewed_and_its_columns_are_guessed(panel, tmp_path):
     (tmp_path / "tickets.csv").write_text(
         "id,question,intent\n" + "".join(f"{i},where is <my> card {i}?,lost\n" for i in range(9))
     )
-    panel.task_kind.value = "table"
-    panel.data_path.value = "tickets.csv"
-    until(lambda: panel.preview.value)
-    assert "where is &lt;my&gt; card 0?" in panel.preview.value
-    assert (panel.text_column.value, panel.label_column.value) == ("question", "intent")
+    panel.task.kind.value = "table"
+    panel.task.data_path.value = "tickets.csv"
+    until(lambda: panel.task.preview.value)
+    assert "where is &lt;my&gt; card 0?" in panel.task.preview.value
+    assert (panel.task.chosen.text.value, panel.task.chosen.label.value) == ("question", "intent")
     assert "text='question', label='intent'" in panel.code()
 
 
@@ -121,32 +124,32 @@ def test_a_table_is_previewed_and_its_columns_are_guessed(panel, tmp_path):
 def test_a_bad_file_is_a_message_beside_its_field(panel, tmp_path, name, content, says):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    panel.task_kind.value = "table"
-    panel.data_path.value = name
-    until(lambda: panel.preview.value)
-    assert says in panel.preview.value
-    assert 'role="alert"' in panel.preview.value
-    assert panel.text_column.options == ()
+    panel.task.kind.value = "table"
+    panel.task.data_path.value = name
+    until(lambda: panel.task.preview.value)
+    assert says in panel.task.preview.value
+    assert 'role="alert"' in panel.task.preview.value
+    assert panel.task.chosen.text.options == ()
 
 
 def test_an_upload_is_kept_beside_the_notebook(panel, tmp_path):
     rows = b"text,label\n" + b"a text,x\n" * 3
-    panel.task_kind.value = "table"
-    panel.upload.value = (
+    panel.task.kind.value = "table"
+    panel.task.upload.value = (
         {"name": "../t.csv", "type": "text/csv", "size": len(rows), "content": rows,
          "last_modified": datetime.now()},
     )  # fmt: skip
-    until(lambda: panel.preview.value)
+    until(lambda: panel.task.preview.value)
     assert (tmp_path / "uploads" / "t.csv").read_bytes() == rows  # never outside of the folder
-    assert panel.label_column.value == "label"
+    assert panel.task.chosen.label.value == "label"
 
 
 def test_what_is_missing_is_said_before_anything_is_loaded(panel, ready):
     for kind, says in (("texts", "No data"), ("table", "No data")):
-        panel.task_kind.value = kind
+        panel.task.kind.value = kind
         panel.start.click()
         assert says in panel._banner.text
-    panel.task_kind.value = "demo"
+    panel.task.kind.value = "demo"
     panel.model_kind.value = "ref"
     panel.start.click()
     assert "No model" in panel._banner.text
@@ -249,3 +252,81 @@ def test_the_extension_of_ipython_registers_the_magic():
     shell = Shell()
     wb.load_ipython_extension(shell)
     assert shell.registered == (workbench_magic, "line", "workbench")
+
+
+def test_an_upload_of_the_same_name_leaves_the_earlier_one(panel, tmp_path):
+    def file(content):
+        stamp = datetime.now()
+        return {"name": "t.csv", "type": "text/csv", "size": len(content), "content": content,
+                "last_modified": stamp}  # fmt: skip
+
+    one, two = b"text,label\n" + b"a text,x\n" * 3, b"text,label\n" + b"other,y\n" * 3
+    for content in (one, two, one):
+        panel.task.upload.value = (file(content),)
+    assert sorted(p.name for p in (tmp_path / "uploads").iterdir()) == ["t-2.csv", "t.csv"]
+    assert (tmp_path / "uploads" / "t.csv").read_bytes() == one
+    assert (tmp_path / "uploads" / "t-2.csv").read_bytes() == two
+    panel.task.kind.value = "table"
+    assert "uploads/t.csv" in panel.code()
+
+
+def test_further_columns_of_a_table_are_slices(panel, tmp_path):
+    rows = "text,label,channel\n" + "".join(f"text {i},x,mail\n" for i in range(9))
+    (tmp_path / "t.csv").write_text(rows)
+    panel.task.kind.value = "table"
+    panel.task.data_path.value = "t.csv"
+    until(lambda: panel.task.preview.value)
+    assert "columns=" not in panel.code()
+    panel.task.chosen.columns.value = ("channel", "label")
+    assert "columns=['channel'])" in panel.code()
+
+
+@pytest.mark.filterwarnings("ignore:.*rows, so scores")
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_fields_and_summaries_of_the_users_rows_become_tasks(panel, tmp_path, suffix):
+    frame = pd.DataFrame(
+        {
+            "id": range(40),
+            "letter": [f"Dear team, Ada <{i}> pays {i} euros for the red car" for i in range(40)],
+            "name": [f"Ada {i}" for i in range(40)],
+            "amount": [str(i) for i in range(40)],
+        }
+    )
+    path = tmp_path / f"letters.{suffix}"
+    if suffix == "csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_json(path, orient="records", lines=True)
+    form = panel.task
+    form.kind.value = "extraction"
+    form.data_path.value = path.name
+    until(lambda: form.preview.value)
+    assert "Ada &lt;0&gt; pays" in form.preview.value
+    assert (form.chosen.text.value, form.chosen.fields.value) == ("letter", ("name", "amount"))
+    form.chosen.solved.value = 1
+    form.chosen.prompt.value = "no place"
+    with pytest.raises(wb.DataError, match=r"no \{text\}"):
+        form.maker()
+    form.chosen.prompt.value = "Read: {text}\nWho:"
+    task = form.maker()()
+    assert (task.name, task.options["shots"], task.options["max_new_tokens"]) == ("letters", 1, 32)
+    assert task.options["template"] == "Read: {text}\nWho:"
+    scope = {"wb": wb}
+    exec(form.code(), scope)
+    assert scope["task"].fingerprint == task.fingerprint
+
+    form.kind.value = "summarization"
+    until(lambda: form.preview.value)
+    assert (form.chosen.text.value, form.chosen.summary.value) == ("letter", "name")
+    exec(form.code(), scope)
+    assert type(scope["task"]).__name__ == "Summarization"
+    form.chosen.summary.value = "letter"
+    with pytest.raises(wb.DataError, match="another one"):
+        form.maker()
+
+
+def test_the_prompts_of_the_form_are_those_of_the_tasks():
+    for kind in (ExtractionKind, SummarizationKind):
+        known = inspect.signature(getattr(wb, kind.makes).__init__).parameters
+        for name in ("template", "shots", "max_new_tokens"):
+            assert getattr(kind, name) == known[name].default
