@@ -122,6 +122,11 @@ class FakeStudy:
         self.tabulated += 1
         return [0]
 
+    is_open = True
+
+    def close(self):
+        pass
+
     def wait(self, timeout=None):
         return self.is_idle
 

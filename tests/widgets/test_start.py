@@ -15,6 +15,8 @@ import workbench as wb
 from tests.toy import toy_model, toy_study
 from workbench.errors import ConfigError
 from workbench.magics import workbench_magic
+from workbench.recipe import Recipe
+from workbench.study import Study
 from workbench.widgets import recorded
 from workbench.widgets.app import EXPLORE, START, Workbench
 from workbench.widgets.banner import Banner
@@ -66,7 +68,8 @@ def test_a_path_brings_every_point_back(tmp_path):
 def test_two_notebooks_on_one_study_see_each_others_runs(tmp_path):
     study = toy_study(tmp_path / "study")
     study.run([])
-    first, second = Workbench(path=tmp_path / "study"), Workbench(path=tmp_path / "study")
+    first = Workbench(path=tmp_path / "study")
+    second = Workbench(Study.open(tmp_path / "study"))  # as in another kernel
     for bench, bits in ((first, 4), (second, 3)):
         bench.panels.recipe.form.value = wb.RTN(bits, group_size=32)
         bench.panels.recipe.run.click()
@@ -192,6 +195,27 @@ def test_the_copy_of_the_recording_goes_with_its_study():
     del study
     gc.collect()
     assert not folder.exists()
+
+
+def test_a_cell_that_is_run_again_takes_over_its_processes(tmp_path):
+    with toy_study(tmp_path / "study") as study:
+        study.run([])
+    first = Workbench(path=tmp_path / "study")
+    first.panels.queue.submit([Recipe.of(wb.RTN(4, group_size=32))])
+    worker = first.study._get_worker().pid
+    again = Workbench(path=tmp_path / "study")
+    assert again.study is first.study
+    assert again._desk.inspector is first._desk.inspector
+    assert again.study.wait(100)
+    until(lambda: "RTN 4-bit g32 done" in again.panels.queue.status.value)
+    again.panels.table.refresh.flush()
+    assert "RTN 4-bit g32" in again.panels.table.widget.html
+    assert again.study._get_worker().pid == worker
+    first.close()
+    assert again.study.is_open  # it is no longer the first one's to end
+    again.close()
+    assert not again.study.is_open
+    assert Workbench(path=tmp_path / "study").study is not again.study
 
 
 def test_closing_ends_what_was_opened_and_leaves_what_was_given(tmp_path):

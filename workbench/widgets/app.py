@@ -21,6 +21,7 @@ from workbench.widgets import recorded
 from workbench.widgets.asking import Inspector
 from workbench.widgets.banner import Banner
 from workbench.widgets.desk import Desk
+from workbench.widgets.living import forget, living_at, remember
 from workbench.widgets.panels import Panels
 from workbench.widgets.plan_panel import PlanPanel
 from workbench.widgets.start_panel import StartPanel
@@ -93,7 +94,7 @@ class Workbench:
         self._picture: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._desk: Desk | None = None
-        self._is_own = False
+        self._is_own = self._is_followed = False
         self.nav = w.ToggleButtons(options=list(TABS))
         self.nav.add_class("wb-nav")
         self.head = w.HTML()
@@ -124,7 +125,9 @@ class Workbench:
         that was opened or started here is closed.
         """
         if self._desk is not None:
-            self._desk.inspector.stop()
+            forget(self._desk.study.path, self)
+            if not self._is_followed:
+                self._desk.inspector.stop()
             if self._is_own:
                 self._desk.study.close()
         _close(self.widget)
@@ -149,14 +152,27 @@ class Workbench:
             self.panels.queue.submit_predictions()
 
     def _take(self, study: Study, setup: str, *, is_recorded: bool, is_own: bool) -> None:
-        """Show a study in place of what was shown before."""
+        """Show a study in place of what was shown before; see :mod:`workbench.widgets.living`."""
         self._let_go()
-        self.study, self._is_own = study, is_own
-        desk = Desk(study, self.banner, Inspector(study.path), is_recorded=is_recorded)
+        earlier = living_at(study.path)
+        if earlier is not None and is_own and earlier._is_own and earlier.study is not study:
+            assert earlier.study is not None
+            if earlier.study.is_open:  # with its worker, and what that computes
+                study.close()
+                study = earlier.study
+        follows = earlier is not None and earlier.study is study
+        inspector = Inspector(study.path)
+        if earlier is not None and follows:
+            inspector = earlier._hand_over()
+        self.study, self._is_own, self._is_followed = study, is_own, False
+        desk = Desk(study, self.banner, inspector, is_recorded=is_recorded)
         desk.history.setup = setup
         self._desk = desk
         self._finalizer = weakref.finalize(self, desk.inspector.stop)
         self.panels = Panels(desk, self._changed, self._edit, self.refresh)
+        if earlier is not None and follows:
+            self.panels.queue.follow(earlier.panels.queue)
+        remember(study.path, self)
         self.plan.offer(study)
         self._bodies = {
             START: self.start.widget,
@@ -174,10 +190,19 @@ class Workbench:
         self._switch()
         self._schedule_picture()
 
+    def _hand_over(self) -> Inspector:
+        """Leave the study and its processes to another workbench, and return the inspector."""
+        assert self._desk is not None
+        self._finalizer.detach()
+        self._is_own, self._is_followed = False, True
+        return self._desk.inspector
+
     def _let_go(self) -> None:
         if self._desk is None:
             return
-        self._desk.inspector.stop()
+        forget(self._desk.study.path, self)
+        if not self._is_followed:
+            self._desk.inspector.stop()
         for name, body in self._bodies.items():
             if name not in (START, PLAN):
                 _close(body)

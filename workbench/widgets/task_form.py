@@ -106,7 +106,7 @@ class TaskForm:
 
     def _show(self) -> None:
         kind = self.chosen
-        self.about.value = f'<div class="wb-help">{html.escape(kind.about)}</div>'
+        self.about.value = f'<div class="wb-about">{html.escape(kind.about)}</div>'
         for control in (self.upload, self.data_path, self.preview, self.about):
             control.layout.display = "" if kind.reads else "none"
         self._fields.children = kind.widgets
