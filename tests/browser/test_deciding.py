@@ -182,9 +182,13 @@ def test_what_will_fit_is_estimated(page, screenshots):
     page.locator(".wb-form-side:visible .js-plotly-plot .main-svg").first.wait_for(timeout=60_000)
     seen(page, screenshots, "own-plan")
     tab(page, "Code")
+    page.wait_for_function(
+        "() => document.querySelector('.wb-code textarea').value.includes('wb.plan(')",
+        timeout=20_000,
+    )
     script = page.locator(".wb-code textarea").input_value()
     compile(script, "session", "exec")
-    for line in ("wb.plan(", "study.costs(", "study.cascade(", "study.trust(", ".router().save("):
+    for line in ("study.costs(", "study.cascade(", "study.trust(", ".router().save("):
         assert line in script
     assert page.errors == []
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.shutdown() }")
