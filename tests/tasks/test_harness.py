@@ -15,7 +15,12 @@ from tests.harnessed import write_task
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench import Requirements
 from workbench.calibration.calibrate import CalibrationOptions
-from workbench.errors import CalibrationError, ConfigError, DataError
+from workbench.errors import (
+    CalibrationError,
+    ConfigError,
+    DataError,
+    UnsupportedArchitectureError,
+)
 from workbench.measure.evaluate import Reference
 from workbench.models.load import load_model
 from workbench.steps import GPTQ, RTN, FineTuning
@@ -215,6 +220,13 @@ def test_what_has_no_documents_to_calibrate_with_asks_for_them(tmp_path, model):
     borrowed = make(path, calibration=other, validation=other)
     assert borrowed.rows["calibration"] == other.rows["calibration"]
     assert {"label", "acc"} <= set(borrowed.evaluate(model, "validation").columns)
+
+
+@pytest.mark.parametrize("architecture", ["T5", "BertModel"])
+def test_other_models_than_decoders_are_refused(choices, architecture):
+    hf_model = tiny_model(architecture)
+    with pytest.raises(UnsupportedArchitectureError, match=r"decoder-only|causal"):
+        make(choices).bind(load_model(hf_model.eval(), tiny_tokenizer()))
 
 
 def test_an_evaluation_can_be_limited(choices, model):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,8 +17,9 @@ from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import load_model
 from workbench.tasks import HarnessTask, load_task, task_from_dict
-from workbench.tasks.harness.configs import TRUSTED, _index, find_config, read_config
+from workbench.tasks.harness.configs import _index, find_config, read_config
 from workbench.tasks.harness.library import harness_folder
+from workbench.tasks.harness.trust import TRUSTED, Code, check_code, check_trusted
 
 pytest.importorskip("lm_eval")
 
@@ -98,6 +100,50 @@ def test_a_word_is_for_this_session_and_for_these_bytes(coded, tmp_path, monkeyp
     (tmp_path / "scoring.py").write_text(CODE + "\n# changed\n")
     with pytest.raises(ConfigError, match="has changed since you trusted it"):
         task_from_dict(saved, tmp_path).evaluate(model)
+
+
+def test_documents_are_scored_by_a_tasks_own_function(tmp_path, monkeypatch):
+    """A function that the harness calls with each document's log-likelihoods."""
+    hf_model = tiny_model("LlamaForCausalLM")
+    hf_model.config.max_position_embeddings = 128
+    model = load_model(hf_model.eval(), tiny_tokenizer())
+    (tmp_path / "own.py").write_text(
+        "def text(doc, results):\n    return {'word_perplexity': (results[0], 7)}\n\n"
+        "def best(doc, results):\n    return {'best': max(ll for ll, _ in results)}\n"
+    )
+    weighted = {"metric": "word_perplexity", "aggregation": "weighted_perplexity"}
+    path = write_task(tmp_path, "text", harnessed.ROLLING, counts=(4, 2, 6))
+    changed(path, "process_results: !function own.text\n", metric_list=[weighted])
+    task = make(path, trust_remote_code=True)
+    outcomes = task.evaluate(model)
+    assert len(outcomes) > 6  # windows
+    expected = np.exp(outcomes["loss"].sum() / (7 * 6))
+    assert task.measure(outcomes)[0].value == pytest.approx(expected, rel=1e-9)
+    plain = make(write_task(tmp_path, "plain", harnessed.MULTIPLE_CHOICE, counts=(4, 2, 6)))
+    mean = {"metric": "best", "aggregation": "mean", "higher_is_better": True}
+    path = write_task(tmp_path, "choice", harnessed.MULTIPLE_CHOICE, counts=(4, 2, 6))
+    changed(path, "process_results: !function own.best\n", metric_list=[mean])
+    task = make(path, trust_remote_code=True)
+    outcomes = task.evaluate(model)
+    assert task.measure(outcomes)[0].metric == "best"
+    assert outcomes["prediction"].tolist() == plain.evaluate(model)["prediction"].tolist()
+    assert np.all(outcomes["best"] >= -outcomes["loss"] - 1e-9)
+
+
+def test_a_recorded_task_reaches_no_code_outside_of_the_harness(tmp_path, coded):
+    (tmp_path / "evil.py").write_text(CODE)
+    relative = os.path.relpath(tmp_path / "evil.py", harness_folder())
+    with pytest.raises(ConfigError, match="lies outside of the harness"):
+        Code("evil.score", relative, "").load()
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_a_recorded_metric_of_the_hub_is_not_run_without_the_users_word():
+    config = {"task": "own", "metric_list": [{"metric": "acc", "hf_evaluate": True}]}
+    with pytest.raises(ConfigError, match="not run without your word"):
+        check_trusted(config)
+    check_code(config, trust=True)
+    check_trusted(config)
 
 
 def test_a_function_of_an_installed_module_is_not_imported_either(choices):

@@ -1,125 +1,20 @@
-"""Task files of the harness, read without running anything that they name.
-
-A task file may name Python functions (``!function utils.score``). Those of the installed harness
-are its own code. Others lie next to the user's file, and are imported only if the user says
-``trust_remote_code=True``; a study's worker process inherits that word, a study that is opened
-later does not.
-"""
+"""Task files of the harness, found by name or path and read without running what they name."""
 
 from __future__ import annotations
 
 import difflib
 import functools
-import hashlib
-import importlib
-import importlib.util
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import ConfigError, DataError
-from workbench.tasks.harness.library import harness_folder, require_harness
+from workbench.errors import DataError
+from workbench.tasks.harness.library import require_harness
+from workbench.tasks.harness.trust import Code, code_of
 
 PREFIX = "lm-eval:"
 """Before the name of one of the harness's own tasks."""
 
 TASK_FILES = (".yaml", ".yml")
-
-TRUSTED = "WORKBENCH_TRUSTED_CODE"
-"""Environment variable with the SHA-256 of the files that may be imported, for worker processes."""
-
-
-@dataclass(frozen=True)
-class Code:
-    """A Python function that a task file names.
-
-    Attributes
-    ----------
-    name : str
-        As in the file, such as ``utils.score``.
-    file : str
-        The Python file; relative to the harness's package for its own code; empty where it is a
-        module that is installed.
-    sha256 : str
-        Of that file's bytes; empty where it is a module, or the harness's own.
-    """
-
-    name: str
-    file: str
-    sha256: str
-
-    @property
-    def is_harness(self) -> bool:
-        """Whether it is code of the installed harness."""
-        return bool(self.file) and not self.sha256
-
-    def load(self) -> Callable[..., Any]:
-        """Return the function.
-
-        Raises
-        ------
-        ConfigError
-            If its file may not be imported here, is not the one that was trusted, or lacks it.
-        """
-        module, _, name = self.name.rpartition(".")
-        path = harness_folder() / self.file if self.is_harness else Path(self.file)
-        try:
-            if not self.is_harness:
-                self._check_trust()
-            if self.file:
-                found: Any = _imported(path, self.sha256)
-            else:
-                found = importlib.import_module(module)
-            function: Callable[..., Any] = getattr(found, name)
-            return function
-        except (ImportError, AttributeError, OSError) as error:
-            raise ConfigError(
-                f"The task's function {self.name!r} cannot be imported from"
-                f" {str(path) if self.file else module!r}: {error}."
-            ) from error
-
-    def _check_trust(self) -> None:
-        if self.trust_key not in os.environ.get(TRUSTED, "").split(","):
-            raise ConfigError(
-                f"The task needs the Python function {self.name!r} ({self.file or 'a module'}),"
-                " which is not imported without your word. Read it, and if you trust it make the"
-                " task again with trust_remote_code=True and give it to the study."
-            )
-        if self.file and _sha256(Path(self.file)) != self.sha256:
-            raise ConfigError(
-                f"{self.file} has changed since you trusted it; make the task again with"
-                " trust_remote_code=True."
-            )
-
-    @property
-    def trust_key(self) -> str:
-        return self.sha256 or f"module:{self.name}"
-
-    def trust(self) -> None:
-        """Let this process and the ones that it starts import the function."""
-        known = [key for key in os.environ.get(TRUSTED, "").split(",") if key]
-        if self.trust_key not in known:
-            os.environ[TRUSTED] = ",".join([*known, self.trust_key])
-
-    def to_dict(self) -> dict[str, str]:
-        return {"!function": self.name, "file": self.file, "sha256": self.sha256}
-
-
-@functools.lru_cache(maxsize=64)
-def _imported(path: Path, sha256: str) -> Any:
-    name = f"workbench_harness_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{sha256[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError("it is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def find_config(ref: str | Path, include_path: str | Path | None = None) -> dict[str, Any]:
@@ -236,68 +131,7 @@ def _loader(folder: Path) -> Any:
 
     def note(loader: yaml.SafeLoader, node: yaml.Node) -> Code:
         assert isinstance(node, yaml.ScalarNode)
-        return _code(str(loader.construct_scalar(node)), folder)
+        return code_of(str(loader.construct_scalar(node)), folder)
 
     Loader.add_constructor("!function", note)
     return Loader
-
-
-def _code(name: str, folder: Path) -> Code:
-    module = name.rpartition(".")[0]
-    path = (folder / f"{module.replace('.', '/')}.py").resolve()
-    if not path.is_file():
-        return Code(name, "", "")
-    own = harness_folder()
-    if path.is_relative_to(own):
-        return Code(name, path.relative_to(own).as_posix(), "")
-    return Code(name, str(path), _sha256(path))
-
-
-def codes_in(value: Any) -> Iterator[Code]:
-    """Yield every function that a configuration names."""
-    if isinstance(value, Code):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from codes_in(inner)
-
-
-def replaced(value: Any, change: Callable[[Code], Any]) -> Any:
-    """Return a deep copy of a configuration with every function changed to something else."""
-    if isinstance(value, Code):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: replaced(inner, change) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [replaced(inner, change) for inner in value]
-    return value
-
-
-def revived(value: Any) -> Any:
-    """Return a configuration from its JSON form, functions as :class:`Code`."""
-    if isinstance(value, dict):
-        if "!function" in value:
-            return Code(value["!function"], value["file"], value["sha256"])
-        return {key: revived(inner) for key, inner in value.items()}
-    return [revived(inner) for inner in value] if isinstance(value, list) else value
-
-
-def check_code(config: dict[str, Any], *, trust: bool) -> None:
-    """Trust the functions of a task, or refuse those that are not the harness's own.
-
-    Raises
-    ------
-    ConfigError
-        If there are some and the user did not say that they are trusted.
-    """
-    foreign = {code for code in codes_in(config) if not code.is_harness}
-    if foreign and not trust:
-        shown = "; ".join(
-            sorted(f"{code.name} in {code.file or 'an installed module'}" for code in foreign)
-        )
-        raise ConfigError(
-            f"The task {config['task']!r} runs Python functions of its own ({shown}). Read them,"
-            " and if you trust them give trust_remote_code=True."
-        )
-    for code in foreign:
-        code.trust()

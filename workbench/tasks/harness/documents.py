@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import ConfigError, DataError
-from workbench.tasks.harness.configs import Code, check_code, replaced
 from workbench.tasks.harness.library import harness_at_work, in_words
+from workbench.tasks.harness.trust import Code, check_code, replaced
 from workbench.tasks.splits import deal
 
 OUTPUT_TYPES = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
@@ -142,7 +142,7 @@ def read_documents(
         If its data cannot be loaded, or a document does not fit its templates.
     """
     check_code(config, trust=trust)
-    _check_supported(config, trust)
+    _check_supported(config)
     with harness_at_work():
         task = _build(config, trust)
         count = _shots(task, config, shots)
@@ -159,7 +159,7 @@ def read_documents(
     return Reading(config, task, rows, count, splits, findings)
 
 
-def _check_supported(config: dict[str, Any], trust: bool) -> None:
+def _check_supported(config: dict[str, Any]) -> None:
     name, kind = config["task"], config.get("output_type", "generate_until")
     if "class" in config:
         raise ConfigError(
@@ -208,24 +208,6 @@ def _check_supported(config: dict[str, Any], trust: bool) -> None:
             f"The task {name!r} asks every question {config['repeats']} times (repeats); greedy"
             " answers are the same each time. Give a task without it."
         )
-    _check_metrics(config, trust)
-
-
-def _check_metrics(config: dict[str, Any], trust: bool) -> None:
-    """Refuse metrics that the harness would fetch as programs from the hub."""
-    from lm_eval.api.registry import METRIC_REGISTRY, get_metric_aggregation
-
-    get_metric_aggregation("acc")  # fills the registry
-    if trust or config.get("process_results") is not None:
-        return
-    for entry in config.get("metric_list") or ():
-        metric = entry.get("metric") if isinstance(entry, dict) else None
-        if isinstance(metric, str) and (entry.get("hf_evaluate") or metric not in METRIC_REGISTRY):
-            raise ConfigError(
-                f"The task {config['task']!r} is measured by {metric!r}, a program that would be"
-                " fetched from the Hugging Face hub and run. If you trust it, give"
-                " trust_remote_code=True; else name a metric of the harness in its metric_list."
-            )
 
 
 def _build(config: dict[str, Any], trust: bool) -> Any:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from workbench.errors import ConfigError
-from workbench.tasks.harness.configs import Code, replaced
 from workbench.tasks.harness.library import (
     harness_at_work,
     harness_version,
@@ -15,6 +14,7 @@ from workbench.tasks.harness.library import (
     require_harness,
 )
 from workbench.tasks.harness.scores import Score
+from workbench.tasks.harness.trust import Code, check_trusted, replaced
 
 
 class _Documents(list[Any]):
@@ -124,6 +124,7 @@ class Recorded:
             def download(self, dataset_kwargs: Any = None, **_: Any) -> None:
                 self.dataset = {"recorded": documents}
 
+        check_trusted(self._config)
         plain = {k: v for k, v in self._config.items() if k not in _OF_THE_DATA}
         ready = replaced(plain, Code.load)
         with harness_at_work():

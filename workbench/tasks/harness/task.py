@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.errors import CalibrationError, ConfigError, DataError
+from workbench.errors import (
+    CalibrationError,
+    ConfigError,
+    DataError,
+    UnsupportedArchitectureError,
+)
 from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
-from workbench.tasks.base import KL, Batch, DenseReference, Example, batch_of
-from workbench.tasks.data import read_snapshot, read_texts
-from workbench.tasks.harness.configs import Code, find_config, replaced, revived
-from workbench.tasks.harness.documents import HarnessRow, Reading, read_documents
+from workbench.tasks.base import KL, Batch, DenseReference, Example
+from workbench.tasks.data import read_snapshot
+from workbench.tasks.harness.configs import find_config
+from workbench.tasks.harness.describing import (
+    digest,
+    generation,
+    given_rows,
+    labels,
+    ordered,
+    plain,
+)
+from workbench.tasks.harness.documents import HarnessRow, read_documents
 from workbench.tasks.harness.encoding import Encoder
 from workbench.tasks.harness.library import harness_version
+from workbench.tasks.harness.questions import Question, ask_others, question_of, scored
 from workbench.tasks.harness.recorded import Recorded
 from workbench.tasks.harness.scores import (
     CHOICE_RULES,
@@ -37,48 +47,17 @@ from workbench.tasks.harness.scores import (
     item_columns,
     scores_of,
 )
+from workbench.tasks.harness.trust import revived
 from workbench.tasks.harness.writing import write_answers
 from workbench.tasks.next_token import NextToken
-from workbench.tasks.scoring import score as score_tokens
 from workbench.tasks.splits import PARTS, overlap
 from workbench.uncertainty import Estimate, estimate_ratio
 
 WHOLE = 2**31 - 1
 """``sequence_length`` where requests are as long as the model takes."""
 
-DEFAULT_NEW_TOKENS = 256
-"""The harness's, where a task does not say how long an answer may be."""
-
 FEWSHOT_SEED = 1234
 """The harness's own: with it the solved examples are the same."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Requests of one document that differ in their last token only, so that one pass does.
-
-    Attributes
-    ----------
-    tokens : tuple of int
-        Of the first of them.
-    n_given : int
-        How many are the context.
-    ends : tuple of (int, int)
-        Position among the document's requests, and last token.
-    """
-
-    tokens: tuple[int, ...]
-    n_given: int
-    ends: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Question(Example):
-    """One document: the request for the right answer, and all that else is asked about it."""
-
-    ends: tuple[tuple[int, int], ...] = ()
-    others: tuple[Asked, ...] = ()
-    words: int = 0
 
 
 class HarnessTask(NextToken):
@@ -164,10 +143,10 @@ class HarnessTask(NextToken):
         splits = dict(read.splits)
         for part, given in (("calibration", calibration), ("validation", validation)):
             if given is not None:
-                rows[part], splits[part] = _given_rows(given, part), "given"
-        scores = _ordered(scores_of(read.task), metric, config["task"])
+                rows[part], splits[part] = given_rows(given, part), "given"
+        scores = ordered(scores_of(read.task), metric, config["task"])
         here = is_scored_here(read.task, scores)
-        described = _plain(config)
+        described = plain(config)
         options: dict[str, Any] = {
             "task": config["task"],
             "output_type": read.task.OUTPUT_TYPE,
@@ -178,9 +157,9 @@ class HarnessTask(NextToken):
             "seed": seed,
         }
         if read.task.OUTPUT_TYPE == "generate_until":
-            options["generation"] = _generation(read)
+            options["generation"] = generation(read)
         if not here:
-            options["scoring"] = [harness_version(), _digest(described)]
+            options["scoring"] = [harness_version(), digest(described)]
         recorded = {
             "version": harness_version(),
             "file": config["!file"],
@@ -204,7 +183,7 @@ class HarnessTask(NextToken):
         every = [row for part in PARTS for row in rows[part]]
         self._width = max((len(row.choices) for row in every), default=0)
         self._requests = max((len(row.continuations) for row in every), default=0)
-        self.labels = _labels(rows["evaluation"], self._width) if self.is_choice else ()
+        self.labels = labels(rows["evaluation"], self._width) if self.is_choice else ()
         self._harness: Recorded | None = None
 
     @property
@@ -241,6 +220,22 @@ class HarnessTask(NextToken):
             f' {part}=, such as {part}="texts.txt" or {part}=HarnessTask("another_task").'
         )
 
+    def bind(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> LoadedModel:
+        """Return the model itself after checking that it is a decoder.
+
+        Raises
+        ------
+        UnsupportedArchitectureError
+            If it is another kind of model.
+        """
+        if model.is_encoder_decoder:
+            raise UnsupportedArchitectureError(
+                f"{type(model.hf_model).__name__} is an encoder-decoder, and tasks of the harness"
+                " are asked of decoder-only models here, such as Llama, Qwen or GPT-2. Use"
+                " Extraction, Summarization or PromptAnswers."
+            )
+        return super().bind(model, monitor=monitor)
+
     # Examples
 
     def _make_examples(self, model: LoadedModel, part: str, length: int) -> list[Example]:
@@ -256,7 +251,7 @@ class HarnessTask(NextToken):
             rows = sorted(chosen, key=lambda row: row[0])
         encoder = self._encoder(model, part)
         if rows[0][1].contexts:
-            return [self._question(encoder, number, row) for number, row in rows]
+            return [question_of(encoder, number, row) for number, row in rows]
         windows: list[Example] = []
         for number, row in rows:
             for place, (tokens, n_given) in enumerate(encoder.windows(row.continuations[0])):
@@ -272,25 +267,6 @@ class HarnessTask(NextToken):
             return Encoder(model, most)
         whole = Encoder(model, most)
         return Encoder(model, whole.max_length - 1)  # training reads the last token, too
-
-    def _question(self, encoder: Encoder, number: int, row: HarnessRow) -> Question:
-        groups: dict[tuple[Any, ...], tuple[list[int], int, list[tuple[int, int]]]] = {}
-        first = row.golds[0] if row.golds else 0
-        order = sorted(range(len(row.continuations)), key=lambda i: i != first)
-        requests = row.requests()
-        for place in order:
-            tokens, n_given = encoder.pair(*requests[place])
-            key = (tuple(tokens[:-1]), n_given, len(tokens) > n_given)
-            groups.setdefault(key, (tokens, n_given, []))[2].append((place, tokens[-1]))
-        (tokens, n_given, ends), *others = groups.values()
-        return Question(
-            number,
-            number,
-            tokens,
-            n_given=n_given,
-            ends=tuple(ends),
-            others=tuple(Asked(tuple(t), n, tuple(e)) for t, n, e in others),
-        )
 
     def calibration_windows(
         self, model: LoadedModel, *, sequence_length: int, seed: int
@@ -340,7 +316,7 @@ class HarnessTask(NextToken):
             views = self._prediction_logits(batch, logits)
             for place, (example, view) in enumerate(zip(batch.examples, views, strict=True)):
                 assert isinstance(example, Question)
-                for number, log, is_greedy in _scored(
+                for number, log, is_greedy in scored(
                     example.tokens, example.n_given, example.ends, view
                 ):
                     logs[place, number], greedy[place, number] = log, is_greedy
@@ -386,7 +362,7 @@ class HarnessTask(NextToken):
             columns["answer"] = np.array(answers, dtype=str)
             responses: list[list[Any]] = [[answer] for answer in answers]
         else:
-            self._ask_others(model, part, questions, logs, greedy, batch_size, monitor)
+            ask_others(self, model, part, questions, logs, greedy, batch_size, monitor)
             responses = [
                 [
                     (float(logs[place, n]), bool(greedy[place, n]))
@@ -394,7 +370,7 @@ class HarnessTask(NextToken):
                 ]
                 for place, row in enumerate(rows)
             ]
-        if self.is_choice:
+        if self.is_choice and all(row.choices for row in rows):
             columns |= choice_columns(rows, logs, self._rule, self._width)
         columns |= self._score_columns(rows, logs, greedy, responses)
         return Outcomes(columns)
@@ -407,9 +383,11 @@ class HarnessTask(NextToken):
     def _text_columns(
         self, model: LoadedModel, part: str, columns: dict[str, Any]
     ) -> dict[str, NDArray[Any]]:
-        """Return the weights that losses of plain text are divided by."""
+        """Return what the metrics of plain text are made of, on each document's windows."""
         if not self.is_text:
             return {}
+        if "scoring" in self.options:
+            return self._harness_text_columns(part, columns)
         words = {
             example.index: example.words
             for example in self.examples(model, part)
@@ -423,35 +401,25 @@ class HarnessTask(NextToken):
             found[score.weight] = np.asarray(weight, dtype=np.int64)
         return found
 
-    def _ask_others(
-        self,
-        model: LoadedModel,
-        part: str,
-        questions: Sequence[Question],
-        logs: NDArray[np.float64],
-        greedy: NDArray[np.bool_],
-        batch_size: int | None,
-        monitor: Monitor,
-    ) -> None:
-        """Fill in what was not asked together with the right answers."""
-        asked = [(place, one) for place, q in enumerate(questions) for one in q.others]
-        asked.sort(key=lambda pair: -len(pair[1].tokens))
-        budget, done = self.batch_tokens(model), 0
-        while done < len(asked):
-            count = batch_size or max(1, budget // max(1, len(asked[done][1].tokens)))
-            chosen = asked[done : done + count]
-            examples = [
-                Example(i, 0, list(one.tokens), n_given=one.n_given)
-                for i, (_, one) in enumerate(chosen)
-            ]
-            batch = batch_of(model, part, examples)
-            with torch.no_grad():
-                views = self._prediction_logits(batch, self.logits(model, batch))
-            for (place, one), view in zip(chosen, views, strict=True):
-                for number, log, is_greedy in _scored(one.tokens, one.n_given, one.ends, view):
-                    logs[place, number], greedy[place, number] = log, is_greedy
-            done += len(chosen)
-            monitor.report("evaluate", done, len(asked), f"{part}, other answers")
+    def _harness_text_columns(self, part: str, columns: dict[str, Any]) -> dict[str, NDArray[Any]]:
+        """Return what the harness makes of whole documents, each on its first window."""
+        numbers, first, place = np.unique(
+            columns["document"], return_index=True, return_inverse=True
+        )
+        logs = -np.bincount(place, weights=np.asarray(columns["loss"], dtype=np.float64))
+        documents = [self.rows[part][number].doc for number in numbers]
+        if any(doc is None for doc in documents):  # of another task's part
+            return {}
+        items = self._recorded().score(
+            [doc or {} for doc in documents], [[float(log)] for log in logs], self.scores
+        )
+        found: dict[str, NDArray[Any]] = {}
+        for score in self.scores:
+            spread: list[Any] = [None] * len(place)
+            for row, item in zip(first, items[score.name], strict=True):
+                spread[row] = item
+            found |= item_columns(score, spread)
+        return found
 
     def _answers(
         self,
@@ -494,6 +462,8 @@ class HarnessTask(NextToken):
             for score in self.scores:
                 found |= item_columns(score, items[score.name])
             return found
+        if self.is_choice and not all(row.choices for row in rows):
+            return {}
         for score in self.scores:
             if self.is_choice:
                 values = [
@@ -553,22 +523,6 @@ class HarnessTask(NextToken):
         return task
 
 
-def _scored(
-    tokens: Sequence[int], n_given: int, ends: Sequence[tuple[int, int]], view: Tensor
-) -> Iterable[tuple[int, float, bool]]:
-    """Yield (request, log-likelihood in nats, whether it is greedy) of requests that end apart."""
-    targets = torch.tensor(tokens[n_given:], dtype=torch.int64, device=view.device)
-    if not len(targets):
-        yield from ((number, 0.0, True) for number, _ in ends)
-        return
-    before = score_tokens(view[:-1], targets[:-1])
-    greedy = bool((before.prediction == targets[:-1].cpu()).all())
-    last = torch.log_softmax(view[-1].float(), -1)
-    best = int(last.argmax())
-    for number, token in ends:
-        yield number, float(last[token]) - float(before.loss.sum()), greedy and best == token
-
-
 def _check_numbers(sequence_length: int | None, most: int | None) -> None:
     if sequence_length is not None and (
         isinstance(sequence_length, bool)
@@ -584,83 +538,3 @@ def _check_numbers(sequence_length: int | None, most: int | None) -> None:
             f"max_evaluation_examples={most} is not accepted; give a positive number, or None for"
             " all documents."
         )
-
-
-def _ordered(scores: list[Score], metric: str | None, task: str) -> list[Score]:
-    """Return the scores with the wanted one first."""
-    if not scores:
-        raise ConfigError(
-            f"The task {task!r} has no metric that makes a number; give a metric_list to its file."
-        )
-    if metric is None:
-        return scores
-    chosen = [score for score in scores if metric == score.name]
-    if not chosen:
-        raise ConfigError(
-            f"The task {task!r} has no metric {metric!r}; it has"
-            f" {', '.join(score.name for score in scores)}."
-        )
-    return chosen + [score for score in scores if score not in chosen]
-
-
-def _generation(read: Reading) -> dict[str, Any]:
-    """Return how answers are written, by the harness's defaults."""
-    asked = dict(read.task.config.generation_kwargs or {})
-    names = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-    given = [asked[name] for name in names if asked.get(name) is not None]
-    stops = asked.get("until") or []
-    return {
-        "new_tokens": int(given[0]) if given else DEFAULT_NEW_TOKENS,
-        "stops": [stops] if isinstance(stops, str) else [str(stop) for stop in stops],
-    }
-
-
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration as JSON has it, functions as what they are called."""
-    named = replaced(config, Code.to_dict)
-    found: dict[str, Any] = json.loads(json.dumps(named, default=str))
-    return found
-
-
-def _digest(config: dict[str, Any]) -> str:
-    """Return what changes where a configuration scores otherwise; paths and data do not count."""
-    apart = {
-        k: v for k, v in config.items() if k not in ("!file", "dataset_kwargs", "dataset_path")
-    }
-
-    def without_paths(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: without_paths(v) for k, v in value.items() if k != "file"}
-        return [without_paths(v) for v in value] if isinstance(value, list) else value
-
-    text = json.dumps(without_paths(apart), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _labels(rows: Sequence[HarnessRow], width: int) -> tuple[str, ...]:
-    """Return the answers if all documents have the same, else letters."""
-    first = rows[0].choices if rows else ()
-    if len(first) == width and all(row.choices == first for row in rows):
-        return first
-    return tuple(chr(ord("A") + i) if i < 26 else str(i + 1) for i in range(width))
-
-
-def _given_rows(given: Any, part: str) -> tuple[HarnessRow, ...]:
-    """Return the rows of a part that the user gives: texts, or another task's part."""
-    if isinstance(given, HarnessTask):
-        rows = given.rows[part] or given.rows["calibration"]
-        return tuple(dataclasses.replace(row, doc=None) for row in rows)
-    documents = getattr(given, "documents", None)
-    if documents is None and isinstance(given, NextToken):
-        raise DataError(
-            f"{part}={given!r} is not accepted; give texts, a LanguageModeling task or a"
-            " HarnessTask."
-        )
-    if documents is not None:
-        texts = [document.text for document in documents[part]]
-    else:
-        texts = [text for _, text in read_texts(given)]
-    return tuple(
-        HarnessRow(text, (), (text,), words=len(text.split()), bytes=len(text.encode("utf-8")))
-        for text in texts
-    )
