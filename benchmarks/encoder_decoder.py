@@ -3,7 +3,8 @@
     python benchmarks/encoder_decoder.py
 
 Texts about debts are generated ("Grace lent Ada 57 crowns in May", in several wordings, with a
-sentence about somebody else); how much of which coin, and since when, is to be extracted.
+sentence about somebody else); how much of which coin, and since when, is to be extracted. One in
+ten amounts and months to learn from is wrong, as in people's tables; those to judge by are right.
 A gated T5 of about a million parameters and a word-level vocabulary is trained on them by
 FineTuning until it answers. A study then predicts quantized and pruned models before any of them is
 run, runs them all, chooses, and exports the choice. Reported: exact match, KL divergence, what GPTQ
@@ -55,6 +56,9 @@ WORDINGS = (
 )
 COINS = ("crowns", "dollars", "euros", "francs", "guilders", "pounds", "rubles", "yen")
 FIELDS = ("amount", "coin", "month")
+WRONG = 0.1
+"""Without wrong rows to learn from the model would be so sure of all it says that there would be no
+divergence to predict."""
 
 RECIPES = [
     *(m(b, group_size=g) for m in (wb.RTN, wb.GPTQ, wb.AWQ) for b in (4, 3, 2) for g in (32, 128)),
@@ -64,8 +68,11 @@ RECIPES = [
 ]
 
 
-def rows_of(count: int, seed: int) -> dict[str, list[str]]:
-    """Return texts of a debt and of somebody who has nothing to do with it, and their fields."""
+def rows_of(count: int, seed: int, wrong: float = 0.0) -> dict[str, list[str]]:
+    """Return texts of a debt and of somebody who has nothing to do with it, and their fields.
+
+    ``wrong`` is the share of amounts, and of months, that are another one than the text's.
+    """
     draw = random.Random(seed)
     table: dict[str, list[str]] = {name: [] for name in ("text", *FIELDS)}
     for _ in range(count):
@@ -80,6 +87,10 @@ def rows_of(count: int, seed: int) -> dict[str, list[str]]:
         told = [draw.choice(WORDINGS).format(**debt), f"{other} was there and wrote it down"]
         draw.shuffle(told)
         table["text"].append(f"{told[0]} . {told[1]} .")
+        if draw.random() < wrong:
+            debt["amount"] = str(draw.randint(2, 99))
+        if draw.random() < wrong:
+            debt["month"] = draw.choice(MONTHS)
         for name in FIELDS:
             table[name].append(debt[name])
     return table
@@ -127,8 +138,8 @@ def debts(rows: int, seed: int = 0) -> wb.Extraction:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return wb.Extraction(
-            calibration=rows_of(rows, seed),
-            validation=rows_of(300, seed + 1),
+            calibration=rows_of(rows, seed, WRONG),
+            validation=rows_of(300, seed + 1, WRONG),
             evaluation=rows_of(400, seed + 2),
             fields=FIELDS,
             template="{text}",
@@ -206,7 +217,7 @@ def figures_of(points: list[dict[str, Any]], baseline: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=16000)
-    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--epochs", type=float, default=1)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--model", type=Path, help="a model that an earlier call has trained")
     parser.add_argument("--keep", type=Path, help="folder for the model and the study")

@@ -70,6 +70,21 @@ def test_what_is_written_is_what_one_text_alone_gets_whatever_the_batch(model):
     assert alone[0] == answer_in(said, may_be_empty=False)
 
 
+def test_padding_of_a_batch_does_not_move_the_positions_of_a_prompt(model, monkeypatch):
+    task, seen = extraction(shots=0), []
+    monkeypatch.setattr(
+        type(model),
+        "write",
+        lambda _self, ids, mask, **_: seen.append((ids, mask)) or torch.full((len(ids), 1), 2),
+    )
+    task.answers(model)
+    assert any(not mask.all() for _, mask in seen)
+    for ids, mask in seen:
+        assert (mask[:, 0] == 1).all()
+        assert (mask.diff(dim=1) <= 0).all()
+        assert ids.shape == mask.shape
+
+
 def test_a_tokenizers_own_special_tokens_stand_around_the_prompt():
     from tokenizers.processors import TemplateProcessing
 

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.tasks.test_generation import extraction
+from tests.tiny import tiny_model, tiny_tokenizer
 from tests.toy import toy_task
 from tests.training.classes import class_task, decoder, encoder
 from workbench.compression.compress import compress
 from workbench.errors import CancelledError, CompressionError
+from workbench.models.load import load_model
 from workbench.progress import Monitor
 from workbench.recipe import Recipe
 from workbench.steps import RTN, FineTuning
@@ -89,10 +92,14 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_do_not():
         assert_equal(first, trained(model, task, settings=other).model)
 
 
-@pytest.mark.parametrize("at", [1, 11, 12, 30])
-def test_cancelled_at_any_step_it_goes_on_to_the_same_bytes(tmp_path: Path, at: int):
-    task = class_task()
-    model = task.bind(encoder())
+@pytest.mark.parametrize(
+    ("kind", "at"), [("Bert", 1), ("Bert", 11), ("Bert", 12), ("Bert", 30), ("T5", 5)]
+)
+def test_cancelled_at_any_step_it_goes_on_to_the_same_bytes(tmp_path: Path, kind: str, at: int):
+    task, model = class_task(), encoder()
+    if kind == "T5":
+        task, model = extraction(shots=0), load_model(tiny_model("T5"), tiny_tokenizer())
+    model = task.bind(model)
     whole = trained(model, task)
     checkpoint = CheckpointFile(tmp_path / "checkpoints" / "run.safetensors")
     seen = []

@@ -363,7 +363,8 @@ class LoadedModel:
         Parameters
         ----------
         input_ids, attention_mask : Tensor of shape (prompts, tokens), int64
-            Padded on the left, as the model goes on at the right.
+            Padded on the left, as the model goes on at the right; of an encoder-decoder on the
+            right, as in training.
         max_new_tokens : int
 
         Returns

@@ -267,9 +267,11 @@ class Generation(NextToken):
             width = max(map(len, prompts))
             ids = torch.full((len(prompts), width), pad, dtype=torch.int64)
             mask = torch.zeros_like(ids)
-            for row, prompt in enumerate(prompts):  # padded on the left: it goes on at the right
-                ids[row, width - len(prompt) :] = torch.tensor(prompt)
-                mask[row, width - len(prompt) :] = 1
+            for row, prompt in enumerate(prompts):
+                # A decoder goes on at the right; an encoder's positions begin at the left.
+                first = 0 if model.is_encoder_decoder else width - len(prompt)
+                ids[row, first : first + len(prompt)] = torch.tensor(prompt)
+                mask[row, first : first + len(prompt)] = 1
             written = model.write(
                 ids.to(model.device),
                 mask.to(model.device),
