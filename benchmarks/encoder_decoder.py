@@ -2,8 +2,8 @@
 
     python benchmarks/encoder_decoder.py
 
-Texts about debts are generated ("Grace lent Ada 57 crowns in May ...", with a second debt between
-other people beside it, in several wordings); who owes, how much and since when is to be extracted.
+Texts about debts are generated ("Grace lent Ada 57 crowns in May", in several wordings, with a
+sentence about somebody else); how much of which coin, and since when, is to be extracted.
 A gated T5 of about a million parameters and a word-level vocabulary is trained on them by
 FineTuning until it answers. A study then predicts quantized and pruned models before any of them is
 run, runs them all, chooses, and exports the choice. Reported: exact match, KL divergence, what GPTQ
@@ -47,13 +47,14 @@ NAMES = (
 )
 MONTHS = calendar.month_name[1:]
 WORDINGS = (
-    "{debtor} owes {creditor} {amount} crowns since {month}",
-    "{creditor} lent {debtor} {amount} crowns in {month}",
-    "in {month} {debtor} borrowed {amount} crowns from {creditor}",
-    "{amount} crowns went from {creditor} to {debtor} in {month} as a loan",
-    "since {month} the debt of {debtor} to {creditor} is {amount} crowns",
+    "{debtor} owes {creditor} {amount} {coin} since {month}",
+    "{creditor} lent {debtor} {amount} {coin} in {month}",
+    "in {month} {debtor} borrowed {amount} {coin} from {creditor}",
+    "{amount} {coin} went from {creditor} to {debtor} in {month} as a loan",
+    "since {month} the debt of {debtor} to {creditor} is {amount} {coin}",
 )
-FIELDS = ("debtor", "amount", "month")
+COINS = ("crowns", "dollars", "euros", "francs", "guilders", "pounds", "rubles", "yen")
+FIELDS = ("amount", "coin", "month")
 
 RECIPES = [
     *(m(b, group_size=g) for m in (wb.RTN, wb.GPTQ, wb.AWQ) for b in (4, 3, 2) for g in (32, 128)),
@@ -64,35 +65,30 @@ RECIPES = [
 
 
 def rows_of(count: int, seed: int) -> dict[str, list[str]]:
-    """Return texts of one debt that is asked for and one that is not, and the fields of the former.
-
-    Whose debt is asked for is said first, so the answer needs the whole text.
-    """
+    """Return texts of a debt and of somebody who has nothing to do with it, and their fields."""
     draw = random.Random(seed)
     table: dict[str, list[str]] = {name: [] for name in ("text", *FIELDS)}
     for _ in range(count):
-        people = draw.sample(NAMES, 4)
-        debts = [
-            {
-                "debtor": people[2 * i],
-                "creditor": people[2 * i + 1],
-                "amount": str(draw.randint(2, 99)),
-                "month": draw.choice(MONTHS),
-            }
-            for i in range(2)
-        ]
-        told = [draw.choice(WORDINGS).format(**debt) for debt in debts]
+        debtor, creditor, other = draw.sample(NAMES, 3)
+        debt = {
+            "debtor": debtor,
+            "creditor": creditor,
+            "amount": str(draw.randint(2, 99)),
+            "coin": draw.choice(COINS),
+            "month": draw.choice(MONTHS),
+        }
+        told = [draw.choice(WORDINGS).format(**debt), f"{other} was there and wrote it down"]
         draw.shuffle(told)
-        text = f"a debt to {debts[0]['creditor']} : {told[0]} . {told[1]} ."
-        for name, value in {"text": text, **debts[0]}.items():
-            if name in table:
-                table[name].append(value)
+        table["text"].append(f"{told[0]} . {told[1]} .")
+        for name in FIELDS:
+            table[name].append(debt[name])
     return table
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer of whole words that ends every text as T5's does."""
-    text = " ".join([*WORDINGS, *NAMES, *MONTHS, *map(str, range(100)), *FIELDS, "a debt to : . |"])
+    more = "was there and wrote it down : . |"
+    text = " ".join([*WORDINGS, *NAMES, *MONTHS, *COINS, *map(str, range(100)), *FIELDS, more])
     words = sorted({w for w in text.split() if "{" not in w})
     vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -133,7 +129,7 @@ def debts(rows: int, seed: int = 0) -> wb.Extraction:
         return wb.Extraction(
             calibration=rows_of(rows, seed),
             validation=rows_of(300, seed + 1),
-            evaluation=rows_of(600, seed + 2),
+            evaluation=rows_of(400, seed + 2),
             fields=FIELDS,
             template="{text}",
             shots=0,
@@ -209,8 +205,8 @@ def figures_of(points: list[dict[str, Any]], baseline: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=4000)
-    parser.add_argument("--epochs", type=float, default=20)
+    parser.add_argument("--rows", type=int, default=16000)
+    parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--model", type=Path, help="a model that an earlier call has trained")
     parser.add_argument("--keep", type=Path, help="folder for the model and the study")
@@ -226,7 +222,7 @@ def main() -> None:
             model = wb.load_model(args.model)
         seconds = time.perf_counter() - started
         with wb.Study(model, task, path=folder / "study") as study:
-            base = study.baseline()
+            base = study.run([])
             dense = base.record.measurement("exact_match")
             assert dense is not None
             print(f"{model.summary()}; exact match {dense.value:.3f}", flush=True)

@@ -62,7 +62,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "decoder_attention_heads": 2,
         "encoder_ffn_dim": 24,
         "decoder_ffn_dim": 24,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": 64,
         "decoder_start_token_id": 2,
         "forced_eos_token_id": None,
     },

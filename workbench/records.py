@@ -57,6 +57,9 @@ class Measurement:
     conditions : str
         Where and on what it was measured, see :func:`workbench.measure.conditions`; ``""`` where
         that does not matter.
+    samples : tuple of float
+        The single values behind a median where their distribution is asked for, in the order of
+        what was measured; empty where it was not kept.
     """
 
     metric: str
@@ -68,6 +71,7 @@ class Measurement:
     spread: float | None = None
     how: str = ""
     conditions: str = ""
+    samples: tuple[float, ...] = ()
 
     @property
     def comparable_conditions(self) -> str:

@@ -23,7 +23,7 @@ import workbench as wb
 bench = wb.Workbench(path="runs/study")
 bench"""
 TIMED = """started = time.perf_counter()
-bench.recipe_panel.form.form.control("bits").set({bits})
+bench.panels.recipe.form.form.control("bits").set({bits})
 print(time.perf_counter() - started)"""
 
 
@@ -185,6 +185,26 @@ def test_the_predicted_point_is_sent_within_200_ms(page):
     assert sorted(seconds)[-2] < 0.2  # one of them may have met something else
 
 
+def test_points_are_reached_and_selected_by_keyboard(page, screenshots):
+    figure = page.locator(".wb-frontier .wb-figure")
+    figure.focus()
+    assert "Arrow keys" in figure.get_attribute("aria-label")
+    told = page.locator(".wb-frontier .wb-told")
+    seen = []
+    while not seen or "GPTQ 4-bit g128, perplexity" not in seen[-1]:
+        page.keyboard.press("ArrowRight")
+        seen.append(told.inner_text())
+        assert len(seen) < 100, seen
+    assert page.locator(".wb-frontier .wb-key-point").count() == 1
+    page.locator(".wb-frontier .hoverlayer .hovertext").first.wait_for(timeout=10_000)
+    shot(page, screenshots, "keys")
+    page.keyboard.press("Enter")
+    chosen = page.locator(".wb-explore .wb-table tr.wb-selected", has_text="GPTQ 4-bit g128")
+    chosen.wait_for(timeout=10_000)
+    page.keyboard.press("Enter")  # and away again
+    chosen.wait_for(state="detached", timeout=10_000)
+
+
 def test_selecting_in_the_table_selects_everywhere(page, screenshots):
     page.locator(".wb-explore .wb-table tbody tr[data-id]").nth(1).click()
     page.locator(".wb-explore .wb-table tbody tr[data-id]").nth(3).click(modifiers=["Control"])
@@ -199,7 +219,7 @@ def test_selecting_in_the_table_selects_everywhere(page, screenshots):
     assert page.locator(".wb-halves .wb-selected").count() == 2
     shot(page, screenshots, "lineage")
     tab(page, "Choose & keep")
-    assert "pass" in page.locator(".wb-answer span[role=status]").first.inner_text()
+    assert "pass" in page.locator(".wb-keep .wb-answer span[role=status]").first.inner_text()
     answers = page.locator(".wb-verdicts tbody tr[data-id]").all_inner_texts()
     assert len(answers) >= 12
     assert all(any(sign in answer for sign in "✓✕?") for answer in answers)

@@ -11,9 +11,11 @@ from tests.packed.test_pack_model import compress, llama
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.toy import toy_study, toy_task
 from workbench.errors import CancelledError, ConfigError, StudyError
-from workbench.measure import measure_model
+from workbench.measure import classification, measure_model
+from workbench.measure.classification import time_queries
 from workbench.measure.memory import Memory
 from workbench.models.load import load_model
+from workbench.packed import pack_model
 from workbench.progress import Monitor
 from workbench.records import Measurement
 from workbench.steps import RTN
@@ -72,6 +74,25 @@ def test_a_classifier_with_its_head() -> None:
     assert "decode_tokens_per_s" not in found
     assert found["latency_ms"].n == 9
     assert found["latency_batch32_ms"].value > found["latency_ms"].value
+    single = found["query_ms"]
+    assert single.n == len(single.samples) == len(task.examples(model))
+    assert sorted(single.samples)[0] <= single.value <= sorted(single.samples)[-1]
+    assert all(m.samples == () for m in found.values() if m is not single)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_single_texts_are_timed_in_the_parts_order_until_it_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task, _ = classifier()
+    model = task.bind(load_model(tiny_model("BertModel"), tiny_tokenizer()))
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(classification, "QUERY_SECONDS", 0.0)
+    monkeypatch.setattr(classification, "LEAST_QUERIES", 3)
+    packed = pack_model(model)
+    seconds = time_queries(packed, model, task, each=lambda *done: told.append(done))
+    assert len(seconds) == 3
+    assert told == [(n, min(100, len(task.examples(model)))) for n in (1, 2, 3)]
 
 
 def test_memory_is_measured_by_default() -> None:

@@ -14,6 +14,7 @@ from workbench.calibration.calibrate import CalibrationOptions, Calibrator
 from workbench.compression.compress import compress
 from workbench.errors import ExportError, UnsupportedArchitectureError
 from workbench.measure.generation import make_generator
+from workbench.methods import finetune
 from workbench.models.layers import block_sides, shared_inputs
 from workbench.models.load import _placed, load_model, save_model
 from workbench.packed import pack_model
@@ -24,8 +25,8 @@ from workbench.steps import (
     RTN,
     DepthPruning,
     Distillation,
+    FineTuning,
     QuantizeEmbeddings,
-    Wanda,
     WidthPruning,
 )
 from workbench.study import Study
@@ -145,10 +146,10 @@ def test_packed_it_writes_what_its_dense_copy_writes():
 
 def test_structure_is_not_changed_and_that_is_said_before_anything_is_run(tmp_path, monkeypatch):
     calibrator = Calibrator(extraction(shots=0), FEW, folder=tmp_path)
-    monkeypatch.setattr(Calibrator, "statistics", lambda *_, **__: pytest.fail("it was run"))
+    monkeypatch.setattr(finetune, "train", lambda *_, **__: pytest.fail("it was trained"))
     for step in (DepthPruning(1), WidthPruning(0.5), Distillation(blocks=1)):
         with pytest.raises(UnsupportedArchitectureError, match="FineTuning and Distillation"):
-            compress(t5(), Recipe.of([Wanda(0.5), step][step.title == "Distil" :]), calibrator)
+            compress(t5(), Recipe.of([FineTuning(epochs=1), step]), calibrator)
 
 
 def test_every_layer_has_a_cost_and_more_bits_cost_less(tmp_path):

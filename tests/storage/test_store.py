@@ -367,13 +367,13 @@ def test_the_journal_uses_no_write_ahead_log(store: Store) -> None:
     finish(store)
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def as_version_1(store: Store) -> None:
     """Make the journal what the first version wrote: measurements without how and where."""
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-        for column in ("spread", "how", "conditions"):
+        for column in ("spread", "how", "conditions", "samples"):
             db.execute(f"ALTER TABLE measurements DROP COLUMN {column}")
         db.execute("PRAGMA user_version = 1")
 
@@ -386,14 +386,31 @@ def test_a_journal_of_the_first_version_is_upgraded(store: Store) -> None:
     assert record is not None
     assert record.measurement("perplexity") == Measurement("perplexity", 5.0, n=3, stderr=0.1)
     timed = Measurement(
-        "latency_ms", 2.5, "ms", 7, part="", spread=0.1, how="packed int4", conditions="here"
-    )
+        "query_ms", 2.5, "ms", 3, part="", spread=0.1, how="packed int4", conditions="here",
+        samples=(2.5, 2.0, 3.25),
+    )  # fmt: skip
     opened.add_measurements("a", [timed])
     record = Store.open(store.path).record("a")
     assert record is not None
-    assert record.measurement("latency_ms") == timed
+    assert record.measurement("query_ms") == timed
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+
+
+def test_a_journal_of_the_second_version_is_upgraded(store: Store) -> None:
+    finish(store)
+    with sqlite3.connect(store.path / JOURNAL_NAME) as db:
+        db.execute("ALTER TABLE measurements DROP COLUMN samples")
+        db.execute("PRAGMA user_version = 2")
+    opened = Store.open(store.path)
+    timed = Measurement("query_ms", 2.0, "ms", 2, part="", samples=(1.5, 2.5))
+    opened.add_measurements("a", [timed])
+    record = Store.open(store.path).record("a")
+    assert record is not None
+    assert record.measurement("query_ms") == timed
+    found = record.measurement("perplexity")
+    assert found is not None
+    assert found.samples == ()
 
 
 def test_a_read_only_journal_of_the_first_version_is_read(
@@ -452,7 +469,7 @@ class TestRefusals:
 
     def test_a_newer_version(self, store: Store) -> None:
         with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-            db.execute("PRAGMA user_version = 3")
+            db.execute("PRAGMA user_version = 4")
         for make in (Store.create, Store.open):
             with pytest.raises(StudyError, match="Upgrade compression-workbench"):
                 make(store.path)

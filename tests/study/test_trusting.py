@@ -11,7 +11,7 @@ from tests.classified import classified_study
 from tests.toy import toy_study
 from workbench import Router
 from workbench.deciding.cost import CostModel
-from workbench.errors import ConfigError, DataError, StudyError
+from workbench.errors import ConfigError, DataError, ExportError, StudyError
 from workbench.records import Measurement
 from workbench.routing.signals import margin
 from workbench.steps import RTN
@@ -118,6 +118,18 @@ def test_the_running_router_does_what_was_predicted(study, small, tmp_path):
     with pytest.raises(ConfigError, match="list of texts"):
         router("one text")
     assert router([]) == []
+    with pytest.raises(ExportError, match="exists already"):
+        router.save(tmp_path / "router")
+    router.save(tmp_path / "router", overwrite=True)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").touch()
+    with pytest.raises(ExportError, match="not replaced"):
+        router.save(tmp_path / "thesis", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".tmp") == ["router", "thesis"]
+    assert not list(tmp_path.glob("*.tmp"))
+    served = router.measure([row.text for row in rows[:30]])
+    assert served.percentiles.p95 >= served.percentiles.p50 > 0
+    assert served.percentiles.p99 is None
 
 
 def test_a_cascade_says_who_wins_and_draws_itself(study, small):
@@ -143,6 +155,28 @@ def test_costs_of_a_cascade_are_measured_ones(study, small):
     assert "no less than asking the last model alone" in str(back)
     dollars = study.cascade(runs, cost=CostModel(price_per_hour_usd=3.6, utilisation=1.0))
     assert dollars.found.costs == pytest.approx((1e-6, 4e-6))
+    assert found.table()["p95_ms"].isna().all()  # as of runs that an earlier version measured
+
+
+def test_percentiles_follow_from_the_times_that_were_kept(study, small):
+    runs = [small, study.baseline()]
+    for run, times in zip(runs, ((1.0,) * 100, (4.0,) * 100), strict=True):
+        timed = Measurement(
+            "query_ms", times[0], "ms", 100, part="", conditions="here", samples=times
+        )
+        study._store.add_measurements(run.id, [timed])
+    found = study.cascade(runs, cost="size")
+    at, table = found.found.evaluation, found.table().set_index("what")
+    assert at.percentiles.p99 == (5.0 if at.shares[0] < 0.99 else 1.0)
+    assert table.loc["cascade", "p99_ms"] == at.percentiles.p99
+    assert list(table["p95_ms"])[1:3] == [1.0, 4.0]
+    assert "p99" in str(found)
+    assert "p99" in found.plot().data[0].customdata[0][1]
+    elsewhere = Measurement(
+        "query_ms", 9.0, "ms", 1, part="", conditions="there", samples=(9.0,) * 100
+    )
+    study._store.add_measurements(small.id, [elsewhere])  # times of two machines do not add up
+    assert study.cascade(runs, cost="size").table()["p95_ms"].isna().all()
 
 
 def test_a_damaged_router_is_refused(tmp_path):

@@ -28,7 +28,7 @@ def t5():
 
 
 def test_the_encoder_reads_the_prompt_and_the_decoder_predicts_the_target(model):
-    task, tokenizer = extraction(shots=1), model.tokenizer
+    task, tokenizer = extraction(shots=0), model.tokenizer
     examples = sorted(task.examples(model), key=lambda e: len(e.tokens))[::5]
     batch = batch_of(model, "evaluation", examples)
     start = model.hf_model.config.decoder_start_token_id
@@ -106,7 +106,9 @@ def test_prompts_with_answers():
 
 def test_refusals_name_what_works():
     model = t5()
-    with pytest.raises(UnsupportedArchitectureError, match="Use Extraction, Summarization"):
+    with pytest.raises(
+        UnsupportedArchitectureError, match="Use Extraction, Summarization or PromptAnswers"
+    ):
         LanguageModeling(["one two three " * 50] * 20).bind(model)
     labels = {"text": table()["text"], "label": table()["name"]}
     with warnings.catch_warnings():

@@ -6,6 +6,8 @@ import pathlib
 import tempfile
 from types import SimpleNamespace
 
+import pandas as pd
+
 from workbench import plots
 from workbench.deciding import compare
 from workbench.deciding.decision import UNCLEAR, decide
@@ -73,6 +75,15 @@ class FakeStudy:
             verdicts=found.verdicts,
         )
 
+    def costs(self, prices):
+        rows = [
+            {"run": r.id, "model": r.model, "recipe": r.label, **vars(found), "of_baseline": None}
+            | {"of_api": None}
+            for r in self.records
+            if (found := prices.of(r)) is not None
+        ]
+        return pd.DataFrame(rows)
+
     def lineage(self, metric=None):
         return lineage(self.records, self.metric)
 
@@ -110,6 +121,11 @@ class FakeStudy:
     def submit_tabulate(self, *, on_event):
         self.tabulated += 1
         return [0]
+
+    is_open = True
+
+    def close(self):
+        pass
 
     def wait(self, timeout=None):
         return self.is_idle

@@ -19,7 +19,17 @@ from workbench.recipe import Recipe
 from workbench.records import Measurement, RunState
 from workbench.running.sweep import Event
 from workbench.steps import AWQ, GPTQ, RTN, Cast, MagnitudePruning, Mixed
-from workbench.widgets.app import CODE, COMPARE, EXPLORE, KEEP, LINEAGE, START, Workbench
+from workbench.widgets.app import (
+    CODE,
+    COMPARE,
+    EXPLORE,
+    KEEP,
+    LINEAGE,
+    PLAN,
+    START,
+    TRUST,
+    Workbench,
+)
 from workbench.widgets.asking import _Question
 from workbench.widgets.table import table_html
 
@@ -40,7 +50,7 @@ def points(panel):
 
 
 def trace(bench, name):
-    return next(trace for trace in bench.frontier.figure.data if trace.name == name)
+    return next(trace for trace in bench.panels.frontier.figure.data if trace.name == name)
 
 
 def from_a_thread(call, *arguments):
@@ -50,7 +60,7 @@ def from_a_thread(call, *arguments):
 
 
 def flush(bench):
-    for part in (bench.frontier, bench.table, bench.choose_panel):
+    for part in (bench.panels.frontier, bench.panels.table, bench.panels.choose):
         part.refresh.flush()
 
 
@@ -58,32 +68,32 @@ def flush(bench):
 
 
 def test_run_submits_what_the_form_shows(study, bench):
-    bench.recipe_panel.form.value = GPTQ(3, group_size=32)
-    bench.recipe_panel.run.click()
+    bench.panels.recipe.form.value = GPTQ(3, group_size=32)
+    bench.panels.recipe.run.click()
     (recipes, on_event), *others = study.submitted
     assert recipes == [Recipe.of(GPTQ(3, group_size=32))]
-    assert on_event == bench.queue_panel.on_event
+    assert on_event == bench.panels.queue.on_event
     assert others == []
-    assert bench.recipe_panel.code() == "study.run(wb.GPTQ(3, group_size=32))"
-    assert "wb.GPTQ(3, group_size=32)" in bench.recipe_panel._code.value
+    assert bench.panels.recipe.code() == "study.run(wb.GPTQ(3, group_size=32))"
+    assert "wb.GPTQ(3, group_size=32)" in bench.panels.recipe._code.value
 
 
 def test_a_slider_moves_the_predicted_point(bench):
-    bench.recipe_panel.form.value = GPTQ(4)
+    bench.panels.recipe.form.value = GPTQ(4)
     draft = trace(bench, "this recipe, predicted")
     assert list(draft.x) == [1.0]
-    bench.recipe_panel.form.form.control("bits").set(2)
+    bench.panels.recipe.form.form.control("bits").set(2)
     assert list(draft.x) == [0.5]
-    assert bench.frontier.figure.layout.xaxis.range[0] < 0.5  # room is made for it
+    assert bench.panels.frontier.figure.layout.xaxis.range[0] < 0.5  # room is made for it
     assert "predicted, not measured" in draft.hovertext[0]
-    assert "0.85" in bench.recipe_panel.estimate.value
-    bench.recipe_panel.form.method.value = "Cast"
+    assert "0.85" in bench.panels.recipe.estimate.value
+    bench.panels.recipe.form.method.value = "Cast"
     assert not draft.x
-    assert "not predicted: training" in bench.recipe_panel.estimate.value
+    assert "not predicted: training" in bench.panels.recipe.estimate.value
 
 
 def test_steps_are_added_moved_and_removed(bench):
-    panel = bench.recipe_panel
+    panel = bench.panels.recipe
     panel.form.value = MagnitudePruning(0.3)
     panel.add.click()
     panel.form.value = GPTQ(4)
@@ -103,26 +113,26 @@ def test_steps_are_added_moved_and_removed(bench):
 
 def test_a_recipe_continues_from_runs_of_the_model_that_it_is_run_on(study, bench):
     study.records.append(replace(record("b", 1, 0.8, RTN(3)), model="other"))
-    bench.recipe_panel.refresh()
-    assert [run for _, run in bench.recipe_panel.source.options] == ["", "a"]
+    bench.panels.recipe.refresh()
+    assert [run for _, run in bench.panels.recipe.source.options] == ["", "a"]
 
 
 def test_a_step_without_numbers_cannot_be_swept_over(bench):
-    bench.recipe_panel.form.value = Cast()
-    assert bench.recipe_panel.sweep.disabled
-    bench.recipe_panel.form.value = RTN(4)
-    assert not bench.recipe_panel.sweep.disabled
+    bench.panels.recipe.form.value = Cast()
+    assert bench.panels.recipe.sweep.disabled
+    bench.panels.recipe.form.value = RTN(4)
+    assert not bench.panels.recipe.sweep.disabled
 
 
 def test_a_recipe_continues_from_a_run(study, bench):
-    bench.recipe_panel.source.value = "a"
-    first, second = bench.recipe_panel.recipe.steps  # one that has a meaning behind codes
+    bench.panels.recipe.source.value = "a"
+    first, second = bench.panels.recipe.recipe.steps  # one that has a meaning behind codes
     assert first == GPTQ(4)
     assert type(second).__name__ == "LowRankCorrection"
 
 
 def test_a_sweep_over_a_setting(study, bench):
-    panel = bench.recipe_panel
+    panel = bench.panels.recipe
     panel.form.value = RTN(4)
     assert panel.field.value == "bits"
     panel.values.value = "2, 3,8"
@@ -135,27 +145,27 @@ def test_a_sweep_over_a_setting(study, bench):
 
 
 def test_values_that_do_not_go_together_are_told_at_once_and_not_run(study, bench):
-    bench.recipe_panel.form.value = MagnitudePruning(0.5)
-    bench.recipe_panel.form.form.control("n").set(2)
-    assert 'role="alert"' in bench.recipe_panel.problem.value
-    bench.recipe_panel.run.click()
+    bench.panels.recipe.form.value = MagnitudePruning(0.5)
+    bench.panels.recipe.form.form.control("n").set(2)
+    assert 'role="alert"' in bench.panels.recipe.problem.value
+    bench.panels.recipe.run.click()
     assert study.submitted == []
     assert bench.banner.text
 
 
 def test_what_is_estimated_is_called_so(study, bench):
     study.records[1] = replace(study.records[1], seconds={"load": 60.0, "compress": 5.0})
-    bench.recipe_panel.form.value = GPTQ(3)
-    assert "about 5 s" in bench.recipe_panel.estimate.value
-    assert "Estimated" in bench.recipe_panel.estimate.value
+    bench.panels.recipe.form.value = GPTQ(3)
+    assert "about 5 s" in bench.panels.recipe.estimate.value
+    assert "Estimated" in bench.panels.recipe.estimate.value
 
 
 # The queue
 
 
 def test_a_run_from_click_to_point(study, bench):
-    panel = bench.queue_panel
-    bench.recipe_panel.run.click()
+    panel = bench.panels.queue
+    bench.panels.recipe.run.click()
     assert panel.cancel.disabled
     from_a_thread(panel.on_event, event("queued"))
     assert not panel.cancel_all.disabled
@@ -171,9 +181,9 @@ def test_a_run_from_click_to_point(study, bench):
     study.records.append(record("b", 500_000, 0.85, RTN(4)))
     from_a_thread(panel.on_event, event("finished"))
     flush(bench)
-    assert points(bench.frontier) >= {"dense", "a", "b"}
+    assert points(bench.panels.frontier) >= {"dense", "a", "b"}
     assert not trace(bench, "queued or running").x
-    assert "RTN 4-bit g128" in bench.table.widget.html
+    assert "RTN 4-bit g128" in bench.panels.table.widget.html
     assert panel.bar.value == 1
     panel.on_event(Event("idle", 1))
     assert panel.cancel.disabled
@@ -181,19 +191,19 @@ def test_a_run_from_click_to_point(study, bench):
 
 
 def test_cancel_is_one_verb(study, bench):
-    bench.queue_panel.on_event(event("started"))
-    bench.queue_panel.cancel.click()
+    bench.panels.queue.on_event(event("started"))
+    bench.panels.queue.cancel.click()
     assert study.cancelled == [True]
-    assert bench.queue_panel.cancel.disabled
-    bench.queue_panel.on_event(event("cancelled", error="Cancelled."))
-    assert "finished runs are kept" in bench.queue_panel.status.value
-    bench.queue_panel.on_event(event("started", job=2))
-    bench.queue_panel.cancel_all.click()
+    assert bench.panels.queue.cancel.disabled
+    bench.panels.queue.on_event(event("cancelled", error="Cancelled."))
+    assert "finished runs are kept" in bench.panels.queue.status.value
+    bench.panels.queue.on_event(event("started", job=2))
+    bench.panels.queue.cancel_all.click()
     assert study.cancelled == [True, False]
 
 
 def test_progress_that_is_being_shown_when_a_run_ends_has_not_the_last_word(bench, monkeypatch):
-    panel = bench.queue_panel
+    panel = bench.panels.queue
     panel.on_event(event("started"))
 
     def ends_meanwhile(*_):
@@ -209,18 +219,18 @@ def test_progress_that_is_being_shown_when_a_run_ends_has_not_the_last_word(benc
 
 
 def test_a_failed_run_is_a_visible_banner_with_escaped_reason(bench):
-    bench.queue_panel.on_event(event("failed", error="no <b>memory</b>"))
+    bench.panels.queue.on_event(event("failed", error="no <b>memory</b>"))
     assert "no &lt;b&gt;memory" in bench.banner.widget.value
-    assert "no &lt;b&gt;memory" in bench.queue_panel.list.value
+    assert "no &lt;b&gt;memory" in bench.panels.queue.list.value
     assert bench.banner.widget.layout.display != "none"
 
 
 def test_exceptions_of_callbacks_are_visible(study, bench):
     study.fail_with = StudyError("The study is closed; open it again.")
-    bench.recipe_panel.run.click()
+    bench.panels.recipe.run.click()
     assert "The study is closed" in bench.banner.widget.value
     study.fail_with = None
-    bench.recipe_panel.run.click()
+    bench.panels.recipe.run.click()
     assert bench.banner.widget.layout.display == "none"
 
 
@@ -229,8 +239,8 @@ def test_a_deleted_journal_does_not_break_the_events(study, bench):
         raise StudyError("gone")
 
     study.table = gone
-    bench.queue_panel.on_event(event("finished"))
-    bench.table.refresh.flush()
+    bench.panels.queue.on_event(event("finished"))
+    bench.panels.table.refresh.flush()
     assert bench.banner.text == "gone"
 
 
@@ -238,13 +248,13 @@ def test_a_deleted_journal_does_not_break_the_events(study, bench):
 
 
 def test_what_fails_later_is_told_too(study, bench):
-    bench.table.refresh()
+    bench.panels.table.refresh()
 
     def gone(metric=None):
         raise StudyError("gone")
 
     study.table = gone
-    bench.table.refresh()  # waits for its turn in a thread
+    bench.panels.table.refresh()  # waits for its turn in a thread
     until = time.monotonic() + 10
     while not bench.banner.text and time.monotonic() < until:
         time.sleep(0.02)
@@ -252,7 +262,7 @@ def test_what_fails_later_is_told_too(study, bench):
 
 
 def test_one_figure_is_alive_and_is_changed_in_place(study, bench):
-    panel = bench.frontier
+    panel = bench.panels.frontier
     first = panel.figure
     study.records.append(record("b", 500_000, 0.85, RTN(4)))
     panel.refresh()
@@ -268,17 +278,17 @@ def test_one_figure_is_alive_and_is_changed_in_place(study, bench):
 
 
 def test_the_figures_state_has_no_plotly_in_it(bench):
-    state = json.dumps(bench.frontier.figure.get_state(), default=str)
+    state = json.dumps(bench.panels.frontier.figure.get_state(), default=str)
     assert len(state) < 60_000
 
 
 def test_a_page_that_shows_the_figure_is_sent_it_as_it_is_now(study, bench, monkeypatch):
-    figure, sent = bench.frontier.figure, []
+    figure, sent = bench.panels.frontier.figure, []
     monkeypatch.setattr(figure, "send_state", lambda key: sent.append(key))
     monkeypatch.setattr(figure, "send", lambda content: sent.append(content))
     study.records.append(record("b", 500_000, 0.85, RTN(4)))
-    bench.frontier.refresh()
-    bench.frontier.refresh.flush()
+    bench.panels.frontier.refresh()
+    bench.panels.frontier.refresh.flush()
     figure._asked(figure, {"type": "show", "needed": False}, [])
     assert sent[-2:] == [["_widget_data", "_widget_layout"], {"type": "fresh"}]
     shown = {run for data in figure._widget_data for run in data.get("customdata", ())}
@@ -289,77 +299,77 @@ def test_what_is_predicted_is_shown_beside_what_is_measured(study, bench):
     study.predictions = [
         ("tiny", Prediction(Recipe.of(RTN(3)), 800_000, 0.1, None, "accuracy", 0.85, (0.8, 0.9)))
     ]
-    bench.frontier.refresh()
-    bench.frontier.refresh.flush()
+    bench.panels.frontier.refresh()
+    bench.panels.frontier.refresh.flush()
     hollow = trace(bench, "RTN, predicted")
     assert list(hollow.x) == [0.8]
     study.records.append(record("b", 800_000, 0.84, RTN(3)))
-    bench.frontier.refresh()
-    bench.frontier.refresh.flush()
+    bench.panels.frontier.refresh()
+    bench.panels.frontier.refresh.flush()
     assert hollow.x == ()
 
 
 def test_an_axis_that_was_not_measured_says_what_to_do(study, bench):
-    bench.frontier.axis.value = "latency"
-    assert "No run has a measured latency" in bench.frontier.note.value
+    bench.panels.frontier.axis.value = "latency"
+    assert "No run has a measured latency" in bench.panels.frontier.note.value
     study.records[0] = replace(
         study.records[0],
         measurements=(*study.records[0].measurements, Measurement("latency_ms", 12.0, "ms")),
     )
-    bench.frontier.refresh()
-    bench.frontier.refresh.flush()
-    assert bench.frontier.note.value == ""
+    bench.panels.frontier.refresh()
+    bench.panels.frontier.refresh.flush()
+    assert bench.panels.frontier.note.value == ""
     assert list(trace(bench, "dense baseline").x) == [12.0]
 
 
 def test_what_is_in_another_unit_than_the_plot_is_not_in_it(bench):
-    bench.choose_panel.size_mb.value = 2
-    bench.recipe_panel.form.value = GPTQ(3)
-    figure = bench.frontier.figure
+    bench.panels.choose.limits.size_mb.value = 2
+    bench.panels.recipe.form.value = GPTQ(3)
+    figure = bench.panels.frontier.figure
 
     def drawn():
         return len(trace(bench, "this recipe, predicted").x or ())
 
     assert (drawn(), figure.layout.shapes[0].y0) == (1, pytest.approx(0.873))
-    bench.frontier.metric.value = "kl"  # what is predicted and asked for is an accuracy
+    bench.panels.frontier.metric.value = "kl"  # what is predicted and asked for is an accuracy
     assert (drawn(), figure.layout.shapes[0].x1) == (0, 2)
     assert figure.layout.shapes[0].y0 != pytest.approx(0.873)
-    bench.recipe_panel.form.value = GPTQ(2)
+    bench.panels.recipe.form.value = GPTQ(2)
     assert drawn() == 0
-    bench.frontier.metric.value = "accuracy"
+    bench.panels.frontier.metric.value = "accuracy"
     assert drawn() == 1
-    bench.frontier.axis.value = "latency"  # milliseconds, and the recipe's place is of its size
+    bench.panels.frontier.axis.value = "latency"  # ms, and its place is of its size
     assert drawn() == 0
     assert not figure.layout.shapes[0].visible or figure.layout.shapes[0].x1 != 2
-    bench.frontier.axis.value = "size"
+    bench.panels.frontier.axis.value = "size"
     assert drawn() == 1
 
 
 def test_what_a_reader_must_know_is_below_the_plot_where_it_wraps(bench):
-    assert "Bars: 95 % interval" in bench.frontier.caption.value
-    assert "Bars" not in str(bench.frontier.figure.layout.annotations)
+    assert "Bars: 95 % interval" in bench.panels.frontier.caption.value
+    assert "Bars" not in str(bench.panels.frontier.figure.layout.annotations)
 
 
 def test_many_events_update_the_figure_a_few_times(bench, monkeypatch):
     drawn = []
     monkeypatch.setattr("workbench.widgets.frontier.update_live", lambda *a, **k: drawn.append(1))
     for _ in range(100):
-        bench.frontier.refresh()
-    bench.frontier.refresh.flush()
+        bench.panels.frontier.refresh()
+    bench.panels.frontier.refresh.flush()
     assert 1 <= len(drawn) <= 3
 
 
 def test_the_plot_is_saved_in_the_studys_folder(study, bench):
-    bench.frontier.save.value = "svg"
+    bench.panels.frontier.save.value = "svg"
     (saved,) = study.path.glob("*.svg")
     assert saved.read_text().startswith("<svg")
     assert str(saved) in bench.banner.text
-    assert bench.frontier.save.value == ""
+    assert bench.panels.frontier.save.value == ""
 
 
 def test_a_clicked_prediction_goes_into_the_form_or_where_none_fits_is_run(study, bench):
     bench._edit(Recipe.of(AWQ(3)))
-    assert bench.recipe_panel.recipe == Recipe.of(AWQ(3))
+    assert bench.panels.recipe.recipe == Recipe.of(AWQ(3))
     mixed = Recipe.of(Mixed([GPTQ(2), GPTQ(4)], {"layers.0": 0, "layers.1": 1}))
     bench._edit(mixed)
     assert study.submitted[0][0] == [mixed]
@@ -369,23 +379,23 @@ def test_a_clicked_prediction_goes_into_the_form_or_where_none_fits_is_run(study
 def test_speed_is_measured_of_what_is_selected_while_nothing_runs(study, bench, monkeypatch):
     asked = []
     monkeypatch.setattr(bench._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
-    bench.frontier.measure.click()
+    bench.panels.frontier.measure.click()
     assert "Select the runs" in bench.banner.text
     bench._desk.selection.set(["a"])
     study.is_idle = False
-    bench.frontier.measure.click()
+    bench.panels.frontier.measure.click()
     assert "would spoil the times" in bench.banner.text
     study.is_idle = True
-    bench.frontier.measure.click()
+    bench.panels.frontier.measure.click()
     ((what, done, failed, _, arguments),) = asked
     assert (what, arguments) == ("measure", {"runs": ["dense", "a"]})
-    assert bench.frontier.measure.disabled
+    assert bench.panels.frontier.measure.disabled
     failed("no memory")
     assert bench.banner.text == "no memory"
     done(2)
-    assert "Measured 2 runs" in bench.banner.text
-    assert not bench.frontier.measure.disabled
-    assert "study.measure('a')" in bench.code_panel.code()
+    assert "Measured 2 runs. Choose latency" in bench.panels.frontier._measuring.status.value
+    assert not bench.panels.frontier.measure.disabled
+    assert "study.measure('a')" in bench.panels.code.code()
 
 
 # Selecting, comparing, lineage
@@ -393,36 +403,36 @@ def test_speed_is_measured_of_what_is_selected_while_nothing_runs(study, bench, 
 
 def test_selecting_in_one_selects_in_all(bench):
     bench.nav.value = LINEAGE
-    bench.table.widget.selected = ["a"]
-    assert bench.lineage_panel.table.selected == ["a"]
-    assert bench.compare_panel.runs.value == ("a",)
+    bench.panels.table.widget.selected = ["a"]
+    assert bench.panels.lineage.table.selected == ["a"]
+    assert bench.panels.compare.runs.value == ("a",)
     assert list(trace(bench, "selected").x) == [1.0]
-    assert bench.export_panel.run.value == "a"
-    bench.compare_panel.runs.value = ("dense", "a")
-    assert bench.table.widget.selected == ["a", "dense"]
-    bench.lineage_panel.table.selected = []
-    assert bench.compare_panel.runs.value == ()
+    assert bench.panels.export.run.value == "a"
+    bench.panels.compare.runs.value = ("dense", "a")
+    assert bench.panels.table.widget.selected == ["a", "dense"]
+    bench.panels.lineage.table.selected = []
+    assert bench.panels.compare.runs.value == ()
 
 
 def test_differences_are_a_table_that_marks_what_differs(bench):
     bench.nav.value = COMPARE
-    assert "Select runs" in bench.compare_panel.status.value
-    bench.compare_panel.runs.value = ("dense", "a")
-    table = bench.compare_panel.table.html
+    assert "Select runs" in bench.panels.compare.status.value
+    bench.panels.compare.runs.value = ("dense", "a")
+    table = bench.panels.compare.table.html
     assert '<tr class="wb-differs"><td class="text">recipe</td>' in table
     assert '<tr class="wb-same"><td class="text">model</td>' in table
-    assert bench.compare_panel.code() == "study.differences(['dense', 'a'])"
+    assert bench.panels.compare.code() == "study.differences(['dense', 'a'])"
 
 
 def test_flips_need_two_runs(bench):
-    bench.compare_panel.runs.value = ("a",)
-    bench.compare_panel.view.value = "flips"
-    assert "Select two runs" in bench.compare_panel.status.value
-    assert bench.compare_panel.go.disabled
+    bench.panels.compare.runs.value = ("a",)
+    bench.panels.compare.view.value = "flips"
+    assert "Select two runs" in bench.panels.compare.status.value
+    assert bench.panels.compare.go.disabled
 
 
 def test_answers_of_the_other_process_are_shown_and_old_ones_are_not(bench, monkeypatch):
-    panel, asked = bench.compare_panel, []
+    panel, asked = bench.panels.compare, []
     monkeypatch.setattr(
         panel._desk.inspector, "ask", lambda what, *a, **k: asked.append((what, *a, k))
     )
@@ -450,7 +460,7 @@ def test_answers_of_the_other_process_are_shown_and_old_ones_are_not(bench, monk
 
 
 def test_a_run_that_ends_leaves_what_is_compared_as_it_is(study, bench, monkeypatch):
-    panel, asked = bench.compare_panel, []
+    panel, asked = bench.panels.compare, []
     monkeypatch.setattr(panel._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
     panel.runs.value = ("a",)
     panel.view.value = "layers"
@@ -466,7 +476,7 @@ def test_a_run_that_ends_leaves_what_is_compared_as_it_is(study, bench, monkeypa
 
 
 def test_an_answer_is_not_shown_under_another_view(bench, monkeypatch):
-    panel, asked = bench.compare_panel, []
+    panel, asked = bench.panels.compare, []
     monkeypatch.setattr(panel._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
     panel.runs.value = ("a",)
     panel.view.value = "layers"
@@ -479,9 +489,9 @@ def test_an_answer_is_not_shown_under_another_view(bench, monkeypatch):
 
 def test_what_stop_ends_in_other_panels_is_told_there(bench):
     inspector, told = bench._desk.inspector, []
-    for number, tell in enumerate((told.append, bench.export_panel._fail)):
+    for number, tell in enumerate((told.append, bench.panels.export._fail)):
         inspector._open[number] = _Question(lambda a: None, tell, lambda p: None)
-    bench.compare_panel._stop()
+    bench.panels.compare._stop()
     assert "Stop was pressed" in told[0]
     assert "Stop was pressed" in bench.banner.text
     assert not inspector.is_busy
@@ -491,15 +501,15 @@ def test_what_stop_ends_in_other_panels_is_told_there(bench):
 
 
 def test_choose_panel_answers_with_confidence_and_shades_what_passes(study, bench):
-    panel = bench.choose_panel
+    panel = bench.panels.choose
     panel.bar.value = 0.9
     assert "GPTQ 4-bit g128 passes" in panel.answer.value
     assert "✓ passes" in panel.verdicts.html
-    panel.size_mb.value = 2.5
-    (region,) = bench.frontier.figure.layout.shapes
+    panel.limits.size_mb.value = 2.5
+    (region,) = bench.panels.frontier.figure.layout.shapes
     assert (region.x1, region.y0) == (2.5, pytest.approx(0.81))
     panel.pick.click()
-    assert bench.table.widget.selected == panel.verdicts.selected == ["a"]
+    assert bench.panels.table.widget.selected == panel.verdicts.selected == ["a"]
     panel.bar.value = 0.985
     assert "No run surely passes" in panel.answer.value
     assert "wb-answer-maybe" in panel.answer.value
@@ -509,10 +519,10 @@ def test_choose_panel_answers_with_confidence_and_shades_what_passes(study, benc
     assert panel.pick.disabled
     assert panel.chosen is None
     study.records.append(record("<b>", 500_000, 0.5, RTN(2)))
-    panel.size_mb.value = 0
+    panel.limits.size_mb.value = 0
     assert 'data-id="&lt;b&gt;"' in panel.verdicts.html
     assert "✕ fails" in panel.verdicts.html
-    panel.latency_ms.value = 5
+    panel.limits.latency_ms.value = 5
     assert "✓" not in panel.verdicts.html
     assert "? unclear: has no measured latency" in panel.verdicts.html
 
@@ -520,16 +530,16 @@ def test_choose_panel_answers_with_confidence_and_shades_what_passes(study, benc
 def test_a_value_without_an_error_is_no_matter_of_more_examples(study, bench):
     alone = replace(study.records[1].measurements[0], stderr=None)
     study.records[1] = replace(study.records[1], measurements=(alone,))
-    bench.choose_panel.bar.value = 0.95
-    assert "? unclear: its value has no standard error" in bench.choose_panel.verdicts.html
+    bench.panels.choose.bar.value = 0.95
+    assert "? unclear: its value has no standard error" in bench.panels.choose.verdicts.html
 
 
 def test_what_the_choose_panel_asks_for_is_what_its_code_asks_for(study, bench):
-    panel, asked = bench.choose_panel, []
-    panel.size_mb.value, panel.memory_mb.value = 12.3456789, 30
+    panel, asked = bench.panels.choose, []
+    panel.limits.size_mb.value, panel.limits.memory_mb.value = 12.3456789, 30
     panel.confidence.value = 0.9
     study.choose = lambda requirements: asked.append(requirements) or 1 / 0
-    panel.latency_ms.value = 1.5
+    panel.limits.latency_ms.value = 1.5
     assert panel.code() == (
         "study.choose(wb.Requirements(accuracy=0.97, size_bytes=12345679, latency_ms=1.5,"
         " memory_bytes=30000000, confidence=0.9))"
@@ -540,35 +550,37 @@ def test_what_the_choose_panel_asks_for_is_what_its_code_asks_for(study, bench):
 
 
 def test_the_report_is_written_by_the_other_process(bench, monkeypatch, tmp_path):
-    panel, asked = bench.choose_panel, []
+    panel, asked = bench.panels.report, []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bench._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
     panel.path.value = "out/<r>.html"
-    panel.report.click()
-    ((what, done, failed, progress, arguments),) = asked
+    panel.write.click()
+    ((what, _, failed, progress, arguments),) = asked
     assert (what, arguments) == (
         "report", {"path": str(tmp_path / "out" / "<r>.html"), "requirements": {"accuracy": 0.97}}
     )  # fmt: skip
-    assert panel.report.disabled
+    assert panel.write.disabled
     progress({"stage": "evaluate", "done": 1, "total": 3, "detail": ""})
-    assert "evaluate 1/3" in panel.written.value
+    assert "evaluate 1/3" in panel._waiting.status.value
     failed("The folder cannot be written to")
     assert "cannot be written" in bench.banner.text
-    assert "study.report" not in bench.code_panel.code()
-    panel.report.click()
-    done(arguments["path"])
+    assert "study.report" not in bench.panels.code.code()
+    panel.write.click()
+    asked[1][1](arguments["path"])
     assert "out/&lt;r&gt;.html" in panel.written.value
-    assert not panel.report.disabled
-    assert "study.report('out/<r>.html', wb.Requirements(accuracy=0.97))" in bench.code_panel.code()
+    assert not panel.write.disabled
+    assert (
+        "study.report('out/<r>.html', wb.Requirements(accuracy=0.97))" in bench.panels.code.code()
+    )
 
 
 def test_choose_panel_before_the_baseline_is_measured(study):
     study.records[0] = replace(study.records[0], state=RunState.RUNNING)
-    assert "no measured accuracy yet" in Workbench(study).choose_panel.answer.value
+    assert "no measured accuracy yet" in Workbench(study).panels.choose.answer.value
 
 
 def test_export_offers_formats_and_says_why_others_cannot(bench, monkeypatch):
-    panel, asked = bench.export_panel, []
+    panel, asked = bench.panels.export, []
     monkeypatch.setattr(
         panel._desk.inspector, "ask", lambda what, *a, **k: asked.append((what, *a, k))
     )
@@ -585,15 +597,15 @@ def test_export_offers_formats_and_says_why_others_cannot(bench, monkeypatch):
     assert (what, arguments["run"], arguments["format"]) == ("export", "a", "hf")
     failed("The folder is not empty")
     assert "not empty" in bench.banner.text
-    assert "export(" not in bench.code_panel.code()  # a script would end where that failed
+    assert "export(" not in bench.panels.code.code()  # a script would end where that failed
     assert not panel.export.disabled
     done({"path": "/out/a", "format": "hf", "bytes_on_disk": 4e6, "largest_difference": 1e-6})
     assert "Wrote /out/a (4.00 MB)" in panel.answer.value
-    assert "export('out/a', format='hf')" in bench.code_panel.code()
+    assert "export('out/a', format='hf')" in bench.panels.code.code()
 
 
 def test_a_run_that_is_chosen_anew_has_no_formats_yet(bench, monkeypatch):
-    panel, asked = bench.export_panel, []
+    panel, asked = bench.panels.export, []
     monkeypatch.setattr(bench._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
     panel.format.options = ["hf"]
     panel.look.click()
@@ -607,7 +619,7 @@ def test_a_run_that_is_chosen_anew_has_no_formats_yet(bench, monkeypatch):
 
 
 def test_a_run_that_ends_takes_no_formats_away(study, bench):
-    panel = bench.export_panel
+    panel = bench.panels.export
     panel.run.value = "a"
     panel._offer("a", [{"format": "hf", "title": "HF", "size_bytes": None, "refusal": None}])
     study.records.append(record("b", 1, 0.8, RTN(3)))
@@ -619,15 +631,15 @@ def test_a_run_that_ends_takes_no_formats_away(study, bench):
 def test_the_code_of_an_export_names_the_runs_model(study, bench):
     study.records.append(replace(record("b", 1, 0.8, RTN(3)), model="other"))
     bench.refresh()
-    bench.export_panel.run.value = "b"
-    assert "study.run(wb.RTN(3), model='other').export(" in bench.export_panel.code()
+    bench.panels.export.run.value = "b"
+    assert "study.run(wb.RTN(3), model='other').export(" in bench.panels.export.code()
 
 
 # The whole
 
 
 def test_tabs_show_one_panel(bench):
-    for name in (COMPARE, LINEAGE, KEEP, CODE, START, EXPLORE):
+    for name in (COMPARE, LINEAGE, TRUST, KEEP, CODE, START, PLAN, EXPLORE):
         bench.nav.value = name
         shown = [n for n, body in bench._bodies.items() if body.layout.display != "none"]
         assert shown == [name]
@@ -647,18 +659,18 @@ def test_the_script_makes_every_finished_run(study, bench):
     study.records.append(record("f", None, None, Cast("bfloat16"), state=RunState.FAILED))
     bench._desk.history.setup = "model = ...\ntask = ..."
     bench.nav.value = CODE
-    script = bench.code_panel.text.value
+    script = bench.panels.code.text.value
     compile(script, "session", "exec")
     assert "study = wb.Study(model, task, path=" in script
     assert "study.run([])" in script
     assert "        wb.GPTQ(4),\n        [wb.MagnitudePruning(0.3), wb.AWQ(4)],\n" in script
     assert "Cast" not in script
-    bench.code_panel.folder.value = "somewhere/else"
-    assert "path='somewhere/else'" in bench.code_panel.text.value
+    bench.panels.code.folder.value = "somewhere/else"
+    assert "path='somewhere/else'" in bench.panels.code.text.value
 
 
 def test_a_script_that_was_changed_is_not_overwritten(bench, tmp_path):
-    panel, path = bench.code_panel, tmp_path / "session.py"
+    panel, path = bench.panels.code, tmp_path / "session.py"
     panel.path.value = str(path)
     panel.save.click()
     panel.save.click()
@@ -727,8 +739,8 @@ def test_the_picture_is_hidden_only_by_the_living_widget(bench):
 def test_display_rebuilds_the_figure_and_emits_a_picture(bench, monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append((a, k)))
-    old = bench.frontier.figure
+    old = bench.panels.frontier.figure
     bench._ipython_display_()
     assert shown[0][0] == (bench.widget,)
     assert shown[1][1]["raw"] is True
-    assert bench.frontier.figure is not old
+    assert bench.panels.frontier.figure is not old

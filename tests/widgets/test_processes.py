@@ -16,7 +16,7 @@ import sys, time
 import workbench as wb
 from workbench.widgets.app import Workbench
 bench = Workbench(path=sys.argv[1])
-bench.queue_panel.submit([wb.RTN(4, group_size=32)])
+bench.panels.queue.submit([wb.RTN(4, group_size=32)])
 run = bench.study.records[0].id
 bench._desk.inspector.ask("layers", print, print, runs=[run])
 print(bench.study._get_worker().pid, bench._desk.inspector._process.pid, flush=True)

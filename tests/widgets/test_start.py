@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import threading
 import time
 from datetime import datetime
 
+import pandas as pd
 import pytest
 
 import workbench as wb
 from tests.toy import toy_model, toy_study
 from workbench.errors import ConfigError
 from workbench.magics import workbench_magic
+from workbench.recipe import Recipe
+from workbench.study import Study
 from workbench.widgets import recorded
 from workbench.widgets.app import EXPLORE, START, Workbench
 from workbench.widgets.banner import Banner
 from workbench.widgets.start_panel import StartPanel
+from workbench.widgets.task_kinds import ExtractionKind, SummarizationKind
 
 
 @pytest.fixture
@@ -55,7 +60,7 @@ def test_a_path_brings_every_point_back(tmp_path):
     bench = wb.Workbench(path=tmp_path / "study")
     assert bench.nav.value == EXPLORE
     assert {r.id for r in bench.study.records} == {r.id for r in study.records}
-    assert "RTN 4-bit g32" in bench.table.widget.html
+    assert "RTN 4-bit g32" in bench.panels.table.widget.html
     assert Workbench(path=tmp_path / "none").study is None
 
 
@@ -63,17 +68,18 @@ def test_a_path_brings_every_point_back(tmp_path):
 def test_two_notebooks_on_one_study_see_each_others_runs(tmp_path):
     study = toy_study(tmp_path / "study")
     study.run([])
-    first, second = Workbench(path=tmp_path / "study"), Workbench(path=tmp_path / "study")
+    first = Workbench(path=tmp_path / "study")
+    second = Workbench(Study.open(tmp_path / "study"))  # as in another kernel
     for bench, bits in ((first, 4), (second, 3)):
-        bench.recipe_panel.form.value = wb.RTN(bits, group_size=32)
-        bench.recipe_panel.run.click()
+        bench.panels.recipe.form.value = wb.RTN(bits, group_size=32)
+        bench.panels.recipe.run.click()
     assert first.study.wait(100)
     assert second.study.wait(100)
     for bench in (first, second):
         bench.refresh()
-        bench.table.refresh.flush()
-        assert "RTN 4-bit g32" in bench.table.widget.html
-        assert "RTN 3-bit g32" in bench.table.widget.html
+        bench.panels.table.refresh.flush()
+        assert "RTN 4-bit g32" in bench.panels.table.widget.html
+        assert "RTN 3-bit g32" in bench.panels.table.widget.html
         bench.study.close()
 
 
@@ -83,9 +89,9 @@ def test_a_given_model_is_started_with_a_text_file(tmp_path, monkeypatch):
         "\n\n".join(f"the fox number {i} jumps over the dog " * 20 for i in range(30))
     )
     bench = Workbench(toy_model())
-    bench.start.task_kind.value = "texts"
-    bench.start.data_path.value = "corpus.txt"
-    until(lambda: "the fox number 0" in bench.start.preview.value)
+    bench.start.task.kind.value = "texts"
+    bench.start.task.data_path.value = "corpus.txt"
+    until(lambda: "the fox number 0" in bench.start.task.preview.value)
     bench.begin = lambda: None  # running it is not what is tested
     bench.start.path.value = "runs/mine"
     bench.start.begin()
@@ -100,11 +106,11 @@ def test_a_table_is_previewed_and_its_columns_are_guessed(panel, tmp_path):
     (tmp_path / "tickets.csv").write_text(
         "id,question,intent\n" + "".join(f"{i},where is <my> card {i}?,lost\n" for i in range(9))
     )
-    panel.task_kind.value = "table"
-    panel.data_path.value = "tickets.csv"
-    until(lambda: panel.preview.value)
-    assert "where is &lt;my&gt; card 0?" in panel.preview.value
-    assert (panel.text_column.value, panel.label_column.value) == ("question", "intent")
+    panel.task.kind.value = "table"
+    panel.task.data_path.value = "tickets.csv"
+    until(lambda: panel.task.preview.value)
+    assert "where is &lt;my&gt; card 0?" in panel.task.preview.value
+    assert (panel.task.chosen.text.value, panel.task.chosen.label.value) == ("question", "intent")
     assert "text='question', label='intent'" in panel.code()
 
 
@@ -121,32 +127,32 @@ def test_a_table_is_previewed_and_its_columns_are_guessed(panel, tmp_path):
 def test_a_bad_file_is_a_message_beside_its_field(panel, tmp_path, name, content, says):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    panel.task_kind.value = "table"
-    panel.data_path.value = name
-    until(lambda: panel.preview.value)
-    assert says in panel.preview.value
-    assert 'role="alert"' in panel.preview.value
-    assert panel.text_column.options == ()
+    panel.task.kind.value = "table"
+    panel.task.data_path.value = name
+    until(lambda: panel.task.preview.value)
+    assert says in panel.task.preview.value
+    assert 'role="alert"' in panel.task.preview.value
+    assert panel.task.chosen.text.options == ()
 
 
 def test_an_upload_is_kept_beside_the_notebook(panel, tmp_path):
     rows = b"text,label\n" + b"a text,x\n" * 3
-    panel.task_kind.value = "table"
-    panel.upload.value = (
+    panel.task.kind.value = "table"
+    panel.task.upload.value = (
         {"name": "../t.csv", "type": "text/csv", "size": len(rows), "content": rows,
          "last_modified": datetime.now()},
     )  # fmt: skip
-    until(lambda: panel.preview.value)
+    until(lambda: panel.task.preview.value)
     assert (tmp_path / "uploads" / "t.csv").read_bytes() == rows  # never outside of the folder
-    assert panel.label_column.value == "label"
+    assert panel.task.chosen.label.value == "label"
 
 
 def test_what_is_missing_is_said_before_anything_is_loaded(panel, ready):
     for kind, says in (("texts", "No data"), ("table", "No data")):
-        panel.task_kind.value = kind
+        panel.task.kind.value = kind
         panel.start.click()
         assert says in panel._banner.text
-    panel.task_kind.value = "demo"
+    panel.task.kind.value = "demo"
     panel.model_kind.value = "ref"
     panel.start.click()
     assert "No model" in panel._banner.text
@@ -175,8 +181,8 @@ def test_the_recording_is_shown_and_not_changed():
     assert "A recording" in bench.head.value
     assert len([r for r in bench.study.records if r.size_bytes]) >= 12
     assert not bench.study.lacks_predictions()
-    assert bench.recipe_panel.run.disabled
-    assert bench.queue_panel.pending == ()
+    assert bench.panels.recipe.run.disabled
+    assert bench.panels.queue.pending == ()
     after = {path: path.read_bytes() for path in recorded.FOLDER.rglob("*") if path.is_file()}
     assert before == after
 
@@ -189,6 +195,27 @@ def test_the_copy_of_the_recording_goes_with_its_study():
     del study
     gc.collect()
     assert not folder.exists()
+
+
+def test_a_cell_that_is_run_again_takes_over_its_processes(tmp_path):
+    with toy_study(tmp_path / "study") as study:
+        study.run([])
+    first = Workbench(path=tmp_path / "study")
+    first.panels.queue.submit([Recipe.of(wb.RTN(4, group_size=32))])
+    worker = first.study._get_worker().pid
+    again = Workbench(path=tmp_path / "study")
+    assert again.study is first.study
+    assert again._desk.inspector is first._desk.inspector
+    assert again.study.wait(100)
+    until(lambda: "RTN 4-bit g32 done" in again.panels.queue.status.value)
+    again.panels.table.refresh.flush()
+    assert "RTN 4-bit g32" in again.panels.table.widget.html
+    assert again.study._get_worker().pid == worker
+    first.close()
+    assert again.study.is_open  # it is no longer the first one's to end
+    again.close()
+    assert not again.study.is_open
+    assert Workbench(path=tmp_path / "study").study is not again.study
 
 
 def test_closing_ends_what_was_opened_and_leaves_what_was_given(tmp_path):
@@ -206,7 +233,7 @@ def test_a_study_that_is_replaced_is_closed(tmp_path):
     for name in ("one", "two"):
         toy_study(tmp_path / name).close()
     bench = Workbench(path=tmp_path / "one")
-    first, figure = bench.study, bench.frontier.figure
+    first, figure = bench.study, bench.panels.frontier.figure
     bench.start.open_path.value = str(tmp_path / "two")
     bench.begin = lambda: None
     bench.start.open.click()
@@ -249,3 +276,81 @@ def test_the_extension_of_ipython_registers_the_magic():
     shell = Shell()
     wb.load_ipython_extension(shell)
     assert shell.registered == (workbench_magic, "line", "workbench")
+
+
+def test_an_upload_of_the_same_name_leaves_the_earlier_one(panel, tmp_path):
+    def file(content):
+        stamp = datetime.now()
+        return {"name": "t.csv", "type": "text/csv", "size": len(content), "content": content,
+                "last_modified": stamp}  # fmt: skip
+
+    one, two = b"text,label\n" + b"a text,x\n" * 3, b"text,label\n" + b"other,y\n" * 3
+    for content in (one, two, one):
+        panel.task.upload.value = (file(content),)
+    assert sorted(p.name for p in (tmp_path / "uploads").iterdir()) == ["t-2.csv", "t.csv"]
+    assert (tmp_path / "uploads" / "t.csv").read_bytes() == one
+    assert (tmp_path / "uploads" / "t-2.csv").read_bytes() == two
+    panel.task.kind.value = "table"
+    assert "uploads/t.csv" in panel.code()
+
+
+def test_further_columns_of_a_table_are_slices(panel, tmp_path):
+    rows = "text,label,channel\n" + "".join(f"text {i},x,mail\n" for i in range(9))
+    (tmp_path / "t.csv").write_text(rows)
+    panel.task.kind.value = "table"
+    panel.task.data_path.value = "t.csv"
+    until(lambda: panel.task.preview.value)
+    assert "columns=" not in panel.code()
+    panel.task.chosen.columns.value = ("channel", "label")
+    assert "columns=['channel'])" in panel.code()
+
+
+@pytest.mark.filterwarnings("ignore:.*rows, so scores")
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_fields_and_summaries_of_the_users_rows_become_tasks(panel, tmp_path, suffix):
+    frame = pd.DataFrame(
+        {
+            "id": range(40),
+            "letter": [f"Dear team, Ada <{i}> pays {i} euros for the red car" for i in range(40)],
+            "name": [f"Ada {i}" for i in range(40)],
+            "amount": [str(i) for i in range(40)],
+        }
+    )
+    path = tmp_path / f"letters.{suffix}"
+    if suffix == "csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_json(path, orient="records", lines=True)
+    form = panel.task
+    form.kind.value = "extraction"
+    form.data_path.value = path.name
+    until(lambda: form.preview.value)
+    assert "Ada &lt;0&gt; pays" in form.preview.value
+    assert (form.chosen.text.value, form.chosen.fields.value) == ("letter", ("name", "amount"))
+    form.chosen.solved.value = 1
+    form.chosen.prompt.value = "no place"
+    with pytest.raises(wb.DataError, match=r"no \{text\}"):
+        form.maker()
+    form.chosen.prompt.value = "Read: {text}\nWho:"
+    task = form.maker()()
+    assert (task.name, task.options["shots"], task.options["max_new_tokens"]) == ("letters", 1, 32)
+    assert task.options["template"] == "Read: {text}\nWho:"
+    scope = {"wb": wb}
+    exec(form.code(), scope)
+    assert scope["task"].fingerprint == task.fingerprint
+
+    form.kind.value = "summarization"
+    until(lambda: form.preview.value)
+    assert (form.chosen.text.value, form.chosen.summary.value) == ("letter", "name")
+    exec(form.code(), scope)
+    assert type(scope["task"]).__name__ == "Summarization"
+    form.chosen.summary.value = "letter"
+    with pytest.raises(wb.DataError, match="another one"):
+        form.maker()
+
+
+def test_the_prompts_of_the_form_are_those_of_the_tasks():
+    for kind in (ExtractionKind, SummarizationKind):
+        known = inspect.signature(getattr(wb, kind.makes).__init__).parameters
+        for name in ("template", "shots", "max_new_tokens"):
+            assert getattr(kind, name) == known[name].default

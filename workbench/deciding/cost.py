@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError
 from workbench.records import RunRecord
+from workbench.steps.base import option
 
 if TYPE_CHECKING:
     from workbench.records import Measurement
@@ -45,6 +46,11 @@ class Cost:
     how: str
 
 
+def _price(default: Any, help: str, **about: Any) -> Any:
+    """Declare a price with what forms and help texts need; any may be given by position."""
+    return option(default, help, positional=True, **about)
+
+
 @dataclass(frozen=True)
 class CostModel:
     """Prices, and how the machine is used. Every price is yours: none is built in.
@@ -77,13 +83,46 @@ class CostModel:
     0.002
     """
 
-    price_per_hour_usd: float
-    utilisation: float = 0.5
-    new_tokens: int = 64
-    queries_per_month: float | None = None
-    price_per_kwh_usd: float = 0.0
-    api_per_1k_usd: float | None = None
-    dated: str = ""
+    price_per_hour_usd: float = _price(
+        MISSING,
+        "What an hour of the machine costs that the runs are measured on: its rent, or a share of"
+        " its price, room and care.",
+        unit="dollars",
+        minimum=0,
+    )
+    utilisation: float = _price(
+        0.5,
+        "Share of the paid time that the machine works on queries. One that waits for half of the"
+        " day works at most half of the time.",
+        minimum=0.01,
+        maximum=1,
+    )
+    new_tokens: int = _price(
+        64,
+        "Tokens that are written per query, after its prompt. Classifiers do not need it.",
+        unit="tokens",
+        minimum=1,
+    )
+    queries_per_month: float | None = _price(
+        None,
+        "The volume that the costs of a month are for.",
+        minimum=1,
+        none_means="costs of a month are left out",
+    )
+    price_per_kwh_usd: float = _price(
+        0.0,
+        "Of energy, added where energy was measured; 0 where the machine's price includes it.",
+        unit="dollars",
+        minimum=0,
+    )
+    api_per_1k_usd: float | None = _price(
+        None,
+        "What a service asks for 1,000 of the same queries, to compare with.",
+        unit="dollars",
+        minimum=0,
+        none_means="nothing to compare with",
+    )
+    dated: str = _price("", "When these prices held, and whose they are; shown beside the costs.")
 
     def __post_init__(self) -> None:
         accepted = {

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from workbench.asides import aside_of, is_leftover
@@ -22,12 +22,28 @@ MARK = "export.json"
 PROGRAM = "workbench"
 """The mark's field with the version that wrote it: others write files of that name too."""
 
+FileTest = Callable[[Path], bool]
+
 _SPARE_BYTES = 1 << 20
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
 
-def check_target(path: str | os.PathLike[str], n_bytes: int, *, overwrite: bool) -> Path:
+def _is_export(folder: Path) -> bool:
+    try:
+        about = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and PROGRAM in about and "tensor_bytes" in about
+
+
+def check_target(
+    path: str | os.PathLike[str],
+    n_bytes: int,
+    *,
+    overwrite: bool,
+    is_ours: FileTest = _is_export,
+) -> Path:
     """Return the real folder to export to, after making sure that it can be written.
 
     What killed exports to the same place left behind is removed. Of a link it is the folder that
@@ -40,6 +56,8 @@ def check_target(path: str | os.PathLike[str], n_bytes: int, *, overwrite: bool)
         Bytes that will be written.
     overwrite : bool
         Whether an export that is there may be replaced.
+    is_ours : callable
+        Whether a folder is what may be replaced. Default: an export.
 
     Raises
     ------
@@ -53,7 +71,7 @@ def check_target(path: str | os.PathLike[str], n_bytes: int, *, overwrite: bool)
             raise ExportError(f"{target} is a file; an export is a folder. Give another path.")
         target.parent.mkdir(parents=True, exist_ok=True)
         _clean(target)
-        _check_replaceable(target, overwrite)
+        _check_replaceable(target, overwrite, is_ours)
         free = shutil.disk_usage(target.parent).free
     if free < n_bytes + _SPARE_BYTES:
         raise ExportError(
@@ -63,7 +81,7 @@ def check_target(path: str | os.PathLike[str], n_bytes: int, *, overwrite: bool)
     return target
 
 
-def _check_replaceable(target: Path, overwrite: bool) -> None:
+def _check_replaceable(target: Path, overwrite: bool, is_ours: FileTest) -> None:
     """Raise ExportError if a folder holds something that may not be replaced."""
     if not target.is_dir() or not any(target.iterdir()):
         return
@@ -72,23 +90,15 @@ def _check_replaceable(target: Path, overwrite: bool) -> None:
             f"{target} exists already. Give another path, or overwrite=True to replace it once the"
             " new export is complete."
         )
-    if not _is_export(target):
+    if not is_ours(target):
         raise ExportError(
             f"{target} is not empty and holds no export of the workbench (no {MARK} of its own), so"
             " it is not replaced. Give another path, or remove the folder yourself."
         )
 
 
-def _is_export(folder: Path) -> bool:
-    try:
-        about = json.loads((folder / MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(about, dict) and PROGRAM in about and "tensor_bytes" in about
-
-
 @contextlib.contextmanager
-def published(target: Path, *, overwrite: bool) -> Iterator[Path]:
+def published(target: Path, *, overwrite: bool, is_ours: FileTest = _is_export) -> Iterator[Path]:
     """Give a folder to fill beside the target; it takes the target's place if nothing is raised.
 
     Its files are on the disk before that, and what was there before stays until then.
@@ -99,6 +109,8 @@ def published(target: Path, *, overwrite: bool) -> Iterator[Path]:
         As :func:`check_target` returned it.
     overwrite : bool
         Whether an export that is there by then may be replaced.
+    is_ours : callable
+        As for :func:`check_target`.
 
     Raises
     ------
@@ -113,7 +125,8 @@ def published(target: Path, *, overwrite: bool) -> Iterator[Path]:
         with _said(target):
             yield building
             _sync(building)
-            _check_replaceable(target, overwrite)  # again: writing a large model takes a while
+            # Again, because writing a large model takes a while.
+            _check_replaceable(target, overwrite, is_ours)
             _take_place(building, target)
     finally:
         shutil.rmtree(building, ignore_errors=True)

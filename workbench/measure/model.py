@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from workbench.errors import ConfigError, WorkbenchError
-from workbench.measure.classification import BATCH_SIZES, make_classifier
+from workbench.measure.classification import BATCH_SIZES, make_classifier, time_queries
 from workbench.measure.conditions import conditions, warn_if_busy
 from workbench.measure.energy import open_meter
 from workbench.measure.generation import PROMPT_TOKENS, make_generator
@@ -60,7 +60,8 @@ def measure_model(
         ``peak_bytes`` (the most at once), which a warning says are missing if they cannot be had;
         for decoders
         ``first_token_ms``, ``latency_ms`` (per new token) and ``decode_tokens_per_s``; for
-        classifiers ``latency_ms`` (one text) and ``latency_batch32_ms``; ``energy_joules`` per
+        classifiers ``latency_ms`` (one text of median length), ``latency_batch32_ms`` and
+        ``query_ms`` (texts as they come, one by one, with its ``samples``); ``energy_joules`` per
         new token or per text of the batch, only where the machine has a meter.
 
     Raises
@@ -79,7 +80,14 @@ def measure_model(
         warn_if_busy(torch.get_num_threads())
     found: list[Measurement] = []
 
-    def add(metric: str, unit: str, summary: Summary, how: str, workload: str = "") -> None:
+    def add(
+        metric: str,
+        unit: str,
+        summary: Summary,
+        how: str,
+        workload: str = "",
+        samples: tuple[float, ...] = (),
+    ) -> None:
         found.append(
             Measurement(
                 metric=metric,
@@ -90,6 +98,7 @@ def measure_model(
                 spread=summary.spread if summary.n > 1 else None,
                 how=how,
                 conditions=conditions(device, workload),
+                samples=samples,
             )
         )
 
@@ -178,3 +187,11 @@ def _measure_classifier(
         if meter and size != 1:
             per_text = Summary(used / (total * size), 0.0, 1)
             add("energy_joules", "J", per_text, f"{label}, {meter.name}", load)
+    seconds = time_queries(
+        packed,
+        model,
+        task,
+        each=lambda done, total: monitor.report("measure", done, total, "single texts"),
+    )
+    times = tuple(1e3 * s for s in seconds)
+    add("query_ms", "ms", summarise(times), label, "texts one by one", times)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from workbench.plots.frame import HEIGHT, INK, SMALL
+from workbench.plots.frame import HEIGHT
+from workbench.plots.look import look
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,14 +56,11 @@ def plan_figure(table: pd.DataFrame, context: int, batch: int) -> go.Figure:
     )
     words = f"estimated GB at {batch} x {context:,} tokens; red does not fit"
     figure.update_layout(
-        title={"text": f"Will it fit?<br>{SMALL.format(words)}"},
-        height=max(HEIGHT, 160 + 20 * len(lines)),
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": INK},
-        margin={"t": 70},
-        yaxis={"autorange": "reversed", "automargin": True},
-        xaxis={"automargin": True, "side": "bottom"},
+        look("Will it fit?", words, height=max(HEIGHT - 100, 190 + 24 * len(lines)))
+    )
+    figure.update_layout(
+        yaxis={"autorange": "reversed", "showgrid": False},
+        xaxis={"side": "bottom", "showgrid": False},
     )
     return figure
 

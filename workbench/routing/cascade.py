@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import ConfigError
 from workbench.outcomes import Outcomes
+from workbench.routing.latency import Percentiles, paths_of, percentiles
 from workbench.routing.signals import Signal, surety
 from workbench.uncertainty import (
     Difference,
@@ -39,6 +40,8 @@ class Tier:
         With ``log_probabilities``.
     latency_ms : float or None
         Of one query to it, where it was measured.
+    times_ms : tuple of float
+        Of single texts, the same ones for every tier, where they were measured; else empty.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Tier:
     validation: Outcomes
     evaluation: Outcomes
     latency_ms: float | None = None
+    times_ms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,9 @@ class CascadePoint:
         Of the queries that each tier answers.
     latency_ms : float or None
         Mean, where every tier's was measured.
+    percentiles : Percentiles or None
+        Of a query's latency, see :class:`workbench.routing.latency.Paths`; None where the times of
+        single texts were not measured for every tier.
     """
 
     thresholds: tuple[float, ...]
@@ -69,6 +76,7 @@ class CascadePoint:
     cost: float
     shares: tuple[float, ...]
     latency_ms: float | None
+    percentiles: Percentiles | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,8 @@ class Cascade:
     winner : {"cascade", "single", "neither surely"}
     met : bool
         Whether the accuracy that was asked for was reached on the validation part.
+    alone : tuple of CascadePoint
+        Each tier asked alone, on the evaluation part: its accuracy, cost and latency.
     """
 
     tiers: tuple[str, ...]
@@ -111,6 +121,7 @@ class Cascade:
     difference: Difference
     winner: str
     met: bool
+    alone: tuple[CascadePoint, ...] = ()
 
 
 def cascade(
@@ -158,7 +169,7 @@ def cascade(
     else:
         chosen = max(candidates, key=lambda point: (point.accuracy, -point.cost))
     answered, right = evaluation.route(chosen.thresholds)
-    report = evaluation.at(chosen.thresholds)
+    report = evaluation.timed(evaluation.at(chosen.thresholds))
     clusters = evaluation.documents
     of_cascade = estimate_ratio(right, np.ones(len(right)), clusters)
     kept = clustered_ratio(answered == 0, np.ones(len(right)), clusters)
@@ -180,18 +191,29 @@ def cascade(
     return Cascade(
         tiers=tuple(tier.name for tier in tiers),
         costs=tuple(tier.cost for tier in tiers),
-        validation=chosen,
+        validation=validation.timed(chosen),
         evaluation=report,
         accuracy_interval=_within(interval(of_cascade.value, of_cascade.stderr, n_clusters)),
         share_interval=_within(interval(kept[0], kept[1], n_clusters)),
-        curve=_front([evaluation.at(thresholds) for thresholds in _grid(evaluation)]),
+        curve=tuple(
+            evaluation.timed(point)
+            for point in _front([evaluation.at(thresholds) for thresholds in _grid(evaluation)])
+        ),
         single=single[2],
         single_accuracy=single[0],
         single_cost=-single[1],
         difference=difference,
         winner=winner,
         met=bool(good),
+        alone=tuple(_alone(tier) for tier in tiers),
     )
+
+
+def _alone(tier: Tier) -> CascadePoint:
+    """Return what a model does that answers every query itself."""
+    right = float(_right(tier.evaluation).mean())
+    times = percentiles(tier.times_ms) if tier.times_ms else None
+    return CascadePoint((), right, tier.cost, (1.0,), tier.latency_ms, times)
 
 
 def _within(ends: tuple[float, float]) -> tuple[float, float]:
@@ -215,6 +237,7 @@ class _Part:
         self.costs = np.cumsum([tier.cost for tier in tiers])
         times = [tier.latency_ms for tier in tiers]
         self.times = None if None in times else np.cumsum(np.array(times, dtype=np.float64))
+        self.paths = paths_of([tier.times_ms for tier in tiers])
         self.right = [_right(table) for table in tables]
         self.sure = [surety(signal, _logs(table)) for table in tables[:-1]]
         self.documents = np.asarray(tables[0]["document"])
@@ -228,6 +251,7 @@ class _Part:
         return answered, right
 
     def at(self, thresholds: tuple[float, ...]) -> CascadePoint:
+        """Return what comes of thresholds, without percentiles: they are asked of few points."""
         answered, right = self.route(thresholds)
         counts = np.bincount(answered, minlength=len(self.costs)) / len(answered)
         return CascadePoint(
@@ -237,6 +261,12 @@ class _Part:
             tuple(float(share) for share in counts),
             None if self.times is None else float(counts @ self.times),
         )
+
+    def timed(self, point: CascadePoint) -> CascadePoint:
+        """Return a point with the percentiles of its latency, where they are known."""
+        if self.paths is None:
+            return point
+        return replace(point, percentiles=self.paths.mixed(point.shares))
 
 
 def _grid(part: _Part) -> list[tuple[float, ...]]:
@@ -274,3 +304,36 @@ def _check_examples(name: str, outcomes: Outcomes, first: Outcomes) -> None:
         )
     if not np.array_equal(outcomes["example"], first["example"]):
         raise ConfigError(f"{name!r} was evaluated on other examples than the first model.")
+
+
+def facts(found: Cascade) -> list[dict[str, str | float | None]]:
+    """Return the cascade, each of its models alone, and the best single model as rows of a table.
+
+    Returns
+    -------
+    list of dict
+        ``what``, ``accuracy``, ``cost``, ``first_answers`` (a share), ``latency_ms`` (mean),
+        ``p50_ms``, ``p95_ms`` and ``p99_ms``; None where something was not measured.
+    """
+    rows = [_facts("cascade", found.evaluation)]
+    rows += [
+        _facts(f"{name} alone", point) for name, point in zip(found.tiers, found.alone, strict=True)
+    ]
+    if found.single not in found.tiers:
+        best = CascadePoint((), found.single_accuracy, found.single_cost, (1.0,), None)
+        rows.append(_facts(f"{found.single} alone", best))
+    return rows
+
+
+def _facts(what: str, point: CascadePoint) -> dict[str, str | float | None]:
+    times = point.percentiles
+    return {
+        "what": what,
+        "accuracy": point.accuracy,
+        "cost": point.cost,
+        "first_answers": point.shares[0] if len(point.shares) > 1 else None,
+        "latency_ms": point.latency_ms,
+        "p50_ms": None if times is None else times.p50,
+        "p95_ms": None if times is None else times.p95,
+        "p99_ms": None if times is None else times.p99,
+    }

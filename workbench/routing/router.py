@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from workbench.errors import ConfigError, DataError
+from workbench.routing.latency import Percentiles, percentiles
 from workbench.routing.signals import SIGNALS, Signal, signal_named, surety
 
 if TYPE_CHECKING:
@@ -39,6 +40,31 @@ class Answer:
     label: str
     tier: int
     confidence: float
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a running router did; see :meth:`Router.measure`.
+
+    Attributes
+    ----------
+    n : int
+        Texts that were answered, one by one.
+    shares : tuple of float
+        Of the texts that each model answered.
+    latency_ms : float
+        Mean.
+    percentiles : Percentiles
+    """
+
+    n: int
+    shares: tuple[float, ...]
+    latency_ms: float
+    percentiles: Percentiles
+
+    def __str__(self) -> str:
+        shares = ", ".join(f"model {i} {share:.0%}" for i, share in enumerate(self.shares, 1))
+        return f"{self.n} texts: {shares}; mean {self.latency_ms:.3g} ms, {self.percentiles}"
 
 
 class Router:
@@ -119,12 +145,49 @@ class Router:
             waiting = [number for row, number in enumerate(waiting) if not stays[row]]
         return [answer for answer in answers if answer is not None]
 
+    def measure(
+        self, texts: Sequence[str], *, clock: Callable[[], float] = time.perf_counter
+    ) -> Served:
+        """Answer texts one by one, and say who answered and how long it took on this machine.
+
+        Tokenising is part of a router's time, and is not of the times that cascades are computed
+        from.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            At least one; the first is answered once before, to warm up.
+        clock : callable
+            Returns seconds.
+
+        Raises
+        ------
+        ConfigError
+            If there is no text.
+        """
+        if isinstance(texts, str) or not len(texts):
+            raise ConfigError("Give a list of at least one text, such as router.measure([text]).")
+        self([texts[0]])
+        tiers, times = [], []
+        for text in texts:
+            start = clock()
+            tiers.append(self([text])[0].tier)
+            times.append(1e3 * (clock() - start))
+        counts = np.bincount(tiers, minlength=len(self.models)) / len(tiers)
+        return Served(
+            len(tiers),
+            tuple(float(share) for share in counts),
+            float(np.mean(times)),
+            percentiles(times),
+        )
+
     def _answer(self, code: int, tier: int, logs: np.ndarray) -> Answer:
         label = self.labels[code] if code < len(self.labels) else "(other)"
         return Answer(label, tier, float(np.exp(logs[code])))
 
-    @torch.no_grad()
     def _log_probabilities(self, model: LoadedModel, texts: list[str]) -> np.ndarray:
+        import torch
+
         from workbench.tasks.base import Example, make_batch, pad_token
         from workbench.tasks.text_classification import label_logits
         from workbench.tensors.products import fast_products
@@ -135,7 +198,7 @@ class Router:
         examples = [Example(i, i, list(row) or [pad]) for i, row in enumerate(ids)]
         examples.sort(key=lambda example: -len(example.tokens))
         found: np.ndarray | None = None
-        with fast_products():
+        with torch.no_grad(), fast_products():
             for start in range(0, len(examples), BATCH):
                 batch = make_batch("evaluation", examples[start : start + BATCH], pad)
                 mask = batch.attention_mask
@@ -157,30 +220,43 @@ class Router:
         assert found is not None
         return found
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the router so that :meth:`load` reads it without the study.
 
         Every base model is written once, as a dense checkpoint, and of each compressed model its
-        packed codes.
+        packed codes. It is written beside the folder, which it takes the place of when it is
+        complete.
+
+        Parameters
+        ----------
+        folder : str or Path
+        overwrite : bool
+            Whether a router that is there is replaced; something else never is.
 
         Raises
         ------
         ConfigError
-            If the signal is a function of your own, which cannot be written, or the folder holds
-            something else.
+            If the signal is a function of your own, which cannot be written.
+        ExportError
+            If there is something in the folder already, or it cannot be written.
         """
-        from workbench.models.load import save_model
-        from workbench.storage.artifacts import save_weights
+        from workbench.export.publish import check_target, published
 
         if not isinstance(self.signal, str):
             raise ConfigError(
                 f"A router with a signal of your own cannot be saved; use one of"
                 f" {', '.join(map(repr, SIGNALS))}, or make Router(...) anew where it runs."
             )
-        path = Path(folder).expanduser()
-        if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / FILE).exists()):
-            raise ConfigError(f"{path} is not empty and no router; give a new folder.")
-        path.mkdir(parents=True, exist_ok=True)
+        size = sum(model.size_bytes for model in dict.fromkeys((*self._bases, *self.models)))
+        target = check_target(folder, size, overwrite=overwrite, is_ours=_is_router)
+        with published(target, overwrite=overwrite, is_ours=_is_router) as path:
+            self._write(path)
+        return target
+
+    def _write(self, path: Path) -> None:
+        from workbench.models.load import save_model
+        from workbench.storage.artifacts import save_weights
+
         written: dict[str, str] = {}
         tiers = []
         for number, (model, base) in enumerate(zip(self.models, self._bases, strict=True)):
@@ -205,7 +281,6 @@ class Router:
         }
         text = json.dumps(described, indent=1, ensure_ascii=False)
         (path / FILE).write_text(text + "\n", encoding="utf-8")
-        return path
 
     @classmethod
     def load(cls, folder: str | Path) -> Router:
@@ -260,3 +335,11 @@ class Router:
     def __repr__(self) -> str:
         names = " -> ".join(model.source.name for model in self.models)
         return f"<Router {names}, {self.signal} at least {self.thresholds}>"
+
+
+def _is_router(folder: Path) -> bool:
+    try:
+        described = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(described, dict) and {"tiers", "thresholds", "signal"} <= set(described)

@@ -153,8 +153,8 @@ class Step:
         return f"wb.{type(self).__name__}({', '.join(parts)})"
 
 
-def fields_of(step: type[Step]) -> tuple[FieldInfo, ...]:
-    """Return the fields of a step class, in the order of its signature."""
+def fields_of(step: type[Any]) -> tuple[FieldInfo, ...]:
+    """Return the fields of a class made of :func:`option` fields, in their order."""
     if step in _FIELDS:  # a journal is read often, and every step in it is checked
         return _FIELDS[step]
     hints = typing.get_type_hints(step)
@@ -176,7 +176,7 @@ def fields_of(step: type[Step]) -> tuple[FieldInfo, ...]:
     return _FIELDS[step]
 
 
-_FIELDS: dict[type[Step], tuple[FieldInfo, ...]] = {}
+_FIELDS: dict[type[Any], tuple[FieldInfo, ...]] = {}
 
 
 def _is_union(hint: object) -> bool:

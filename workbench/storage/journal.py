@@ -24,7 +24,7 @@ from workbench.errors import ConfigError, StudyError
 from workbench.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_SECONDS = 30.0
 STALE_SECONDS = 60.0
 """A run of another computer is given up when its heartbeat is older than this."""
@@ -71,7 +71,8 @@ _SCHEMA = (
         created TEXT NOT NULL,
         spread REAL,
         how TEXT NOT NULL DEFAULT '',
-        conditions TEXT NOT NULL DEFAULT ''
+        conditions TEXT NOT NULL DEFAULT '',
+        samples TEXT NOT NULL DEFAULT '[]'
     )""",
     "CREATE INDEX measurements_of_run ON measurements(run)",
     """CREATE TABLE artifacts (
@@ -86,6 +87,9 @@ _UPGRADES = {
         "ALTER TABLE measurements ADD COLUMN spread REAL",
         "ALTER TABLE measurements ADD COLUMN how TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE measurements ADD COLUMN conditions TEXT NOT NULL DEFAULT ''",
+    ),
+    2: (  # the single times, which percentiles follow from
+        "ALTER TABLE measurements ADD COLUMN samples TEXT NOT NULL DEFAULT '[]'",
     ),
 }
 """What turns a journal of one version into the next one."""
@@ -285,12 +289,13 @@ def insert_measurements(db: sqlite3.Connection, run: str, rows: Iterable[Measure
         stderr, spread = measurement.stderr, measurement.spread
         db.execute(
             "INSERT INTO measurements (run, metric, value, unit, n, stderr, part, created, spread,"
-            " how, conditions) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " how, conditions, samples) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(run, measurement.metric, float(measurement.value), measurement.unit),
                 *(int(measurement.n), None if stderr is None else float(stderr)),
                 *(measurement.part, now(), None if spread is None else float(spread)),
                 *(measurement.how, measurement.conditions),
+                json.dumps([float(f"{value:.6g}") for value in measurement.samples]),
             ),
         )
 
@@ -314,6 +319,7 @@ def measurements_of(
                 n=row["n"],
                 stderr=row["stderr"],
                 part=row["part"],
+                samples=tuple(json.loads(row["samples"])) if "samples" in known else (),
                 **{name: row[name] for name in ("spread", "how", "conditions") if name in known},
             )
         )

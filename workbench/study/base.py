@@ -93,6 +93,11 @@ class StudyBase:
 
     # Ending
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can compute in its worker process: it was not closed."""
+        return self._finalizer.alive
+
     def close(self) -> None:
         """End the worker process, if there is one, and remove a temporary study's folder."""
         self._finalizer()

@@ -22,7 +22,9 @@ from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 
 if TYPE_CHECKING:
+    from workbench.deciding.cost import CostModel
     from workbench.study import Study
+    from workbench.study.routing import Routed
 
 Tell = Callable[[Progress], None]
 
@@ -62,9 +64,22 @@ def generate(study: Study, tell: Tell, prompt: str, runs: list[str], tokens: int
 
 def measure(study: Study, tell: Tell, runs: list[str]) -> Any:
     """Measure the runs' memory and latency."""
-    for run in runs:
-        study.measure(run, on_progress=tell)
+    known = {record.id: record.label for record in study.records}
+    for number, run in enumerate(runs):
+        tell(Progress("measure", number, len(runs), known.get(run, run)))
+        study.measure(run, on_progress=_within(tell, number, len(runs), known.get(run, run)))
     return len(runs)
+
+
+def _within(tell: Tell, number: int, total: int, name: str) -> Tell:
+    """Return what tells of one of several equal parts as a part of the whole."""
+
+    def part(progress: Progress) -> None:
+        words = f"{name}, {progress.detail}".rstrip(", ")
+        share = progress.done / max(progress.total, 1)
+        tell(Progress(progress.stage, round(100 * (number + share)), 100 * total, words))
+
+    return part
 
 
 def offers(study: Study, tell: Tell, run: str) -> Any:
@@ -87,16 +102,100 @@ def export(study: Study, tell: Tell, run: str, path: str, format: str) -> Any:
     }
 
 
-def report(study: Study, tell: Tell, path: str, requirements: dict[str, Any]) -> Any:
+def report(
+    study: Study,
+    tell: Tell,
+    path: str,
+    requirements: dict[str, Any],
+    question: str = "",
+    cost: dict[str, Any] | None = None,
+    cascade: dict[str, Any] | None = None,
+) -> Any:
     """Write the report, and return its path."""
     from workbench.deciding.requirements import Requirements
 
-    return str(study.report(path, Requirements(**requirements), on_progress=tell))
+    limits = {**requirements, "cost": _prices(requirements.get("cost"))}
+    routed = None if cascade is None else _routed(study, tell, **cascade)
+    return str(
+        study.report(
+            path,
+            Requirements(**limits),
+            question=question,
+            cost=_prices(cost),
+            cascade=routed,
+            on_progress=tell,
+        )
+    )
+
+
+def trust(study: Study, tell: Tell, run: str, threshold: float) -> Any:
+    """Return when a run's answers can be believed; its validation part is evaluated if need be."""
+    return study.trust(run, threshold=threshold, on_progress=tell).view().to_dict()
+
+
+def consistency(study: Study, tell: Tell, run: str, templates: list[str]) -> Any:
+    """Return what small changes of the texts do, one row each; the model is run for each."""
+    from workbench.trust import PERTURBATIONS
+
+    asked: dict[str, Any] = {**PERTURBATIONS, **{template: template for template in templates}}
+    return study.consistency(run, asked, on_progress=tell).to_dict("records")
+
+
+def cascade(
+    study: Study,
+    tell: Tell,
+    runs: list[str],
+    signal: str,
+    accuracy: float,
+    cost: str | dict[str, Any],
+) -> Any:
+    """Return a cascade of stored outcomes; validation parts that lack are evaluated."""
+    from workbench.routing import cascade_data
+
+    routed = _routed(study, tell, runs, signal, accuracy, cost)
+    return {"found": cascade_data(routed.found), "unit": routed.cost_unit, "words": str(routed)}
+
+
+def router(
+    study: Study,
+    tell: Tell,
+    path: str,
+    overwrite: bool,
+    runs: list[str],
+    signal: str,
+    accuracy: float,
+    cost: str | dict[str, Any],
+) -> Any:
+    """Write a cascade as a router, and return its folder."""
+    routed = _routed(study, tell, runs, signal, accuracy, cost)
+    tell(Progress("write", 0, 1))
+    return str(routed.router().save(path, overwrite=overwrite))
+
+
+def _routed(
+    study: Study,
+    tell: Tell,
+    runs: list[str],
+    signal: str,
+    accuracy: float,
+    cost: str | dict[str, Any],
+) -> Routed:
+    price = cost if isinstance(cost, str) else _prices(cost)
+    return study.cascade(runs, signal=signal, accuracy=accuracy, cost=price, on_progress=tell)
+
+
+def _prices(given: dict[str, Any] | None) -> CostModel | None:
+    from workbench.deciding.cost import CostModel
+
+    return None if given is None else CostModel(**given)
 
 
 ANSWERS: dict[str, Callable[..., Any]] = {
     answer.__name__: answer
-    for answer in (flips, confusion, layers, histogram, generate, measure, offers, export, report)
+    for answer in (
+        *(flips, confusion, layers, histogram, generate, measure, offers, export, report),
+        *(trust, consistency, cascade, router),
+    )
 }
 """What can be asked, by name."""
 

@@ -442,9 +442,28 @@ def _trust_part(trust: Trust) -> Part:
     return Part("Where it fails", tuple(pieces))
 
 
+def _latency_rows(routed: Routed) -> list[dict[str, str | Value]]:
+    """Return the cascade and its models with the percentiles of their latency, where measured."""
+    from workbench.report import Value
+    from workbench.routing import facts
+
+    rows: list[dict[str, str | Value]] = []
+    for fact in facts(routed.found):
+        row: dict[str, str | Value] = {"": shortened(str(fact["what"]), 60)}
+        row["accuracy"] = Value("accuracy", _known(fact["accuracy"]), ".1%")
+        row[f"cost ({routed.cost_unit})"] = Value("cost", _known(fact["cost"]), ".4g")
+        for name in ("p50_ms", "p95_ms", "p99_ms"):
+            told = _known(fact[name])
+            title = f"{name[:3]} (ms)"
+            untold = "not measured" if fact["p50_ms"] is None else "too few texts"
+            row[title] = untold if told is None else Value(name, told, ".3g")
+        rows.append(row)
+    return rows
+
+
 def _cascade_part(routed: Routed) -> Part:
     from workbench.plots import Series, small_svg
-    from workbench.report import Part, Value, sentence
+    from workbench.report import Part, Value, sentence, table
 
     found, at = routed.found, routed.found.evaluation
     pieces = (
@@ -458,6 +477,7 @@ def _cascade_part(routed: Routed) -> Part:
             Value("cascade cost", at.cost, ".4g", routed.cost_unit),
             ".",
         ),
+        table(_latency_rows(routed)),
         small_svg(
             "Accuracy against cost over all thresholds",
             [

@@ -16,6 +16,7 @@ from workbench.study.handles import Run
 from workbench.study.trusting import Trusting
 
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
 
     from workbench.records import RunRecord
@@ -78,6 +79,18 @@ class Routed:
 
         return cascade_figure(self.found, self.cost_unit)
 
+    def table(self) -> pd.DataFrame:
+        """Return the cascade, each of its models alone, and the best single model; one row each.
+
+        Percentiles of the latency are missing where single texts were not timed: measure the runs
+        again with ``study.measure(run)``.
+        """
+        import pandas as pd
+
+        from workbench.routing import facts
+
+        return pd.DataFrame(facts(self.found))
+
     def __str__(self) -> str:
         found, at = self.found, self.found.evaluation
         low, high = found.accuracy_interval
@@ -87,7 +100,9 @@ class Routed:
             f" instead of {found.costs[-1]:.4g}"
         )
         if at.latency_ms is not None:
-            text += f", {at.latency_ms:.3g} ms on average"
+            text += f", {at.latency_ms:.3g} ms on average for a text of median length"
+        if at.percentiles is not None:
+            text += f"; over texts of all lengths {at.percentiles}"
         text += (
             f". The best single model at no more cost is {found.single} with"
             f" {found.single_accuracy:.1%}: the difference is {found.difference.value:+.1%}"
@@ -159,8 +174,9 @@ class Routing(Trusting):
         price, unit = _price(kind)
         if unit != "MB":
             check_conditions(records)
+        times = _times(records)
         tiers = []
-        for record in records:
+        for number, record in enumerate(records):
             paid = price(record)
             if paid is None:
                 raise StudyError(
@@ -174,6 +190,7 @@ class Routing(Trusting):
                     validation=self.outcomes(record.id, "validation", on_progress=on_progress),
                     evaluation=self.outcomes(record.id, on_progress=on_progress),
                     latency_ms=_latency(record),
+                    times_ms=times[number],
                 )
             )
         singles = []
@@ -193,6 +210,17 @@ def _named(record: RunRecord, among: Sequence[RunRecord]) -> str:
 def _latency(record: RunRecord) -> float | None:
     found = record.measurement("latency_ms")
     return None if found is None or not math.isfinite(found.value) else found.value
+
+
+def _times(records: Sequence[RunRecord]) -> list[tuple[float, ...]]:
+    """Return the times of single texts by run, empty where there are none to compare.
+
+    Runs that were measured by earlier versions have none, and times of two machines do not add up.
+    """
+    found = [record.measurement("query_ms") for record in records]
+    if len({m.comparable_conditions for m in found if m is not None}) > 1:
+        return [() for _ in found]
+    return [() if m is None else m.samples for m in found]
 
 
 def _price(kind: str | CostModel) -> tuple[Callable[[RunRecord], float | None], str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from workbench.outcomes import Outcomes
     from workbench.tasks import HarnessTask, TextClassification
-    from workbench.trust import Flips, Perturbation, Reliability, Slice
+    from workbench.trust import Flips, Perturbation, Reliability, Slice, TrustView
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +73,30 @@ class Trust:
 
         rows = [{**dataclasses.asdict(s), "change": s.change} for s in self.slices]
         return pd.DataFrame(rows)
+
+    def view(self) -> TrustView:
+        """Return what is shown of it as plain numbers and texts."""
+        from workbench.trust import Changed, Mistake, TrustView
+        from workbench.trust.view import MOST_EXAMPLES
+
+        wrong = self.confidently_wrong.head(MOST_EXAMPLES).to_dict("records")
+        flipped = self.flipped.head(MOST_EXAMPLES).to_dict("records")
+        return TrustView(
+            words=str(self),
+            before=self.before,
+            after=self.after,
+            temperature=self.temperature,
+            threshold=self.threshold,
+            wrong_rate=float(self.wrong_rate),
+            wrong_interval=self.wrong_interval,
+            flip_rate=float(self.flips.rate),
+            flip_interval=self.flips.interval,
+            lost=len(self.flips.lost),
+            gained=len(self.flips.gained),
+            mistakes=tuple(Mistake(**{str(k): v for k, v in row.items()}) for row in wrong),
+            changed=tuple(Changed(**{str(k): v for k, v in row.items()}) for row in flipped),
+            slices=self.slices,
+        )
 
     def plot(self) -> go.Figure:
         """Return the reliability diagram, before and after the temperature."""

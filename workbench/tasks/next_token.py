@@ -32,9 +32,9 @@ class NextToken(Task):
         kind = type(model.hf_model).__name__
         if model.is_encoder_decoder and not self.answers_prompts:
             raise UnsupportedArchitectureError(
-                f"{kind} is an encoder-decoder: it writes an answer to a text, and running text has"
-                f" none, so {type(self).__name__} cannot judge it. Use Extraction, Summarization or"
-                " PromptAnswers, or a decoder-only model such as Llama, Qwen or GPT-2."
+                f"{kind} is an encoder-decoder: it writes an answer to what it is given, and"
+                f" {type(self).__name__} does not say what that is. Use Extraction, Summarization"
+                " or PromptAnswers, or a decoder-only model such as Llama, Qwen or GPT-2."
             )
         if not model.is_decoder and not model.is_encoder_decoder:
             raise UnsupportedArchitectureError(

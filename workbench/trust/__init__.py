@@ -4,14 +4,18 @@ from workbench.trust.calibration import Bin, Reliability, fit_temperature, relia
 from workbench.trust.flip_rates import Flips, confidently_wrong, find_flips
 from workbench.trust.perturbations import PERTURBATIONS, Perturbation
 from workbench.trust.slices import Slice, length_groups, rank_slices
+from workbench.trust.view import Changed, Mistake, TrustView
 
 __all__ = [
     "PERTURBATIONS",
     "Bin",
+    "Changed",
     "Flips",
+    "Mistake",
     "Perturbation",
     "Reliability",
     "Slice",
+    "TrustView",
     "confidently_wrong",
     "find_flips",
     "fit_temperature",

@@ -1,4 +1,4 @@
-"""The workbench as one widget: start, explore, compare, lineage, choose and keep, code."""
+"""The workbench as one widget, from the start screen to the code that is kept."""
 
 from __future__ import annotations
 
@@ -20,37 +20,35 @@ from workbench.running.sweep import FINAL, Event
 from workbench.widgets import recorded
 from workbench.widgets.asking import Inspector
 from workbench.widgets.banner import Banner
-from workbench.widgets.choose_panel import ChoosePanel
-from workbench.widgets.code_panel import CodePanel
-from workbench.widgets.compare_panel import ComparePanel
 from workbench.widgets.desk import Desk
-from workbench.widgets.export_panel import ExportPanel
-from workbench.widgets.frontier import FrontierPanel
-from workbench.widgets.hints import hints_html
-from workbench.widgets.lineage_panel import LineagePanel
-from workbench.widgets.queue_panel import QueuePanel
-from workbench.widgets.recipe_panel import RecipePanel
+from workbench.widgets.living import forget, living_at, remember
+from workbench.widgets.panels import Panels
+from workbench.widgets.plan_panel import PlanPanel
 from workbench.widgets.start_panel import StartPanel
-from workbench.widgets.table import TablePanel, table_html
+from workbench.widgets.table import table_html
 
 if TYPE_CHECKING:
     from workbench.prediction.predict import Prediction
     from workbench.recipe import Recipe
     from workbench.study import Study
 
-START, EXPLORE, COMPARE, LINEAGE, KEEP, CODE = (
+START, PLAN, EXPLORE, COMPARE, LINEAGE, TRUST, KEEP, CODE = (
     "start",
+    "plan",
     "explore",
     "compare",
     "lineage",
+    "trust",
     "keep",
     "code",
 )
 TABS = (
     ("Start", START),
+    ("Plan", PLAN),
     ("Frontier", EXPLORE),
     ("Compare", COMPARE),
     ("Lineage", LINEAGE),
+    ("Trust", TRUST),
     ("Choose & keep", KEEP),
     ("Code", CODE),
 )
@@ -77,9 +75,9 @@ class Workbench:
         The whole, for use inside other widgets.
     study : Study or None
     start : StartPanel
-    recipe_panel, queue_panel, frontier, table, compare_panel, lineage_panel, choose_panel, \
-export_panel, code_panel
-        The panels; there once there is a study.
+    plan : PlanPanel
+    panels : Panels
+        Those of the study; there once there is one.
 
     Examples
     --------
@@ -96,13 +94,14 @@ export_panel, code_panel
         self._picture: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._desk: Desk | None = None
-        self._is_own = False
+        self._is_own = self._is_followed = False
         self.nav = w.ToggleButtons(options=list(TABS))
         self.nav.add_class("wb-nav")
         self.head = w.HTML()
         self.start = StartPanel(self.banner, self._ready, model, path)
-        self._bodies: dict[str, w.Widget] = {START: self.start.widget}
-        self._body = w.VBox([self.start.widget])
+        self.plan = PlanPanel(self.banner)
+        self._bodies: dict[str, w.Widget] = {START: self.start.widget, PLAN: self.plan.widget}
+        self._body = w.VBox(list(self._bodies.values()))
         self._body.add_class("wb-body")
         self.nav.observe(self.banner.guard(lambda _: self._switch()), names="value")
         # The picture for notebooks without a kernel is hidden for as long as this is shown.
@@ -126,7 +125,9 @@ export_panel, code_panel
         that was opened or started here is closed.
         """
         if self._desk is not None:
-            self._desk.inspector.stop()
+            forget(self._desk.study.path, self)
+            if not self._is_followed:
+                self._desk.inspector.stop()
             if self._is_own:
                 self._desk.study.close()
         _close(self.widget)
@@ -146,46 +147,42 @@ export_panel, code_panel
         if not any(not record.recipe.steps for record in done):
             from workbench.recipe import Recipe
 
-            self.queue_panel.submit([Recipe()])
+            self.panels.queue.submit([Recipe()])
         if desk.study.lacks_predictions():
-            self.queue_panel.submit_predictions()
+            self.panels.queue.submit_predictions()
 
     def _take(self, study: Study, setup: str, *, is_recorded: bool, is_own: bool) -> None:
-        """Show a study in place of what was shown before."""
+        """Show a study in place of what was shown before; see :mod:`workbench.widgets.living`."""
         self._let_go()
-        self.study, self._is_own = study, is_own
-        desk = Desk(study, self.banner, Inspector(study.path), is_recorded=is_recorded)
+        earlier = living_at(study.path)
+        if earlier is not None and is_own and earlier._is_own and earlier.study is not study:
+            assert earlier.study is not None
+            if earlier.study.is_open:  # with its worker, and what that computes
+                study.close()
+                study = earlier.study
+        follows = earlier is not None and earlier.study is study
+        inspector = Inspector(study.path)
+        if earlier is not None and follows:
+            inspector = earlier._hand_over()
+        self.study, self._is_own, self._is_followed = study, is_own, False
+        desk = Desk(study, self.banner, inspector, is_recorded=is_recorded)
         desk.history.setup = setup
         self._desk = desk
         self._finalizer = weakref.finalize(self, desk.inspector.stop)
-        self.queue_panel = QueuePanel(desk, self._changed)
-        self.frontier = FrontierPanel(desk, self._edit, self.refresh)
-        self.recipe_panel = RecipePanel(desk, self.queue_panel.submit, self.frontier.show_draft)
-        self.table = TablePanel(desk)
-        self.compare_panel = ComparePanel(desk)
-        self.lineage_panel = LineagePanel(desk)
-        self.choose_panel = ChoosePanel(desk, self.frontier.show_bar)
-        self.export_panel = ExportPanel(desk)
-        self.code_panel = CodePanel(desk)
-        hints = w.HTML(f"<h3>Good to know</h3>{hints_html()}")
-        hints.add_class("wb-card")
-        plot = w.VBox([self.frontier.widget])
-        plot.add_class("wb-card")
-        table = w.VBox([w.HTML("<h3>Runs</h3>"), self.table.widget])
-        table.add_class("wb-card")
-        left = w.VBox([self.recipe_panel.widget, self.queue_panel.widget])
-        right = w.VBox([plot, table, hints])
-        explore = w.HBox([left, right])
-        explore.add_class("wb-explore")
-        keep = w.HBox([self.choose_panel.widget, self.export_panel.widget])
-        keep.add_class("wb-keep")
+        self.panels = Panels(desk, self._changed, self._edit, self.refresh)
+        if earlier is not None and follows:
+            self.panels.queue.follow(earlier.panels.queue)
+        remember(study.path, self)
+        self.plan.offer(study)
         self._bodies = {
             START: self.start.widget,
-            EXPLORE: explore,
-            COMPARE: self.compare_panel.widget,
-            LINEAGE: self.lineage_panel.widget,
-            KEEP: keep,
-            CODE: self.code_panel.widget,
+            PLAN: self.plan.widget,
+            EXPLORE: self.panels.explore(),
+            COMPARE: self.panels.compare.widget,
+            LINEAGE: self.panels.lineage.widget,
+            TRUST: self.panels.trust.widget,
+            KEEP: self.panels.deciding.widget,
+            CODE: self.panels.code.widget,
         }
         self._body.children = list(self._bodies.values())
         self._show_head()
@@ -193,12 +190,21 @@ export_panel, code_panel
         self._switch()
         self._schedule_picture()
 
+    def _hand_over(self) -> Inspector:
+        """Leave the study and its processes to another workbench, and return the inspector."""
+        assert self._desk is not None
+        self._finalizer.detach()
+        self._is_own, self._is_followed = False, True
+        return self._desk.inspector
+
     def _let_go(self) -> None:
         if self._desk is None:
             return
-        self._desk.inspector.stop()
+        forget(self._desk.study.path, self)
+        if not self._is_followed:
+            self._desk.inspector.stop()
         for name, body in self._bodies.items():
-            if name != START:
+            if name not in (START, PLAN):
                 _close(body)
         if self._is_own:
             threading.Thread(
@@ -209,11 +215,11 @@ export_panel, code_panel
         """Take a predicted recipe that was clicked: into the form, or to be run where none fits."""
         assert self._desk is not None
         try:
-            self.recipe_panel.recipe = recipe
+            self.panels.recipe.recipe = recipe
         except ConfigError:
             if self._desk.is_recorded:
                 raise
-            self.queue_panel.submit([recipe])
+            self.panels.queue.submit([recipe])
             self.banner.note(
                 f"{shortened(recipe.label)} is queued: it has a precision of its own for every"
                 " layer, so there is no form for it. Cancel is below."
@@ -229,27 +235,18 @@ export_panel, code_panel
     def _show_pending(self) -> None:
         assert self._desk is not None
         pending: list[tuple[Prediction, str]] = []
-        for recipe, state in self.queue_panel.pending:
+        for recipe, state in self.panels.queue.pending:
             found = self._desk.study.predict_now(recipe) if recipe.steps else None
             if found is not None:
                 pending.append((found, state))
-        self.frontier.show_pending(tuple(pending))
+        self.panels.frontier.show_pending(tuple(pending))
 
     def refresh(self) -> None:
         """Show what the study holds now; may be called from any thread."""
         if self._desk is None:
             return
         guard = self.banner.guard
-        for show in (
-            self.frontier.refresh,
-            self.table.refresh,
-            self.choose_panel.refresh,
-            self.recipe_panel.refresh,
-            self.compare_panel.refresh,
-            self.lineage_panel.refresh,
-            self.export_panel.refresh,
-            self._show_head,
-        ):
+        for show in (*self.panels.refreshing(), self._show_head):
             guard(show)()
         self._schedule_picture()
 
@@ -262,13 +259,17 @@ export_panel, code_panel
             self.nav.value = chosen = START
         for name, body in self._bodies.items():
             body.layout.display = "" if name == chosen else "none"
+        self.plan.show(chosen == PLAN)
         if self._desk is None:
             return
-        self.lineage_panel.show(chosen == LINEAGE)
+        self.panels.lineage.show(chosen == LINEAGE)
+        self.panels.trust.show(chosen == TRUST)
+        self.panels.deciding.show(chosen == KEEP)
         if chosen == CODE:
-            self.code_panel.refresh()
+            self._desk.history.keep("plan", self.plan.code())
+            self.panels.code.refresh()
         elif chosen == COMPARE:
-            self.compare_panel.refresh()
+            self.panels.compare.refresh()
 
     def _show_head(self) -> None:
         if self.study is None or self._desk is None:
@@ -301,14 +302,18 @@ export_panel, code_panel
         """Return the Python that does what the panels show."""
         if self._desk is None:
             return self.start.code()
-        panels = (self.recipe_panel, self.frontier, self.choose_panel, self.table)
-        return "\n".join(panel.code() for panel in panels)
+        panels = self.panels
+        shown = (
+            *(panels.recipe, panels.frontier, panels.choose, panels.cost, panels.routing),
+            *(panels.trust, self.plan, panels.table),
+        )
+        return "\n".join(filter(None, (panel.code() for panel in shown)))
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
         if self._desk is not None:
-            self.frontier.rebuild()
+            self.panels.frontier.rebuild()
         display(self.widget)
         # Beside the widget, which is blank without a kernel (GitHub, nbconvert, a mail's preview).
         self._picture = display(
@@ -321,7 +326,7 @@ export_panel, code_panel
         content = "<p>The workbench is shown while its kernel runs.</p>"
         if self.study is not None:
             table = table_html(self.study.table(), self.study.metric.name)
-            content = f"{self.frontier.picture()}{table}"
+            content = f"{self.panels.frontier.picture()}{table}"
         return {
             "text/html": f'<div class="{self._css}">{content}</div>',
             "text/plain": repr(self),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.widgets.asking import Inspector
 from workbench.widgets.banner import Banner
 from workbench.widgets.history import History
 
 if TYPE_CHECKING:
+    from workbench.deciding.cost import CostModel
     from workbench.study import Study
 
 
@@ -40,6 +41,26 @@ class Selection:
         self._listeners.append(listener)
 
 
+class Prices:
+    """The user's prices, None until they are entered; the same in every panel."""
+
+    def __init__(self) -> None:
+        self.model: CostModel | None = None
+        self._listeners: list[Callable[[], None]] = []
+
+    def set(self, model: CostModel | None) -> None:
+        """Take other prices, and tell every listener if that is a change."""
+        if model == self.model:
+            return
+        self.model = model
+        for listener in self._listeners:
+            listener()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call something whenever the prices change."""
+        self._listeners.append(listener)
+
+
 @dataclass(eq=False)
 class Desk:
     """What panels work with.
@@ -55,6 +76,10 @@ class Desk:
         What was done, as Python.
     is_recorded : bool
         Whether the study is a recording, on which nothing is computed.
+    prices : Prices
+    cascade : dict or None
+        What the cascade that was shown last was asked with, as
+        :func:`workbench.study.inspector.cascade` takes it.
     """
 
     study: Study
@@ -63,3 +88,5 @@ class Desk:
     selection: Selection = field(default_factory=Selection)
     history: History = field(default_factory=History)
     is_recorded: bool = False
+    prices: Prices = field(default_factory=Prices)
+    cascade: dict[str, Any] | None = None

@@ -45,6 +45,7 @@ export default {
     el.style.height = `${model.get('_widget_layout')?.height ?? 430}px`;
     widget.initialize({ model });
     const clean = widget.render({ model, el });
+    const forget = byKeyboard(el);
     let width = 0;
     const observer = new ResizeObserver(() => {
       const now = Math.round(el.getBoundingClientRect().width);
@@ -56,6 +57,7 @@ export default {
     observer.observe(el);
     return () => {
       observer.disconnect();
+      forget();
       // Plotly draws in several turns and fails in the next one where it was purged between them.
       setTimeout(() => clean?.(), CLEAN_AFTER_MS);
     };

@@ -13,7 +13,7 @@ import ipywidgets as w
 
 from workbench.deciding.choice import LATENCY
 from workbench.deciding.compare import SIZE, PredictedPoint, TradeoffView, family_of
-from workbench.errors import ConfigError, StudyError
+from workbench.errors import StudyError
 from workbench.plots import (
     Overlay,
     live_figure,
@@ -26,6 +26,7 @@ from workbench.plots.frame import Frame, footnote
 from workbench.plots.live import OVERLAYS, draft_trace, frame_with, region, ring, x_range
 from workbench.widgets.desk import Desk
 from workbench.widgets.live_figure import LiveFigure
+from workbench.widgets.measuring import Measuring
 from workbench.widgets.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ class FrontierPanel:
         on_measured: Callable[[], None] = lambda: None,
     ) -> None:
         self._desk = desk
-        self._on_measured = on_measured
         self._on_predicted = on_predicted
         self._lock = threading.RLock()
         self._draft: Prediction | None = None
@@ -77,14 +77,15 @@ class FrontierPanel:
             tooltip="Save the plot in the study's folder; the camera above the plot saves a PNG",
             layout=w.Layout(width="auto"),
         )
-        self.measure = w.Button(
-            description="Measure speed",
-            icon="clock-o",
+        self._measuring = Measuring(
+            desk,
+            self._to_measure,
+            on_measured,
             tooltip="Latency and memory of the selected runs and the base model, on this machine",
-            layout=w.Layout(width="auto"),
-            disabled=desk.is_recorded,
+            lacks="Select the runs to measure first, in the plot or the table.",
+            then="Choose latency or memory as the axis.",
         )
-        self.measure.on_click(desk.banner.guard(lambda _: self._measure()))
+        self.measure = self._measuring.button
         self.note = w.HTML()
         self.note.add_class("wb-note")
         self.caption = w.HTML()
@@ -97,10 +98,15 @@ class FrontierPanel:
             control.observe(desk.banner.guard(lambda _: self._draw()), names="value")
         self.save.observe(desk.banner.guard(self._save), names="value")
         desk.selection.listen(self._ring)
-        bar = w.HBox([self.metric, self.axis, self.log_x, self.log_y, self.save, self.measure])
+        bar = w.HBox(
+            [
+                self.metric, self.axis, self.log_x, self.log_y, self.save, self.measure,
+                self._measuring.stop,
+            ]
+        )  # fmt: skip
         bar.add_class("wb-toolbar")
         self._place = w.VBox([self.figure])
-        self.widget = w.VBox([bar, self._place, self.caption, self.note])
+        self.widget = w.VBox([bar, self._place, self.caption, self._measuring.status, self.note])
         self.widget.add_class("wb-frontier")
         self.refresh = Throttle(desk.banner.guard(self._refresh))
 
@@ -241,38 +247,13 @@ class FrontierPanel:
         elif any(point.run_id == id for point in self._view.points):
             self._desk.selection.toggle(id)
 
-    def _measure(self) -> None:
-        """Ask for the speed of the selected runs, in a process of its own."""
-        desk = self._desk
-        if not desk.study.wait(0):
-            raise StudyError("Runs are being computed, which would spoil the times; wait for them.")
-        chosen = [p.run_id for p in self._view.points if p.run_id in desk.selection.runs]
-        if not chosen:
-            raise ConfigError("Select the runs to measure first, in the plot or the table.")
-        known = [r for r in desk.study.records if r.measurement(LATENCY) is None]
+    def _to_measure(self) -> list[str]:
+        """Return the selected runs, and the base models that have no times yet."""
+        selected = self._desk.selection.runs
+        chosen = [p.run_id for p in self._view.points if p.run_id in selected]
+        known = [r for r in self._desk.study.records if r.measurement(LATENCY) is None]
         bases = [record.id for record in known if not record.recipe.steps]
-        self.measure.disabled = True
-
-        def tell(text: str) -> None:
-            self.note.value = f'<span role="status">{html.escape(text)}</span>' if text else ""
-
-        def done(count: int) -> None:
-            self.measure.disabled = False
-            for run in runs:
-                desk.history.note(f"study.measure({run!r})")
-            desk.banner.note(f"Measured {count} runs: choose latency or memory as the axis.")
-            self._on_measured()
-
-        def failed(text: str) -> None:
-            self.measure.disabled = False
-            tell("")
-            desk.banner.note(text)
-
-        tell("Loading the models to measure …")
-        runs = list(dict.fromkeys([*bases, *chosen]))
-        desk.inspector.ask(
-            "measure", done, failed, lambda p: tell(f"measuring: {p['stage']}"), runs=runs
-        )
+        return list(dict.fromkeys([*bases, *chosen])) if chosen else []
 
     def _save(self, change: Any) -> None:
         kind = self.save.value

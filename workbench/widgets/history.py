@@ -31,12 +31,27 @@ class History:
     def __init__(self) -> None:
         self.setup = ""
         self._lines: list[str] = []
+        self._kept: dict[str, str] = {}
 
     def note(self, line: str) -> None:
         """Remember a line that does what was done just now; the newest of equal ones counts."""
         if line in self._lines:
             self._lines.remove(line)
         self._lines.append(line)
+
+    def keep(self, what: str, line: str) -> None:
+        """Remember the line that shows what a panel shows now, in place of its earlier one.
+
+        Parameters
+        ----------
+        what : str
+            The panel.
+        line : str
+            Empty if it shows nothing.
+        """
+        self._kept.pop(what, None)
+        if line:
+            self._kept[what] = line
 
     def code(self, study: Study, path: str | None = None) -> str:
         """Return a whole script.
@@ -52,7 +67,7 @@ class History:
         setup = self.setup or _setup(study)
         parts = [HEAD, setup, _open(self.setup or setup, folder, study)]
         parts += list(_runs(study.records, study.models))
-        parts += self._lines
+        parts += [*self._lines, *self._kept.values()]
         parts.append("print(study.table())")
         return "\n".join(parts) + "\n"
 

@@ -9,7 +9,7 @@ import ipywidgets as w
 
 from workbench.plots import lineage_figure
 from workbench.widgets.desk import Desk
-from workbench.widgets.live_figure import LiveFigure
+from workbench.widgets.figure_place import FigurePlace
 from workbench.widgets.rows import Rows, rows_html
 
 
@@ -28,15 +28,14 @@ class LineagePanel:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._figure: LiveFigure | None = None
         self._is_open = False
-        self._place = w.VBox()
+        self._place = FigurePlace()
         self.table = Rows(searchable=True, label="Filter runs", height="460px")
         self.table.observe(
             desk.banner.guard(lambda _: desk.selection.set(self.table.selected)), names="selected"
         )
         desk.selection.listen(desk.banner.guard(self.refresh))
-        left, right = w.VBox([self._place]), w.VBox([self.table])
+        left, right = w.VBox([self._place.widget]), w.VBox([self.table])
         for part in (left, right):
             part.add_class("wb-card")
         self.widget = w.HBox([left, right])
@@ -50,6 +49,7 @@ class LineagePanel:
         """Draw if the panel is seen from now on; one that is not seen is not drawn anew."""
         self._is_open = is_seen
         self.refresh()
+        self._place.show(is_seen)
 
     def refresh(self) -> None:
         """Show the tree as it is now."""
@@ -72,14 +72,11 @@ class LineagePanel:
         heads = [("run", "text wb-tree"), ("size (MB)", ""), (name, ""), ("state", "text")]
         self.table.html = rows_html(heads, rows, caption="No runs yet.")
         self.table.selected = list(self._desk.selection.runs)
-        old = self._figure
-        self._figure = LiveFigure(lineage_figure(view, selected=self._desk.selection.runs))
-        for trace in self._figure.data[1:]:
-            trace.on_click(self._desk.banner.guard(self._clicked))
-        self._place.children = [self._figure]
-        if old is not None:
-            old.close()
+        chosen = self._desk.selection.runs
+        self._place.draw(
+            lambda: lineage_figure(view, selected=chosen), self._desk.banner.guard(self._clicked)
+        )
 
     def _clicked(self, trace: Any, points: Any, state: Any) -> None:
-        if points.point_inds:
+        if points.point_inds and trace.customdata:
             self._desk.selection.toggle(trace.customdata[points.point_inds[0]])

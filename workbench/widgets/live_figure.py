@@ -13,6 +13,7 @@ import traitlets
 
 HERE = Path(__file__).parent
 _CODE = HERE / "figure.js"
+_KEYS = HERE / "figure_keys.js"
 
 
 class LiveFigure(go.FigureWidget):
@@ -23,7 +24,7 @@ class LiveFigure(go.FigureWidget):
     the figure as it is by then.
     """
 
-    _esm = _CODE.read_text(encoding="utf-8")
+    _esm = _KEYS.read_text(encoding="utf-8") + _CODE.read_text(encoding="utf-8")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -64,6 +64,7 @@ class QueuePanel:
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
         self._current: int | None = None
+        self._follower: QueuePanel | None = None
         self._started = self._stage_started = 0.0
         self._stage = ""
         self.cancel = w.Button(
@@ -122,8 +123,21 @@ class QueuePanel:
         self._say("Cancelling …")
         self._desk.study.cancel(current_only=current_only)
 
+    def follow(self, earlier: QueuePanel) -> None:
+        """Show what another panel's clicks have queued, and all that comes of it."""
+        with earlier._lock:
+            self._entries, self._current = dict(earlier._entries), earlier._current
+            earlier._follower = self
+        self._started = self._stage_started = time.monotonic()
+        self.cancel.disabled = earlier.cancel.disabled
+        self.cancel_all.disabled = earlier.cancel_all.disabled
+        self.bar.value, self.status.value = earlier.bar.value, earlier.status.value
+        self._show_list()
+
     def on_event(self, event: Event) -> None:
         """Show an event of the study's worker; called in a background thread."""
+        if self._follower is not None:
+            self._follower.on_event(event)
         try:
             self._show(event)
         except Exception as error:

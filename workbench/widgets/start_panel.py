@@ -10,23 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
-from workbench.errors import DataError, WorkbenchError
+from workbench.errors import DataError
 from workbench.widgets import recorded
 from workbench.widgets.banner import Banner
-from workbench.widgets.rows import rows_html
+from workbench.widgets.task_form import TaskForm
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from workbench.study import Study
 
     OnReady = Callable[[Study, str, bool], None]
 
 _WIDE = {"description_width": "104px"}
-PREVIEWED = 200
 MOST_FOUND = 30
-UPLOAD_BYTES = 8_000_000
-"""Jupyter's messages are limited to 10 MB by default."""
 
 
 class StartPanel:
@@ -46,6 +41,7 @@ class StartPanel:
     ----------
     widget : ipywidgets.Widget
     start, look, open : ipywidgets.Button
+    task : TaskForm
     """
 
     def __init__(
@@ -54,8 +50,6 @@ class StartPanel:
         self._banner = banner
         self._on_ready = on_ready
         self._given = None if model is None or isinstance(model, (str, Path)) else model
-        self._uploaded: Path | None = None
-        self._preview_number = 0
         guard = banner.guard
         self.status = w.HTML()
         self.status.add_class("wb-note")
@@ -84,20 +78,7 @@ class StartPanel:
         )
         if isinstance(model, (str, Path)) and str(model) != "demo":
             self.model_kind.value, self.model_ref.value = "ref", str(model)
-        self.task_kind = _choice(
-            [("Demo", "demo"), ("Labelled table", "table"), ("Texts", "texts")], "task"
-        )
-        self.upload = w.FileUpload(
-            accept=".csv,.tsv,.jsonl,.json,.txt,.parquet",
-            multiple=False,
-            description="Upload",
-            tooltip="A CSV, TSV, JSON lines or text file of up to 8 MB",
-            layout=w.Layout(width="auto"),
-        )
-        self.data_path = w.Text(description="or its path", placeholder="data/tickets.csv", **_row())
-        self.text_column = w.Dropdown(description="text", options=[], **_row())
-        self.label_column = w.Dropdown(description="label", options=[], **_row())
-        self.preview = w.HTML()
+        self.task = TaskForm(banner)
         self.path = w.Text(
             description="keep in",
             value="runs/workbench" if path is None else str(path),
@@ -106,20 +87,13 @@ class StartPanel:
         )
         self.start = _button("Start", "play", "Load the model and evaluate it", "primary")
         self.start.on_click(guard(lambda _: self._start()))
-        for control in (self.model_kind, self.task_kind):
-            control.observe(lambda _: self._show(), names="value")
-        self.upload.observe(guard(self._receive), names="value")
-        self.data_path.observe(guard(lambda _: self._preview()), names="value")
+        self.model_kind.observe(lambda _: self._show(), names="value")
 
         own = [
             w.HTML("<h3>Start a study</h3>"),
             self.model_kind,
             self.model_ref,
-            self.task_kind,
-            self._row(self.upload, self.data_path),
-            self.text_column,
-            self.label_column,
-            self.preview,
+            *self.task.widgets,
             self.path,
             self._row(self.start),
         ]
@@ -149,7 +123,7 @@ class StartPanel:
 
     def code(self) -> str:
         """Return the Python that makes the model and the task."""
-        return f"{self._model_code()}\n{self._task_code()}"
+        return f"{self._model_code()}\n{self.task.code()}"
 
     def begin(self) -> None:
         """Start with what is chosen, as the Start button does."""
@@ -177,7 +151,7 @@ class StartPanel:
         self._in_background(f"Opening {path} …", lambda: (Study.open(path), "", False))
 
     def _start(self) -> None:
-        make_model, make_task = self._model(), self._task()
+        make_model, make_task = self._model(), self.task.maker()
         path, setup = self.path.value.strip() or "runs/workbench", self.code()
         if self._given is not None and self.model_kind.value == "given":
             setup = ""
@@ -224,16 +198,6 @@ class StartPanel:
         ref = "demo" if self.model_kind.value == "demo" else self.model_ref.value.strip()
         return f"model = wb.load_model({ref!r})"
 
-    def _task_code(self) -> str:
-        kind = self.task_kind.value
-        if kind == "demo":
-            return 'task = wb.load_task("demo")'
-        data = str(self._data() or "")
-        if kind == "texts":
-            return f"task = wb.LanguageModeling({data!r})"
-        columns = f"text={self.text_column.value!r}, label={self.label_column.value!r}"
-        return f"task = wb.TextClassification({data!r}, {columns})"
-
     def _model(self) -> Callable[[], Any]:
         kind, ref = self.model_kind.value, self.model_ref.value.strip()
         if kind == "given":
@@ -250,92 +214,8 @@ class StartPanel:
 
         return make
 
-    def _task(self) -> Callable[[], Any]:
-        kind, data = self.task_kind.value, self._data()
-        text, label = self.text_column.value, self.label_column.value
-        if kind != "demo" and data is None:
-            raise DataError("No data was given; upload a file, or write its path.")
-        if kind == "table" and (not text or not label):
-            raise DataError(
-                "No columns are chosen; choose which one has the text, which the label."
-            )
-
-        def make() -> Any:
-            from workbench.tasks import LanguageModeling, TextClassification, load_task
-
-            if kind == "demo":
-                return load_task("demo")
-            if kind == "texts":
-                return LanguageModeling(data)
-            return TextClassification(data, text=text, label=label)
-
-        return make
-
-    def _data(self) -> Path | None:
-        given = self.data_path.value.strip()
-        return Path(given).expanduser() if given else self._uploaded
-
-    def _receive(self, _: Any) -> None:
-        if not self.upload.value:
-            return
-        file = self.upload.value[0]
-        if file["size"] > UPLOAD_BYTES:
-            raise DataError(
-                f"{file['name']} has {file['size'] / 1e6:.0f} MB; up to {UPLOAD_BYTES / 1e6:.0f} MB"
-                " can be uploaded. Put it beside the notebook and write its path instead."
-            )
-        folder = Path("uploads")
-        folder.mkdir(exist_ok=True)
-        path = folder / Path(file["name"]).name
-        path.write_bytes(bytes(file["content"]))
-        self._uploaded = path
-        self.data_path.value = ""
-        self._preview()
-
-    def _preview(self) -> None:
-        """Read the first rows in the background, and offer their columns."""
-        path = self._data()
-        self.text_column.options = self.label_column.options = []
-        self.preview.value = ""
-        if path is None or self.task_kind.value == "demo":
-            return
-        self._preview_number += 1
-        number, kind = self._preview_number, self.task_kind.value
-
-        def read() -> None:
-            try:
-                shown = _text_preview(path) if kind == "texts" else self._read_table(path, number)
-            except WorkbenchError as error:
-                shown = f'<div class="wb-problem" role="alert">{html.escape(str(error))}</div>'
-            except Exception as error:  # whatever a reader of tables raises on a broken file
-                words = f"{path.name} cannot be read as a table: {error}"
-                advice = "Give a CSV, TSV, JSON lines or parquet file with one row per text."
-                text = html.escape(f"{words[:400].rstrip('. ')}. {advice}")
-                shown = f'<div class="wb-problem" role="alert">{text}</div>'
-            if number == self._preview_number:
-                self.preview.value = shown
-
-        threading.Thread(target=read, name="wb-preview", daemon=True).start()
-
-    def _read_table(self, path: Path, number: int) -> str:
-        frame = _read_rows(path)
-        if number == self._preview_number:
-            names = [str(name) for name in frame.columns]
-            self.text_column.options = self.label_column.options = names
-            self.text_column.value, self.label_column.value = _guess(frame)
-        heads = [(str(name), "wrap") for name in frame.columns]
-        rows = [("", [str(cell)[:120] for cell in row]) for row in frame.head(4).to_numpy()]
-        return f'<div class="wb-scroll">{rows_html(heads, rows)}</div>'
-
     def _show(self) -> None:
-        is_demo = self.task_kind.value == "demo"
         self.model_ref.layout.display = "" if self.model_kind.value == "ref" else "none"
-        for control in (self.upload, self.data_path, self.preview):
-            control.layout.display = "none" if is_demo else ""
-        for control in (self.text_column, self.label_column):
-            control.layout.display = "" if self.task_kind.value == "table" else "none"
-        if not is_demo:
-            self._preview()
 
     def _say(self, text: str) -> None:
         busy = '<span class="wb-spinner" aria-hidden="true"></span>' if text else ""
@@ -346,51 +226,6 @@ class StartPanel:
         row = w.HBox(list(widgets))
         row.add_class("wb-buttons")
         return row
-
-
-def _read_rows(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    if not path.is_file():
-        raise DataError(f"There is no file {path}; give the path of a table, or upload one.")
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        frame = pd.read_parquet(path).head(PREVIEWED)
-    elif suffix in (".jsonl", ".ndjson"):
-        frame = pd.read_json(path, lines=True, nrows=PREVIEWED)
-    elif suffix == ".json":
-        frame = pd.read_json(path).head(PREVIEWED)
-    else:
-        separator = "\t" if suffix == ".tsv" else ","
-        frame = pd.read_csv(path, nrows=PREVIEWED, sep=separator, encoding="utf-8")
-    if len(frame.columns) < 2:
-        raise DataError(
-            f"{path.name} has {len(frame.columns)} column; a labelled table needs two, one with the"
-            " texts and one with their labels. Separate columns by commas (.csv) or tabs (.tsv)."
-        )
-    if frame.empty:
-        raise DataError(f"{path.name} has no rows; give a table with one row per text.")
-    return frame
-
-
-def _guess(frame: pd.DataFrame) -> tuple[str, str]:
-    """Return the columns that look like the texts (the longest) and the labels (few values)."""
-    texts = frame.astype(str)
-    lengths = {str(name): texts[name].str.len().mean() for name in frame.columns}
-    text = max(lengths, key=lambda name: lengths[name])
-    others = [str(name) for name in frame.columns if str(name) != text]
-    named = [n for n in others if n.lower() in ("label", "intent", "category", "class", "target")]
-    fewest = min(others, key=lambda name: texts[name].nunique())
-    return text, (named or [fewest])[0]
-
-
-def _text_preview(path: Path) -> str:
-    if not path.exists():
-        raise DataError(f"There is no file or folder {path}; give the path of a text file.")
-    if path.is_dir():
-        return f"<p>{len(list(path.rglob('*.txt')))} text files</p>"
-    text = path.read_bytes()[:600].decode("utf-8", errors="replace")
-    return f"<pre>{html.escape(text)}</pre>"
 
 
 def _found_studies() -> list[str]:
