@@ -61,7 +61,7 @@ INPUTS: dict[str, Any] = {
 
 LOGLIKELIHOOD: dict[str, Any] = {
     "output_type": "loglikelihood",
-    "doc_to_text": "Q: {{question}}\nA:",
+    "doc_to_text": "Q: {{question}}\n",
     "doc_to_target": " {{name}}",
     "metric_list": [
         {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},

@@ -268,6 +268,11 @@ def test_data_are_found_beside_the_task_file_or_missed_by_name(choices, tmp_path
         make(choices)
 
 
+def test_a_template_that_names_no_field_says_so(choices):
+    with pytest.raises(DataError, match=r"'quest' is undefined.*name fields that its documents"):
+        make(changed(choices, doc_to_text="{{quest}}"))
+
+
 def test_a_dataset_of_the_hub_without_network(choices):
     code = (
         "import sys\nfrom workbench.errors import DataError\nfrom workbench import HarnessTask\n"

@@ -24,6 +24,9 @@ SHARES = {"calibration": 0.8, "validation": 0.2}
 
 _LOCAL_READERS = ("json", "csv", "parquet", "text", "arrow")
 _REFUSED_READERS = ("pandas",)  # it unpickles
+_LOADING = ("datasets", "huggingface_hub", "fsspec", "httpx", "requests", "pyarrow")
+"""Packages whose errors are about getting the data."""
+
 _TRANSPARENT = ("until", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _GREEDY = ("do_sample", "temperature", "top_p", "top_k", "num_beams")
 
@@ -239,6 +242,11 @@ def _build(config: dict[str, Any], trust: bool) -> Any:
 def _not_built(config: dict[str, Any], error: Exception) -> str:
     path, kwargs = config.get("dataset_path"), config.get("dataset_kwargs") or {}
     said = in_words(error)
+    if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in _LOADING:
+        return (
+            f"The harness cannot make the task {config['task']!r}: {said}. Do its templates name"
+            " fields that its documents have, and does it say what this version of lm-eval knows?"
+        )
     if path in _LOCAL_READERS:
         return (
             f"The harness cannot make the task {config['task']!r} of {kwargs.get('data_files')}:"

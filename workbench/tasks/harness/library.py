@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 import logging
 import threading
 from collections.abc import Iterator
@@ -54,17 +55,13 @@ def harness_at_work() -> Iterator[None]:
     """
     import datasets
     import lm_eval.utils
-    from jinja2 import BaseLoader, StrictUndefined
     from jinja2.exceptions import SecurityError
-    from jinja2.sandbox import SandboxedEnvironment
 
     logger = logging.getLogger("lm_eval")
     with _SWITCHING:
         plain, level = lm_eval.utils.env, logger.level
-        sandbox = SandboxedEnvironment(loader=BaseLoader(), undefined=StrictUndefined)
-        sandbox.filters.update(plain.filters)
         bars = datasets.is_progress_bar_enabled()
-        lm_eval.utils.env = sandbox
+        lm_eval.utils.env = _sandbox_like(plain)
         logger.setLevel(logging.ERROR)
         datasets.disable_progress_bars()
         try:
@@ -79,6 +76,29 @@ def harness_at_work() -> Iterator[None]:
             logger.setLevel(level)
             if bars:
                 datasets.enable_progress_bars()
+
+
+def _sandbox_like(plain: Any) -> Any:
+    """Return a sandbox with the settings of an environment; it makes each template once."""
+    from jinja2 import Environment
+    from jinja2.sandbox import SandboxedEnvironment
+
+    made: dict[Any, Any] = {}
+
+    class Sandbox(SandboxedEnvironment):
+        """The harness asks for the same few templates for every document."""
+
+        def from_string(self, source: Any, globals: Any = None, template_class: Any = None) -> Any:
+            if source not in made:
+                made[source] = super().from_string(source, globals, template_class)
+            return made[source]
+
+    apart = ("extensions", "loader", "cache_size", "auto_reload", "bytecode_cache", "enable_async")
+    names = [name for name in inspect.signature(Environment).parameters if name not in apart]
+    sandbox = Sandbox(**{name: getattr(plain, name) for name in names})
+    sandbox.filters.update(plain.filters)
+    sandbox.tests.update(plain.tests)
+    return sandbox
 
 
 def in_words(error: Exception) -> str:
