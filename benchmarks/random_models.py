@@ -7,6 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import workbench as wb
 from workbench.models.load import LoadedModel
+from workbench.tasks import Task
 
 
 def parse_size(text: str) -> int:
@@ -64,3 +65,5 @@ class RandomTokens:
         self, model: LoadedModel, *, sequence_length: int, seed: int
     ) -> list[list[int]]:
         return random_windows(model, self._count, sequence_length, seed=self._seed)
+
+    calibration_examples = Task.calibration_examples

@@ -151,6 +151,8 @@ class Tokenised:
     ) -> list[list[int]]:
         return self._rows
 
+    calibration_examples = Task.calibration_examples
+
 
 class Sides:
     """All contestants, ready to run one configuration each."""

@@ -20,8 +20,8 @@ IDS = torch.tensor([[5, 9, 77, 120, 33, 200, 41], [8, 44, 2, 91, 250, 17, 130]])
 class OutputsTask(RowsTask):
     """Its logits are the first output of the model, whatever that is."""
 
-    def logits(self, model, input_ids, attention_mask=None):
-        return model.hf_model(input_ids=input_ids, attention_mask=attention_mask)[0]
+    def logits(self, model, batch):
+        return model.hf_model(**batch.inputs)[0]
 
 
 def loaded(kind: str, **changes) -> LoadedModel:

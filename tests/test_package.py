@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from workbench.cli.commands import NOTEBOOKS
+
 ROOT = Path(__file__).parent.parent
 MACHINE_PATH = re.compile(r"(?<![\w.~/])/(?:home|Users|root|work|mnt)/[\w.-]+")
 ALLOWED = {"/home/jovyan", "/home/user", "/Users/you", "/home/you"}
@@ -80,6 +82,6 @@ def test_the_wheel_carries_its_licence_and_command(wheel: zipfile.ZipFile) -> No
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_notebook_that_the_terminal_opens(wheel: zipfile.ZipFile) -> None:
-    assert "workbench/notebooks/01-quickstart.ipynb" in wheel.namelist()
-    assert "workbench/notebooks/02-distil-and-specialise.ipynb" in wheel.namelist()
+def test_the_wheel_holds_the_notebooks_that_the_terminal_opens(wheel: zipfile.ZipFile) -> None:
+    assert {f"workbench/notebooks/{name}" for name in NOTEBOOKS} <= set(wheel.namelist())
+    assert {path.name for path in (ROOT / "notebooks").glob("*.ipynb")} == set(NOTEBOOKS)

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from workbench.study import Run as Run
     from workbench.study import Study as Study
     from workbench.tasks import Extraction as Extraction
+    from workbench.tasks import HarnessTask as HarnessTask
     from workbench.tasks import LanguageModeling as LanguageModeling
     from workbench.tasks import PromptAnswers as PromptAnswers
     from workbench.tasks import Summarization as Summarization
@@ -107,6 +108,7 @@ _HOMES = {
     "study": ("Choice", "Decision", "Run", "Study"),
     "tasks": (
         "Extraction",
+        "HarnessTask",
         "LanguageModeling",
         "PromptAnswers",
         "Summarization",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -57,6 +58,26 @@ class Monitor:
         """Raise CancelledError if the user asked to stop."""
         if self._is_cancelled is not None and self._is_cancelled():
             raise CancelledError("Cancelled. Finished runs are kept; run the same again to go on.")
+
+
+def on_terminal() -> Callable[[Progress], None] | None:
+    """Return what shows progress on standard error if that is a terminal, else None.
+
+    For what a script may wait for without having asked for it: one line per stage, which grows.
+    """
+    stream = sys.stderr
+    if stream is None or not stream.isatty():
+        return None
+    written = {"line": ""}
+
+    def show(progress: Progress) -> None:
+        line = f"{progress.stage} {progress.done}/{progress.total}"
+        ends = "\n" if progress.done >= progress.total else ""
+        stream.write(f"\r{line.ljust(len(written['line']))}{ends}")
+        stream.flush()
+        written["line"] = "" if ends else line
+
+    return show
 
 
 SILENT = Monitor()

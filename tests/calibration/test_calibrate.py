@@ -15,6 +15,7 @@ from workbench.models.layers import shared_inputs
 from workbench.models.listening import listening
 from workbench.models.load import load_model
 from workbench.progress import Monitor
+from workbench.tasks import Task
 
 
 class RowsTask:
@@ -30,6 +31,8 @@ class RowsTask:
 
     def calibration_windows(self, model, *, sequence_length, seed):
         return [row[:sequence_length] for row in self.rows]
+
+    calibration_examples = Task.calibration_examples
 
 
 OPTIONS = CalibrationOptions(
@@ -189,8 +192,10 @@ def test_inputs_of_ones_own_for_encoder_and_decoder(tmp_path):
     assert counts["decoder.block.0.layer.0.SelfAttention.q"] == 7
     assert counts["decoder.block.0.layer.1.EncDecAttention.k"] == 9  # reads the encoder's output
     equal = CalibrationInputs([text_batch(6, 6, seed) for seed in range(5)])
-    with pytest.raises(CalibrationError, match="Pad the decoder's tokens by one more"):
-        calibrate(model, equal, folder=tmp_path)
+    statistics = calibrate(model, equal, folder=tmp_path)
+    counts = {group.key: statistics[group.key].judge.n_tokens for group in statistics.groups}
+    assert counts["encoder.block.1.layer.1.DenseReluDense.wi_0"] == 9
+    assert counts["decoder.block.1.layer.2.DenseReluDense.wi_0"] == 8
 
 
 def test_images(tmp_path):

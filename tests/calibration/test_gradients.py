@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tasks.test_generation import extraction
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.toy import texts
 from workbench.calibration.calibrate import CalibrationOptions, Calibrator
@@ -34,6 +35,11 @@ def encoder():
     return task.bind(model), task
 
 
+def encoder_decoder():
+    model = load_model(tiny_model("T5").eval(), tiny_tokenizer(), device="cpu")
+    return model, extraction(shots=0)
+
+
 def collected(made, folder, **options):
     model, task = made
     calibrator = Calibrator(task, OPTIONS, folder=folder)
@@ -51,14 +57,14 @@ def measured_kl(model, task, calibrator, name, delta):
     with torch.no_grad():
         site = changed.site(name)
         site.put(site.matrix + delta)
-        for ids, mask in calibrator.judge_batches(model):
-            dense, other = (task.predictions(m, ids, mask) for m in (model, changed))
+        for batch in calibrator.judge_batches(model):
+            dense, other = (task.predictions(m, batch) for m in (model, changed))
             total += float((dense.exp() * (dense - other)).sum())
             count += len(dense)
     return total / count
 
 
-@pytest.mark.parametrize("make", [decoder, encoder, experts])
+@pytest.mark.parametrize("make", [decoder, encoder, experts, encoder_decoder])
 def test_a_small_change_diverges_as_predicted(make, tmp_path):
     """Second order is exact for small changes but for the factoring: right within a factor of 2."""
     model, task, calibrator, statistics, gradients = collected(make(), tmp_path, predictions=4000)

@@ -23,7 +23,16 @@ from workbench.errors import ConfigError, StudyError
 from workbench.measure.memory import Memory
 from workbench.recipe import Recipe
 from workbench.records import RunState
-from workbench.steps import GPTQ, RTN, Cast, LowRankCorrection, MagnitudePruning, SparseGPT, Wanda
+from workbench.steps import (
+    AWQ,
+    GPTQ,
+    RTN,
+    Cast,
+    LowRankCorrection,
+    MagnitudePruning,
+    SparseGPT,
+    Wanda,
+)
 from workbench.study import Study
 
 
@@ -78,6 +87,11 @@ def test_help_does_not_load_torch():
         (["sweep", "--bits", "9"], "bits=9 is not accepted"),
         (["sweep", "--task", "tickets.csv"], "--text question --label intent"),
         (["sweep", "--text", "question"], "is none"),
+        (["sweep", "--methods", "rtn", "--exportable"], "--exportable is for AWQ"),
+        (["sweep", "--shots", "2"], "are for a table"),
+        (["sweep", "--trust-remote-code"], "is for tasks of the harness"),
+        (["sweep", "--task", "own.yaml", "--text", "question"], "which says that itself"),
+        (["sweep", "--task", "own.yaml"], "There is no task file 'own.yaml'"),
         (["predict", "nowhere"], "There is no study in nowhere"),
         (["predict", "nowhere", "--methods", "gptqq"], "Did you mean gptq?"),
         (["fit", "nowhere"], "--bits-per-weight 3 or --size-mb 4"),
@@ -133,6 +147,13 @@ def test_recipes_are_every_combination_once():
         recipes_of(",", "4", "128", "0.5")
 
 
+def test_awq_can_be_exportable():
+    recipes = recipes_of("rtn,awq", "4", "128", "0.5", exportable=True)
+    assert [r.steps[0] for r in recipes] == [RTN(4), AWQ(4, exportable=True)]
+    with pytest.raises(ConfigError, match="add awq to --methods"):
+        recipes_of("rtn,gptq", "4", "128", "0.5", exportable=True)
+
+
 def test_lab_without_jupyterlab_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
     assert run(monkeypatch, "lab") == 2
@@ -158,6 +179,9 @@ def test_lab_copies_the_quickstart_and_opens_it(monkeypatch, capsys, tmp_path):
     copied.write_text("my own")
     assert run(monkeypatch, "lab") == 0
     assert copied.read_text() == "my own"
+    assert run(monkeypatch, "lab", "03-choose-the-right-size.ipynb") == 0
+    assert started[-1][3:] == ["03-choose-the-right-size.ipynb"]
+    assert json.loads((tmp_path / "03-choose-the-right-size.ipynb").read_text())["cells"]
 
 
 # -- a finished study -------------------------------------------------------------------------

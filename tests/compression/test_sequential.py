@@ -8,6 +8,7 @@ import torch
 from tests.calibration.test_calibrate import OPTIONS, RowsTask
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.calibration.calibrate import Calibrator, InputSums
+from workbench.calibration.calibration_data import token_masks
 from workbench.compression import sequential
 from workbench.compression.compress import compress
 from workbench.errors import CancelledError, UnsupportedArchitectureError
@@ -85,7 +86,7 @@ def whole_pass(model, group, batches):
     sink = InputSums(sums)
     with torch.no_grad(), listening(model.hf_model, [group], sink.add):
         for batch in batches:
-            sink.begin_batch(batch)
+            sink.begin_batch(token_masks(batch))
             backbone(model.hf_model)(**batch)
     sink.finish()
     return sums[group.key][0], sink.counts[group.key]
@@ -116,12 +117,6 @@ def test_masks_positions_and_experts_reach_blocks_that_run_alone(
     monkeypatch.setattr(sequential, "solve_group", check)
     result = compress(model, Recipe.of(STEP), calibrator)
     assert set(result.model.weights) == set(find_linears(model.hf_model))
-
-
-def test_an_encoder_decoder_is_refused(tmp_path):
-    model, calibrator = prepared("T5", tmp_path)
-    with pytest.raises(UnsupportedArchitectureError, match="one after the other"):
-        compress(model, Recipe.of(STEP), calibrator)
 
 
 def test_the_default_is_not_touched_and_the_sequential_one_is_closer_to_dense(tmp_path):

@@ -306,6 +306,26 @@ def run_value(run):
     return run.measurements[0].value
 
 
+def test_a_mean_of_a_column_of_its_name_is_paired():
+    rng = np.random.default_rng(4)
+    scores = rng.random(500)
+    lower = scores - rng.normal(0.01, 0.02, 500)
+    tables = {
+        name: Outcomes({**outcomes_of(np.ones(500)).columns, "rouge": values})
+        for name, values in (("dense", scores), ("run", lower))
+    }
+    metric = Metric("rouge")
+    base = record("dense", 1000, scores.mean(), metric="rouge", stderr=0.013)
+    run = record("run", 400, lower.mean(), [GPTQ(4)], metric="rouge", stderr=0.013)
+    choice = choose([run], base, metric, accuracy=0.9, outcomes=lambda r: tables[r.id])
+    assert choice.interval.method == "paired"
+    half = 1.96 * (lower - scores).std(ddof=1) / math.sqrt(500) / scores.mean()
+    assert choice.interval.high - choice.quality == pytest.approx(half, rel=0.05)
+    tables["run"].columns["rouge"][0] = math.nan  # an example without a score is no zero
+    choice = choose([run], base, metric, accuracy=0.9, outcomes=lambda r: tables[r.id])
+    assert choice.interval.method == "independent"
+
+
 def test_outcomes_of_different_examples_are_not_paired():
     tables = {"dense": outcomes_of([1, 1, 1]), "good": outcomes_of([1])}
     choice = choose([GOOD], DENSE, ACCURACY, accuracy=0.9, outcomes=lambda r: tables[r.id])

@@ -60,7 +60,7 @@ def test_the_smallest_that_surely_passes_is_chosen_and_each_run_has_its_answer()
     assert "run" not in found.words.split()[0]
     unclear = found.verdicts[1]
     assert unclear.enough_examples > 3000
-    assert "2 pass, 1 fail, 1 cannot be told" in found.words
+    assert "2 pass, 1 fails, 1 cannot be told" in found.words
 
 
 def test_too_few_examples_say_how_many_would_be_enough():
@@ -90,6 +90,15 @@ def test_without_an_error_it_is_not_said_that_examples_are_too_few():
         assert found.nearest.answer == UNCLEAR
         assert "no standard error was recorded, or all examples are of one document" in found.words
         assert "too few" not in found.words
+
+
+def test_one_run_reads_as_one():
+    records, tables = study(3000, [400])
+    found = decided(records, tables, Requirements(0.7))
+    assert "It is the only run that was tested. 1 passes, 0 fail, 0 cannot be told." in found.words
+    more = decided(*study(3000, [400, 300]), Requirements(0.7))
+    assert "It is the smallest of 2 tested runs that surely passes. 2 pass, 0 fail" in more.words
+    assert "1 fails" in decided(records, tables, Requirements(0.99)).words
 
 
 def test_a_run_that_is_far_below_the_bar_is_not_the_nearest_because_it_is_small():

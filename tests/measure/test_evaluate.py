@@ -12,6 +12,7 @@ from workbench.measure.evaluate import Reference, evaluate
 from workbench.models.load import LoadedModel, load_model
 from workbench.progress import Monitor, Progress
 from workbench.tasks import LanguageModeling, TextClassification, scoring
+from workbench.tasks.base import batch_of
 from workbench.tasks.scoring import score
 
 
@@ -136,10 +137,10 @@ def test_classification_has_a_kl_too() -> None:
     evaluation = evaluate(other, task, reference=reference)
     assert [m.metric for m in evaluation.measurements] == ["accuracy", "macro_f1", "kl"]
     example = task.examples(model)[5]
-    ids = torch.tensor([example.tokens])
+    batch = batch_of(model, "evaluation", [example])
     with torch.no_grad():
-        log_p = task.logits(model, ids).log_softmax(-1)
-        log_q = task.logits(other, ids).log_softmax(-1)
+        log_p = task.logits(model, batch).log_softmax(-1)
+        log_q = task.logits(other, batch).log_softmax(-1)
     expected = float((log_p.exp() * (log_p - log_q)).sum())
     assert float(evaluation.outcomes["kl"][5]) == pytest.approx(expected, rel=1e-2, abs=1e-5)
 

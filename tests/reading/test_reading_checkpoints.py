@@ -142,6 +142,15 @@ def test_activations_that_are_quantized_too(source: Study, tmp_path: Path) -> No
         load_model(folder)
 
 
+def test_a_cache_that_is_quantized_too(source: Study, tmp_path: Path) -> None:
+    folder = source.run(RTN(4, group_size=8)).export(tmp_path / "ct", "compressed-tensors").path
+    change(folder, kv_cache_scheme={"num_bits": 8, "type": "float", "symmetric": True})
+    with pytest.raises(UnsupportedArchitectureError, match="kv_cache_scheme"):
+        load_model(folder)
+    change(folder, kv_cache_scheme=None)
+    assert load_model(folder).weights
+
+
 def test_both_layouts_in_one_checkpoint(source: Study, tmp_path: Path) -> None:
     """A layer of int8 beside packed ones is codes too, not a dense layer of whole numbers."""
     step = RTN(8, group_size=8, symmetric=True)

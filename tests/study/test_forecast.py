@@ -58,6 +58,21 @@ def test_a_prediction_takes_milliseconds_and_is_no_run(study: Study) -> None:
     assert taken < 1.0  # far above what it takes; the ceiling is asserted where it is quiet
 
 
+def test_whoever_waits_for_the_table_sees_it_being_made(study: Study, monkeypatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(
+        Study, "tabulate", lambda _, *, on_progress, **__: asked.append(on_progress)
+    )
+    study.predict(GPTQ(3, group_size=8), on_progress=print)
+    study.frontier(n_mixed=0, on_progress=print)
+    study.sensitivity([GPTQ(3, group_size=8)], on_progress=print)
+    study.fit(bits_per_weight=4, verify=0, on_progress=print)
+    assert asked == [print] * 4
+    monkeypatch.setattr("workbench.study.predicting.on_terminal", lambda: repr)
+    study.predict(GPTQ(3, group_size=8))
+    assert asked[-1] is repr
+
+
 def test_predictions_survive_closing_the_study(study: Study) -> None:
     again = Study.open(study.path)
     assert again.predict(GPTQ(3, group_size=8)).kl == pytest.approx(

@@ -13,10 +13,12 @@ from workbench import Requirements
 from workbench.calibration.calibrate import CalibrationOptions
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
 from workbench.models.load import load_model
+from workbench.outcomes import Outcomes
 from workbench.progress import Monitor
 from workbench.steps import GPTQ, RTN, FineTuning
 from workbench.study import Study
 from workbench.tasks import Extraction, Summarization, task_from_dict
+from workbench.tasks.base import batch_of
 from workbench.tasks.generation import answer_in
 
 NAMES = ("Ada", "Grace", "Alan", "Edsger", "Barbara")
@@ -78,8 +80,7 @@ def test_only_the_target_is_scored():
     task, model = extraction(), decoder()
     found = task.evaluate(model)
     one = task.examples(model)[0]
-    ids = torch.tensor([one.tokens])
-    logs = task.logits(model, ids)[0].float().log_softmax(-1)
+    logs = task.logits(model, batch_of(model, "evaluation", [one]))[0].float().log_softmax(-1)
     places = range(one.n_given, len(one.tokens))
     loss = -sum(float(logs[i - 1, one.tokens[i]].detach()) for i in places)
     assert found["loss"][0] == pytest.approx(loss, rel=1e-4)
@@ -165,6 +166,10 @@ def test_summaries_are_scored_by_rouge_and_length():
     assert [m.name for m in task.metrics][-1] == "kl"
     outcomes = task.evaluate(decoder())
     assert {"rouge_l", "rouge_1", "rouge_2", "length_ratio", "answer"} <= set(outcomes.columns)
+    # Too long and too short are equally wrong, and do not make up for each other.
+    told = Outcomes({**outcomes.columns, "length_ratio": np.resize([0.5, 1.5], len(outcomes))})
+    assert task.estimate("length_error", told).value == 0.5
+    assert not task.metric("length_error").higher_is_better
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from workbench.errors import ConfigError, DataError
 from workbench.models.load import ClassificationHead, LoadedModel, load_model, save_model
 from workbench.outcomes import Outcomes
 from workbench.tasks import TextClassification, task_from_dict
+from workbench.tasks.base import Example, batch_of
 from workbench.tasks.head import pooled_features, train_head
 from workbench.tasks.splits import PARTS
 from workbench.tasks.text_classification import macro_f1
@@ -89,9 +90,9 @@ def test_an_own_head_with_these_labels_is_used_whatever_their_order(
     model = load_model(hf_model, tiny_tokenizer())
     bound = task.bind(model)
     assert bound.head is None
-    ids = torch.tensor([[5, 6, 7]])
-    own = model.hf_model(input_ids=ids).logits
-    assert torch.equal(task.logits(bound, ids), own[:, [1, 2, 0]])
+    batch = batch_of(model, "evaluation", [Example(0, 0, [5, 6, 7])])
+    own = model.hf_model(input_ids=batch.input_ids).logits
+    assert torch.equal(task.logits(bound, batch), own[:, [1, 2, 0]])
 
 
 def test_an_own_head_with_other_labels_is_replaced(task: TextClassification) -> None:
@@ -107,8 +108,8 @@ def test_classes_that_the_task_does_not_have_come_last_and_count_as_wrong(
 ) -> None:
     two = TextClassification(frame(300).query("label != 'blue'"))
     assert two.bind(bound) is bound
-    ids = torch.tensor([[5, 6, 7]])
-    assert two.logits(bound, ids).shape == (1, 3)
+    batch = batch_of(bound, "evaluation", [Example(0, 0, [5, 6, 7])])
+    assert two.logits(bound, batch).shape == (1, 3)
     labels, predictions = np.array([0, 1]), np.array([0, 2])
     outcomes = Outcomes(
         {"label": labels, "prediction": predictions, "document": np.arange(2)}  # type: ignore[dict-item]

@@ -14,6 +14,7 @@ from workbench.errors import CancelledError, CompressionError
 from workbench.progress import Monitor
 from workbench.recipe import Recipe
 from workbench.steps import RTN, FineTuning
+from workbench.tasks.base import batches_of
 from workbench.training import (
     CheckpointFile,
     Distilled,
@@ -24,7 +25,6 @@ from workbench.training import (
     trainable_of,
 )
 from workbench.training import loop as loop_module
-from workbench.training.loop import split_batch
 from workbench.training.losses import flat_logits
 from workbench.training.settings import default_learning_rate
 
@@ -71,7 +71,7 @@ def test_a_student_comes_closer_to_its_teacher():
     teacher = trained(task.bind(decoder()), task).model
     student = task.bind(decoder(3))
     objective = Distilled(task, teacher, temperature=2.0)
-    batch = next(split_batch(task.training_examples(student)[:20], 10_000, 0))
+    batch = next(batches_of(student, task.training_examples(student)[:20], 10_000))
     before = float(objective.loss(student, batch))
     after = float(objective.loss(trained(student, task, objective=objective).model, batch))
     assert after < 0.5 * before
@@ -157,6 +157,21 @@ def test_checkpoints_that_take_long_are_written_less_often(tmp_path, monkeypatch
     result = trained(task.bind(decoder()), task, checkpoint=CheckpointFile(tmp_path / "x"))
     assert result.facts["steps"] > 30
     assert len(saved) == 2
+
+
+def test_what_is_too_large_to_keep_is_said_before_and_while_it_trains(tmp_path):
+    said: list[str] = []
+    monitor = Monitor(lambda p: said.append(p.detail) if p.stage == "train" else None)
+    task = class_task()
+    model = task.bind(decoder())
+    small = CheckpointFile(tmp_path / "run.safetensors", most_bytes=1000)
+    with pytest.warns(UserWarning, match=r"no checkpoint is kept: .* disk_budget_bytes is 0.0 GB"):
+        result = trained(model, task, checkpoint=small, monitor=monitor)
+    assert all(words.startswith("no checkpoint kept; loss ") for words in said)
+    assert result.facts["checkpoint"].startswith("no checkpoint is kept: it would take")
+    assert "checkpoint_bytes" not in result.facts
+    kept = trained(model, task, checkpoint=CheckpointFile(tmp_path / "run.safetensors"))
+    assert "checkpoint" not in kept.facts  # a warning here would fail, too
 
 
 def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path, monkeypatch):

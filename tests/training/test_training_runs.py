@@ -177,7 +177,7 @@ def test_a_training_that_failed_is_said_on_every_run_that_needs_it(
         raise MemoryError("cannot allocate 3 TB")
 
     monkeypatch.setattr("workbench.methods.finetune.train", fails)
-    with pytest.warns(UserWarning, match="1 of 1 runs failed"):
+    with pytest.warns(UserWarning, match="The only run failed"):
         (run,) = study.sweep([[TUNED, RTN4]])
     assert [r.state for r in study.runs[1:]] == [RunState.FAILED] * 2
     assert run.error == "MemoryError: cannot allocate 3 TB"

@@ -43,6 +43,11 @@ class GPTQModelBackend(Backend):
                 f"{step.label}: GPTQModel starts from a dense model, and earlier steps have"
                 " compressed this one. Let it be the recipe's first step that compresses."
             )
+        if model.is_encoder_decoder:
+            raise CompressionError(
+                f"{step.label}: GPTQModel runs decoders, and {type(model.hf_model).__name__} is an"
+                " encoder-decoder. Leave backend at 'workbench'."
+            )
         options = _options(step)
         python = interpreter(PYTHON)
         _check_installed(python)

@@ -17,9 +17,9 @@ from workbench.calibration.calibration_data import (
     CalibrationInputs,
     CalibrationOptions,
     count_tokens,
-    pad_windows,
     take_batches,
-    take_windows,
+    take_examples,
+    token_masks,
 )
 from workbench.calibration.input_sums import InputSums
 from workbench.errors import CalibrationError
@@ -28,6 +28,7 @@ from workbench.models.layers import LinearGroup, shared_inputs
 from workbench.models.listening import listening
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
+from workbench.tasks.base import Batch, Example, batches_of
 from workbench.tensors.mapped import build_folder, mapped_floats, read_meta
 from workbench.tensors.products import fast_products
 from workbench.tensors.statistics import GroupStatistics, InputStatistics
@@ -136,13 +137,17 @@ class Calibrator:
             )
         return self._known[model.fingerprint]
 
-    def judge_batches(self, model: LoadedModel) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield token ids and attention masks of the judge half, each (windows, tokens), int64."""
-        for batch in pad_windows(model, self.windows(model)["judge"], self.options):
-            yield batch["input_ids"], batch["attention_mask"]
+    def judge_batches(self, model: LoadedModel) -> Iterator[Batch]:
+        """Yield the judge half as the task's own batches."""
+        return batches_of(model, self.examples(model)["judge"], self.options.batch_tokens)
 
     def windows(self, model: LoadedModel) -> dict[str, list[list[int]]]:
-        """Return the token ids of the ``"solve"`` and the ``"judge"`` half, one list per window.
+        """Return the token ids of the ``"solve"`` and the ``"judge"`` half, one list per window."""
+        halves = self.examples(model)
+        return {half: [row.tokens for row in rows] for half, rows in halves.items()}
+
+    def examples(self, model: LoadedModel) -> dict[str, list[Example]]:
+        """Return the windows of the ``"solve"`` and the ``"judge"`` half.
 
         Raises
         ------
@@ -154,7 +159,7 @@ class Calibrator:
                 f"The calibration data {self.task.name!r} are tensors, not rows of tokens; this"
                 " needs a task."
             )
-        return take_windows(model, self.task, self.options)
+        return take_examples(model, self.task, self.options)
 
     def batches(self, model: LoadedModel) -> dict[str, list[dict[str, Tensor]]]:
         """Return the forward inputs of the ``"solve"`` and the ``"judge"`` half, on the CPU.
@@ -255,10 +260,10 @@ def _collect(
         for index, group in enumerate(groups):
             path = folder / f"{index:04d}.{half}.f32"
             sums[group.key] = _mapped(path, group.in_features, shared=True)
-        sink = InputSums(sums)
+        sink = InputSums(sums, {group.key: group.side for group in groups})
         with fast_products(), listening(hf_model, groups, sink.add):
             for batch in batches:
-                sink.begin_batch(batch)
+                sink.begin_batch(token_masks(batch))
                 inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
                 run(**inputs, **options)
                 done += 1

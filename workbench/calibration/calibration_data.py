@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from workbench.errors import CalibrationError, ConfigError
-from workbench.models.architectures import text_inputs
 from workbench.models.load import LoadedModel
+from workbench.tasks.base import Example, batches_of
 
 if TYPE_CHECKING:
     from workbench.tasks import Task
@@ -60,7 +60,7 @@ class CalibrationInputs:
         Each is given to the model's forward pass as keyword arguments, such as
         ``{"pixel_values": (images, channels, height, width)}`` or ``{"input_ids": …,
         "attention_mask": …, "decoder_input_ids": …}``. An attention mask says which positions are
-        padding and do not count; without one, all do. Two masks of one shape must be equal.
+        padding and do not count; without one, all do.
     name : str
         For messages.
 
@@ -92,15 +92,15 @@ class CalibrationInputs:
         return digest.hexdigest()[:16]
 
 
-def take_windows(
+def take_examples(
     model: LoadedModel, task: Task, options: CalibrationOptions
-) -> dict[str, list[list[int]]]:
+) -> dict[str, list[Example]]:
     """Take windows for both halves; with too few, keep four fifths for the solvers."""
-    rows = task.calibration_windows(
+    rows = task.calibration_examples(
         model, sequence_length=options.sequence_length, seed=options.seed
     )
-    rows = [row for row in rows if row]
-    available = sum(map(len, rows))
+    rows = [row for row in rows if row.tokens]
+    available = sum(len(row.tokens) for row in rows)
     if available < _LEAST_TOKENS:
         raise CalibrationError(
             f"The calibration part of {task.name!r} has {available} tokens; at least"
@@ -108,18 +108,19 @@ def take_windows(
             " or longer calibration texts."
         )
     if len(rows) == 1 and options.judge_tokens:  # one long window: its end judges
-        cut = len(rows[0]) * 4 // 5
-        rows = [rows[0][:cut], rows[0][cut:]]
+        tokens = rows[0].tokens
+        cut = len(tokens) * 4 // 5
+        rows = [Example(i, i, part) for i, part in enumerate((tokens[:cut], tokens[cut:]))]
     wanted = options.solve_tokens + options.judge_tokens
     share = options.solve_tokens / wanted
     solve_limit = min(options.solve_tokens, int(available * share))
-    halves: dict[str, list[list[int]]] = {"solve": [], "judge": []}
+    halves: dict[str, list[Example]] = {"solve": [], "judge": []}
     used = 0
     for row in rows:
         if used >= wanted:
             break
         halves["solve" if used < solve_limit else "judge"].append(row)
-        used += len(row)
+        used += len(row.tokens)
     if options.judge_tokens and not halves["judge"]:  # few windows of equal length
         halves["judge"].append(halves["solve"].pop())
     return halves
@@ -132,40 +133,38 @@ def take_batches(
     if isinstance(task, CalibrationInputs):
         split = max(1, len(task.batches) * 4 // 5)
         return {"solve": list(task.batches[:split]), "judge": list(task.batches[split:])}
-    windows = take_windows(model, task, options)
-    return {half: list(pad_windows(model, rows, options)) for half, rows in windows.items()}
+    halves = take_examples(model, task, options)
+    return {
+        half: [batch.inputs for batch in batches_of(model, rows, options.batch_tokens)]
+        for half, rows in halves.items()
+    }
 
 
-def pad_windows(
-    model: LoadedModel, rows: list[list[int]], options: CalibrationOptions
-) -> Iterator[dict[str, Tensor]]:
-    """Yield rows of similar length together, at most ``batch_tokens`` with padding."""
-    batch: list[list[int]] = []
-    for row in sorted(rows, key=len):
-        if batch and (len(batch) + 1) * len(row) > options.batch_tokens:
-            yield _padded(model, batch)
-            batch = []
-        batch.append(row)
-    if batch:
-        yield _padded(model, batch)
+def token_masks(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return which tokens of a forward pass are real, by the side whose they are.
 
+    Parameters
+    ----------
+    inputs : mapping of str to Tensor
+        By the names of the model's arguments.
 
-def _padded(model: LoadedModel, batch: list[list[int]]) -> dict[str, Tensor]:
-    width = max(map(len, batch))
-    ids = torch.zeros(len(batch), width, dtype=torch.long)
-    mask = torch.zeros(len(batch), width, dtype=torch.long)
-    for i, row in enumerate(batch):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
-    return text_inputs(model.hf_model, ids, mask)
+    Returns
+    -------
+    dict of str to Tensor
+        Keys as in :attr:`workbench.models.layers.LinearGroup.side`; int64, (rows, tokens). A side
+        whose tokens all count because neither a mask nor ids say otherwise is left out.
+    """
+    found: dict[str, Tensor] = {}
+    for sides, prefix in ((("", "encoder"), ""), (("decoder",), "decoder_")):
+        mask = inputs.get(f"{prefix}attention_mask")
+        ids = inputs.get(f"{prefix}input_ids")
+        if mask is None and ids is not None:
+            mask = torch.ones_like(ids)
+        if mask is not None and mask.ndim == 2:
+            found |= dict.fromkeys(sides, mask.cpu())
+    return found
 
 
 def count_tokens(batches: list[dict[str, Tensor]]) -> int:
-    """Return the tokens of batches of text, zero for others."""
-    total = 0
-    for batch in batches:
-        if "attention_mask" in batch:
-            total += int(batch["attention_mask"].sum())
-        elif "input_ids" in batch:
-            total += batch["input_ids"].numel()
-    return total
+    """Return the tokens of batches of text that a model (its encoder) reads, zero for others."""
+    return sum(int(token_masks(batch)[""].sum()) for batch in batches if token_masks(batch))

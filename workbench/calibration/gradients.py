@@ -5,10 +5,10 @@ the Fisher information (Martens 2020, "New insights and perspectives on the natu
 method", section 5), factored as in K-FAC (Martens and Grosse 2015): G at the output of every layer
 beside the gram H at its input.
 
-Where one prediction is made from many tokens (classification), the gradients at the tokens of one
-example are far from independent. Inputs and gradients are then split into their mean over the
-example's tokens and the rest, and each part has factors of its own: what K-FAC-reduce and
-K-FAC-expand (Eschenhagen et al. 2023) see, added.
+Where one prediction is made from many tokens (classification, an encoder-decoder's encoder), the
+gradients at the tokens of one example are far from independent. Inputs and gradients are then
+split into their mean over the example's tokens and the rest, and each part has factors of its own:
+what K-FAC-reduce and K-FAC-expand (Eschenhagen et al. 2023) see, added.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ import torch
 from torch import Tensor, nn
 
 from workbench.calibration.calibrate import CalibrationInputs, Calibrator, Statistics
+from workbench.calibration.calibration_data import token_masks
 from workbench.errors import CalibrationError
 from workbench.models.layers import find_linears
 from workbench.models.listening import hearing_experts, listening
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
-from workbench.tasks import Task
+from workbench.tasks import Batch, Task
+from workbench.tasks.base import batch_of
 from workbench.tensors.mapped import build_folder, mapped_floats, read_meta
 from workbench.tensors.products import fast_products
 from workbench.tensors.statistics import OutputGram
@@ -168,40 +170,41 @@ def _collect(
     if isinstance(task, CalibrationInputs):
         raise CalibrationError(
             f"Predictions need a task whose loss can be differentiated, and {task.name!r} has"
-            " inputs alone; give a LanguageModeling or TextClassification task."
+            " inputs alone; give a task, such as LanguageModeling or Extraction."
         )
+    inputs: dict[str, _InputSums] = {}
+    for index, group in enumerate(statistics.groups):
+        # Every token of an encoder takes part in every prediction of the decoder.
+        if not group.routed and (task.pools_tokens or group.side == "encoder"):
+            inputs[group.key] = _InputSums(folder / f"input-{index:04d}", group.in_features)
+    group_of = {name: group for group in statistics.groups for name in group.names}
     sinks: dict[str, _OutputSums] = {}
     for index, (name, site) in enumerate(find_linears(model.hf_model).items()):
-        pooled = task.pools_tokens and site.index is None
+        pooled = group_of[name].key in inputs
         file = folder / f"{index:04d}"
         sinks[name] = _OutputSums(file, site.shape[0], options.block_size, pooled)
-    inputs: dict[str, _InputSums] = {}
-    if task.pools_tokens:
-        for index, group in enumerate(statistics.groups):
-            if not group.routed:
-                inputs[group.key] = _InputSums(folder / f"input-{index:04d}", group.in_features)
     batches = list(calibrator.judge_batches(model))
-    per_pass = sum(task.count_predictions(ids, mask) for ids, mask in batches)
-    n_classes = _count_classes(model, task, *batches[0])
+    per_pass = sum(map(task.count_predictions, batches))
+    n_classes = _count_classes(model, task, batches[0])
     exact = n_classes <= _FEW_CLASSES
     draws = min(_MOST_DRAWS, max(1, math.ceil(options.predictions / max(per_pass, 1))))
     draws = n_classes if exact else draws
     generator = torch.Generator(model.device).manual_seed(options.seed)
     heard = [group for group in statistics.groups if group.key in inputs]
     with _hearing(model.hf_model, sinks), fast_products():
-        for done, (ids, mask) in enumerate(batches * draws):
-            for output in sinks.values():
-                output.mask = mask
-            for entering in inputs.values():
-                entering.mask = mask
+        for done, batch in enumerate(batches * draws):
+            masks = token_masks(batch.inputs)
+            for name, output in sinks.items():
+                output.mask = masks.get(group_of[name].side)
+            for group in heard:
+                inputs[group.key].mask = masks.get(group.side)
             with ExitStack() as stack:
                 if done < len(batches):  # the inputs are the same in every pass
                     stack.enter_context(
                         listening(model.hf_model, heard, lambda key, x, _t=None: inputs[key].add(x))
                     )
                 stack.enter_context(torch.enable_grad())
-                ids, mask = ids.to(model.device), mask.to(model.device)
-                log_probabilities = task.predictions(model, ids, mask)
+                log_probabilities = task.predictions(model, batch)
                 draw = done // len(batches)
                 _loss(log_probabilities, generator, draw if exact else None).backward()
             monitor.report("gradients", done + 1, len(batches) * draws, "backward")
@@ -218,11 +221,9 @@ def _collect(
     }
 
 
-def _count_classes(model: LoadedModel, task: Task, ids: Tensor, mask: Tensor) -> int:
+def _count_classes(model: LoadedModel, task: Task, batch: Batch) -> int:
     with torch.no_grad():
-        return task.predictions(model, ids[:1].to(model.device), mask[:1].to(model.device)).shape[
-            -1
-        ]
+        return task.predictions(model, batch_of(model, batch.part, batch.examples[:1])).shape[-1]
 
 
 def _loss(log_probabilities: Tensor, generator: torch.Generator, label: int | None) -> Tensor:
@@ -359,8 +360,10 @@ def _hearing(hf_model: nn.Module, sinks: dict[str, _OutputSums]) -> Iterator[Non
 
     linears = find_linears(hf_model)
     # The parameters need no gradient, so the graph has to begin at the embeddings.
-    embeddings = hf_model.get_input_embeddings()  # type: ignore[operator]
-    handles = [embeddings.register_forward_hook(lambda _m, _a, out: out.requires_grad_(True))]
+    handles = [
+        embeddings.register_forward_hook(lambda _m, _a, out: out.requires_grad_(True))
+        for embeddings in _embeddings(hf_model)
+    ]
     for name, sink in sinks.items():
         if linears[name].index is None:
             handles.append(linears[name].owner.register_forward_hook(hook_for(sink)))
@@ -370,3 +373,11 @@ def _hearing(hf_model: nn.Module, sinks: dict[str, _OutputSums]) -> Iterator[Non
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _embeddings(hf_model: Any) -> set[nn.Module]:
+    """Return what looks tokens up; each side of an encoder-decoder has its own, or one together."""
+    sides = [hf_model]
+    if getattr(hf_model.config, "is_encoder_decoder", False):
+        sides += [hf_model.get_encoder(), hf_model.get_decoder()]
+    return {side.get_input_embeddings() for side in sides}

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from workbench.errors import CalibrationError
 from workbench.tensors.products import add_gram, mirror
 
 
@@ -17,30 +16,32 @@ class InputSums:
     A layer that is called several times in one pass adds what it is given each time. Padding is
     left out where an input has the positions of an attention mask; an input of another shape
     (DeBERTa's table of relative positions) is counted whole.
+
+    Parameters
+    ----------
+    sums : dict of str to (Tensor, Tensor)
+        By the group's key: gram and sum of absolute values, added to in place.
+    sides : mapping of str to str, optional
+        Whose tokens enter a group, see :class:`workbench.models.layers.LinearGroup`.
     """
 
-    def __init__(self, sums: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def __init__(
+        self, sums: dict[str, tuple[Tensor, Tensor]], sides: Mapping[str, str] | None = None
+    ) -> None:
         self._sums = sums
-        self._masks: list[Tensor] = []
+        self._sides = sides or {}
+        self._masks: dict[str, Tensor] = {}
         self.counts = dict.fromkeys(sums, 0)
 
-    def begin_batch(self, batch: Mapping[str, Tensor]) -> None:
-        """Take the forward inputs whose layer inputs come next."""
-        masks = [batch[n] for n in ("attention_mask", "decoder_attention_mask") if n in batch]
-        self._masks = [mask.bool().cpu() for mask in masks if mask.ndim == 2]
-        if len(self._masks) == 2 and self._masks[0].shape == self._masks[1].shape:
-            if not torch.equal(*self._masks):
-                raise CalibrationError(
-                    "The attention masks of encoder and decoder have one shape and different"
-                    " padding, so a layer's padding cannot be told. Pad the decoder's tokens by"
-                    " one more."
-                )
-            self._masks.pop()
+    def begin_batch(self, masks: Mapping[str, Tensor]) -> None:
+        """Take the masks of the batch whose layer inputs come next, by side."""
+        self._masks = {side: mask.bool() for side, mask in masks.items()}
 
     def add(self, key: str, x: Tensor, tokens: Tensor | None = None) -> None:
         """Add one input of a group; see :class:`workbench.models.listening.Listener`."""
         rows = x.reshape(-1, x.shape[-1]).float()
-        kept = self._kept(x.shape[:-1], None if tokens is None else tokens.cpu())
+        mask = self._masks.get(self._sides.get(key, ""))
+        kept = _kept(mask, x.shape[:-1], None if tokens is None else tokens.cpu())
         if kept is not None:
             rows = rows[kept.to(rows.device)]
         gram, abs_sum = self._sums[key]
@@ -53,11 +54,13 @@ class InputSums:
         for gram, _ in self._sums.values():
             mirror(gram)
 
-    def _kept(self, shape: torch.Size, tokens: Tensor | None) -> Tensor | None:
-        """Return which rows are no padding, None for all of them."""
-        for mask in self._masks:
-            flat = len(shape) == 1 and shape[0] == mask.numel()
-            if tokens is not None or flat or shape == mask.shape:
-                kept = mask.reshape(-1) if tokens is None else mask.reshape(-1)[tokens]
-                return None if bool(kept.all()) else kept
+
+def _kept(mask: Tensor | None, shape: torch.Size, tokens: Tensor | None) -> Tensor | None:
+    """Return which rows are no padding, None for all of them."""
+    if mask is None:
         return None
+    flat = len(shape) == 1 and shape[0] == mask.numel()
+    if tokens is None and not flat and shape != mask.shape:
+        return None
+    kept = mask.reshape(-1) if tokens is None else mask.reshape(-1)[tokens]
+    return None if bool(kept.all()) else kept

@@ -25,6 +25,7 @@ from workbench.cli import export as exporting
 from workbench.cli import predict as predicting
 from workbench.cli.options import (
     Bits,
+    Exportable,
     GroupSizes,
     Methods,
     Ratios,
@@ -33,6 +34,7 @@ from workbench.cli.options import (
     recipes_of,
 )
 from workbench.cli.shown import errors, output, print_runs, rows_of
+from workbench.cli.tasks import Kind, Shots, Target, TaskOptions, Template, TrustRemoteCode, task_of
 from workbench.errors import ConfigError, DataError, StudyError, WorkbenchError
 from workbench.records import RunState
 from workbench.version import __version__
@@ -41,8 +43,11 @@ if TYPE_CHECKING:
     from workbench.study import Study
     from workbench.tasks import Task
 
-NOTEBOOK = "01-quickstart.ipynb"
-_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+NOTEBOOKS = (
+    "01-quickstart.ipynb",
+    "02-distil-and-specialise.ipynb",
+    "03-choose-the-right-size.ipynb",
+)
 
 app = typer.Typer(
     name="workbench",
@@ -115,26 +120,32 @@ def demo(
 def sweep(
     model: Annotated[str, typer.Option(help='"demo", a folder, or a Hugging Face id.')] = "demo",
     task: Annotated[
-        str, typer.Option(help='"demo", a text file, or a table with --text and --label.')
+        str,
+        typer.Option(
+            help='"demo", a text file, a table with --text and --label, or a task of the'
+            " lm-evaluation-harness: lm-eval:NAME or a .yaml file."
+        ),
     ] = "demo",
+    kind: Kind = None,
     text: Annotated[str | None, typer.Option(help="Column of the table with the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the table with the labels.")] = None,
+    target: Target = None,
+    shots: Shots = None,
+    template: Template = None,
     encoding: Annotated[str, typer.Option(help="Of the text file or table.")] = "utf-8",
+    trust_remote_code: TrustRemoteCode = False,
     methods: Methods = "rtn,gptq,awq,magnitude",
     bits: Bits = "2,3,4",
     group_sizes: GroupSizes = "128",
     ratios: Ratios = "0.3,0.5,0.7",
+    exportable: Exportable = False,
     study: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("workbench-study"),
     html: HtmlPath = Path("workbench-plot.html"),
 ) -> None:
     """Compress a model in every combination of methods and settings; finished runs are kept."""
-    recipes = recipes_of(methods, bits, group_sizes, ratios)
-    run_sweep(
-        lambda: _study(model, _task(task, text, label, encoding), study),
-        recipes,
-        html,
-        "the same command",
-    )
+    recipes = recipes_of(methods, bits, group_sizes, ratios, exportable)
+    told = TaskOptions(kind, text, label, target, shots, template, trust_remote_code, encoding)
+    run_sweep(lambda: _study(model, task_of(task, told), study), recipes, html, "the same command")
 
 
 @app.command()
@@ -206,20 +217,26 @@ def measure(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(
     context: typer.Context,
-    notebook: Annotated[Path, typer.Argument(help="A notebook to open.")] = Path(NOTEBOOK),
+    notebook: Annotated[
+        Path, typer.Argument(help=f"A notebook to open: yours, or {', '.join(NOTEBOOKS)}.")
+    ] = Path(NOTEBOOKS[0]),
 ) -> None:
-    """Open the quickstart notebook in JupyterLab; further options are JupyterLab's own."""
+    """Open a notebook in JupyterLab; further options are JupyterLab's own.
+
+    The package's own notebooks are copied to this folder first, where they are not here yet.
+    """
     if importlib.util.find_spec("jupyterlab") is None:
         raise ConfigError(
             'JupyterLab is not installed. Install it with: pip install "compression-workbench[lab]"'
         )
     if not notebook.exists():
-        if notebook != Path(NOTEBOOK):
+        if str(notebook) not in NOTEBOOKS:
             raise DataError(
-                f"There is no notebook {str(notebook)!r}; without a name the quickstart is opened."
+                f"There is no notebook {str(notebook)!r}. Give a file that exists, or one that"
+                f" comes with the package: {', '.join(NOTEBOOKS)}."
             )
-        shutil.copyfile(quickstart(), notebook)
-        output().print(f"Copied the quickstart notebook to {notebook}", highlight=False)
+        shutil.copyfile(bundled_notebook(notebook.name), notebook)
+        output().print(f"Copied {notebook} to this folder", highlight=False)
     command = [sys.executable, "-m", "jupyterlab", str(notebook), *context.args]
     process = subprocess.Popen(command)
     while True:
@@ -231,34 +248,13 @@ def lab(
     raise typer.Exit(code)
 
 
-def quickstart() -> Path:
-    """Return the quickstart notebook: in the installed package, or in a source checkout."""
+def bundled_notebook(name: str) -> Path:
+    """Return a notebook of the package: in its installation, or in a source checkout."""
     here = Path(__file__).resolve().parents[1]
     for folder in (here / "notebooks", here.parent / "notebooks"):
-        if (folder / NOTEBOOK).is_file():
-            return folder / NOTEBOOK
-    raise DataError(f"This installation has no {NOTEBOOK}; install compression-workbench again.")
-
-
-def _task(ref: str, text: str | None, label: str | None, encoding: str) -> Task | str:
-    if not ref.lower().endswith(_TABLES):
-        if text is not None or label is not None:
-            raise ConfigError(
-                f"--text and --label name columns of a table, and --task {ref} is none; give a"
-                f" file that ends with {', '.join(_TABLES)}, or leave them out."
-            )
-        if ref == "demo":
-            return ref
-        from workbench.tasks import LanguageModeling
-
-        return LanguageModeling(ref, encoding=encoding)
-    if text is None or label is None:
-        raise ConfigError(
-            f"--task {ref} is a table: name its columns, as in --text question --label intent."
-        )
-    from workbench.tasks import TextClassification
-
-    return TextClassification(ref, text=text, label=label, encoding=encoding)
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(f"This installation has no {name}; install compression-workbench again.")
 
 
 def _check_plot(path: Path) -> None:

@@ -24,17 +24,28 @@ GroupSizes = Annotated[
     str, typer.Option(help='For methods that quantize; "none" is one scale per channel.')
 ]
 Ratios = Annotated[str, typer.Option(help="For methods that prune.")]
+Exportable = Annotated[
+    bool,
+    typer.Option(
+        "--exportable",
+        help="AWQ: scale only what the layer before can absorb, so that the formats gptq, awq,"
+        " compressed-tensors and gguf can hold the result.",
+    ),
+]
 
 
-def recipes_of(methods: str, bits: str, group_sizes: str, ratios: str) -> list[Recipe]:
+def recipes_of(
+    methods: str, bits: str, group_sizes: str, ratios: str, exportable: bool = False
+) -> list[Recipe]:
     """Return every combination that the options ``--methods``, ``--bits`` … name, without repeats.
 
-    Methods joined by ``+`` are the steps of one recipe, from first to last.
+    Methods joined by ``+`` are the steps of one recipe, from first to last. ``exportable`` is for
+    the steps that have such a field.
 
     Raises
     ------
     ConfigError
-        If a name or a number is not accepted.
+        If a name or a number is not accepted, or no method can be made exportable.
     """
     from workbench.recipe import Recipe
     from workbench.steps import fields_of
@@ -49,13 +60,20 @@ def recipes_of(methods: str, bits: str, group_sizes: str, ratios: str) -> list[R
         if "ratio" in fields:  # before bits: SparseGPT has them too, and prunes only by default
             return [step(ratio=share) for share in shares]
         if {"bits", "group_size"} <= fields:
-            return [step(bits=b, group_size=g) for b in numbers for g in sizes]
+            more = {"exportable": True} if exportable and "exportable" in fields else {}
+            return [step(bits=b, group_size=g, **more) for b in numbers for g in sizes]
         return [step()]
 
     recipes = []
     for chain in _names("--methods", methods):
         steps = [variants(name.strip()) for name in chain.split("+")]
         recipes += [Recipe.of(chosen) for chosen in itertools.product(*steps)]
+    made = [step for recipe in recipes for step in recipe.steps]
+    if exportable and not any(getattr(step, "exportable", False) for step in made):
+        raise ConfigError(
+            f"--exportable is for AWQ, and --methods {methods} has none; other methods store"
+            " nothing that a format cannot hold. Leave it out, or add awq to --methods."
+        )
     return list(dict.fromkeys(recipes))
 
 

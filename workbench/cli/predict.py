@@ -14,6 +14,7 @@ import typer
 
 from workbench.cli.options import (
     Bits,
+    Exportable,
     GroupSizes,
     Methods,
     Ratios,
@@ -38,9 +39,10 @@ def predict(
     bits: Bits = "2,3,4",
     group_sizes: GroupSizes = "128",
     ratios: Ratios = "0.3,0.5,0.7",
+    exportable: Exportable = False,
 ) -> None:
     """Predict recipes without running them, given as for sweep."""
-    recipes = recipes_of(methods, bits, group_sizes, ratios)
+    recipes = recipes_of(methods, bits, group_sizes, ratios, exportable)
     opened = _ready(study)
     print_predictions([opened.predict(recipe) for recipe in recipes], opened.metric)
 
@@ -64,13 +66,14 @@ def sensitivity(
     bits: Bits = "2,3,4",
     group_sizes: GroupSizes = "128",
     ratios: Ratios = "0.3,0.5,0.7",
+    exportable: Exportable = False,
     html: Annotated[
         Path | None, typer.Option("--html", help="A heatmap is written here.", show_default=False)
     ] = None,
 ) -> None:
     """Print what every group of layers is predicted to cost, in nats."""
     steps: list[Step] = []
-    for recipe in recipes_of(methods, bits, group_sizes, ratios):
+    for recipe in recipes_of(methods, bits, group_sizes, ratios, exportable):
         if len(recipe.steps) > 1:
             raise ConfigError(f"--methods: {recipe.label} has several steps; give one at a time.")
         steps += recipe.steps

@@ -128,9 +128,11 @@ class _Bars(_Lines):
 
     def event(self, event: Event, done: int, total: int) -> None:
         if event.kind == "progress":
+            # what training says of itself: its losses, and whether it can go on after a kill
+            said = f": {event.detail}" if event.stage == "train" and event.detail else ""
             self._progress.update(
                 self._stage,
-                description=f"  {event.stage}",
+                description=f"  {event.stage}{said}",
                 completed=event.done,
                 total=event.total or None,
                 visible=True,

@@ -164,6 +164,9 @@ def compress(
     CompressionError
         If a solver fails; nothing is replaced by a fallback.
     """
+    for step in recipe.steps:
+        if type(step) in MODEL_METHODS:
+            MODEL_METHODS[type(step)].check(model, step)
     # What statistics and layer errors refer to: the model when it last changed its architecture
     # or was trained.
     origin = model if start is None else start.model

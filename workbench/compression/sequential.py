@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from workbench.calibration.calibrate import Calibrator
+from workbench.calibration.calibration_data import token_masks
 from workbench.calibration.input_sums import InputSums
 from workbench.compression.layerwise import layer_errors, solve_group
 from workbench.errors import CalibrationError, UnsupportedArchitectureError
 from workbench.methods import LAYER_METHODS
 from workbench.models.architectures import backbone
-from workbench.models.layers import LinearGroup, find_blocks
+from workbench.models.layers import LinearGroup, block_sides, find_blocks
 from workbench.models.listening import listening
 from workbench.models.loaded import LoadedModel
 from workbench.models.sites import find_site
@@ -45,7 +46,8 @@ def apply_sequentially(
     compressed by then (Frantar et al. 2023, section 4, "true sequential" within a block). The
     hidden states of all solve windows, in the model's dtype, and what else the blocks are called
     with (attention masks) stay in memory meanwhile. Every block runs once per shared input, as
-    far as that, and once more to the end.
+    far as that, and once more to the end. An encoder-decoder's encoder comes first, then its
+    decoder, with what the compressed encoder gives.
 
     Parameters
     ----------
@@ -73,21 +75,24 @@ def apply_sequentially(
     """
     statistics = calibrator.statistics(dense, monitor=monitor)
     method = LAYER_METHODS[type(step)]
-    hidden = _HiddenStates(model, statistics.groups, calibrator.batches(dense)["solve"], monitor)
+    batches = calibrator.batches(dense)["solve"]
     errors: dict[str, float] = {}
     done = 0
-    for block in hidden.blocks:
-        for stage in hidden.stages(block):
-            solves = hidden.collect(block, stage, monitor)
-            for group in stage:
-                judge = statistics[group.key].judge
-                own = GroupStatistics(solves[group.key], judge)
-                solve_group(method, dense, model, group, own, step, facts)
-                if judge.n_tokens:
-                    errors |= layer_errors(dense, model, group, judge.mean_gram)
-                done += 1
-                monitor.report(step.title.lower(), done, len(statistics.groups), group.key)
-        hidden.advance(block, monitor)
+    # A decoder's blocks read what the encoder gives by then, so the model is run again for them.
+    for side in dict.fromkeys(block_sides(model.hf_model).values()):
+        hidden = _HiddenStates(model, statistics.groups, batches, side, monitor)
+        for block in hidden.blocks:
+            for stage in hidden.stages(block):
+                solves = hidden.collect(block, stage, monitor)
+                for group in stage:
+                    judge = statistics[group.key].judge
+                    own = GroupStatistics(solves[group.key], judge)
+                    solve_group(method, dense, model, group, own, step, facts)
+                    if judge.n_tokens:
+                        errors |= layer_errors(dense, model, group, judge.mean_gram)
+                    done += 1
+                    monitor.report(step.title.lower(), done, len(statistics.groups), group.key)
+            hidden.advance(block, monitor)
     facts["layer_errors"] = errors
 
 
@@ -125,7 +130,7 @@ class _Reached(Exception):
 
 
 class _HiddenStates:
-    """What enters the next block, batch by batch, and how every block is called.
+    """What enters the next block of one side, batch by batch, and how every block is called.
 
     Attributes
     ----------
@@ -138,9 +143,16 @@ class _HiddenStates:
         model: LoadedModel,
         groups: Sequence[LinearGroup],
         batches: Sequence[Mapping[str, Tensor]],
+        side: str,
         monitor: Monitor,
     ) -> None:
         self._model = model
+        sides = block_sides(model.hf_model)
+        self._modules = {
+            name: block
+            for name, block in find_blocks(model.hf_model).items()
+            if sides[name] == side
+        }
         self._batches = batches
         self._calls: dict[str, list[_Call]] = {}
         self._states: list[Tensor] = []
@@ -175,7 +187,7 @@ class _HiddenStates:
         hf_model = self._model.hf_model
         hooks = [
             block.register_forward_hook(hook_for(name), with_kwargs=True)
-            for name, block in find_blocks(hf_model).items()
+            for name, block in self._modules.items()
         ]
         run = backbone(hf_model)
         # A block that runs again would add its keys and values to a cache again.
@@ -219,7 +231,7 @@ class _HiddenStates:
             )
             for group in stage
         }
-        sink = InputSums(sums)
+        sink = InputSums(sums, {group.key: group.side for group in stage})
         module = self._model.hf_model.get_submodule(block)
         left = 0
 
@@ -234,7 +246,7 @@ class _HiddenStates:
             for batch, call, state in zip(
                 self._batches, self._calls[block], self._states, strict=True
             ):
-                sink.begin_batch(batch)
+                sink.begin_batch(token_masks(batch))
                 # Which experts are read differs between batches: then the block runs to its end.
                 left = -1 if stage[0].routed else self._order[stage[0].key]
                 with suppress(_Reached):

@@ -238,7 +238,8 @@ def choose(
         r for r in records if is_measured(r, metric) and (baseline is None or r.id != baseline.id)
     ]
     if not candidates:
-        said = f"none of {len(records)} runs has" if records else "the study has no runs with"
+        some = "its only run has not" if len(records) == 1 else f"none of {len(records)} runs has"
+        said = some if records else "the study has no runs with"
         said = f"No run can be chosen: {said} a measured size and {metric.name}."
         return Choice(None, None, None, False, None, said + _not_numbers(records, metric))
 
@@ -442,10 +443,11 @@ def quality_interval(
     """Return the 95 % interval of a run's quality relative to the baseline, or None.
 
     Paired where both runs have per-example outcomes of the same examples and the metric is one
-    of accuracy, perplexity and bits_per_byte; else from the two standard errors.
+    of accuracy, perplexity and bits_per_byte, or the mean of a column of its name; else from the
+    two standard errors.
     """
-    columns = _PAIRED_COLUMNS.get(metric.name)
-    if outcomes is not None and columns is not None:
+    columns = _PAIRED_COLUMNS.get(metric.name, (metric.name, _EXAMPLES))
+    if outcomes is not None:
         of_run, of_baseline = outcomes(record), outcomes(baseline)
         if of_run is not None and of_baseline is not None:
             paired = _paired_interval(metric, columns, of_run, of_baseline)
@@ -471,11 +473,17 @@ _PAIRED_COLUMNS = {
 }
 """Columns of Outcomes whose sums are the numerator and denominator of a metric."""
 
+_EXAMPLES = ""
+"""The denominator of a mean over examples."""
+
 
 def _column(table: Outcomes, name: str) -> NDArray[np.generic] | None:
     """Return a column, None without it; whether a class was right follows from the two classes."""
+    if name == _EXAMPLES:
+        return np.ones(len(table))
     if name in table:
-        return table[name]
+        column = table[name]
+        return column if np.isfinite(np.asarray(column, dtype=np.float64)).all() else None
     if name == "n_correct" and "label" in table and "prediction" in table:
         return np.asarray(table["label"]) == np.asarray(table["prediction"])
     return None

@@ -506,7 +506,9 @@ def _words(
 ) -> str:
     run = nearest.run
     counts = {a: sum(v.answer == a for v in verdicts) for a in (PASSES, FAILS, UNCLEAR)}
-    tally = f" {counts[PASSES]} pass, {counts[FAILS]} fail, {counts[UNCLEAR]} cannot be told."
+    passes = f"{counts[PASSES]} pass{'es' * (counts[PASSES] == 1)}"
+    fails = f"{counts[FAILS]} fail{'s' * (counts[FAILS] == 1)}"
+    tally = f" {passes}, {fails}, {counts[UNCLEAR]} cannot be told."
     if chosen is not None:
         text = f"{_name(run, baseline)} passes with {(run.size_bytes or 0) / 1e6:.2f} MB"
         if baseline is not None and baseline.size_bytes:
@@ -521,7 +523,11 @@ def _words(
         text += f". Asked: {wanted}."
         if nearest.p_value is not None:
             n_tested = sum(v.p_value is not None for v in verdicts)
-            text += f" It is the smallest of {n_tested} tested runs that surely passes."
+            text += (
+                f" It is the smallest of {n_tested} tested runs that surely passes."
+                if n_tested > 1
+                else " It is the only run that was tested."
+            )
         return text + tally
     text = f"No run surely passes. Asked: {wanted}. Nearest is {_name(run, baseline)}: it "
     text += ", and it ".join(nearest.lacks) + "."
@@ -531,7 +537,9 @@ def _words(
             " examples are of one document."
         )
     elif nearest.answer == UNCLEAR and nearest.p_value is not None:
-        text += f" The {nearest.n_examples:,} examples are too few to tell"
+        one = nearest.n_examples == 1
+        text += " The one example is" if one else f" The {nearest.n_examples:,} examples are"
+        text += " too few to tell"
         if nearest.enough_examples is not None:
             text += f"; about {nearest.enough_examples:,} would be enough, if it is as it looks"
         else:

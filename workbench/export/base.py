@@ -83,6 +83,16 @@ def scheme_label(scheme: IntScheme) -> str:
     return f"{scheme.bits}-bit {groups}{' symmetric' if scheme.symmetric else ''}"
 
 
+def encoder_decoder_obstacle(model: LoadedModel) -> str | None:
+    """Return why a format for packed codes does not take an encoder-decoder, None for others."""
+    if not model.is_encoder_decoder:
+        return None
+    return (
+        f"{type(model.hf_model).__name__} is an encoder-decoder, whose layers its loaders do not"
+        " run from codes"
+    )
+
+
 def kind_obstacle(
     model: LoadedModel, *, dense: bool = False, outside: bool = False, permuted: bool = False
 ) -> str | None:

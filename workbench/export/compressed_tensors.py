@@ -11,6 +11,7 @@ from workbench.export.base import (
     Format,
     bits_obstacle,
     code_layers,
+    encoder_decoder_obstacle,
     kind_obstacle,
     layer_weights,
     scheme_label,
@@ -34,7 +35,8 @@ class PackQuantized(Format):
 
     def obstacle(self, model: LoadedModel) -> str | None:
         model = unmasked(model)
-        reason = kind_obstacle(model, dense=True) or bits_obstacle(model, (2, 4, 8))
+        reason = encoder_decoder_obstacle(model) or kind_obstacle(model, dense=True)
+        reason = reason or bits_obstacle(model, (2, 4, 8))
         schemes = {weight.scheme for weight in _layers(model).values()}
         if reason is None and len(schemes) > 1 and _asymmetric(model):
             return (
@@ -108,7 +110,8 @@ class IntQuantized(PackQuantized):
 
     def obstacle(self, model: LoadedModel) -> str | None:
         model = unmasked(model)
-        reason = kind_obstacle(model, dense=True) or bits_obstacle(model, (8,))
+        reason = encoder_decoder_obstacle(model) or kind_obstacle(model, dense=True)
+        reason = reason or bits_obstacle(model, (8,))
         if reason is not None:
             return reason
         for name, weight in _layers(model).items():

@@ -102,15 +102,13 @@ def _call(
     packed: PackedModel, model: LoadedModel, task: Task, examples: list[Example]
 ) -> Callable[[], None]:
     """Return a call that classifies the examples as one batch."""
-    from workbench.tasks.base import make_batch, pad_token
+    from workbench.tasks.base import batch_of
 
     running = dataclasses.replace(model, hf_model=packed.hf_model, weights={})
-    batch = make_batch("evaluation", examples, pad_token(model))
-    ids = batch.input_ids.to(model.device)
-    mask = None if batch.attention_mask is None else batch.attention_mask.to(model.device)
+    batch = batch_of(model, "evaluation", examples).to(model.device)
 
     @torch.inference_mode()
     def classify() -> None:
-        float(task.logits(running, ids, mask)[0, 0])
+        float(task.logits(running, batch)[0, 0])
 
     return classify

@@ -1,4 +1,4 @@
-"""Time a decoder: the first token after a prompt, and one token at a time after it."""
+"""Time what writes text: the first token after a prompt, and one token at a time after it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from workbench.errors import ConfigError
+from workbench.models.architectures import decoder_start_token
 from workbench.packed import Decoder, PackedModel, why_not_lean
 
 PROMPT_TOKENS = 128
@@ -83,6 +84,8 @@ def make_generator(
     windows = getattr(model.config, "sliding_window", None) or capacity
     if why_not_lean(model) is None and windows >= capacity:
         return Generator(_short(Decoder(model, capacity)), "short path", prompt, new_tokens)
+    if getattr(model.config, "is_encoder_decoder", False):
+        return Generator(_answering(model), "transformers", prompt, new_tokens)
     return Generator(_long(model), "transformers", prompt, new_tokens)
 
 
@@ -116,6 +119,34 @@ def _long(model: Any) -> Callable[[tuple[int, ...], int], tuple[float, float]]:
         middle = time.perf_counter()
         for _ in range(new_tokens):
             out = model(token, past_key_values=out.past_key_values, use_cache=True)
+            token = out.logits[:, -1].argmax(-1, keepdim=True)
+        int(token)
+        return middle - start, time.perf_counter() - middle
+
+    return run
+
+
+def _answering(model: Any) -> Callable[[tuple[int, ...], int], tuple[float, float]]:
+    """Return how an encoder-decoder is run: the encoder once, then the decoder by tokens."""
+    start_token = decoder_start_token(model.config)
+
+    @torch.inference_mode()
+    def run(prompt: tuple[int, ...], new_tokens: int) -> tuple[float, float]:
+        start = time.perf_counter()
+        ids = torch.tensor([prompt], device=model.device)
+        token = torch.tensor([[start_token]], device=model.device)
+        out = model(input_ids=ids, decoder_input_ids=token, use_cache=True)
+        token = out.logits[:, -1].argmax(-1, keepdim=True)
+        read = (out.encoder_last_hidden_state,)
+        int(token)  # a GPU has finished only when a value is asked for
+        middle = time.perf_counter()
+        for _ in range(new_tokens):
+            out = model(
+                encoder_outputs=read,
+                decoder_input_ids=token,
+                past_key_values=out.past_key_values,
+                use_cache=True,
+            )
             token = out.logits[:, -1].argmax(-1, keepdim=True)
         int(token)
         return middle - start, time.perf_counter() - middle

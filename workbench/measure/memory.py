@@ -42,9 +42,11 @@ with torch.inference_mode():
     ids = torch.arange(n_tokens)[None] % size
     mask = torch.ones_like(ids)
     only = last_logits_only(model)
+    if getattr(model.config, "is_encoder_decoder", False):
+        only["decoder_input_ids"] = ids[:, :1]
     for _ in range(2):
         model(input_ids=ids, attention_mask=mask, **only)
-        model(input_ids=ids[:, :1], attention_mask=mask[:, :1])
+        model(**{**only, "input_ids": ids[:, :1], "attention_mask": mask[:, :1]})
     peak = peak_so_far()
 print(json.dumps({"held_bytes": settle() - before, "peak_bytes": peak - before}))
 """

@@ -195,6 +195,10 @@ class ModelMethod(ABC):
         """Whether statistics have to be collected again for the steps that follow."""
         return self.changes_architecture or self.trains
 
+    def check(self, model: LoadedModel, config: Step) -> None:
+        """Raise what :meth:`apply` would for any model of this architecture, before all steps."""
+        return
+
     @abstractmethod
     def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
         """Return a new model; mutates nothing.

@@ -33,10 +33,9 @@ from workbench.steps import DepthPruning, Step
 from workbench.tasks.base import (
     BATCH_TOKENS,
     LOGITS_BYTES,
-    Batch,
     Example,
-    make_batch,
-    pad_token,
+    Task,
+    batches_of,
 )
 
 _LOSS_TOKENS = 4096
@@ -49,6 +48,9 @@ class DepthPruner(ModelMethod):
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"windows"})
     changes_architecture: ClassVar[bool] = True
+
+    def check(self, model: LoadedModel, config: Step) -> None:
+        architecture_of(model)
 
     def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
         assert isinstance(config, DepthPruning)
@@ -100,7 +102,7 @@ def _choose(
     windows = windows[: bisect.bisect_left(few, _LOSS_TOKENS) + 1]
     task = context.calibrator.task
     assert not isinstance(task, CalibrationInputs)  # windows() has refused these
-    return _greedy(model, blocks, removable, windows, config.n_blocks, task.logits, context.monitor)
+    return _greedy(model, blocks, removable, windows, config.n_blocks, task, context.monitor)
 
 
 @torch.no_grad()
@@ -126,11 +128,11 @@ def block_influence(
     sums = torch.zeros(len(blocks), dtype=torch.float64)
     n_tokens = 0
     modules = [model.hf_model.get_submodule(name) for name in blocks]
-    batches = _batches(model, windows, BATCH_TOKENS)
+    batches = list(batches_of(model, _examples(windows), BATCH_TOKENS))
     for done, batch in enumerate(batches, 1):
-        ids, mask = _inputs(model, batch)
+        mask = batch.to(model.device).attention_mask
         with _recording(modules) as states:
-            backbone(model.hf_model)(input_ids=ids, attention_mask=mask)
+            backbone(model.hf_model)(**batch.to(model.device).inputs)
         for index, (before, output) in enumerate(states):
             after = output[0] if isinstance(output, tuple) else output
             cosine = torch.cosine_similarity(before.double(), after.double(), dim=-1)
@@ -147,12 +149,13 @@ def _greedy(
     removable: Sequence[int],
     windows: Sequence[list[int]],
     n_blocks: int,
-    logits: Callable[[LoadedModel, Tensor, Tensor | None], Tensor],
+    task: Task,
     monitor: Monitor,
 ) -> tuple[list[int], list[float]]:
     """Remove, one at a time, the block without which the predictions change least (KL, nats)."""
     vocabulary = text_config(model).vocab_size if model.is_decoder else 1
-    batches = _batches(model, windows, min(BATCH_TOKENS, LOGITS_BYTES // (4 * vocabulary)))
+    most = min(BATCH_TOKENS, LOGITS_BYTES // (4 * vocabulary))
+    batches = list(batches_of(model, _examples(windows), most))
     modules = [model.hf_model.get_submodule(name) for name in blocks]
     dropped: list[int] = []
     divergences: list[float] = []
@@ -163,18 +166,18 @@ def _greedy(
         sums = dict.fromkeys(candidates, 0.0)
         n_predictions = 0
         for done, batch in enumerate(batches, 1):
-            ids, mask = _inputs(model, batch)
-            dense = _predictions(logits(model, ids, mask), mask)
+            mask = batch.to(model.device).attention_mask
+            dense = _predictions(task.logits(model, batch), mask)
             n_predictions += len(dense)
             with _forwards(skipped), _recording(modules) as states:
-                logits(model, ids, mask)
+                task.logits(model, batch)
             lengths = [len(output) if isinstance(output, tuple) else 0 for _, output in states]
             for index in candidates:
                 # What lies before the candidate is known, so it is not computed again.
                 known = {modules[i]: _giving(states[i][1]) for i in range(index)}
                 known[modules[index]] = _giving(_shaped(states[index][0], lengths[index]))
                 with _forwards({**skipped, **known}):
-                    changed = _predictions(logits(model, ids, mask), mask)
+                    changed = _predictions(task.logits(model, batch), mask)
                 sums[index] += float((dense.exp() * (dense - changed)).sum())
             monitor.report("depth", step * len(batches) + done, n_blocks * len(batches), "loss")
         _finite(list(sums.values()))
@@ -256,22 +259,5 @@ def _hidden_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return hidden
 
 
-def _batches(model: LoadedModel, windows: Sequence[list[int]], batch_tokens: int) -> list[Batch]:
-    """Return windows of similar length in padded batches."""
-    pad = pad_token(model)
-    rows = sorted(windows, key=len)
-    found: list[Batch] = []
-    chunk: list[Example] = []
-    for index, row in enumerate(rows):
-        if chunk and (len(chunk) + 1) * len(row) > batch_tokens:
-            found.append(make_batch("calibration", chunk, pad))
-            chunk = []
-        chunk.append(Example(index, index, row))
-    if chunk:
-        found.append(make_batch("calibration", chunk, pad))
-    return found
-
-
-def _inputs(model: LoadedModel, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    mask = batch.attention_mask
-    return batch.input_ids.to(model.device), None if mask is None else mask.to(model.device)
+def _examples(windows: Sequence[list[int]]) -> list[Example]:
+    return [Example(index, index, row) for index, row in enumerate(windows)]

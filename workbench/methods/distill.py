@@ -8,6 +8,7 @@ from workbench.errors import ConfigError
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models.load import LoadedModel
 from workbench.models.loaded import tokenizer_fingerprint
+from workbench.models.structure import architecture_of
 from workbench.steps import Distillation, Step
 from workbench.training import (
     Distilled,
@@ -25,6 +26,11 @@ class Distiller(ModelMethod):
 
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = True
+
+    def check(self, model: LoadedModel, config: Step) -> None:
+        assert isinstance(config, Distillation)
+        if config.blocks is not None:
+            architecture_of(model)
 
     def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
         assert isinstance(config, Distillation)

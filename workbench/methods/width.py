@@ -39,6 +39,9 @@ class WidthPruner(ModelMethod):
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
     changes_architecture: ClassVar[bool] = True
 
+    def check(self, model: LoadedModel, config: Step) -> None:
+        architecture_of(model)
+
     def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
         assert isinstance(config, WidthPruning)
         pruning = _Pruning(model, context, config)

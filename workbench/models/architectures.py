@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
+def is_seq2seq(architecture: str) -> bool:
+    """Return whether a transformers class is a text encoder-decoder with an output head."""
+    from transformers.models.auto import modeling_auto
+
+    return architecture in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values()
+
+
+def is_lone_encoder(architecture: str) -> bool:
+    """Return whether a transformers class is the encoder of an encoder-decoder alone."""
+    from transformers.models.auto import modeling_auto
+
+    names = modeling_auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.values()
+    return architecture.endswith("EncoderModel") and architecture in names
+
+
 def is_causal(architecture: str) -> bool:
     """Return whether a transformers class predicts the next token."""
     from transformers.models.auto import modeling_auto
@@ -33,6 +48,10 @@ def auto_class(architecture: str) -> Any:
         return transformers.AutoModelForCausalLM
     if architecture.endswith("ForSequenceClassification"):
         return transformers.AutoModelForSequenceClassification
+    if is_seq2seq(architecture):
+        return transformers.AutoModelForSeq2SeqLM
+    if is_lone_encoder(architecture):
+        return transformers.AutoModelForTextEncoding
     return transformers.AutoModel
 
 
@@ -84,8 +103,8 @@ def load_config(source: Source, raw: dict[str, object], trust: bool) -> Pretrain
             what = f"transformers {transformers.__version__} does not know model_type {given!r}"
         raise UnsupportedArchitectureError(
             f"{source.ref!r} cannot be loaded: {what}. Accepted are text decoders (Llama, OPT,"
-            " GPT-2 and similar) and encoders (BERT and similar); a newer transformers may know"
-            " more."
+            " GPT-2 and similar), encoders (BERT and similar) and encoder-decoders (T5, BART and"
+            " similar); a newer transformers may know more."
         ) from error
 
 
@@ -97,8 +116,8 @@ def architecture_of(ref: str, config: PretrainedConfig) -> str:
     UnsupportedArchitectureError
         If config.json names none, or the model is of a kind that is not supported.
     """
-    refuse_unsupported(repr(ref), config)
     names = getattr(config, "architectures", None)
+    refuse_unsupported(repr(ref), config, str(names[0]) if names else "")
     if not names:
         raise UnsupportedArchitectureError(
             f"The config.json of {ref!r} names no architecture. Add the class the checkpoint was"
@@ -107,7 +126,9 @@ def architecture_of(ref: str, config: PretrainedConfig) -> str:
     return str(names[0])
 
 
-def refuse_unsupported(given: str, config: PretrainedConfig, *, live: bool = False) -> None:
+def refuse_unsupported(
+    given: str, config: PretrainedConfig, architecture: str, *, live: bool = False
+) -> None:
     """Raise UnsupportedArchitectureError for what the workbench cannot take.
 
     Parameters
@@ -115,15 +136,17 @@ def refuse_unsupported(given: str, config: PretrainedConfig, *, live: bool = Fal
     given : str
         The model as messages name it.
     config : PretrainedConfig
+    architecture : str
+        Its transformers class.
     live : bool
-        True where only calibrating and compressing is asked for, which works for encoder-decoders
-        and for image models too; there is no task to evaluate them on.
+        True where only calibrating and compressing is asked for, which works for image models
+        and for encoder-decoders without a head too; there is no task to evaluate them on.
     """
     kind = f"model_type {config.model_type!r}"
     accepted = (
-        "Accepted are text decoders (Llama, OPT, GPT-2 …) and encoders (BERT …). calibrate() and"
-        " compress() take encoder-decoders and image models too, loaded with transformers and"
-        " given to load_model() live."
+        "Accepted are text decoders (Llama, OPT, GPT-2 …), encoders (BERT …) and encoder-decoders"
+        " that write text (T5ForConditionalGeneration …). calibrate() and compress() take image"
+        " models too, loaded with transformers and given to load_model() live."
     )
     if getattr(config, "quantization_config", None) is not None:
         raise UnsupportedArchitectureError(
@@ -131,9 +154,11 @@ def refuse_unsupported(given: str, config: PretrainedConfig, *, live: bool = Fal
             " compress it and compare."
         )
     mixed = any(hasattr(config, name) for name in ("vision_config", "audio_config"))
-    if getattr(config, "is_encoder_decoder", False) and not mixed and not live:
+    whole = is_seq2seq(architecture) or is_lone_encoder(architecture)
+    if getattr(config, "is_encoder_decoder", False) and not mixed and not live and not whole:
         raise UnsupportedArchitectureError(
-            f"{given} is an encoder-decoder ({kind}), for which there is no task yet. {accepted}"
+            f"{given} is an encoder-decoder ({kind}) saved as {architecture or 'no class'}, which"
+            f" writes no text. {accepted}"
         )
     if mixed or (not live and not _reads_text(config)):
         raise UnsupportedArchitectureError(
@@ -157,33 +182,20 @@ def backbone(hf_model: PreTrainedModel) -> PreTrainedModel:
     return inner
 
 
-def text_inputs(
-    hf_model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor
-) -> dict[str, Tensor]:
-    """Return what a text model's forward pass is given for rows of tokens.
-
-    An encoder-decoder's decoder reads the same rows, one token later, as in training on a copy
-    of its input.
-
-    Parameters
-    ----------
-    hf_model : PreTrainedModel
-    input_ids, attention_mask : Tensor of shape (rows, tokens), int64
-        Padded on the right.
-    """
-    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-    config = hf_model.config
-    if getattr(config, "is_encoder_decoder", False):
-        start = getattr(config, "decoder_start_token_id", None)
-        start = start if start is not None else getattr(config, "pad_token_id", None)
-        shifted = input_ids.roll(1, dims=1)
-        shifted[:, 0] = start or 0
-        inputs |= {"decoder_input_ids": shifted, "decoder_attention_mask": attention_mask}
-    return inputs
+def decoder_start_token(config: PretrainedConfig) -> int:
+    """Return what an encoder-decoder's decoder reads before the first token that it predicts."""
+    for name in ("decoder_start_token_id", "pad_token_id"):
+        token = getattr(config, name, None)
+        if token is not None:
+            return int(token)
+    return 0
 
 
 def probe_inputs(hf_model: PreTrainedModel) -> dict[str, Tensor]:
     """Return the smallest inputs that run a whole model once: four tokens, or an empty image.
+
+    An encoder-decoder's decoder reads one token fewer than its encoder, so that what enters a
+    layer shows whose tokens they are.
 
     Raises
     ------
@@ -194,7 +206,10 @@ def probe_inputs(hf_model: PreTrainedModel) -> dict[str, Tensor]:
     reads = hf_model.main_input_name
     if reads == "input_ids":
         ids = torch.arange(4, device=device)[None]
-        return text_inputs(hf_model, ids, torch.ones_like(ids))
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if getattr(hf_model.config, "is_encoder_decoder", False):
+            inputs["decoder_input_ids"] = ids[:, :-1]
+        return inputs
     if reads == "pixel_values":
         config = hf_model.config
         size = config.image_size

@@ -54,6 +54,21 @@ _EXPERTS = (
 )
 # The norm comes after the residual, which reads it too.
 _BERT = (Fold("attention.output.dense", "attention.self.value", 1),)
+_T5 = (
+    Fold("layer.0.SelfAttention.q", "layer.0.layer_norm"),
+    Fold("layer.0.SelfAttention.o", "layer.0.SelfAttention.v", 1),
+    Fold("layer.1.EncDecAttention.q", "layer.1.layer_norm"),
+    Fold("layer.1.EncDecAttention.o", "layer.1.EncDecAttention.v", 1),
+    *(
+        fold
+        for i in (1, 2)  # the feed-forward part of the encoder, and of the decoder
+        for fold in (
+            Fold(f"layer.{i}.DenseReluDense.wi", f"layer.{i}.layer_norm"),
+            Fold(f"layer.{i}.DenseReluDense.wi_0", f"layer.{i}.layer_norm"),
+            Fold(f"layer.{i}.DenseReluDense.wo", f"layer.{i}.DenseReluDense.wi_1", 1),
+        )
+    ),
+)
 
 FOLDS: dict[str, tuple[Fold, ...]] = {
     "llama": _LLAMA,
@@ -109,21 +124,9 @@ FOLDS: dict[str, tuple[Fold, ...]] = {
         Fold("mlp.Wi", "mlp_norm"),
         Fold("mlp.Wo", "mlp.Wi", 2),
     ),
-    "t5": (
-        Fold("layer.0.SelfAttention.q", "layer.0.layer_norm"),
-        Fold("layer.0.SelfAttention.o", "layer.0.SelfAttention.v", 1),
-        Fold("layer.1.EncDecAttention.q", "layer.1.layer_norm"),
-        Fold("layer.1.EncDecAttention.o", "layer.1.EncDecAttention.v", 1),
-        *(
-            fold
-            for i in (1, 2)  # the feed-forward part of the encoder, and of the decoder
-            for fold in (
-                Fold(f"layer.{i}.DenseReluDense.wi", f"layer.{i}.layer_norm"),
-                Fold(f"layer.{i}.DenseReluDense.wi_0", f"layer.{i}.layer_norm"),
-                Fold(f"layer.{i}.DenseReluDense.wo", f"layer.{i}.DenseReluDense.wi_1", 1),
-            )
-        ),
-    ),
+    "t5": _T5,
+    "mt5": _T5,
+    "umt5": _T5,
     "vit": (
         Fold("attention.q_proj", "layernorm_before"),
         Fold("attention.o_proj", "attention.v_proj", 1),

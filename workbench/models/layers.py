@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,9 @@ class LinearGroup:
         Name of the block that the (first of the) layers lie in.
     routed : bool
         Whether only some of the tokens enter, those routed to one expert.
+    side : str
+        Whose tokens enter: ``"encoder"`` or ``"decoder"`` of an encoder-decoder (an attention of
+        the decoder over the encoder's output reads the encoder's), ``""`` for other models.
     """
 
     key: str
@@ -44,6 +48,7 @@ class LinearGroup:
     in_features: int
     block: str
     routed: bool = False
+    side: str = ""
 
 
 def find_blocks(hf_model: nn.Module) -> dict[str, nn.Module]:
@@ -56,6 +61,18 @@ def find_blocks(hf_model: nn.Module) -> dict[str, nn.Module]:
         if members and all(_has_linear(child) for child in members.values()):
             blocks.update(members)
     return blocks
+
+
+def block_sides(hf_model: PreTrainedModel) -> dict[str, str]:
+    """Return for every block ``"encoder"`` or ``"decoder"``, ``""`` where there is one stack only.
+
+    Blocks of an encoder-decoder's encoder come first in it and run first.
+    """
+    blocks = find_blocks(hf_model)
+    if not getattr(hf_model.config, "is_encoder_decoder", False):
+        return dict.fromkeys(blocks, "")
+    encoder = set(hf_model.get_encoder().modules())
+    return {n: "encoder" if block in encoder else "decoder" for n, block in blocks.items()}
 
 
 def _has_linear(module: nn.Module) -> bool:
@@ -142,6 +159,7 @@ def shared_inputs(hf_model: PreTrainedModel) -> tuple[LinearGroup, ...]:
     several times in one pass shares with those that read the same tensors in the same order
     (DeBERTa's query and key read hidden states and then positions, its value only the former).
     Every matrix of every expert stands alone, because the tokens routed to an expert are its own.
+    The keys and values of all attentions over an encoder's output share, whatever their block.
     """
     linears = find_linears(hf_model)
     blocks = tuple(find_blocks(hf_model))
@@ -153,7 +171,8 @@ def shared_inputs(hf_model: PreTrainedModel) -> tuple[LinearGroup, ...]:
 
     hooks = [m.register_forward_pre_hook(hook, with_kwargs=True) for m in seen]
     try:
-        backbone(hf_model)(**probe_inputs(hf_model))
+        probe = probe_inputs(hf_model)
+        backbone(hf_model)(**probe)
     finally:
         for handle in hooks:
             handle.remove()
@@ -173,6 +192,15 @@ def shared_inputs(hf_model: PreTrainedModel) -> tuple[LinearGroup, ...]:
             in_features=linears[names[0]].shape[1],
             block=next(b for b in blocks if names[0].startswith(b + ".") or names[0] == b),
             routed=linears[names[0]].index is not None,
+            side=_side(probe, seen[linears[names[0]].owner][0]),
         )
         for names in by_input.values()
     )
+
+
+def _side(probe: Mapping[str, Tensor], x: Tensor) -> str:
+    """Return whose tokens an input has: the probe's sides are of different lengths."""
+    if "decoder_input_ids" not in probe:
+        return ""
+    rows = x.numel() // x.shape[-1]
+    return "encoder" if rows == probe["input_ids"].numel() else "decoder"

@@ -89,8 +89,8 @@ def load_model(
     ----------
     ref : str, path or PreTrainedModel
         ``"demo"`` (the bundled model), a folder, a Hugging Face id, or a live transformers model,
-        which is copied and never changed. A live encoder-decoder or image model is taken too, to
-        calibrate and compress; there is no task for these.
+        which is copied and never changed. A live image model is taken too, to calibrate and
+        compress; there is no task for these.
     tokenizer : str, path or tokenizer, optional
         Where the tokenizer is, if not with the model; needed for a live model that reads text.
     device : str or torch.device
@@ -116,8 +116,8 @@ def load_model(
     TokenizerMissingError
         If no tokenizer comes with the model and none is given.
     UnsupportedArchitectureError
-        If it is no text decoder or encoder, has no safetensors, or is compressed in a format
-        that :mod:`workbench.reading` does not know.
+        If it is no text decoder, encoder or encoder-decoder, has no safetensors, or is compressed
+        in a format that :mod:`workbench.reading` does not know.
     NotEnoughMemoryError
         If it is estimated not to fit; nothing has been loaded then.
     ConfigError
@@ -260,7 +260,7 @@ def _load_live(
         raise ConfigError(f"A {type(ref).__name__} is not accepted.{hint} {ACCEPTED}")
     architecture = type(ref).__name__
     given = f"The live {architecture}"
-    refuse_unsupported(given, ref.config, live=True)
+    refuse_unsupported(given, ref.config, architecture, live=True)
     if ref.main_input_name not in ("input_ids", "pixel_values"):
         raise UnsupportedArchitectureError(
             f"{given} reads {ref.main_input_name!r}; accepted are models that read text"
@@ -300,12 +300,15 @@ def _load_live(
 def _placed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """Move a model that is ours, in place, and make it read-only for training.
 
-    Buffers that are not stored (rotary frequencies) keep their precision, as in transformers.
+    Buffers that are not stored (rotary frequencies) keep their precision, as in transformers, and
+    so do layers whose outputs do not fit into float16 (T5's ``wo``).
     """
     model.to(device)  # type: ignore[arg-type]
-    for tensor in model.state_dict(keep_vars=True).values():
+    wide = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    for name, tensor in model.state_dict(keep_vars=True).items():
         if tensor.is_floating_point():
-            tensor.data = tensor.data.to(dtype)
+            kept = dtype == torch.float16 and not wide.isdisjoint(name.split("."))
+            tensor.data = tensor.data.to(torch.float32 if kept else dtype)
             tensor.grad = None
     model.eval()
     model.requires_grad_(False)

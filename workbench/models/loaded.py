@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ConfigError, UnsupportedArchitectureError
-from workbench.models.architectures import is_causal, quiet
+from workbench.models.architectures import decoder_start_token, is_causal, is_seq2seq, quiet
 from workbench.models.sites import WeightSite, find_site, module_site
 
 if TYPE_CHECKING:
@@ -206,6 +206,11 @@ class LoadedModel:
         return is_causal(type(self.hf_model).__name__)
 
     @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether a decoder writes an answer to what an encoder reads (T5, BART)."""
+        return bool(getattr(self.hf_model.config, "is_encoder_decoder", False))
+
+    @property
     def max_length(self) -> int | None:
         """Tokens that fit into one input, None where the model sets no limit."""
         config = self.hf_model.config.get_text_config()
@@ -308,10 +313,12 @@ class LoadedModel:
     def generate(self, prompt: str, *, max_new_tokens: int = 50) -> str:
         """Return the text that the model continues a prompt with, greedily (no sampling).
 
+        An encoder-decoder reads the prompt and writes its answer.
+
         Parameters
         ----------
         prompt : str
-            Text to go on from.
+            Text to go on from, or to answer.
         max_new_tokens : int
             Stop after so many tokens, or at the model's end-of-text token.
 
@@ -327,35 +334,62 @@ class LoadedModel:
         ConfigError
             If the prompt is empty or does not fit into the model.
         """
-        if not self.is_decoder:
+        kind = type(self.hf_model).__name__
+        if not self.is_decoder and not is_seq2seq(kind):
             raise UnsupportedArchitectureError(
-                f"{self.source.name} ({type(self.hf_model).__name__}) does not generate text; use a"
+                f"{self.source.name} ({kind}) does not generate text; use a"
                 " decoder such as 'demo', or evaluate this model on a TextClassification task."
             )
         inputs = self.tokenizer(prompt, return_tensors="pt")
         ids = inputs["input_ids"].to(self.device)
         if ids.shape[1] == 0 or max_new_tokens < 1:
             raise ConfigError("Give a prompt that is not empty, and max_new_tokens of at least 1.")
-        limit = self.max_length
-        if limit is not None and ids.shape[1] + max_new_tokens > limit:
+        limit, together = self.max_length, ids.shape[1] + max_new_tokens
+        if self.is_encoder_decoder:  # each side has positions of its own
+            together = max(ids.shape[1], max_new_tokens)
+        if limit is not None and together > limit:
+            each = "of each" if self.is_encoder_decoder else "together"
             raise ConfigError(
                 f"The prompt has {ids.shape[1]} tokens and {max_new_tokens} new ones are asked for;"
-                f" {self.source.name} takes {limit} together. Shorten the prompt or lower"
+                f" {self.source.name} takes {limit} {each}. Shorten the prompt or lower"
                 " max_new_tokens."
             )
-        padding = self.tokenizer.pad_token_id
+        written = self.write(ids.long(), torch.ones_like(ids), max_new_tokens=max_new_tokens)
+        return str(self.tokenizer.decode(written[0], skip_special_tokens=True))
+
+    def write(self, input_ids: Tensor, attention_mask: Tensor, *, max_new_tokens: int) -> Tensor:
+        """Return the tokens that the model writes after prompts, greedily, at most so many.
+
+        Parameters
+        ----------
+        input_ids, attention_mask : Tensor of shape (prompts, tokens), int64
+            Padded on the left, as the model goes on at the right.
+        max_new_tokens : int
+
+        Returns
+        -------
+        Tensor of shape (prompts, new tokens), int64
+            Filled up with padding after an end-of-text token.
+        """
+        paddings = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        options: dict[str, Any] = {}
+        first = input_ids.shape[1]
+        if self.is_encoder_decoder:
+            first = 1
+            options["decoder_start_token_id"] = decoder_start_token(self.hf_model.config)
         generate: Any = self.hf_model.generate
         with torch.no_grad(), quiet():
             output = generate(
-                input_ids=ids.long(),
-                attention_mask=torch.ones_like(ids),
+                input_ids=input_ids,
+                attention_mask=attention_mask,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
-                pad_token_id=padding if padding is not None else 0,
+                pad_token_id=next(token for token in paddings if token is not None),
+                **options,
             )
-        text = self.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
-        return str(text)
+        written: Tensor = output[:, first:]
+        return written
 
 
 def put_weight(module: nn.Module | WeightSite, weight: Tensor) -> None:

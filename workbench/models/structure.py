@@ -149,6 +149,12 @@ def architecture_of(model: LoadedModel) -> Architecture:
         If the architecture is not in the table.
     """
     kind = text_config(model).model_type
+    if model.is_encoder_decoder:
+        raise UnsupportedArchitectureError(
+            f"{model.source.name} (model_type {kind!r}) is an encoder-decoder, of whose two stacks"
+            " neither blocks nor neurons are removed here. MagnitudePruning, Wanda, SparseGPT, the"
+            " quantizing steps, FineTuning and Distillation in the shape it has all work."
+        )
     if kind not in ARCHITECTURES:
         raise UnsupportedArchitectureError(
             f"{model.source.name} (model_type {kind!r}) is not among the architectures whose blocks"

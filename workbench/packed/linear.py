@@ -100,6 +100,7 @@ class PackedLinear(nn.Module):
         self.low_rank = low_rank
         self.in_features = product.kernel.shape[1]
         self.out_features = product.sizes[part]
+        self.weight = None  # T5 asks for its dtype, and takes none for an answer
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output for an input of shape (…, in_features)."""

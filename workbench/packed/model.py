@@ -109,9 +109,11 @@ class PackReport:
 
     def __str__(self) -> str:
         facts = self.facts()
-        text = f"{self.label}: {facts['packed_layers']} layers run from their codes"
+        count = facts["packed_layers"]
+        text = f"{self.label}: {count} layers run from their codes"
+        text = text if count != 1 else f"{self.label}: 1 layer runs from its codes"
         because = [f"{n} dense ({reason})" for reason, n in facts["dense_because"].items()]
-        notes = [f"{n} layers: {note}" for note, n in facts["notes"].items()]
+        notes = [f"{n} layer{'s' * (n != 1)}: {note}" for note, n in facts["notes"].items()]
         return "; ".join([text, *because, *notes]) + "."
 
 

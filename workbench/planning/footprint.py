@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,9 @@ class Footprint:
     hidden_size, intermediate_size, vocabulary : int
     max_context : int or None
         The most tokens that the configuration allows.
+    of_encoder : tuple of (out_features, in_features, count)
+        Of an encoder-decoder: those of the matrices that read the prompt once and are not read
+        again for every token that is written.
     """
 
     n_parameters: int
@@ -50,13 +54,15 @@ class Footprint:
     intermediate_size: int
     vocabulary: int
     max_context: int | None
+    of_encoder: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def n_active(self) -> int:
-        """Parameters that one token passes through, the embeddings included."""
+        """Parameters that one token that is written passes through, the embeddings included."""
         idle = sum(out * width * n for out, width, n, expert in self.matrices if expert)
         share = 1 - self.experts_per_token / self.n_experts
-        return self.n_parameters - round(idle * share)
+        once = sum(out * width * n for out, width, n in self.of_encoder)
+        return self.n_parameters - round(idle * share) - once
 
     def weight_bytes(self, precision: Precision) -> int:
         """Return the bytes of all weights."""
@@ -70,10 +76,15 @@ class Footprint:
         """
         touched = 1 - (1 - self.experts_per_token / self.n_experts) ** batch
         rest = precision.float_bytes * (self.n_rest - self.n_looked_up)
-        return self._packed(precision, touched) + rest
+        once = _bytes(precision, self.of_encoder)
+        return self._packed(precision, touched) - once + rest
 
     def cache_bytes(self, context: int, batch: int, value_bytes: int = 2) -> int:
-        """Return the bytes of keys and values of a batch of sequences of so many tokens."""
+        """Return the bytes of keys and values of a batch of sequences of so many tokens.
+
+        Of an encoder-decoder a prompt's tokens have theirs in the attentions over the encoder's
+        output, those of an answer in the decoder's attentions over itself: as many of each.
+        """
         tokens = sum(
             values * (context if window is None else min(context, window)) * count
             for values, window, count in self.cache
@@ -86,14 +97,21 @@ class Footprint:
         return batch * (min(context, 512) * per_token * 2 + self.vocabulary * 4)
 
     def _packed(self, precision: Precision, share_of_experts: float) -> float:
-        total = 0.0
-        for out, width, count, expert in self.matrices:
-            if precision.scheme is None:
-                one = out * width * precision.float_bytes
-            else:
-                one = precision.scheme.stored_bytes(out, width)
-            total += one * count * (share_of_experts if expert else 1.0)
-        return total
+        return sum(
+            _bytes(precision, [(out, width, count)]) * (share_of_experts if expert else 1.0)
+            for out, width, count, expert in self.matrices
+        )
+
+
+def _bytes(precision: Precision, matrices: Iterable[tuple[int, int, int]]) -> float:
+    """Return the bytes of so many matrices of each shape (out_features, in_features)."""
+    total = 0.0
+    for out, width, count in matrices:
+        if precision.scheme is None:
+            total += out * width * precision.float_bytes * count
+        else:
+            total += precision.scheme.stored_bytes(out, width) * count
+    return total
 
 
 def footprint_of(config: PretrainedConfig) -> Footprint:
@@ -118,8 +136,8 @@ def _footprint(text: str) -> Footprint:
     from torch import nn
     from transformers import AutoConfig
 
-    from workbench.models.architectures import auto_class, quiet
-    from workbench.models.layers import find_linears
+    from workbench.models.architectures import auto_class, is_lone_encoder, quiet
+    from workbench.models.layers import block_sides, find_linears
 
     raw: dict[str, Any] = json.loads(text)
     kind = str(raw.pop("model_type", ""))
@@ -137,13 +155,17 @@ def _footprint(text: str) -> Footprint:
         ) from error
     config = config.get_text_config()
     shapes: Counter[tuple[int, int, bool]] = Counter()
+    once: Counter[tuple[int, int]] = Counter()
     in_experts = _experts(model)
+    encoder = tuple(f"{n}." for n, side in block_sides(model).items() if side == "encoder")
     n_packed = 0
     for name, site in find_linears(model).items():
         expert = any(name.startswith(prefix) for prefix in in_experts)
         out, width = site.shape
         shapes[out, width, expert] += 1
         n_packed += out * width
+        if name.startswith(encoder):
+            once[out, width] += 1
     total = sum(parameter.numel() for parameter in model.parameters())
     tables: dict[int, int] = {}
     heads = set()
@@ -162,11 +184,12 @@ def _footprint(text: str) -> Footprint:
         n_looked_up=sum(n for key, n in tables.items() if key not in heads),
         n_experts=n_experts if in_experts else 1,
         experts_per_token=per_token,
-        cache=_cache(config),
+        cache=() if is_lone_encoder(str(names[0])) else _cache(config),
         hidden_size=_number(config, "hidden_size", "n_embd", "dim", "d_model"),
         intermediate_size=_number(config, "intermediate_size", "n_inner", "hidden_dim", "ffn_dim"),
         vocabulary=_number(config, "vocab_size"),
         max_context=_number(config, "max_position_embeddings", "n_positions") or None,
+        of_encoder=tuple((out, width, n) for (out, width), n in sorted(once.items())),
     )
 
 
@@ -174,7 +197,10 @@ def _usual(kind: str) -> str:
     """Return the class that a model of this type is most often, where nothing says which."""
     from transformers.models.auto import modeling_auto
 
-    names = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    names = {
+        **modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        **modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    }
     return "" if kind in _ENCODERS else str(names.get(kind, ""))
 
 
@@ -201,10 +227,13 @@ def _cache(config: Any) -> tuple[tuple[int, int | None, int], ...]:
         )
     layers = _number(config, "num_hidden_layers", "n_layer", "n_layers")
     heads = _number(config, "num_attention_heads", "n_head", "n_heads")
+    if getattr(config, "is_encoder_decoder", False):  # the decoder's own, if they differ
+        layers = _number(config, "num_decoder_layers", "decoder_layers") or layers
+        heads = _number(config, "decoder_attention_heads") or heads
     width = _number(config, "hidden_size", "n_embd", "dim", "d_model")
     if getattr(config, "model_type", "") in _ENCODERS and not getattr(config, "is_decoder", False):
         return ()
-    head = _number(config, "head_dim") or (width // heads if heads else 0)
+    head = _number(config, "head_dim", "d_kv") or (width // heads if heads else 0)
     grouped = _number(config, "num_key_value_heads") or heads
     if getattr(config, "multi_query", False) and not getattr(
         config, "new_decoder_architecture", False

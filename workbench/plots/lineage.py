@@ -34,10 +34,11 @@ class LineageFigure(go.Figure):
     _selected: tuple[str, ...] = ()
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
+        count = len(self._view.nodes)
         return {
             "application/vnd.plotly.v1+json": json.loads(self.to_json()),
             "image/svg+xml": lineage_svg(self._view, selected=self._selected),
-            "text/plain": f"Lineage of {len(self._view.nodes)} runs",
+            "text/plain": f"Lineage of {count} run{'s' * (count != 1)}",
         }
 
 

@@ -404,7 +404,8 @@ class _MetricLoss:
         # Two models on the same examples differ by less than either errs.
         relative = stderr / baseline if self._logs else stderr
         self._error = 0.25 * relative
-        prior = _SCALES[self._higher] * (abs(baseline) if self._higher else 1.0)
+        # A model that scores nothing has nothing to lose.
+        prior = _SCALES[self._higher] * (max(abs(baseline), 1e-3) if self._higher else 1.0)
         runs = [run for run in runs if 0 < run.kl < 2 * TRUSTED_NATS]
         x = np.array([run.kl**self._power for run in runs])
         y = np.array([self._loss(run.value) for run in runs])

@@ -188,10 +188,9 @@ def _whole(model: LoadedModel, calibrator: Calibrator, step: Step, monitor: Moni
     task = calibrator.task
     assert not isinstance(task, CalibrationInputs)  # collect_gradients has refused them
     total, count = 0.0, 0
-    for ids, mask in calibrator.judge_batches(model):
+    for batch in calibrator.judge_batches(model):
         monitor.check()
-        ids, mask = ids.to(model.device), mask.to(model.device)
-        dense, other = (task.predictions(m, ids, mask) for m in (model, changed))
+        dense, other = (task.predictions(m, batch) for m in (model, changed))
         total += float((dense.exp() * (dense - other)).sum())
         count += len(dense)
     return max(total / max(count, 1), 0.0)

@@ -18,12 +18,17 @@ _LAYOUTS = ("pack-quantized", "int-quantized", "naive-quantized")
 
 
 def read_compressed_tensors(about: dict[str, Any], tensors: Tensors) -> Codes:
-    """Return the codes of a checkpoint whose activations are not quantized."""
+    """Return the codes of a checkpoint whose activations and cache are not quantized."""
     transforms = (about.get("transform_config") or {}).get("config_groups") or {}
     places = {a["location"] for group in transforms.values() for a in group["apply"]}
     if places - _IN_WEIGHTS:
         raise UnsupportedArchitectureError(
             "it transforms what its layers read or write (transform_config), which the workbench"
+            " does not compute. Give the original model."
+        )
+    if about.get("kv_cache_scheme"):
+        raise UnsupportedArchitectureError(
+            "it quantizes keys and values in the cache too (kv_cache_scheme), which the workbench"
             " does not compute. Give the original model."
         )
     weights: dict[str, CompressedWeight] = {}

@@ -119,7 +119,8 @@ class StudyBase:
         where = f"{self.path} (temporary)" if self._is_temporary else str(self.path)
         task = self._store.meta("task")["name"]
         models = ", ".join(self.models)
-        return f"<Study of {models} on {task}, {len(self._store.records())} runs, in {where}>"
+        count = len(self._store.records())
+        return f"<Study of {models} on {task}, {count} run{'s' * (count != 1)}, in {where}>"
 
     # Parts
 

@@ -85,10 +85,11 @@ class Computing(StudyBase):
         runs = self._compute(_recipes(recipes), model, on_event)
         failed = [run for run in dict.fromkeys(runs) if run.state is RunState.FAILED]
         if failed:
-            first = failed[0].record
+            first, total = failed[0].record, len(set(runs))
+            some = f"{len(failed)} of {total} runs" if total > 1 else "The only run"
+            named = "The first, " if len(failed) > 1 else ""
             warnings.warn(
-                f"{len(failed)} of {len(set(runs))} runs failed; the table has the reasons. The"
-                f" first, {first.label}: {first.error}",
+                f"{some} failed; the table has the reasons. {named}{first.label}: {first.error}",
                 stacklevel=2,
             )
         return runs

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.errors import ConfigError, StudyError
-from workbench.progress import SILENT, Monitor, Progress
+from workbench.progress import SILENT, Monitor, Progress, on_terminal
 from workbench.recipe import Recipe
 from workbench.records import RunState
 from workbench.steps import Step
@@ -109,8 +109,11 @@ class Predicting(StudyBase):
         *,
         model: str | None = None,
         metric: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> Prediction:
         """Predict a recipe without running it; milliseconds once :meth:`tabulate` has run.
+
+        The first time the table is made, which takes as long as some runs.
 
         Parameters
         ----------
@@ -119,16 +122,24 @@ class Predicting(StudyBase):
             Name of the base model. Default: the study's first.
         metric : str, optional
             Default: the task's first.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress` while the table is made. Default:
+            shown on standard error if that is a terminal.
 
         Returns
         -------
         Prediction
             With no loss, and the reason, for steps that no table knows (training, structure).
         """
-        return self._forecast(model, metric).predict(Recipe.of(recipe))
+        return self._forecast(model, metric, on_progress).predict(Recipe.of(recipe))
 
     def frontier(
-        self, *, model: str | None = None, metric: str | None = None, n_mixed: int = 12
+        self,
+        *,
+        model: str | None = None,
+        metric: str | None = None,
+        n_mixed: int = 12,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> tuple[Prediction, ...]:
         """Return the predicted Pareto front over uniform and mixed recipes, the smallest first.
 
@@ -140,11 +151,18 @@ class Predicting(StudyBase):
             Default: the task's first.
         n_mixed : int
             Sizes at which mixed precision is looked at.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress` while the table is made. Default:
+            shown on standard error if that is a terminal.
         """
-        return self._forecast(model, metric).frontier(n_mixed)
+        return self._forecast(model, metric, on_progress).frontier(n_mixed)
 
     def sensitivity(
-        self, steps: Iterable[Step] | None = None, *, model: str | None = None
+        self,
+        steps: Iterable[Step] | None = None,
+        *,
+        model: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> Sensitivity:
         """Return how much each group of layers costs under each step, as a table and a heatmap.
 
@@ -154,8 +172,11 @@ class Predicting(StudyBase):
             Default: everything that is tabulated.
         model : str, optional
             Name of the base model. Default: the study's first.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress` while the table is made. Default:
+            shown on standard error if that is a terminal.
         """
-        forecast = self._forecast(model, None)
+        forecast = self._forecast(model, None, on_progress)
         return Sensitivity(forecast.sensitivity(steps))
 
     def fit(
@@ -196,7 +217,7 @@ class Predicting(StudyBase):
         if type(verify) is not int or verify < 0:
             raise ConfigError(f"verify={verify!r} is not accepted; give 0 or a positive number.")
         deciding = self._metric(metric or "kl")
-        found = self._forecast(model, None).candidates(
+        found = self._forecast(model, None, on_progress).candidates(
             size_bytes=size_bytes, bits_per_weight=bits_per_weight
         )
         if verify == 0:
@@ -215,11 +236,16 @@ class Predicting(StudyBase):
             raise StudyError(f"No candidate could be verified: {reason}")
         return min(measured, key=lambda pair: pair[0])[1]
 
-    def _forecast(self, model: str | None, metric: str | None) -> Forecast:
+    def _forecast(
+        self,
+        model: str | None,
+        metric: str | None,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> Forecast:
         from workbench.study.forecast import Forecast
 
         name, decisive = self._name(model), self._metric(metric)
-        self.tabulate(model=name)
+        self.tabulate(model=name, on_progress=on_progress or on_terminal())
         table = self._table(name)
         if table is None:
             raise StudyError(f"The predictions of {name!r} were deleted while they were made.")

@@ -237,7 +237,7 @@ class Reporting(Deciding, Routing):
         if answers:
             pieces.append(
                 sentence(
-                    f"Of {len(decision.verdicts)} runs ",
+                    f"Of {len(decision.verdicts)} run{'s' * (len(decision.verdicts) != 1)} ",
                     Value("passes", sum(v.answer == "passes" for v in decision.verdicts), ".0f"),
                     " surely pass, ",
                     Value("fails", sum(v.answer == "fails" for v in decision.verdicts), ".0f"),

@@ -58,7 +58,7 @@ class Routed:
         from workbench.routing import Router
 
         study = self.runs[0]._study
-        task = study.task
+        task = study._classification(texts=True)
         models = [run.model() for run in self.runs]
         bases = []
         for run, model in zip(self.runs, models, strict=True):
@@ -66,7 +66,7 @@ class Routed:
             bases.append(model if base is None or not run.recipe.steps else base.model())
         return Router(
             models,
-            task.labels,  # type: ignore[attr-defined]
+            task.labels,
             self.found.validation.thresholds,
             signal=self.signal,
             sequence_length=task.options["sequence_length"],

@@ -212,7 +212,8 @@ def _loaded(model: Any) -> LoadedModel:
 def _check_base(model: LoadedModel) -> None:
     from workbench.models.architectures import refuse_unsupported
 
-    refuse_unsupported(repr(model.source.name), model.hf_model.config)
+    kind = type(model.hf_model).__name__
+    refuse_unsupported(repr(model.source.name), model.hf_model.config, kind)
     if model.weights and not _is_a_checkpoint(model):
         raise StudyError(
             f"{model.source.name!r} has weights that were compressed here, and a study starts from"

@@ -6,7 +6,7 @@ import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from workbench.outcomes import Outcomes
-    from workbench.tasks import TextClassification
+    from workbench.tasks import HarnessTask, TextClassification
     from workbench.trust import Flips, Perturbation, Reliability, Slice, TrustView
 
 
@@ -302,7 +302,7 @@ class Trusting(StudyBase):
         from workbench.trust.perturbations import template
         from workbench.uncertainty import clustered_ratio, interval
 
-        task, id = self._classification(), self._id_of(run)
+        task, id = self._classification(texts=True), self._id_of(run)
         plain = self.outcomes(id, on_progress=on_progress)
         asked: Mapping[str, Perturbation | str] = (
             PERTURBATIONS if perturbations is None else perturbations
@@ -334,16 +334,31 @@ class Trusting(StudyBase):
             )
         return pd.DataFrame(found)
 
-    def _classification(self) -> TextClassification:
-        from workbench.tasks import TextClassification
+    @overload
+    def _classification(self) -> TextClassification | HarnessTask: ...
+
+    @overload
+    def _classification(self, *, texts: Literal[True]) -> TextClassification: ...
+
+    def _classification(self, *, texts: bool = False) -> TextClassification | HarnessTask:
+        """Return the task if every example has one answer, with ``texts`` to texts of the user."""
+        from workbench.tasks import HarnessTask, TextClassification
 
         task = self.task
-        if not isinstance(task, TextClassification):
+        if isinstance(task, TextClassification):
+            return task
+        if isinstance(task, HarnessTask) and task.is_choice:
+            if not texts:
+                return task
             raise ConfigError(
-                f"This needs one answer per example, and {task.name!r} is"
-                f" {task.kind.replace('_', ' ')}; use a study of a TextClassification task."
+                f"The prompts of {task.name!r} are the harness's, so they are not changed here; use"
+                " a study of a TextClassification task."
             )
-        return task
+        raise ConfigError(
+            f"This needs one answer per example, and {task.name!r} is"
+            f" {task.kind.replace('_', ' ')}; use a study of a TextClassification task, or of a"
+            " multiple-choice HarnessTask."
+        )
 
 
 def _per_row(column: str, values: Sequence[Any], outcomes: Outcomes, n_rows: int) -> list[str]:

@@ -185,7 +185,7 @@ class Viewing(Computing, Comparing):
         ----------
         prompt : str
         runs : iterable of Run or str
-            Finished runs of decoders.
+            Finished runs of decoders, which go on from it, or encoder-decoders, which answer it.
         max_new_tokens : int
         """
         if not prompt.strip():

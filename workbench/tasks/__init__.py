@@ -10,6 +10,7 @@ from workbench.models.load import LoadedModel
 from workbench.tasks.base import Batch, Example, Task
 from workbench.tasks.data import TABLE_FILES, column_call, existing_path, is_table
 from workbench.tasks.extraction import Extraction
+from workbench.tasks.harness import PREFIX, TASK_FILES, HarnessTask
 from workbench.tasks.language_modeling import LanguageModeling
 from workbench.tasks.prompt_answers import PromptAnswers
 from workbench.tasks.summarization import Summarization
@@ -20,6 +21,7 @@ __all__ = [
     "Batch",
     "Example",
     "Extraction",
+    "HarnessTask",
     "LanguageModeling",
     "PromptAnswers",
     "Summarization",
@@ -31,7 +33,14 @@ __all__ = [
 
 TASKS: dict[str, type[Task]] = {
     task.kind: task
-    for task in (LanguageModeling, TextClassification, PromptAnswers, Extraction, Summarization)
+    for task in (
+        LanguageModeling,
+        TextClassification,
+        PromptAnswers,
+        Extraction,
+        Summarization,
+        HarnessTask,
+    )
 }
 """Every kind of task by the name that saved studies use."""
 
@@ -45,7 +54,8 @@ def load_task(ref: Any) -> Task:
         ``"demo"`` is language modelling on modules of Python's standard library that the bundled
         model never saw; it needs no download. ``"stdlib-topics"`` is classification: which of seven
         areas of that library a docstring belongs to. The path of a text file, or of a folder of
-        them, is language modelling on it. A task is returned as it is.
+        them, is language modelling on it. ``"lm-eval:NAME"``, or the path of a task file (.yaml),
+        is a task of the lm-evaluation-harness. A task is returned as it is.
 
     Raises
     ------
@@ -72,6 +82,8 @@ def load_task(ref: Any) -> Task:
             sequence_length=64,
             name="stdlib-topics",
         )
+    if str(ref).startswith(PREFIX) or str(ref).lower().endswith(TASK_FILES):
+        return HarnessTask(ref)
     if str(ref).lower().endswith(TABLE_FILES):
         raise DataError(
             f"{str(ref)!r} is a table: say which columns to use, as in"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import json
 import os
 import warnings as python_warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
+from workbench.models.architectures import decoder_start_token
 from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
@@ -58,7 +60,9 @@ class Example:
     label : int
         Code of the label (classification), else -1.
     n_given : int
-        Tokens at the beginning that are given and never predicted (prompts).
+        Tokens at the beginning that are given and never predicted (prompts). An encoder-decoder
+        reads them with its encoder; where there are none, its decoder copies what the encoder
+        reads.
     """
 
     index: int
@@ -68,24 +72,62 @@ class Example:
     label: int = -1
     n_given: int = 0
 
+    @property
+    def given(self) -> list[int]:
+        """What an encoder-decoder's encoder reads."""
+        return self.tokens[: self.n_given] or self.tokens
+
+    @property
+    def target(self) -> list[int]:
+        """What an encoder-decoder's decoder predicts."""
+        return self.tokens[self.n_given :]
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples of one part, padded on the right.
+    """Examples of one part as a model takes them, padded on the right.
 
     Attributes
     ----------
     part : str
     examples : tuple of Example
     input_ids : Tensor of shape (examples, tokens), int64
+        What the model reads; of an encoder-decoder, what its encoder reads.
     attention_mask : Tensor of shape (examples, tokens), int64, or None
         One where a token is real; None where no example is padded.
+    decoder_input_ids : Tensor of shape (examples, target tokens), int64, or None
+        Of an encoder-decoder: what is predicted, one token later (teacher forcing).
+    decoder_attention_mask : Tensor of shape (examples, target tokens), int64, or None
     """
 
     part: str
     examples: tuple[Example, ...]
     input_ids: Tensor
     attention_mask: Tensor | None
+    decoder_input_ids: Tensor | None = None
+    decoder_attention_mask: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch with its tensors on a device."""
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        return dataclasses.replace(self, **moved)
+
+    @property
+    def masks(self) -> tuple[Tensor | None, ...]:
+        """The attention masks, of the encoder and then of the decoder where there are two."""
+        own = self.attention_mask
+        return (own,) if self.decoder_input_ids is None else (own, self.decoder_attention_mask)
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What the model's forward pass takes, by the names of its arguments."""
+        named = {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "decoder_input_ids": self.decoder_input_ids,
+            "decoder_attention_mask": self.decoder_attention_mask,
+        }
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
 class DenseReference(Protocol):
@@ -170,46 +212,43 @@ class Task(ABC):
         """Return a model that can do the task; the given one is not changed."""
 
     @abstractmethod
-    def logits(
-        self, model: LoadedModel, input_ids: Tensor, attention_mask: Tensor | None = None
-    ) -> Tensor:
+    def logits(self, model: LoadedModel, batch: Batch) -> Tensor:
         """Return a bound model's logits: what evaluation scores and calibration differentiates.
 
         Parameters
         ----------
         model : LoadedModel
             Bound to the task.
-        input_ids : Tensor of shape (examples, tokens), int64
-            On the model's device.
-        attention_mask : Tensor of shape (examples, tokens), optional
-            One where a token is real; None where no example is padded.
+        batch : Batch
+            On any device.
 
         Returns
         -------
         Tensor
-            Shape (examples, tokens, vocabulary) for language models, (examples, classes) for
-            classification. Gradients flow where the caller enables them.
+            Shape (examples, tokens, vocabulary) for language models, (examples, target tokens,
+            vocabulary) for encoder-decoders, (examples, classes) for classification. Gradients
+            flow where the caller enables them.
         """
 
     @abstractmethod
-    def count_predictions(self, input_ids: Tensor, attention_mask: Tensor) -> int:
+    def count_predictions(self, batch: Batch) -> int:
         """Return how many predictions a batch holds: next tokens, or examples."""
 
     @abstractmethod
-    def flat_logits(self, logits: Tensor, attention_mask: Tensor) -> Tensor:
+    def flat_logits(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the logits of a batch's predictions as (predictions, classes).
 
         Parameters
         ----------
         logits : Tensor
             As :meth:`logits` returns them.
-        attention_mask : Tensor of shape (examples, tokens)
+        batch : Batch
         """
 
-    def predictions(self, model: LoadedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def predictions(self, model: LoadedModel, batch: Batch) -> Tensor:
         """Return log-probabilities of a batch's predictions, (predictions, classes), float32."""
-        logits = self.logits(model, input_ids, attention_mask)
-        return self.flat_logits(logits, attention_mask).float().log_softmax(-1)
+        logits = self.logits(model, batch)
+        return self.flat_logits(logits, batch).float().log_softmax(-1)
 
     def examples(
         self, model: LoadedModel, part: str = "evaluation", *, limit: int | None = None
@@ -247,14 +286,6 @@ class Task(ABC):
         """
         return self.examples(model, "calibration")
 
-    def predicted(self, batch: Batch) -> Tensor:
-        """Return one where a batch's token counts, (examples, tokens); by default if it is real.
-
-        What :meth:`flat_logits` is given in training: a language model predicts these tokens.
-        """
-        mask = batch.attention_mask
-        return torch.ones_like(batch.input_ids) if mask is None else mask
-
     def targets(self, batch: Batch) -> Tensor:
         """Return what a batch's predictions should be, int64, in the order of :meth:`flat_logits`.
 
@@ -289,6 +320,16 @@ class Task(ABC):
         Language models: packed windows of exactly ``sequence_length`` tokens. Classification:
         examples truncated to it. Fewer than wanted is for the caller to judge.
         """
+
+    def calibration_examples(
+        self, model: LoadedModel, *, sequence_length: int, seed: int
+    ) -> list[Example]:
+        """Return the calibration windows as examples, in the same order.
+
+        A kind of task says here what of them is given, which an encoder-decoder's encoder reads.
+        """
+        windows = self.calibration_windows(model, sequence_length=sequence_length, seed=seed)
+        return [Example(index, index, row) for index, row in enumerate(windows)]
 
     @abstractmethod
     def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
@@ -333,13 +374,12 @@ class Task(ABC):
         examples = self.examples(model, part, limit=limit)
         examples = sorted(examples, key=lambda e: (-len(e.tokens), e.index))
         token_budget = self.batch_tokens(model)
-        pad = pad_token(model)
         found: list[Batch] = []
         start = 0
         while start < len(examples):
             width = max(len(examples[start].tokens), 1)
             count = batch_size or max(1, token_budget // width)
-            found.append(make_batch(part, examples[start : start + count], pad))
+            found.append(batch_of(model, part, examples[start : start + count]))
             start += count
         return found
 
@@ -405,8 +445,8 @@ class Task(ABC):
         return _gather(collected)
 
     def _forward(self, model: LoadedModel, batch: Batch) -> Tensor:
-        mask = None if batch.attention_mask is None else batch.attention_mask.to(model.device)
-        return self.logits(model, batch.input_ids.to(model.device), mask)
+        """Return the logits that an evaluation scores."""
+        return self.logits(model, batch)
 
     def dense_logits(self, model: LoadedModel, batch: Batch) -> list[Tensor]:
         """Return a model's logits of one batch, shape (predictions, classes) per example."""
@@ -533,16 +573,64 @@ def pad_token(model: LoadedModel) -> int:
     return 0
 
 
-def make_batch(part: str, examples: Sequence[Example], pad: int) -> Batch:
-    """Pad examples on the right into one batch."""
-    width = max(len(e.tokens) for e in examples)
-    ids = torch.full((len(examples), width), pad, dtype=torch.int64)
-    mask = torch.zeros((len(examples), width), dtype=torch.int64)
-    for row, example in enumerate(examples):
-        length = len(example.tokens)
-        ids[row, :length] = torch.tensor(example.tokens, dtype=torch.int64)
-        mask[row, :length] = 1
-    return Batch(part, tuple(examples), ids, None if bool(mask.all()) else mask)
+def make_batch(
+    part: str, examples: Sequence[Example], pad: int, decoder_start: int | None = None
+) -> Batch:
+    """Pad examples on the right into one batch.
+
+    Parameters
+    ----------
+    part : str
+    examples : sequence of Example
+    pad : int
+        What is filled in.
+    decoder_start : int, optional
+        What an encoder-decoder's decoder reads first; None for other models.
+    """
+    if decoder_start is None:
+        return Batch(part, tuple(examples), *_padded([e.tokens for e in examples], pad))
+    given = _padded([e.given for e in examples], pad)
+    shifted = _padded([[decoder_start, *e.target[:-1]] for e in examples], pad)
+    return Batch(part, tuple(examples), *given, *shifted)
+
+
+def _padded(rows: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor | None]:
+    """Return the rows as one tensor, and one where a token is real (None if all are)."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad, dtype=torch.int64)
+    mask = torch.zeros((len(rows), width), dtype=torch.int64)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        mask[number, : len(row)] = 1
+    return ids, None if bool(mask.all()) else mask
+
+
+def batch_of(model: LoadedModel, part: str, examples: Sequence[Example]) -> Batch:
+    """Return examples as one batch, laid out and padded as a model takes them."""
+    start = decoder_start_token(model.hf_model.config) if model.is_encoder_decoder else None
+    return make_batch(part, examples, pad_token(model), start)
+
+
+def batches_of(
+    model: LoadedModel, examples: Sequence[Example], most_tokens: int
+) -> Iterator[Batch]:
+    """Yield examples of the calibration part, those of similar length together, shortest first.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    examples : sequence of Example
+    most_tokens : int
+        Padded tokens of a batch; one example alone may have more.
+    """
+    waiting: list[Example] = []
+    for example in sorted(examples, key=lambda e: (len(e.tokens), e.index)):
+        if waiting and (len(waiting) + 1) * len(example.tokens) > most_tokens:
+            yield batch_of(model, "calibration", waiting)
+            waiting = []
+        waiting.append(example)
+    if waiting:
+        yield batch_of(model, "calibration", waiting)
 
 
 def ratio(outcomes: Outcomes, numerator: str, denominator: str) -> Estimate:

@@ -1,4 +1,4 @@
-"""Extraction: fields or spans that a decoder writes out of the user's texts."""
+"""Extraction: fields or spans that a model writes out of the user's texts."""
 
 from __future__ import annotations
 

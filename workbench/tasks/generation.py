@@ -1,4 +1,4 @@
-"""Tasks whose answers a decoder writes: prompts with examples, targets, greedy decoding."""
+"""Tasks whose answers a model writes: prompts with examples, targets, greedy decoding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
+from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
 from workbench.tasks.base import DenseReference, Example, pad_token
 from workbench.tasks.data import read_snapshot
 from workbench.tasks.language_modeling import start_token
@@ -46,12 +47,12 @@ class Generation(NextToken):
     """What tasks of written answers share. Loss and KL are of the target's tokens alone.
 
     The prompt is the template of ``shots`` examples of the calibration part, with their answers,
-    and then of the text; the answer is decoded greedily up to the end of the line. Texts that do
+    and then of the text; the answer is decoded greedily up to the end of the line, or of the text.
+    An encoder-decoder's encoder reads the prompt and its decoder writes the answer. Texts that do
     not fit are cut at their end.
     """
 
-    columns: tuple[str, ...]
-    """The outcome columns that are averaged, one per metric before ``kl``."""
+    answers_prompts: ClassVar[bool] = True
 
     def _build(
         self,
@@ -98,7 +99,6 @@ class Generation(NextToken):
             raise ConfigError(f"shots={options['shots']!r} is not accepted; give 0 to 32.")
         super().__init__(name, metrics, options)
         self.rows = {part: tuple(rows[part]) for part in PARTS}
-        self.columns = tuple(metric.name for metric in metrics[:-1])
         if options["shots"] > len(self.rows["calibration"]):
             raise ConfigError(
                 f"shots={options['shots']} are more than the {len(self.rows['calibration'])} rows"
@@ -127,7 +127,7 @@ class Generation(NextToken):
 
     @abstractmethod
     def scores(self, answer: str, target: str) -> dict[str, float]:
-        """Return one number per name of :attr:`columns` for an answer."""
+        """Return what is recorded of an answer: a number per name of an outcome column."""
 
     def prompt(self, text: str) -> str:
         """Return what the model reads before it writes the answer to a text."""
@@ -148,9 +148,15 @@ class Generation(NextToken):
         """Return the tokens of the prompt and of the target, together at most ``length``."""
         head, tail = str(self.options["template"]).split("{text}", 1)
         shots = "".join(self._shot(one) for one in self._shots())
-        before = start_token(model) + _tokens(model, shots + head)
-        after = _tokens(model, tail)
-        target = _tokens(model, f" {row.target}{STOP}")[: self.options["max_new_tokens"]]
+        before, after = plain_tokens(model, shots + head), plain_tokens(model, tail)
+        if model.is_encoder_decoder:
+            start, end = around_input(model)
+            before, after = start + before, after + end
+            target = answer_tokens(model, row.target)
+        else:
+            before = start_token(model) + before
+            target = plain_tokens(model, f" {row.target}{STOP}")
+        target = target[: self.options["max_new_tokens"]]
         room = length - len(before) - len(after) - self.options["max_new_tokens"]
         if room < 1:
             raise ConfigError(
@@ -158,7 +164,7 @@ class Generation(NextToken):
                 f" text, and the answer {self.options['max_new_tokens']}; {length} are allowed."
                 " Give fewer shots, or a larger sequence_length."
             )
-        return before + _tokens(model, row.text)[:room] + after, target
+        return before + plain_tokens(model, row.text)[:room] + after, target
 
     def _make_examples(self, model: LoadedModel, part: str, length: int) -> list[Example]:
         rows = list(enumerate(self.rows[part]))
@@ -177,11 +183,31 @@ class Generation(NextToken):
         self, model: LoadedModel, *, sequence_length: int, seed: int
     ) -> list[list[int]]:
         """Return the calibration rows' prompts with their targets, cut and shuffled."""
+        pieces = self._calibration_pieces(model, seed)
+        return [(prompt + target)[-sequence_length:] for prompt, target in pieces]
+
+    def calibration_examples(
+        self, model: LoadedModel, *, sequence_length: int, seed: int
+    ) -> list[Example]:
+        """Return the calibration windows; for an encoder-decoder, what of them is given.
+
+        Each side is cut to ``sequence_length``, which a decoder reads together.
+        """
+        if not model.is_encoder_decoder:
+            return super().calibration_examples(model, sequence_length=sequence_length, seed=seed)
+        return [
+            Example(index, index, given + target[:sequence_length], n_given=len(given))
+            for index, (prompt, target) in enumerate(self._calibration_pieces(model, seed))
+            for given in [prompt[-sequence_length:]]
+        ]
+
+    def _calibration_pieces(
+        self, model: LoadedModel, seed: int
+    ) -> list[tuple[list[int], list[int]]]:
         most = min(self.options["sequence_length"], model.max_length or 2**31)
         rows = list(self.rows["calibration"])
         random.Random(seed).shuffle(rows)
-        pieces = [self._pieces(model, row, most) for row in rows]
-        return [(prompt + target)[-sequence_length:] for prompt, target in pieces]
+        return [self._pieces(model, row, most) for row in rows]
 
     def evaluate(
         self,
@@ -208,7 +234,7 @@ class Generation(NextToken):
         answers = self.answers(model, part, batch_size=batch_size, limit=limit, monitor=monitor)
         targets = [self.rows[part][i].target for i in np.asarray(scored["example"])]
         points = [self.scores(a, t) for a, t in zip(answers, targets, strict=True)]
-        extra = {name: np.array([point[name] for point in points]) for name in self.columns}
+        extra = {name: np.array([point[name] for point in points]) for name in points[0]}
         return Outcomes({**scored.columns, **extra, "answer": np.array(answers, dtype=str)})
 
     def answers(
@@ -236,7 +262,6 @@ class Generation(NextToken):
         rows = (row for part_rows in self.rows.values() for row in part_rows)
         may_be_empty = self.options["shots"] > 0 or any(not row.target for row in rows)
         batches = self.batches(model, part, batch_size=batch_size, limit=limit)
-        generate: Any = model.hf_model.generate
         for done, batch in enumerate(batches, 1):
             prompts = [e.tokens[: e.n_given] for e in batch.examples]
             width = max(map(len, prompts))
@@ -245,16 +270,12 @@ class Generation(NextToken):
             for row, prompt in enumerate(prompts):  # padded on the left: it goes on at the right
                 ids[row, width - len(prompt) :] = torch.tensor(prompt)
                 mask[row, width - len(prompt) :] = 1
-            with torch.no_grad():
-                written = generate(
-                    input_ids=ids.to(model.device),
-                    attention_mask=mask.to(model.device),
-                    max_new_tokens=self.options["max_new_tokens"],
-                    do_sample=False,
-                    num_beams=1,
-                    pad_token_id=pad,
-                )
-            for example, row in zip(batch.examples, written[:, width:].tolist(), strict=True):
+            written = model.write(
+                ids.to(model.device),
+                mask.to(model.device),
+                max_new_tokens=self.options["max_new_tokens"],
+            )
+            for example, row in zip(batch.examples, written.tolist(), strict=True):
                 text = str(model.tokenizer.decode(row, skip_special_tokens=True))
                 found[example.index] = answer_in(text, may_be_empty=may_be_empty)
             monitor.report("generate", done, len(batches), part)
@@ -338,7 +359,3 @@ def answer_in(written: str, *, may_be_empty: bool) -> str:
 def one_line(text: str) -> str:
     """Return a text on one line with single spaces."""
     return " ".join(text.split())
-
-
-def _tokens(model: LoadedModel, text: str) -> list[int]:
-    return list(model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

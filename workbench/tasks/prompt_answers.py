@@ -1,4 +1,4 @@
-"""Prompts with the answers that a decoder should give: exact match, and the answers' perplexity."""
+"""Prompts with the answers that a model should give: exact match, and the answers' perplexity."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from workbench.errors import ConfigError, DataError
 from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.records import Metric
+from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
 from workbench.tasks.base import KL, Batch, Example, Task, ratio
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.language_modeling import LanguageModeling, start_token
@@ -33,7 +34,8 @@ class PromptAnswers(LanguageModeling):
     """Answer the user's prompts. Only the answers count: what is given is never predicted.
 
     An answer matches exactly if every token of it, and the end of text behind it, is the model's
-    likeliest next one: then greedy generation gives this very answer.
+    likeliest next one: then greedy generation gives this very answer. An encoder-decoder's encoder
+    reads the prompt, without the separator.
 
     Parameters
     ----------
@@ -73,6 +75,7 @@ class PromptAnswers(LanguageModeling):
     """
 
     kind: ClassVar[str] = "prompt_answers"
+    answers_prompts: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -146,16 +149,17 @@ class PromptAnswers(LanguageModeling):
         return examples
 
     def _tokens(self, model: LoadedModel, row: Row, length: int) -> tuple[list[int], int]:
-        tokenizer = model.tokenizer
-        given, answer = (
-            list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-            for text in (row.text + self.options["separator"], row.label)
-        )
-        end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-        start = start_token(model)
-        answer = [*answer, *end][: length - len(start) - 1]
-        room = length - len(start) - len(answer)
-        given = [*start, *given[-room:]]
+        if model.is_encoder_decoder:
+            start, after = around_input(model)
+            given, answer = plain_tokens(model, row.text), answer_tokens(model, row.label)
+        else:
+            start, after = start_token(model), []
+            given = plain_tokens(model, row.text + self.options["separator"])
+            end = model.tokenizer.eos_token_id
+            answer = plain_tokens(model, row.label) + ([] if end is None else [int(end)])
+        answer = answer[: length - len(start) - len(after) - 1]
+        room = length - len(start) - len(after) - len(answer)
+        given = [*start, *given[-room:], *after]
         return [*given, *answer], len(given)
 
     def training_examples(self, model: LoadedModel) -> list[Example]:
@@ -170,6 +174,18 @@ class PromptAnswers(LanguageModeling):
         random.Random(seed).shuffle(rows)
         length = min(sequence_length, model.max_length or 2**31)
         return [self._tokens(model, row, length)[0] for row in rows]
+
+    def calibration_examples(
+        self, model: LoadedModel, *, sequence_length: int, seed: int
+    ) -> list[Example]:
+        """Return the calibration windows; for an encoder-decoder, what of them is given."""
+        if not model.is_encoder_decoder:
+            return super().calibration_examples(model, sequence_length=sequence_length, seed=seed)
+        rows = list(self.rows["calibration"])
+        random.Random(seed).shuffle(rows)
+        length = min(sequence_length, model.max_length or 2**31)
+        pairs = [self._tokens(model, row, length) for row in rows]
+        return [Example(i, i, tokens, n_given=n) for i, (tokens, n) in enumerate(pairs)]
 
     def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
         columns = super()._columns(batch, logits, dense)

@@ -1,21 +1,26 @@
-"""Summarization: short texts that a decoder writes about the user's long ones."""
+"""Summarization: short texts that a model writes about the user's long ones."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
+
+from workbench.outcomes import Outcomes
 from workbench.records import Metric
 from workbench.tasks.base import KL
 from workbench.tasks.data import read_rows
 from workbench.tasks.generation import Generation, Pair, one_line
 from workbench.tasks.rouge import rouge_l, rouge_n, words_of
+from workbench.uncertainty import Estimate, estimate_ratio
 
 
 class Summarization(Generation):
     """Write a summary of the user's texts; judged by ROUGE, and by its length.
 
     ``rouge_l``, ``rouge_1`` and ``rouge_2`` are F1 of words in lower case, not stemmed;
-    ``length_ratio`` is the answer's number of words divided by the reference's.
+    ``length_error`` is the mean of |1 − ratio|, of the answer's number of words to the reference's;
+    the ratio of every example is in the outcomes (``length_ratio``).
 
     Parameters
     ----------
@@ -83,7 +88,7 @@ class Summarization(Generation):
             Metric("rouge_l"),
             Metric("rouge_1"),
             Metric("rouge_2"),
-            Metric("length_ratio"),
+            Metric("length_error", higher_is_better=False),
             KL,
         )
 
@@ -95,3 +100,10 @@ class Summarization(Generation):
             "rouge_2": rouge_n(answer, target, 2),
             "length_ratio": len(words_of(answer)) / max(1, len(words_of(target))),
         }
+
+    def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
+        """Return a metric of one evaluation with its influence per document."""
+        if metric != "length_error":
+            return super().estimate(metric, outcomes)
+        errors = np.abs(1 - np.asarray(outcomes["length_ratio"], dtype=float))
+        return estimate_ratio(errors, np.ones(len(errors)), outcomes["document"])

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.errors import ConfigError, DataError
-from workbench.models.architectures import refuse_unsupported
+from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
+from workbench.models.architectures import is_seq2seq, refuse_unsupported
 from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
@@ -179,8 +179,9 @@ class TextClassification(Task):
     def _findings(self) -> list[str]:
         findings = overlap({part: [row.text for row in rows] for part, rows in self.rows.items()})
         if len(self.rows["evaluation"]) < 30:
+            count = len(self.rows["evaluation"])
             findings.append(
-                f"the evaluation part has only {len(self.rows['evaluation'])} rows, so accuracy is"
+                f"the evaluation part has only {count} row{'s' * (count != 1)}, so accuracy is"
                 " known only roughly; give more rows."
             )
         seen = {row.label for row in self.rows["calibration"]}
@@ -213,7 +214,15 @@ class TextClassification(Task):
         UnsupportedArchitectureError
             If the model is an encoder-decoder or reads no text.
         """
-        refuse_unsupported(repr(model.source.name), model.hf_model.config)
+        kind = type(model.hf_model).__name__
+        refuse_unsupported(repr(model.source.name), model.hf_model.config, kind)
+        if model.is_encoder_decoder and is_seq2seq(kind):
+            raise UnsupportedArchitectureError(
+                f"{model.source.name!r} ({kind}) is an encoder-decoder, which writes its answers"
+                " and has no use for a head of labels. Give Extraction with fields= the column of"
+                " labels, or load the encoder alone: load_model(AutoModelForTextEncoding"
+                ".from_pretrained(folder), tokenizer)."
+            )
         if _columns_for(self.labels, model) is not None:
             return self._with_padding(model)
         bare = dataclasses.replace(model, weights=dict(model.weights), head=None)
@@ -234,15 +243,13 @@ class TextClassification(Task):
         bound.hf_model.config.pad_token_id = pad_token(model)
         return bound
 
-    def logits(
-        self, model: LoadedModel, input_ids: Tensor, attention_mask: Tensor | None = None
-    ) -> Tensor:
+    def logits(self, model: LoadedModel, batch: Batch) -> Tensor:
         """Return a bound model's logits of shape (examples, classes).
 
         The first columns are this task's labels in order; a model with more classes has those
         after them.
         """
-        found = label_logits(self.labels, model, input_ids, attention_mask)
+        found = label_logits(self.labels, model, **batch.to(model.device).inputs)
         if found is None:
             raise ConfigError(
                 f"{model.source.name} has no head for the labels of {self.name!r}; use the model"
@@ -250,10 +257,10 @@ class TextClassification(Task):
             )
         return found
 
-    def count_predictions(self, input_ids: Tensor, attention_mask: Tensor) -> int:
-        return len(input_ids)
+    def count_predictions(self, batch: Batch) -> int:
+        return len(batch.examples)
 
-    def flat_logits(self, logits: Tensor, attention_mask: Tensor) -> Tensor:
+    def flat_logits(self, logits: Tensor, batch: Batch) -> Tensor:
         return logits
 
     def _make_examples(self, model: LoadedModel, part: str, length: int) -> list[Example]:

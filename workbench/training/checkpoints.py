@@ -31,6 +31,15 @@ class CheckpointFile:
     path: Path
     most_bytes: int = 2_000_000_000
 
+    def refusal(self, size: int) -> str | None:
+        """Return why a checkpoint of so many bytes is not kept, None if it is."""
+        if size <= self.most_bytes:
+            return None
+        return (
+            f"no checkpoint is kept: it would take {size / 1e9:.1f} GB, and the study's"
+            f" disk_budget_bytes is {self.most_bytes / 1e9:.1f} GB"
+        )
+
     def save(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bool:
         """Replace the checkpoint, and return whether it was written; killed at any moment, one is.
 

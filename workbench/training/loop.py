@@ -12,7 +12,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,8 +23,8 @@ from torch import Tensor, nn
 from workbench.errors import CancelledError, CompressionError
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
-from workbench.tasks import Batch, Example, Task
-from workbench.tasks.base import make_batch, pad_token
+from workbench.tasks import Batch, Task
+from workbench.tasks.base import batches_of
 from workbench.tensors.products import fast_products
 from workbench.training.checkpoints import CheckpointFile
 from workbench.training.losses import Objective, flat_logits, hard_loss
@@ -69,7 +70,7 @@ class Trained:
     facts : dict
         JSON-ready: ``steps``, ``planned_steps``, ``best_step``, ``epochs``, ``learning_rate``,
         ``examples``, ``trained_parameters``, ``validation`` ([step, loss, error] per epoch),
-        ``stopped_early``, ``resumed_at``, ``checkpoint_bytes``.
+        ``stopped_early``, ``resumed_at``, ``checkpoint_bytes``, ``checkpoint`` (why none is kept).
     curve : list of [int, float]
         Step and smoothed loss of the training, some 200 points.
     """
@@ -145,13 +146,20 @@ class _Run:
         self.state = _State()
         self.best: dict[str, Tensor] = {}
         self.optimizer = _optimizer(trainable, settings)
-        self.pad = pad_token(self.model)
         self.key = self._key(about)
         self.validation = task.batches(self.model, "validation", limit=VALIDATION_EXAMPLES)
         self._order: tuple[int, list[int]] = (-1, [])
         self._saved_bytes = 0
+        self.not_kept = None if checkpoint is None else checkpoint.refusal(self._bytes())
 
     def complete(self) -> Trained:
+        if self.not_kept:
+            warnings.warn(
+                f"{self.task.name}: of this training {self.not_kept}. If it is cancelled or killed"
+                " it begins anew. Study(…, disk_budget_bytes=…) allows more, and method='lora'"
+                " trains fewer weights.",
+                stacklevel=2,
+            )
         resumed_at = self._resume()
         self.objective.prepare(self.examples, self.monitor)
         due = time.monotonic() + CHECKPOINT_SECONDS
@@ -225,11 +233,12 @@ class _Run:
             self._order = (epoch, order)
         size = self.settings.batch_size
         chosen = [self.examples[i] for i in self._order[1][index * size : (index + 1) * size]]
-        yield from split_batch(chosen, self.task.batch_tokens(self.model), self.pad)
+        yield from batches_of(self.model, chosen, self.task.batch_tokens(self.model))
 
     def _report(self) -> None:
         state = self.state
-        words = f"loss {state.smoothed:.4f}"
+        words = "no checkpoint kept; " if self.not_kept else ""
+        words += f"loss {state.smoothed:.4f}"
         if state.validations:
             words += f", validation {state.validations[-1][1]:.4f}"
         self.monitor.report("train", state.step, self.total, words)
@@ -337,19 +346,9 @@ class _Run:
             facts["resumed_at"] = resumed_at
         if self._saved_bytes:
             facts["checkpoint_bytes"] = self._saved_bytes
+        if self.not_kept:
+            facts["checkpoint"] = self.not_kept
         return facts
-
-
-def split_batch(examples: Sequence[Example], most_tokens: int, pad: int) -> Iterator[Batch]:
-    """Yield examples of similar length together, at most so many padded tokens at once."""
-    waiting: list[Example] = []
-    for example in sorted(examples, key=lambda e: (len(e.tokens), e.index)):
-        if waiting and (len(waiting) + 1) * len(example.tokens) > most_tokens:
-            yield make_batch("calibration", waiting, pad)
-            waiting = []
-        waiting.append(example)
-    if waiting:
-        yield make_batch("calibration", waiting, pad)
 
 
 def _optimizer(trainable: Trainable, settings: Settings) -> torch.optim.AdamW:

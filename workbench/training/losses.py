@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ConfigError
-from workbench.models.layers import find_blocks
+from workbench.models.layers import block_sides, find_blocks
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks import Batch, Example, Task
-from workbench.tasks.base import make_batch, pad_token
+from workbench.tasks.base import batches_of
 
 UNBALANCED = 10.0
 """How many times as frequent as the rarest the most frequent label is before "auto" weighs."""
@@ -120,15 +120,10 @@ class Distilled(Objective):
         """Keep the teacher's logits where there is one small row per example."""
         if not self.task.pools_tokens or self._hidden or self._hard == 1:
             return
-        order = sorted(examples, key=lambda e: (-len(e.tokens), e.index))
-        budget, pad, start = self.task.batch_tokens(self._teacher), pad_token(self._teacher), 0
-        while start < len(order):
-            count = max(1, budget // max(len(order[start].tokens), 1))
-            chosen = order[start : start + count]
-            logits = self._teachers(make_batch("calibration", chosen, pad))
-            self._kept |= {e.index: row.cpu() for e, row in zip(chosen, logits, strict=True)}
-            start += count
-            monitor.report("teacher", min(start, len(order)), len(order))
+        for batch in batches_of(self._teacher, examples, self.task.batch_tokens(self._teacher)):
+            rows = zip(batch.examples, self._teachers(batch), strict=True)
+            self._kept |= {example.index: row.cpu() for example, row in rows}
+            monitor.report("teacher", len(self._kept), len(examples))
 
     def loss(self, model: LoadedModel, batch: Batch) -> Tensor:
         modules = _blocks(model) if self._hidden else []
@@ -148,8 +143,10 @@ class Distilled(Objective):
         if self._hard:
             total = total + self._hard * hard_loss(self.task, student, batch, None)
         if self._hidden:
-            distance = hidden_distance(states, hidden, batch.attention_mask)
-            total = total + self._hidden * len(student) * distance
+            mine, theirs = _sides(model, states), _sides(self._teacher, hidden)
+            sides = zip(mine, theirs, batch.masks, strict=True)
+            distances = [hidden_distance(*side) for side in sides]
+            total = total + self._hidden * len(student) * sum(distances) / len(distances)
         return total
 
     @torch.no_grad()
@@ -159,10 +156,7 @@ class Distilled(Objective):
 
 def flat_logits(task: Task, model: LoadedModel, batch: Batch) -> Tensor:
     """Return a model's logits of a batch's predictions, (predictions, classes), float32."""
-    ids = batch.input_ids.to(model.device)
-    mask = batch.attention_mask
-    logits = task.logits(model, ids, None if mask is None else mask.to(model.device))
-    return task.flat_logits(logits, task.predicted(batch).to(model.device)).float()
+    return task.flat_logits(task.logits(model, batch), batch).float()
 
 
 def hard_loss(task: Task, logits: Tensor, batch: Batch, class_weights: Tensor | None) -> Tensor:
@@ -244,6 +238,12 @@ def class_weights(task: Task, examples: Sequence[Example], how: str) -> Tensor |
     for label, count in counts.items():
         weights[label] = len(labels) / (len(counts) * count)
     return weights
+
+
+def _sides(model: LoadedModel, states: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    """Return the hidden states of an encoder-decoder's two sides apart; of others, all at once."""
+    first = Counter(block_sides(model.hf_model).values())["encoder"]
+    return [states[:first], states[first:]] if first else [states]
 
 
 def _blocks(model: LoadedModel) -> list[nn.Module]:
