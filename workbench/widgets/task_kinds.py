@@ -279,8 +279,15 @@ class HarnessKind(Kind):
             tooltip="The task's name in the harness, or the path of a task file",
             **texts,
         )
-        self.solved = _whole(
-            "shots", -1, -1, "Solved examples before each document; -1 is the task's own number"
+        self.solved = w.Dropdown(
+            options=[
+                ("the task's own number", -1),
+                *((str(n), n) for n in (0, 1, 2, 3, 5, 10, 25)),
+            ],
+            description="shots",
+            tooltip="Solved examples before each document",
+            style=_WIDE,
+            layout=w.Layout(width="auto", max_width="320px"),
         )
         self.calibration = w.Text(
             description="calibrate on",
@@ -345,7 +352,7 @@ def _columns(text: str, tooltip: str) -> w.SelectMultiple:
     return w.SelectMultiple(
         description=text,
         options=[],
-        rows=3,
+        rows=4,
         tooltip=f"{tooltip}; Ctrl or Shift selects several",
         style=_WIDE,
         layout=w.Layout(width="auto"),
