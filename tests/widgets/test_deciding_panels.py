@@ -322,6 +322,15 @@ def test_consistency_takes_own_wordings_and_refuses_those_without_a_place(bench,
     )
 
 
+def test_multiple_choice_of_the_harness_can_be_trusted_and_routed(study):
+    about = {**study.describe(), "task": {"name": "arc", "kind": "lm_eval"}}
+    study.describe = lambda: about
+    bench = Workbench(study)
+    assert len(bench.panels.trust.widget.children) == 2
+    bench.panels.routing.runs.value = ("a", "dense")
+    assert not bench.panels.routing.go.disabled
+
+
 def test_other_tasks_are_told_what_applies_to_them():
     panel = Workbench(FakeStudy()).panels.trust
     (only,) = panel.widget.children

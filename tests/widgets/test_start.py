@@ -349,6 +349,22 @@ def test_fields_and_summaries_of_the_users_rows_become_tasks(panel, tmp_path, su
         form.maker()
 
 
+def test_a_task_of_the_harness_is_named_not_uploaded(panel):
+    panel.task.kind.value = "lm_eval"
+    assert panel.task.upload.layout.display == "none"
+    panel.start.click()
+    assert "No task was given" in panel._banner.text
+    form = panel.task.chosen
+    form.task.value = " arc_easy "
+    assert panel.task.code() == "task = wb.HarnessTask('arc_easy')"
+    form.solved.value, form.calibration.value = 0, "corpus.txt"
+    assert panel.task.code() == (
+        "task = wb.HarnessTask('arc_easy', shots=0, calibration='corpus.txt')"
+    )
+    known = inspect.signature(wb.HarnessTask.__init__).parameters
+    assert set(form.arguments()) <= set(known)
+
+
 def test_the_prompts_of_the_form_are_those_of_the_tasks():
     for kind in (ExtractionKind, SummarizationKind):
         known = inspect.signature(getattr(wb, kind.makes).__init__).parameters

@@ -86,6 +86,7 @@ class PlanPanel:
         self.status, self.answer = w.HTML(), w.HTML()
         self.place = FigurePlace()
         self.table = Rows(searchable=True, label="Filter", height="420px")
+        self.table.layout.display = "none"
         buttons = w.HBox([self.go])
         buttons.add_class("wb-buttons")
         left = w.VBox(
@@ -180,7 +181,7 @@ class PlanPanel:
             " Estimated, not measured."
         )
         self.place.draw(found.plot)
-        self.table.html = _rows(frame)
+        self.table.html, self.table.layout.display = _rows(frame), ""
 
     def _say_answer(self, text: str) -> None:
         shown = f'<span role="status">{html.escape(text)}</span>'

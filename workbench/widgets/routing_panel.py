@@ -13,7 +13,7 @@ from workbench.plots import cascade_figure
 from workbench.recipe import shortened
 from workbench.records import RunRecord, RunState
 from workbench.routing import SIGNALS, Cascade, cascade_of, facts
-from workbench.widgets.desk import Desk
+from workbench.widgets.desk import CLASSIFYING, Desk
 from workbench.widgets.figure_place import FigurePlace
 from workbench.widgets.report_panel import cascade_code
 from workbench.widgets.router_panel import RouterPanel
@@ -57,7 +57,7 @@ class RoutingPanel:
         self._desk = desk
         self._on_found = on_found
         kind = desk.study.describe()["task"]["kind"]
-        self._is_possible = kind == "text_classification"
+        self._is_possible = kind in CLASSIFYING
         guard = desk.banner.guard
         self.runs = w.SelectMultiple(
             rows=9,

@@ -58,7 +58,7 @@ def table_html(frame: pd.DataFrame) -> str:
     """Return the first four rows as HTML, escaped."""
     heads = [(str(name), "wrap") for name in frame.columns]
     rows = [("", [str(cell)[:120] for cell in row]) for row in frame.head(4).to_numpy()]
-    return f'<div class="wb-scroll">{rows_html(heads, rows)}</div>'
+    return f'<div class="wb-scroll wb-preview">{rows_html(heads, rows)}</div>'
 
 
 def text_html(path: Path) -> str:

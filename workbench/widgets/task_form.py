@@ -107,8 +107,9 @@ class TaskForm:
     def _show(self) -> None:
         kind = self.chosen
         self.about.value = f'<div class="wb-about">{html.escape(kind.about)}</div>'
-        for control in (self.upload, self.data_path, self.preview, self.about):
+        for control in (self.upload, self.data_path, self.preview):
             control.layout.display = "" if kind.reads else "none"
+        self.about.layout.display = "" if kind.about else "none"
         self._fields.children = kind.widgets
         if kind.reads:
             self._preview()

@@ -262,7 +262,79 @@ class SummarizationKind(Written):
         return {"text": self.text.value, "summary": self.summary.value, **self.prompting()}
 
 
-KINDS: tuple[type[Kind], ...] = (Demo, LabelledTable, Texts, ExtractionKind, SummarizationKind)
+class HarnessKind(Kind):
+    """A task of the lm-evaluation-harness, by its name or its file."""
+
+    name, title = "lm_eval", "lm-eval"
+    about = (
+        "A task of EleutherAI's lm-evaluation-harness: its documents, prompts and metrics."
+        " Needs the extra lm-eval."
+    )
+
+    def __init__(self) -> None:
+        texts = {"style": _WIDE, "layout": w.Layout(width="auto")}
+        self.task = w.Text(
+            description="which",
+            placeholder="arc_easy, or tasks/mine.yaml",
+            tooltip="The task's name in the harness, or the path of a task file",
+            **texts,
+        )
+        self.solved = w.Dropdown(
+            options=[
+                ("the task's own number", -1),
+                *((str(n), n) for n in (0, 1, 2, 3, 5, 10, 25)),
+            ],
+            description="shots",
+            tooltip="Solved examples before each document",
+            style=_WIDE,
+            layout=w.Layout(width="auto", max_width="320px"),
+        )
+        self.calibration = w.Text(
+            description="calibrate on",
+            placeholder="corpus.txt; empty: the task's own training part",
+            tooltip="A text file or a folder of them, for tasks without a training part",
+            style=_WIDE,
+            layout=w.Layout(width="auto"),
+        )
+        self.widgets = [self.task, self.solved, self.calibration]
+
+    def check(self) -> None:
+        """Raise DataError if a field lacks that must be filled."""
+        if not self.task.value.strip():
+            raise DataError(
+                "No task was given; write its name in the harness, such as arc_easy, or the path of"
+                " a task file."
+            )
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments; those at their defaults are left out."""
+        found: dict[str, Any] = {}
+        if self.solved.value >= 0:
+            found["shots"] = self.solved.value
+        if self.calibration.value.strip():
+            found["calibration"] = self.calibration.value.strip()
+        return found
+
+    def code(self, data: str) -> str:
+        """Return the Python that makes the task."""
+        given = "".join(f", {name}={value!r}" for name, value in self.arguments().items())
+        return f"task = wb.HarnessTask({self.task.value.strip()!r}{given})"
+
+    def maker(self, data: Path | None) -> Callable[[], Any]:
+        """Return what makes the task."""
+        which, arguments = self.task.value.strip(), self.arguments()
+
+        def make() -> Any:
+            from workbench.tasks import HarnessTask
+
+            return HarnessTask(which, **arguments)
+
+        return make
+
+
+KINDS: tuple[type[Kind], ...] = (
+    Demo, LabelledTable, Texts, ExtractionKind, SummarizationKind, HarnessKind,
+)  # fmt: skip
 """In the order of their buttons. A further kind is a class here, and its name in this tuple."""
 
 
@@ -280,7 +352,7 @@ def _columns(text: str, tooltip: str) -> w.SelectMultiple:
     return w.SelectMultiple(
         description=text,
         options=[],
-        rows=3,
+        rows=4,
         tooltip=f"{tooltip}; Ctrl or Shift selects several",
         style=_WIDE,
         layout=w.Layout(width="auto"),

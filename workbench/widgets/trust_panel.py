@@ -11,7 +11,7 @@ from workbench.recipe import shortened
 from workbench.records import RunState
 from workbench.trust import TrustView
 from workbench.widgets.consistency_panel import ConsistencyPanel
-from workbench.widgets.desk import Desk
+from workbench.widgets.desk import CLASSIFYING, Desk
 from workbench.widgets.figure_place import FigurePlace
 from workbench.widgets.rows import Rows
 from workbench.widgets.trust_views import VIEWS, View
@@ -102,8 +102,7 @@ class TrustPanel:
         self.widget = w.HBox([left, right])
         self.widget.add_class("wb-split")
         kind = desk.study.describe()["task"]["kind"]
-        self._is_possible = kind == "text_classification"
-        if not self._is_possible:
+        if kind not in CLASSIFYING:
             spoken = html.escape(kind.replace("_", " "))
             only = w.HTML(f"<h3>Trust</h3>{OTHER_TASK.format(kind=spoken)}")
             only.add_class("wb-card")
