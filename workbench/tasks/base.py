@@ -431,7 +431,7 @@ class Task(ABC):
                 dense = None
                 if reference is not None and not itself:
                     dense = reference.log_probabilities(batch)
-                logits = self._forward(model, batch)
+                logits = self.logits(model, batch)
                 columns = self._columns(batch, logits, dense)
                 if reference is not None and itself:
                     columns["kl"] = np.zeros(len(batch.examples))
@@ -444,13 +444,9 @@ class Task(ABC):
                 monitor.report("evaluate", done, len(batches), part)
         return _gather(collected)
 
-    def _forward(self, model: LoadedModel, batch: Batch) -> Tensor:
-        """Return the logits that an evaluation scores."""
-        return self.logits(model, batch)
-
     def dense_logits(self, model: LoadedModel, batch: Batch) -> list[Tensor]:
         """Return a model's logits of one batch, shape (predictions, classes) per example."""
-        return self._prediction_logits(batch, self._forward(model, batch))
+        return self._prediction_logits(batch, self.logits(model, batch))
 
     def measure(self, outcomes: Outcomes, part: str = "evaluation") -> tuple[Measurement, ...]:
         """Return every metric of one evaluation with its clustered standard error.
