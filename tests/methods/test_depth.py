@@ -24,7 +24,7 @@ from workbench.recipe import Recipe
 from workbench.steps import DepthPruning
 
 BLOCKS = 5
-REFUSED = {"T5": "not among the architectures", "ViT": "not among the architectures"}
+REFUSED = {"T5": "encoder-decoder", "ViT": "not among the architectures"}
 REFUSED |= {"Qwen3Moe": "mlp_only_layers"}
 
 
