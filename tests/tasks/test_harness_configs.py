@@ -130,6 +130,70 @@ def test_documents_are_scored_by_a_tasks_own_function(tmp_path, monkeypatch):
     assert np.all(outcomes["best"] >= -outcomes["loss"] - 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("made", "one_number", "expected"),
+    [
+        ("{'answer': doc['answer']}", "sum(item['answer'] for item in items)", 8),
+        ("([doc['name'], 'b'], 'b')", "sum(b in names for names, b in items)", 5),
+        ("[1.0] * (doc['answer'] + 1)", "sum(map(sum, items))", 13),
+        ("(1, 2) if doc['answer'] > 1 else None", "sum(one for one, _ in items)", 3),
+        ("float(doc['answer']) if doc['answer'] > 1 else None", "max(items) + len(items)", 6),
+    ],
+)
+def test_what_a_task_makes_of_documents_reaches_its_own_function(
+    tmp_path, made, one_number, expected
+):
+    """Mappings, lists of different lengths and nothing at all come through the record."""
+    hf_model = tiny_model("LlamaForCausalLM")
+    hf_model.config.max_position_embeddings = 128
+    model = load_model(hf_model.eval(), tiny_tokenizer())
+    (tmp_path / "own.py").write_text(
+        f"def score(doc, results):\n    made = {made}\n"
+        "    return {} if made is None else {'own': made}\n\n"
+        f"def one(items):\n    return {one_number}\n"
+    )
+    path = write_task(tmp_path, "choice", harnessed.MULTIPLE_CHOICE, counts=(4, 2, 5))
+    changed(path, metric_list=[{"metric": "own", "aggregation": "FN", "higher_is_better": True}])
+    text = path.read_text().replace("aggregation: FN", "aggregation: !function own.one")
+    path.write_text(text + "process_results: !function own.score\n")
+    task = make(path, trust_remote_code=True)
+    answers = [doc["answer"] for doc in harnessed.documents(5, 6)]
+    assert answers == [0, 3, 2, 2, 1]  # what the expected numbers are of
+    assert task.measure(task.evaluate(model))[0].value == expected
+
+
+def test_a_median_and_a_perplexity_are_of_documents_not_of_their_windows(tmp_path):
+    hf_model = tiny_model("LlamaForCausalLM")
+    hf_model.config.max_position_embeddings = 128
+    model = load_model(hf_model.eval(), tiny_tokenizer())
+    (tmp_path / "own.py").write_text(
+        "def score(doc, results):\n    return {'own': results[0] / 100, 'ppl': results[0] / 100}\n"
+    )
+    path = write_task(tmp_path, "text", harnessed.ROLLING, counts=(4, 2, 5))
+    named = (("own", "median"), ("ppl", "perplexity"))
+    metrics = [
+        {"metric": name, "aggregation": how, "higher_is_better": False} for name, how in named
+    ]
+    changed(path, "process_results: !function own.score\n", metric_list=metrics)
+    task = make(path, trust_remote_code=True)
+    outcomes = task.evaluate(model)
+    assert len(outcomes) > 5  # windows
+    logs = -np.bincount(outcomes["document"], weights=outcomes["loss"]) / 100
+    found = {m.metric: m.value for m in task.measure(outcomes)}
+    assert found["own"] == pytest.approx(np.median(logs))
+    assert found["ppl"] == pytest.approx(np.exp(-logs.mean()))
+
+
+def test_what_cannot_be_made_one_number_says_so(choices):
+    f1 = {"metric": "f1", "aggregation": "f1", "higher_is_better": True}  # of two labels, not four
+    hf_model = tiny_model("LlamaForCausalLM")
+    hf_model.config.max_position_embeddings = 128
+    task = make(changed(choices, metric_list=[f1]))
+    outcomes = task.evaluate(load_model(hf_model.eval(), tiny_tokenizer()))
+    with pytest.raises(ConfigError, match=r"one number of all documents' f1: .*multiclass"):
+        task.measure(outcomes)
+
+
 def test_a_recorded_task_reaches_no_code_outside_of_the_harness(tmp_path, coded):
     (tmp_path / "evil.py").write_text(CODE)
     relative = os.path.relpath(tmp_path / "evil.py", harness_folder())
