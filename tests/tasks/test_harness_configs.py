@@ -361,7 +361,22 @@ def test_a_missing_extra_says_how_to_install_it(choices, monkeypatch):
         HarnessTask(choices)
 
 
+def test_a_split_that_is_not_there_is_named(choices):
+    with pytest.raises(DataError, match="have no split 'tests'"):
+        make(changed(choices, test_split="tests"))
+
+
+@pytest.mark.parametrize("named", ["!function [utils, score]", "!function score"])
+def test_a_function_without_a_module_is_no_function(choices, named):
+    with pytest.raises(DataError, match=r"names a function as in utils\.score"):
+        make(changed(choices, f"process_docs: {named}\n"), trust_remote_code=True)
+
+
 def test_shots_that_the_task_does_not_take(choices, tmp_path):
+    with pytest.raises(ConfigError, match=r"has 60 documents to draw .* 61 are asked for"):
+        make(choices, shots=61)
+    with pytest.raises(ConfigError, match="max_evaluation_examples='5' is not accepted"):
+        make(choices, max_evaluation_examples="5")
     with pytest.raises(ConfigError, match="shots=-1 is not accepted"):
         make(choices, shots=-1)
     with pytest.raises(ConfigError, match="fixes num_fewshot: 0"):
