@@ -16,6 +16,7 @@ from tests.harnessed import write_task
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import load_model
+from workbench.study import Study
 from workbench.tasks import HarnessTask, load_task, task_from_dict
 from workbench.tasks.harness.configs import _index, find_config, read_config
 from workbench.tasks.harness.library import harness_folder
@@ -100,6 +101,28 @@ def test_a_word_is_for_this_session_and_for_these_bytes(coded, tmp_path, monkeyp
     (tmp_path / "scoring.py").write_text(CODE + "\n# changed\n")
     with pytest.raises(ConfigError, match="has changed since you trusted it"):
         task_from_dict(saved, tmp_path).evaluate(model)
+
+
+def test_a_study_finds_trusted_functions_that_were_moved(coded, tmp_path, monkeypatch):
+    hf_model = tiny_model("LlamaForCausalLM")
+    hf_model.config.max_position_embeddings = 128
+    model = load_model(hf_model.eval(), tiny_tokenizer())
+    Study(model, make(coded, trust_remote_code=True), tmp_path / "study").close()
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for file in [*tmp_path.glob("coded*"), tmp_path / "scoring.py"]:
+        file.rename(moved / file.name)
+    opened = Study.open(tmp_path / "study")
+    with pytest.raises(ConfigError, match="No such file"):
+        opened.task.evaluate(model)
+    opened.close()
+    Study(model, make(moved / "coded.yaml", trust_remote_code=True), tmp_path / "study").close()
+    opened = Study.open(tmp_path / "study")  # as a worker process does, which inherits the word
+    assert len(opened.task.evaluate(model)) == 5
+    opened.close()
+    monkeypatch.setenv(TRUSTED, "")  # as in another session
+    with pytest.raises(ConfigError, match="not imported without your word"):
+        Study.open(tmp_path / "study").task.evaluate(model)
 
 
 def test_documents_are_scored_by_a_tasks_own_function(tmp_path, monkeypatch):

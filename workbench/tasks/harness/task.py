@@ -519,6 +519,16 @@ class HarnessTask(NextToken):
         """
         return {**super().save(folder), "harness": self.recorded}
 
+    def saved_again(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """Return what was saved, the functions of a task file where they lie now.
+
+        Which functions they are is part of the fingerprint, where they lie is not.
+        """
+        if "scoring" not in self.options:
+            return saved
+        places = {key: self.recorded[key] for key in ("file", "config")}
+        return {**saved, "harness": {**saved["harness"], **places}}
+
     @classmethod
     def load(cls, saved: dict[str, Any], folder: Path) -> HarnessTask:
         """Return the task that :meth:`save` wrote; the harness and its files are not needed.
