@@ -346,6 +346,8 @@ class HarnessTask(NextToken):
         The outcomes have a column per metric; of written answers also a column ``answer``, of
         multiple choice those of a classifier.
         """
+        if "scoring" in self.options and any(row.doc is not None for row in self.rows[part]):
+            self._recorded().check()
         scored = super().evaluate(
             model,
             part,
