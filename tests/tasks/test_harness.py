@@ -380,6 +380,20 @@ def test_calibrate_sweep_choose_and_trust(study):
     assert sum(map(sum, study.confusion(coarse).counts)) == 40
 
 
+def test_plain_texts_as_validation_documents_set_no_trust(tmp_path, model):
+    path = write_task(tmp_path, "only", harnessed.MULTIPLE_CHOICE, counts=(0, 0, 12))
+    task = make(path, validation=["Some words. " * 50, "Other words. " * 50])
+    study = Study(model, task, tmp_path / "study")
+    run = study.run(RTN(2, group_size=8))
+    with pytest.raises(ConfigError, match="'only' was given are not scored as the evaluated"):
+        study.trust(run)
+    with pytest.raises(ConfigError, match="validation or training split of its own"):
+        study.cascade([run, study.baseline()], signal="margin", cost="size")
+    other = make(write_task(tmp_path, "more", harnessed.MULTIPLE_CHOICE))
+    scored = Study(model, make(path, validation=other), tmp_path / "scored")
+    assert scored.trust(scored.run(RTN(2, group_size=8))).flips.rate >= 0
+
+
 def test_right_answers_are_trained_on(study):
     before = study.run([]).record.measurement("acc").value
     run = study.run(FineTuning(epochs=3, learning_rate=0.01, batch_size=16))

@@ -192,6 +192,14 @@ class HarnessTask(NextToken):
         return bool(self.options["output_type"] == "multiple_choice")
 
     @property
+    def is_validated(self) -> bool:
+        """Whether the validation documents, if there are some, are scored as the evaluated are."""
+        rows = self.rows["validation"]
+        if "scoring" in self.options and any(row.doc is None for row in rows):
+            return False
+        return not self.is_choice or all(row.choices for row in rows)
+
+    @property
     def is_text(self) -> bool:
         """Whether the documents are plain texts, of which every token is predicted."""
         return bool(self.options["output_type"] == "loglikelihood_rolling")
