@@ -356,6 +356,17 @@ def test_data_are_found_beside_the_task_file_or_missed_by_name(choices, tmp_path
         make(choices)
 
 
+def test_data_beside_the_task_file_may_be_named_by_a_pattern(choices, monkeypatch):
+    monkeypatch.chdir("/")
+    files = {"train": "choices-t*n.jsonl", "test": ["choices-t*t.jsonl"]}
+    changed(choices, dataset_kwargs={"data_files": files}, validation_split="train")
+    assert {part: len(rows) for part, rows in make(choices).rows.items()} == {
+        "evaluation": 40,
+        "calibration": 48,
+        "validation": 12,
+    }
+
+
 def test_a_template_that_names_no_field_says_so(choices):
     with pytest.raises(DataError, match=r"'quest' is undefined.*name fields that its documents"):
         make(changed(choices, doc_to_text="{{quest}}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -270,8 +271,12 @@ def _found(files: Any, folder: Path) -> Any:
         return {split: _found(inner, folder) for split, inner in files.items()}
     if isinstance(files, (list, tuple)):
         return [_found(inner, folder) for inner in files]
-    beside = folder / str(files)
-    return str(beside) if not Path(str(files)).exists() and beside.exists() else files
+    beside = str(folder / str(files))
+    return beside if not _is_there(str(files)) and _is_there(beside) else files
+
+
+def _is_there(pattern: str) -> bool:
+    return Path(pattern).exists() or next(glob.iglob(pattern, recursive=True), None) is not None
 
 
 def _shots(task: Any, config: dict[str, Any], shots: int | None) -> int:
