@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+import types
 
 from workbench.progress import Progress, on_terminal
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
+        super().isatty()  # an error once it is closed
         return True
 
 
@@ -24,6 +26,8 @@ def test_a_line_per_stage_grows_on_a_terminal(monkeypatch):
 
 
 def test_nothing_is_shown_elsewhere(monkeypatch):
-    for stream in (io.StringIO(), None):
+    closed = Terminal()
+    closed.close()
+    for stream in (io.StringIO(), None, closed, types.SimpleNamespace(write=print)):
         monkeypatch.setattr(sys, "stderr", stream)
         assert on_terminal() is None

@@ -66,7 +66,10 @@ def on_terminal() -> Callable[[Progress], None] | None:
     For what a script may wait for without having asked for it: one line per stage, which grows.
     """
     stream = sys.stderr
-    if stream is None or not stream.isatty():
+    try:
+        if not stream.isatty():
+            return None
+    except (AttributeError, ValueError):  # none at all, one that only takes text, or a closed one
         return None
     written = {"line": ""}
 

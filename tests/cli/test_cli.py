@@ -182,6 +182,13 @@ def test_lab_copies_the_quickstart_and_opens_it(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, "lab", "03-choose-the-right-size.ipynb") == 0
     assert started[-1][3:] == ["03-choose-the-right-size.ipynb"]
     assert json.loads((tmp_path / "03-choose-the-right-size.ipynb").read_text())["cells"]
+    assert run(monkeypatch, "lab", "--no-browser", "--port", "8899") == 0
+    assert started[-1][3:] == ["01-quickstart.ipynb", "--no-browser", "--port", "8899"]
+    assert run(monkeypatch, "lab", "--no-browser", "03-choose-the-right-size.ipynb") == 0
+    assert started[-1][3:] == ["03-choose-the-right-size.ipynb", "--no-browser"]
+    monkeypatch.setattr(cli, "bundled_notebook", lambda name: tmp_path / "nowhere")
+    assert run(monkeypatch, "lab", "02-distil-and-specialise.ipynb") == 2
+    assert "cannot be copied to this folder (No such file" in capsys.readouterr().err
 
 
 # -- a finished study -------------------------------------------------------------------------

@@ -133,10 +133,18 @@ def test_missing_tensors(folder: Path) -> None:
         load_model(folder)
 
 
-def test_activations_that_are_quantized_too(source: Study, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["input_activations", "output_activations"])
+def test_activations_that_are_quantized_too(source: Study, tmp_path: Path, place: str) -> None:
     folder = source.run(RTN(4, group_size=8)).export(tmp_path / "ct", "compressed-tensors").path
     group = json.loads((folder / "config.json").read_text())["quantization_config"]["config_groups"]
-    group["group_0"]["input_activations"] = {"num_bits": 8, "type": "int"}
+    more = {"targets": ["LlamaAttention"], "weights": None}  # a group for what has no weights
+    change(folder, config_groups={**group, "group_1": more})
+    assert load_model(folder).weights
+    more[place] = {"num_bits": 8, "type": "int"}
+    change(folder, config_groups={**group, "group_1": more})
+    with pytest.raises(UnsupportedArchitectureError, match="quantizes activations too"):
+        load_model(folder)
+    group["group_0"][place] = {"num_bits": 8, "type": "int"}
     change(folder, config_groups=group)
     with pytest.raises(UnsupportedArchitectureError, match="quantizes activations too"):
         load_model(folder)

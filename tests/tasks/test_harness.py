@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from tests import harnessed
 from tests.harnessed import write_task
@@ -235,6 +236,74 @@ def test_an_evaluation_can_be_limited(choices, model):
     assert len(make(choices).evaluate(model, limit=5)) == 5
 
 
+# -- odd documents ----------------------------------------------------------------------------
+
+
+def with_documents(path, change, split="test", **keys):
+    """Write one split of a task file's data again, and further keys into the file."""
+    data = path.with_name(f"{path.stem}-{split}.jsonl")
+    docs = [json.loads(line) for line in data.read_text().splitlines()]
+    for number, doc in enumerate(docs):
+        doc.update(change(number, doc))
+    data.write_text("\n".join(map(json.dumps, docs)) + "\n")
+    if keys:
+        config = yaml.safe_load(path.read_text()) | keys
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+def test_what_no_model_can_choose_among_is_refused(choices):
+    with_documents(choices, lambda i, doc: {"choices": [] if i == 2 else doc["choices"]})
+    with pytest.raises(DataError, match=r"Document 2 .* no answers to choose from"):
+        make(choices)
+
+
+def test_a_list_that_is_one_text_is_no_list_of_answers(tmp_path):
+    """As in a table; the harness takes its letters for answers."""
+    path = write_task(tmp_path, "own", harnessed.MULTIPLE_CHOICE)
+    for split in ("train", "validation", "test"):
+        with_documents(path, lambda i, doc: {"choices": str(doc["choices"])}, split)
+    with pytest.raises(DataError, match=r'one text, "\[\'red\'.*"\{\{column\}\}"'):
+        make(path)
+    with_documents(path, lambda i, doc: {}, doc_to_choice="{{choices}}")
+    assert make(path).rows["evaluation"][0].choices == harnessed.COLOURS
+
+
+@pytest.mark.parametrize("missing", [None, -1, 9])
+def test_documents_without_a_right_answer_are_told_and_teach_nothing(choices, model, missing):
+    for split in ("train", "test"):
+        with_documents(
+            choices, lambda i, doc: {"answer": missing if i == 2 else doc["answer"]}, split
+        )
+    with pytest.warns(UserWarning, match="1 of 40 evaluated documents have no right answer"):
+        task = HarnessTask(choices)
+    assert len(task.rows["calibration"]) == 59
+    outcomes = task.evaluate(model)
+    assert outcomes["acc"][2] == 0
+    assert outcomes["label"][2] == 4
+
+
+def test_an_answer_that_does_not_fit_is_not_scored_in_part(choices, model):
+    change = {"choices": ["long " * 100, "b", "c", "d"]}
+    with_documents(choices, lambda i, doc: change if i == 2 else {})
+    with pytest.raises(DataError, match=r"501 tokens .* only 128 are read at once"):
+        make(choices).evaluate(model)
+
+
+def test_nothing_is_written_after_nothing(tmp_path, model):
+    path = write_task(tmp_path, "own", harnessed.GENERATION, counts=(4, 2, 6))
+    with_documents(path, lambda i, doc: {"question": ""}, doc_to_text="{{question}}")
+    with pytest.raises(DataError, match="empty prompt"):
+        make(path).evaluate(model)
+
+
+def test_labels_stay_the_answers_beside_a_wider_part(tmp_path):
+    narrow = {**harnessed.MULTIPLE_CHOICE, "doc_to_choice": ["no", "yes"], "doc_to_target": 1}
+    wide = make(write_task(tmp_path, "wide", harnessed.MULTIPLE_CHOICE))
+    task = make(write_task(tmp_path, "narrow", narrow), calibration=wide)
+    assert task.labels == ("no", "yes", "C", "D")
+
+
 # -- studies ----------------------------------------------------------------------------------
 
 
@@ -309,6 +378,20 @@ def test_calibrate_sweep_choose_and_trust(study):
     with pytest.raises(ConfigError, match="prompts of 'choices' are the harness's"):
         study.consistency(coarse)
     assert sum(map(sum, study.confusion(coarse).counts)) == 40
+
+
+def test_plain_texts_as_validation_documents_set_no_trust(tmp_path, model):
+    path = write_task(tmp_path, "only", harnessed.MULTIPLE_CHOICE, counts=(0, 0, 12))
+    task = make(path, validation=["Some words. " * 50, "Other words. " * 50])
+    study = Study(model, task, tmp_path / "study")
+    run = study.run(RTN(2, group_size=8))
+    with pytest.raises(ConfigError, match="'only' was given are not scored as the evaluated"):
+        study.trust(run)
+    with pytest.raises(ConfigError, match="validation or training split of its own"):
+        study.cascade([run, study.baseline()], signal="margin", cost="size")
+    other = make(write_task(tmp_path, "more", harnessed.MULTIPLE_CHOICE))
+    scored = Study(model, make(path, validation=other), tmp_path / "scored")
+    assert scored.trust(scored.run(RTN(2, group_size=8))).flips.rate >= 0
 
 
 def test_right_answers_are_trained_on(study):

@@ -16,6 +16,7 @@ from tests.harnessed import write_task
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import load_model
+from workbench.study import Study
 from workbench.tasks import HarnessTask, load_task, task_from_dict
 from workbench.tasks.harness.configs import _index, find_config, read_config
 from workbench.tasks.harness.library import harness_folder
@@ -94,12 +95,35 @@ def test_a_word_is_for_this_session_and_for_these_bytes(coded, tmp_path, monkeyp
     saved = task.save(tmp_path)
     assert task_from_dict(saved, tmp_path).evaluate(model)["length"].tolist() == lengths
     monkeypatch.setenv(TRUSTED, "")  # as in another session
+    monkeypatch.setattr("workbench.tasks.harness.task.write_answers", None)  # not even asked
     with pytest.raises(ConfigError, match="not imported without your word"):
         task_from_dict(saved, tmp_path).evaluate(model)
     make(coded, trust_remote_code=True)
     (tmp_path / "scoring.py").write_text(CODE + "\n# changed\n")
     with pytest.raises(ConfigError, match="has changed since you trusted it"):
         task_from_dict(saved, tmp_path).evaluate(model)
+
+
+def test_a_study_finds_trusted_functions_that_were_moved(coded, tmp_path, monkeypatch):
+    hf_model = tiny_model("LlamaForCausalLM")
+    hf_model.config.max_position_embeddings = 128
+    model = load_model(hf_model.eval(), tiny_tokenizer())
+    Study(model, make(coded, trust_remote_code=True), tmp_path / "study").close()
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for file in [*tmp_path.glob("coded*"), tmp_path / "scoring.py"]:
+        file.rename(moved / file.name)
+    opened = Study.open(tmp_path / "study")
+    with pytest.raises(ConfigError, match="No such file"):
+        opened.task.evaluate(model)
+    opened.close()
+    Study(model, make(moved / "coded.yaml", trust_remote_code=True), tmp_path / "study").close()
+    opened = Study.open(tmp_path / "study")  # as a worker process does, which inherits the word
+    assert len(opened.task.evaluate(model)) == 5
+    opened.close()
+    monkeypatch.setenv(TRUSTED, "")  # as in another session
+    with pytest.raises(ConfigError, match="not imported without your word"):
+        Study.open(tmp_path / "study").task.evaluate(model)
 
 
 def test_documents_are_scored_by_a_tasks_own_function(tmp_path, monkeypatch):
@@ -128,6 +152,70 @@ def test_documents_are_scored_by_a_tasks_own_function(tmp_path, monkeypatch):
     assert task.measure(outcomes)[0].metric == "best"
     assert outcomes["prediction"].tolist() == plain.evaluate(model)["prediction"].tolist()
     assert np.all(outcomes["best"] >= -outcomes["loss"] - 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("made", "one_number", "expected"),
+    [
+        ("{'answer': doc['answer']}", "sum(item['answer'] for item in items)", 8),
+        ("([doc['name'], 'b'], 'b')", "sum(b in names for names, b in items)", 5),
+        ("[1.0] * (doc['answer'] + 1)", "sum(map(sum, items))", 13),
+        ("(1, 2) if doc['answer'] > 1 else None", "sum(one for one, _ in items)", 3),
+        ("float(doc['answer']) if doc['answer'] > 1 else None", "max(items) + len(items)", 6),
+    ],
+)
+def test_what_a_task_makes_of_documents_reaches_its_own_function(
+    tmp_path, made, one_number, expected
+):
+    """Mappings, lists of different lengths and nothing at all come through the record."""
+    hf_model = tiny_model("LlamaForCausalLM")
+    hf_model.config.max_position_embeddings = 128
+    model = load_model(hf_model.eval(), tiny_tokenizer())
+    (tmp_path / "own.py").write_text(
+        f"def score(doc, results):\n    made = {made}\n"
+        "    return {} if made is None else {'own': made}\n\n"
+        f"def one(items):\n    return {one_number}\n"
+    )
+    path = write_task(tmp_path, "choice", harnessed.MULTIPLE_CHOICE, counts=(4, 2, 5))
+    changed(path, metric_list=[{"metric": "own", "aggregation": "FN", "higher_is_better": True}])
+    text = path.read_text().replace("aggregation: FN", "aggregation: !function own.one")
+    path.write_text(text + "process_results: !function own.score\n")
+    task = make(path, trust_remote_code=True)
+    answers = [doc["answer"] for doc in harnessed.documents(5, 6)]
+    assert answers == [0, 3, 2, 2, 1]  # what the expected numbers are of
+    assert task.measure(task.evaluate(model))[0].value == expected
+
+
+def test_a_median_and_a_perplexity_are_of_documents_not_of_their_windows(tmp_path):
+    hf_model = tiny_model("LlamaForCausalLM")
+    hf_model.config.max_position_embeddings = 128
+    model = load_model(hf_model.eval(), tiny_tokenizer())
+    (tmp_path / "own.py").write_text(
+        "def score(doc, results):\n    return {'own': results[0] / 100, 'ppl': results[0] / 100}\n"
+    )
+    path = write_task(tmp_path, "text", harnessed.ROLLING, counts=(4, 2, 5))
+    named = (("own", "median"), ("ppl", "perplexity"))
+    metrics = [
+        {"metric": name, "aggregation": how, "higher_is_better": False} for name, how in named
+    ]
+    changed(path, "process_results: !function own.score\n", metric_list=metrics)
+    task = make(path, trust_remote_code=True)
+    outcomes = task.evaluate(model)
+    assert len(outcomes) > 5  # windows
+    logs = -np.bincount(outcomes["document"], weights=outcomes["loss"]) / 100
+    found = {m.metric: m.value for m in task.measure(outcomes)}
+    assert found["own"] == pytest.approx(np.median(logs))
+    assert found["ppl"] == pytest.approx(np.exp(-logs.mean()))
+
+
+def test_what_cannot_be_made_one_number_says_so(choices):
+    f1 = {"metric": "f1", "aggregation": "f1", "higher_is_better": True}  # of two labels, not four
+    hf_model = tiny_model("LlamaForCausalLM")
+    hf_model.config.max_position_embeddings = 128
+    task = make(changed(choices, metric_list=[f1]))
+    outcomes = task.evaluate(load_model(hf_model.eval(), tiny_tokenizer()))
+    with pytest.raises(ConfigError, match=r"one number of all documents' f1: .*multiclass"):
+        task.measure(outcomes)
 
 
 def test_a_recorded_task_reaches_no_code_outside_of_the_harness(tmp_path, coded):
@@ -268,6 +356,17 @@ def test_data_are_found_beside_the_task_file_or_missed_by_name(choices, tmp_path
         make(choices)
 
 
+def test_data_beside_the_task_file_may_be_named_by_a_pattern(choices, monkeypatch):
+    monkeypatch.chdir("/")
+    files = {"train": "choices-t*n.jsonl", "test": ["choices-t*t.jsonl"]}
+    changed(choices, dataset_kwargs={"data_files": files}, validation_split="train")
+    assert {part: len(rows) for part, rows in make(choices).rows.items()} == {
+        "evaluation": 40,
+        "calibration": 48,
+        "validation": 12,
+    }
+
+
 def test_a_template_that_names_no_field_says_so(choices):
     with pytest.raises(DataError, match=r"'quest' is undefined.*name fields that its documents"):
         make(changed(choices, doc_to_text="{{quest}}"))
@@ -297,7 +396,22 @@ def test_a_missing_extra_says_how_to_install_it(choices, monkeypatch):
         HarnessTask(choices)
 
 
+def test_a_split_that_is_not_there_is_named(choices):
+    with pytest.raises(DataError, match="have no split 'tests'"):
+        make(changed(choices, test_split="tests"))
+
+
+@pytest.mark.parametrize("named", ["!function [utils, score]", "!function score"])
+def test_a_function_without_a_module_is_no_function(choices, named):
+    with pytest.raises(DataError, match=r"names a function as in utils\.score"):
+        make(changed(choices, f"process_docs: {named}\n"), trust_remote_code=True)
+
+
 def test_shots_that_the_task_does_not_take(choices, tmp_path):
+    with pytest.raises(ConfigError, match=r"has 60 documents to draw .* 61 are asked for"):
+        make(choices, shots=61)
+    with pytest.raises(ConfigError, match="max_evaluation_examples='5' is not accepted"):
+        make(choices, max_evaluation_examples="5")
     with pytest.raises(ConfigError, match="shots=-1 is not accepted"):
         make(choices, shots=-1)
     with pytest.raises(ConfigError, match="fixes num_fewshot: 0"):

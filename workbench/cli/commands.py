@@ -229,15 +229,27 @@ def lab(
         raise ConfigError(
             'JupyterLab is not installed. Install it with: pip install "compression-workbench[lab]"'
         )
+    further = list(context.args)
+    if str(notebook).startswith("-"):  # an option of JupyterLab's comes first, and was taken for it
+        given = [str(notebook), *further]
+        named = next((word for word in given if word.endswith(".ipynb")), None)
+        notebook = Path(NOTEBOOKS[0] if named is None else named)
+        further = [word for word in given if word != named]
     if not notebook.exists():
         if str(notebook) not in NOTEBOOKS:
             raise DataError(
                 f"There is no notebook {str(notebook)!r}. Give a file that exists, or one that"
                 f" comes with the package: {', '.join(NOTEBOOKS)}."
             )
-        shutil.copyfile(bundled_notebook(notebook.name), notebook)
+        try:
+            shutil.copyfile(bundled_notebook(notebook.name), notebook)
+        except OSError as error:
+            raise DataError(
+                f"{notebook} cannot be copied to this folder ({error.strerror or error}); go to one"
+                " that can be written to."
+            ) from error
         output().print(f"Copied {notebook} to this folder", highlight=False)
-    command = [sys.executable, "-m", "jupyterlab", str(notebook), *context.args]
+    command = [sys.executable, "-m", "jupyterlab", str(notebook), *further]
     process = subprocess.Popen(command)
     while True:
         try:

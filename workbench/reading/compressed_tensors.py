@@ -34,16 +34,18 @@ def read_compressed_tensors(about: dict[str, Any], tensors: Tensors) -> Codes:
     weights: dict[str, CompressedWeight] = {}
     groups = list((about.get("config_groups") or {}).values())
     for group in groups:
+        if group.get("input_activations") or group.get("output_activations"):
+            raise UnsupportedArchitectureError(
+                "it quantizes activations too, which the workbench does not compute. Give the"
+                " original model."
+            )
+    groups = [group for group in groups if group.get("weights")]
+    for group in groups:
         arguments, layout = group["weights"], group.get("format") or about["format"]
         if layout not in _LAYOUTS or arguments["type"] != "int":
             raise UnsupportedArchitectureError(
                 f"its format is {layout!r} with {arguments['type']} weights; the workbench reads"
                 f" {', '.join(_LAYOUTS)} with int weights."
-            )
-        if group.get("input_activations"):
-            raise UnsupportedArchitectureError(
-                "it quantizes activations too, which the workbench does not compute. Give the"
-                " original model."
             )
     packed = set(tensors.layers("weight_packed"))
     for name in tensors.layers("weight_scale"):

@@ -89,7 +89,8 @@ class Study(Viewing, Reporting, Exporting):
                 f" model that was given ({loaded.source.name!r}) is another one. Give another path,"
                 " or compare both in one study: Study.open(path).add_model(...)."
             )
-        if store.meta("task") is None:
+        recorded = store.meta("task")
+        if recorded is None:
             store.task_folder.mkdir(exist_ok=True)
             store.set_meta(
                 "task",
@@ -100,6 +101,8 @@ class Study(Viewing, Reporting, Exporting):
                     "saved": task.save(store.task_folder),
                 },
             )
+        elif (saved := task.saved_again(recorded["saved"])) != recorded["saved"]:
+            store.set_meta("task", {**recorded, "saved": saved})
         if calibration is not None:
             options = dataclasses.asdict(calibration)
             if options != store.meta("calibration"):

@@ -348,6 +348,12 @@ class Trusting(StudyBase):
         if isinstance(task, TextClassification):
             return task
         if isinstance(task, HarnessTask) and task.is_choice:
+            if not texts and not task.is_validated:
+                raise ConfigError(
+                    f"The validation documents that {task.name!r} was given are not scored as the"
+                    " evaluated ones, and this is set by them; use a study of a task that has a"
+                    " validation or training split of its own."
+                )
             if not texts:
                 return task
             raise ConfigError(

@@ -130,7 +130,10 @@ def _loader(folder: Path) -> Any:
         """Safe YAML in which ``!function`` is a note and no import."""
 
     def note(loader: yaml.SafeLoader, node: yaml.Node) -> Code:
-        assert isinstance(node, yaml.ScalarNode)
+        if not isinstance(node, yaml.ScalarNode) or "." not in node.value:
+            raise yaml.constructor.ConstructorError(
+                None, None, "!function names a function as in utils.score", node.start_mark
+            )
         return code_of(str(loader.construct_scalar(node)), folder)
 
     Loader.add_constructor("!function", note)

@@ -73,9 +73,10 @@ def digest(config: dict[str, Any]) -> str:
 def labels(rows: Sequence[HarnessRow], width: int) -> tuple[str, ...]:
     """Return the answers if all documents have the same, else letters."""
     first = rows[0].choices if rows else ()
-    if len(first) == width and all(row.choices == first for row in rows):
-        return first
-    return tuple(chr(ord("A") + i) if i < 26 else str(i + 1) for i in range(width))
+    if not all(row.choices == first for row in rows):
+        first = ()
+    more = range(len(first), width)  # of another task's part
+    return (*first, *(chr(ord("A") + i) if i < 26 else str(i + 1) for i in more))
 
 
 def given_rows(given: Any, part: str) -> tuple[HarnessRow, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -156,7 +157,9 @@ def read_documents(
         rows = {"evaluation": tuple(writer.rows(task.eval_docs, writer.as_the_harness))}
         parts, splits = _other_parts(task, names, names[evaluated], seed)
         for part, docs in parts.items():
-            rows[part] = tuple(writer.rows(docs, writer.with_other_shots))
+            written = tuple(writer.rows(docs, writer.with_other_shots))
+            answered = tuple(row for row in written if row.golds or not row.choices)
+            rows[part] = answered or written  # there is nothing to learn where no answer is right
     splits["evaluation"] = str(names[evaluated])
     findings = _few_shot_findings(task, names, names[evaluated], count)
     return Reading(config, task, rows, count, splits, findings)
@@ -242,6 +245,9 @@ def _build(config: dict[str, Any], trust: bool) -> Any:
 def _not_built(config: dict[str, Any], error: Exception) -> str:
     path, kwargs = config.get("dataset_path"), config.get("dataset_kwargs") or {}
     said = in_words(error)
+    splits = [value for key, value in config.items() if key.endswith("_split")]
+    if isinstance(error, KeyError) and error.args and error.args[0] in splits:
+        return f"The data of the task {config['task']!r} have no split {error.args[0]!r}."
     if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in _LOADING:
         return (
             f"The harness cannot make the task {config['task']!r}: {said}. Do its templates name"
@@ -265,8 +271,12 @@ def _found(files: Any, folder: Path) -> Any:
         return {split: _found(inner, folder) for split, inner in files.items()}
     if isinstance(files, (list, tuple)):
         return [_found(inner, folder) for inner in files]
-    beside = folder / str(files)
-    return str(beside) if not Path(str(files)).exists() and beside.exists() else files
+    beside = str(folder / str(files))
+    return beside if not _is_there(str(files)) and _is_there(beside) else files
+
+
+def _is_there(pattern: str) -> bool:
+    return Path(pattern).exists() or next(glob.iglob(pattern, recursive=True), None) is not None
 
 
 def _shots(task: Any, config: dict[str, Any], shots: int | None) -> int:
@@ -347,6 +357,11 @@ class _Writer:
         self._seed = seed
         self._keep = keep_docs
         self._pool: list[Any] = list(task.fewshot_docs() or ()) if shots else []
+        if len(self._pool) < shots:
+            raise ConfigError(
+                f"The task {task.config.task!r} has {len(self._pool)} documents to draw solved"
+                f" examples from, and {shots} are asked for; give shots={len(self._pool)} or fewer."
+            )
 
     def rows(self, docs: Iterable[Any], context: Callable[[Any, int], Any]) -> Iterator[HarnessRow]:
         from jinja2.exceptions import SecurityError
@@ -400,7 +415,7 @@ class _Writer:
             )
         asked = task.doc_to_text(doc)
         if kind == "multiple_choice":
-            choices = tuple(str(choice) for choice in task.doc_to_choice(doc))
+            choices = _choices(task, doc)
             contexts = [str(one[0]) for one in arguments]
             text = asked if isinstance(asked, str) else " / ".join(choices)
             return HarnessRow(
@@ -425,8 +440,22 @@ class _Writer:
         return f"{task.config.target_delimiter}{target}"
 
 
+def _choices(task: Any, doc: Any) -> tuple[str, ...]:
+    found = task.doc_to_choice(doc)
+    if isinstance(found, str):  # as from a table; the harness would take its letters
+        raise ValueError(
+            f"doc_to_choice gives one text, {found[:60]!r}, where a list of answers is expected."
+            ' In a table write them as a list, and name the column as "{{column}}"'
+        )
+    if not found:
+        raise ValueError("it has no answers to choose from (doc_to_choice)")
+    return tuple(str(choice) for choice in found)
+
+
 def _golds(task: Any, doc: Any, choices: Sequence[str]) -> tuple[int, ...]:
     gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    if gold is None:
+        return ()
     if isinstance(gold, str):
         return (choices.index(gold),) if gold in choices else ()
     found = list(gold) if isinstance(gold, (list, tuple)) else [gold]

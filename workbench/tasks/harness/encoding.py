@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from workbench.errors import DataError
 from workbench.models.load import LoadedModel
 
 DEFAULT_MAX_LENGTH = 2048
@@ -25,9 +26,12 @@ class Encoder:
     model : LoadedModel
     most : int or None
         Fewer tokens than the model takes.
+    whole : bool
+        Refuse what follows a context where it does not fit, as the harness does.
     """
 
-    def __init__(self, model: LoadedModel, most: int | None = None) -> None:
+    def __init__(self, model: LoadedModel, most: int | None = None, *, whole: bool = False) -> None:
+        self._whole = whole
         self._tokenizer: Any = model.tokenizer
         ids = (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id)
         self.prefix = next((int(token) for token in ids if token is not None), None)
@@ -43,7 +47,13 @@ class Encoder:
         return list(self._tokenizer(text, verbose=False, **more)["input_ids"])
 
     def pair(self, context: str, continuation: str) -> tuple[list[int], int]:
-        """Return the tokens of both, and how many of them are given."""
+        """Return the tokens of both, and how many of them are given.
+
+        Raises
+        ------
+        DataError
+            If what follows does not fit and must be ``whole``.
+        """
         if not context:
             answer = self.encode(continuation, special=False)
             start = [] if self.prefix is None else [self.prefix]
@@ -54,6 +64,12 @@ class Encoder:
             continuation = context[len(stripped) :] + continuation
             given = self.encode(stripped)
             answer = self.encode(stripped + continuation)[len(given) :]
+        if self._whole and len(answer) > self.max_length:
+            raise DataError(
+                f"An answer has {len(answer):,} tokens ({continuation[:60]!r} …), and only"
+                f" {self.max_length:,} are read at once, so it cannot be scored as a whole; give"
+                " shorter answers, a greater sequence_length or a model that takes more."
+            )
         tokens = (given + answer)[-(self.max_length + 1) :]
         return tokens, max(1, len(tokens) - len(answer))
 

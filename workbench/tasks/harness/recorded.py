@@ -44,6 +44,10 @@ class Recorded:
         self._version = version
         self._task: Any = None
 
+    def check(self) -> None:
+        """Raise ConfigError if answers could not be scored: before a model writes them."""
+        self._ready()
+
     def score(
         self,
         documents: Sequence[dict[str, Any]],

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.errors import ConfigError
 from workbench.outcomes import Outcomes
 from workbench.records import Metric
 from workbench.tasks.harness.documents import HarnessRow
-from workbench.tasks.harness.library import aggregation_names
+from workbench.tasks.harness.library import aggregation_names, in_words
 from workbench.uncertainty import Estimate, estimate_ratio, estimate_statistic
 
 CHOICE_RULES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
@@ -195,10 +196,7 @@ def choice_columns(
 
 def item_columns(score: Score, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
     """Return the columns of what the harness made of every document; None where it made nothing."""
-    numbers = all(
-        item is None or (np.ndim(item) == 0 and not isinstance(item, str)) for item in items
-    )
-    if numbers:
+    if all(item is None or _is_number(item) for item in items):
         values = [math.nan if item is None else float(item) for item in items]
         return {score.column: np.array(values, dtype=np.float64)}
     if score.aggregation in ("weighted_perplexity", "bits_per_byte"):
@@ -206,6 +204,13 @@ def item_columns(score: Score, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
         return {score.column: pairs[:, 0], score.weight: pairs[:, 1]}
     texts = [json.dumps(item, default=_plain) for item in items]
     return {score.item: np.array(texts, dtype=str)}
+
+
+def _is_number(item: Any) -> bool:
+    """Return whether something is one number, of Python or of an array library."""
+    if isinstance(item, (bool, int, float)):
+        return True
+    return getattr(item, "ndim", None) == 0 and hasattr(item, "__float__")
 
 
 def _plain(value: Any) -> Any:
@@ -227,7 +232,8 @@ def estimate_score(
     """
     clusters = np.asarray(outcomes["document"])
     if score.item in outcomes:
-        return _aggregated([json.loads(str(i)) for i in outcomes[score.item]], clusters, aggregate)
+        items = [json.loads(str(item)) for item in outcomes[score.item]]
+        return _aggregated(score.name, items, clusters, aggregate)
     top = np.asarray(outcomes[score.column], dtype=np.float64)
     if score.weight in outcomes:
         bottom = np.asarray(outcomes[score.weight], dtype=np.float64)
@@ -239,15 +245,32 @@ def estimate_score(
     if score.aggregation in ("mean", "nanmean", "brier_score"):
         return estimate_ratio(np.where(there, top, 0.0), there, clusters)
     if score.aggregation == "perplexity":
-        return estimate_ratio(-top, np.ones(len(top)), clusters).exp()
-    return _aggregated(top.tolist(), clusters, aggregate)
+        counted = ~np.isnan(top)
+        return estimate_ratio(np.where(counted, -top, 0.0), counted, clusters).exp()
+    items = [None if math.isnan(item) else item for item in top.tolist()]
+    return _aggregated(score.name, items, clusters, aggregate)
 
 
 def _aggregated(
-    items: list[Any], clusters: NDArray[Any], aggregate: Callable[[], Callable[[Any], float]]
+    name: str,
+    items: list[Any],
+    clusters: NDArray[Any],
+    aggregate: Callable[[], Callable[[Any], float]],
 ) -> Estimate:
     function = aggregate()
-    return estimate_statistic(lambda rows: float(function([items[i] for i in rows])), clusters)
+
+    def of(rows: NDArray[np.int64]) -> float:
+        made = [items[i] for i in rows if items[i] is not None]  # of some documents it makes none
+        return float(function(made)) if made else math.nan
+
+    try:
+        return estimate_statistic(of, clusters)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"The harness cannot make one number of all documents' {name}: {in_words(error)}."
+        ) from error
 
 
 def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -192,6 +192,14 @@ class HarnessTask(NextToken):
         return bool(self.options["output_type"] == "multiple_choice")
 
     @property
+    def is_validated(self) -> bool:
+        """Whether the validation documents, if there are some, are scored as the evaluated are."""
+        rows = self.rows["validation"]
+        if "scoring" in self.options and any(row.doc is None for row in rows):
+            return False
+        return not self.is_choice or all(row.choices for row in rows)
+
+    @property
     def is_text(self) -> bool:
         """Whether the documents are plain texts, of which every token is predicted."""
         return bool(self.options["output_type"] == "loglikelihood_rolling")
@@ -209,6 +217,13 @@ class HarnessTask(NextToken):
             found.append(
                 f"the evaluation part has only {count} document{'s' * (count != 1)}, so scores are"
                 " known only roughly."
+            )
+        wrong = sum(not row.golds for row in self.rows["evaluation"])
+        if wrong and self.is_choice and "scoring" not in self.options:
+            found.append(
+                f"{wrong:,} of {count:,} evaluated documents have no right answer among their"
+                " choices, so every answer counts as wrong there; the splits of some data sets"
+                " have no labels: test_split says which one is evaluated."
             )
         if not self.rows["calibration"]:
             found.append(f"the task has no documents to calibrate with. {self._what_to_give()}")
@@ -264,9 +279,10 @@ class HarnessTask(NextToken):
     def _encoder(self, model: LoadedModel, part: str) -> Encoder:
         most = None if self.options["sequence_length"] == WHOLE else self.options["sequence_length"]
         if part == "evaluation":  # what is read, all but the last token, fits
-            return Encoder(model, most)
-        whole = Encoder(model, most)
-        return Encoder(model, whole.max_length - 1)  # training reads the last token, too
+            written = self.options["output_type"] == "generate_until"  # then targets only teach
+            return Encoder(model, most, whole=not written)
+        longest = Encoder(model, most).max_length
+        return Encoder(model, longest - 1)  # training reads the last token, too
 
     def calibration_windows(
         self, model: LoadedModel, *, sequence_length: int, seed: int
@@ -338,6 +354,8 @@ class HarnessTask(NextToken):
         The outcomes have a column per metric; of written answers also a column ``answer``, of
         multiple choice those of a classifier.
         """
+        if "scoring" in self.options and any(row.doc is not None for row in self.rows[part]):
+            self._recorded().check()
         scored = super().evaluate(
             model,
             part,
@@ -437,9 +455,15 @@ class HarnessTask(NextToken):
                 f" and the model takes {encoder.max_length} with their prompt; give a task file"
                 " with fewer, or a model that takes more."
             )
+        prompts = [encoder.prompt(row.contexts[0], asked["new_tokens"]) for row in rows]
+        if not all(prompts):
+            raise DataError(
+                f"A document of {self.name!r} has an empty prompt, so a model has nothing to write"
+                " after; give its task file another doc_to_text, or a description."
+            )
         return write_answers(
             model,
-            [encoder.prompt(row.contexts[0], asked["new_tokens"]) for row in rows],
+            prompts,
             new_tokens=asked["new_tokens"],
             stops=asked["stops"],
             monitor=monitor,
@@ -505,6 +529,16 @@ class HarnessTask(NextToken):
         """
         return {**super().save(folder), "harness": self.recorded}
 
+    def saved_again(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """Return what was saved, the functions of a task file where they lie now.
+
+        Which functions they are is part of the fingerprint, where they lie is not.
+        """
+        if "scoring" not in self.options:
+            return saved
+        places = {key: self.recorded[key] for key in ("file", "config")}
+        return {**saved, "harness": {**saved["harness"], **places}}
+
     @classmethod
     def load(cls, saved: dict[str, Any], folder: Path) -> HarnessTask:
         """Return the task that :meth:`save` wrote; the harness and its files are not needed.
@@ -533,8 +567,8 @@ def _check_numbers(sequence_length: int | None, most: int | None) -> None:
             f"sequence_length={sequence_length!r} is not accepted; give 4 or more tokens, or None"
             " for what the model takes."
         )
-    if most is not None and most < 1:
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
         raise ConfigError(
-            f"max_evaluation_examples={most} is not accepted; give a positive number, or None for"
+            f"max_evaluation_examples={most!r} is not accepted; give a positive number, or None for"
             " all documents."
         )
