@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import UnsupportedArchitectureError
 from workbench.models.load import load_model
 from workbench.tasks import LanguageModeling, PromptAnswers, TextClassification
-from workbench.tasks.answering import around_input
+from workbench.tasks.answering import answer_tokens, around_input
 from workbench.tasks.base import batch_of
 from workbench.tasks.generation import answer_in
 
@@ -96,6 +97,19 @@ def test_a_tokenizers_own_special_tokens_stand_around_the_prompt():
     example = extraction(shots=0).examples(model)[0]
     assert example.given[-1] == 2
     assert example.target.count(2) == 1
+
+
+def test_the_language_behind_the_end_of_a_target_is_no_answer():
+    """mBART's targets are "text </s> language"; the language is what its decoder starts with."""
+    from transformers import MBartTokenizer
+
+    pieces = ("<s>", "<pad>", "</s>", "<unk>", "\u2581", "a", "\u2581a", "b")
+    tokenizer = MBartTokenizer(vocab=[(piece, -1.0) for piece in pieces])
+    model = dataclasses.replace(t5(), tokenizer=tokenizer)
+    assert len(around_input(model)[1]) == 2
+    tokens = answer_tokens(model, "a")
+    assert tokens[-1] == tokenizer.eos_token_id
+    assert tokens[:-1] == tokenizer("a", add_special_tokens=False)["input_ids"]
 
 
 def test_texts_that_do_not_fit_are_cut_and_the_answer_keeps_its_room():
