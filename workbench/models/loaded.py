@@ -376,8 +376,12 @@ class LoadedModel:
         options: dict[str, Any] = {}
         first = input_ids.shape[1]
         if self.is_encoder_decoder:
+            config: Any = self.hf_model.config
             first = 1
-            options["decoder_start_token_id"] = decoder_start_token(self.hf_model.config)
+            options["decoder_start_token_id"] = decoder_start_token(config)
+            # The cache that generate() makes for T5 has as many layers as the encoder.
+            if (getattr(config, "num_decoder_layers", None) or 0) > config.num_hidden_layers:
+                options["use_cache"] = False
         generate: Any = self.hf_model.generate
         with torch.no_grad(), quiet():
             output = generate(
