@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def _footprint(text: str) -> Footprint:
         out, width = site.shape
         shapes[out, width, expert] += 1
         n_packed += out * width
-        if name.startswith(encoder):
+        if name.startswith(encoder) or (encoder and _OVER_ENCODER.search(name)):
             once[out, width] += 1
     total = sum(parameter.numel() for parameter in model.parameters())
     tables: dict[int, int] = {}
@@ -191,6 +192,12 @@ def _footprint(text: str) -> Footprint:
         max_context=_number(config, "max_position_embeddings", "n_positions") or None,
         of_encoder=tuple((out, width, n) for (out, width), n in sorted(once.items())),
     )
+
+
+_OVER_ENCODER = re.compile(
+    r"\.(EncDecAttention|encoder_attn|cross_attn)\.(k|v|k_proj|v_proj|key_proj|value_proj)$"
+)
+"""Keys and values of a decoder's attention over the encoder's output (T5, BART, ProphetNet)."""
 
 
 def _usual(kind: str) -> str:
