@@ -17,6 +17,7 @@ from workbench.tasks import LanguageModeling, PromptAnswers, TextClassification
 from workbench.tasks.answering import answer_tokens, around_input
 from workbench.tasks.base import batch_of
 from workbench.tasks.generation import answer_in
+from workbench.views.inspecting import example_texts
 
 
 @pytest.fixture(scope="module", params=["T5", "BartForConditionalGeneration"])
@@ -131,6 +132,13 @@ def test_prompts_with_answers():
     assert set(np.unique(task.evaluate(model)["exact"])) <= {0.0, 1.0}
     given = {e.n_given for e in task.calibration_examples(model, sequence_length=64, seed=0)}
     assert min(given) > 0
+
+
+def test_a_prompt_and_its_answer_are_shown_as_two_texts():
+    task, model = extraction(shots=0), t5()
+    row = task.rows["evaluation"][0]
+    texts = example_texts(task, model, [0])
+    assert texts == {0: f"Text: {row.text} Answer: {row.target}"}
 
 
 def test_refusals_name_what_works():
