@@ -82,6 +82,7 @@ def test_a_token_that_an_encoder_decoder_writes_reads_what_it_runs_through(kind)
     once = sum(out * width * n for out, width, n in counted.of_encoder)
     assert every - once == read
     assert counted.n_active == counted.n_parameters - once
+    assert counted.intermediate_size in {out for out, _, _, _ in counted.matrices}
     form = PRECISIONS["float32"]
     assert counted.read_bytes(form, 1) == 4 * (read + counted.n_rest - counted.n_looked_up)
 

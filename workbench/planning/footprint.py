@@ -187,12 +187,17 @@ def _footprint(text: str) -> Footprint:
         experts_per_token=per_token,
         cache=() if is_lone_encoder(str(names[0])) else _cache(config),
         hidden_size=_number(config, "hidden_size", "n_embd", "dim", "d_model"),
-        intermediate_size=_number(config, "intermediate_size", "n_inner", "hidden_dim", "ffn_dim"),
+        intermediate_size=_number(config, *_INTERMEDIATE),
         vocabulary=_number(config, "vocab_size"),
         max_context=_number(config, "max_position_embeddings", "n_positions") or None,
         of_encoder=tuple((out, width, n) for (out, width), n in sorted(once.items())),
     )
 
+
+_INTERMEDIATE = (
+    *("intermediate_size", "n_inner", "hidden_dim", "ffn_dim"),
+    *("d_ff", "encoder_ffn_dim"),  # T5, BART
+)
 
 _OVER_ENCODER = re.compile(
     r"\.(EncDecAttention|encoder_attn|cross_attn)\.(k|v|k_proj|v_proj|key_proj|value_proj)$"
