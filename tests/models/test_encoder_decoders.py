@@ -219,6 +219,19 @@ def test_a_decoder_that_is_deeper_than_its_encoder_writes():
     assert written[0].tolist() == said[1 : 1 + written.shape[1]]
 
 
+def test_two_models_put_together_write():
+    side = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    side |= {"intermediate_size": 24, "vocab_size": 260, "max_position_embeddings": 64}
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
+        transformers.BertConfig(**side),
+        transformers.BertConfig(**side, is_decoder=True, add_cross_attention=True),
+    )
+    config.decoder_start_token_id, config.pad_token_id = 1, 0
+    model = load_model(transformers.EncoderDecoderModel(config), tiny_tokenizer(), device="cpu")
+    ids = torch.tensor([[5, 9, 77]])
+    assert model.write(ids, torch.ones_like(ids), max_new_tokens=2).shape == (1, 2)
+
+
 def test_structure_is_not_changed_and_that_is_said_before_anything_is_run(tmp_path, monkeypatch):
     calibrator = Calibrator(extraction(shots=0), FEW, folder=tmp_path)
     monkeypatch.setattr(finetune, "train", lambda *_, **__: pytest.fail("it was trained"))

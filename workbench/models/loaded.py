@@ -380,7 +380,8 @@ class LoadedModel:
             first = 1
             options["decoder_start_token_id"] = decoder_start_token(config)
             # The cache that generate() makes for T5 has as many layers as the encoder.
-            if (getattr(config, "num_decoder_layers", None) or 0) > config.num_hidden_layers:
+            layers = [getattr(config, f"num_{side}_layers", 0) for side in ("decoder", "hidden")]
+            if layers[0] > layers[1]:
                 options["use_cache"] = False
         generate: Any = self.hf_model.generate
         with torch.no_grad(), quiet():
