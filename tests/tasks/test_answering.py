@@ -8,12 +8,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from tests.tasks.test_generation import extraction, table
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import UnsupportedArchitectureError
+from workbench.export.proof import prove
 from workbench.models.load import load_model
-from workbench.tasks import LanguageModeling, PromptAnswers, TextClassification
+from workbench.tasks import Extraction, LanguageModeling, PromptAnswers, TextClassification
 from workbench.tasks.answering import answer_tokens, around_input
 from workbench.tasks.base import batch_of
 from workbench.tasks.generation import answer_in
@@ -155,9 +157,29 @@ def test_refusals_name_what_works():
         task.bind(model)
 
 
-def test_the_encoder_alone_classifies():
-    import transformers
+def test_a_model_without_a_head_that_writes_is_refused():
+    config = tiny_model("BartForConditionalGeneration").config
+    for kind in (transformers.BartModel, transformers.BartForSequenceClassification):
+        model = load_model(kind(config).eval(), tiny_tokenizer(), device="cpu")
+        with pytest.raises(UnsupportedArchitectureError, match="does not predict next tokens"):
+            extraction(shots=0).bind(model)
 
+
+def test_an_answer_of_no_tokens_is_no_obstacle():
+    """Where a tokenizer has no end of text, the target of an empty field is empty."""
+    model = t5()
+    model.tokenizer.eos_token = None
+    rows = table(12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = Extraction({**rows, "name": [""] * 12}, fields="name", shots=0, max_new_tokens=2)
+    outcomes = task.evaluate(model)
+    assert set(outcomes["n_predictions"]) == {0}
+    assert set(outcomes["loss"]) == {0.0}
+    assert prove(model, model, task).n_logits == 0
+
+
+def test_the_encoder_alone_classifies():
     whole = tiny_model("T5")
     encoder = transformers.T5EncoderModel(whole.config)
     encoder.load_state_dict(whole.state_dict(), strict=False)
