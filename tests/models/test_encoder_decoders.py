@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -217,6 +218,19 @@ def test_a_decoder_that_is_deeper_than_its_encoder_writes():
         said.append(int(logits[0, -1].argmax()))
     written = model.write(ids, torch.ones_like(ids), max_new_tokens=4)
     assert written[0].tolist() == said[1 : 1 + written.shape[1]]
+
+
+def test_an_answer_begins_with_the_language_that_every_target_begins_with():
+    """Nothing else tells NLLB and mBART-50 which language to write."""
+    pieces = ("<s>", "<pad>", "</s>", "<unk>", "\u2581", "a", "\u2581a", "b")
+    tokenizer = transformers.MBart50Tokenizer(
+        vocab=[(piece, -1.0) for piece in pieces], src_lang="en_XX", tgt_lang="de_DE"
+    )
+    model = dataclasses.replace(t5(), tokenizer=tokenizer)
+    ids = torch.tensor([[5, 6], [6, 1]])
+    written = model.write(ids, torch.tensor([[1, 1], [1, 0]]), max_new_tokens=2)
+    assert set(written[:, 0].tolist()) == {tokenizer.convert_tokens_to_ids("de_DE")}
+    assert tokenizer("a")["input_ids"][0] == tokenizer.convert_tokens_to_ids("en_XX")
 
 
 def test_two_models_put_together_write():
