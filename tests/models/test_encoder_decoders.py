@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -15,6 +16,7 @@ from workbench.compression.compress import compress
 from workbench.errors import ExportError, UnsupportedArchitectureError
 from workbench.measure.generation import make_generator
 from workbench.methods import finetune
+from workbench.models.architectures import decoder_start_token
 from workbench.models.layers import block_sides, shared_inputs
 from workbench.models.load import _placed, load_model, save_model
 from workbench.packed import pack_model
@@ -142,6 +144,106 @@ def test_packed_it_writes_what_its_dense_copy_writes():
     assert generator.workload == "3 tokens after 6"
     first, rest = generator()
     assert first > 0 < rest
+
+
+SMALL = {
+    "vocab_size": 260,
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+SIDE = {
+    "vocab_size": 260,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def made(kind, **config):
+    config = getattr(transformers, f"{kind}Config")(**config)
+    torch.manual_seed(0)
+    hf_model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    return load_model(hf_model.eval(), tiny_tokenizer(), device="cpu")
+
+
+def t5gemma():
+    return made("T5Gemma", encoder=dict(SIDE), decoder=dict(SIDE), vocab_size=260)
+
+
+def test_the_decoder_starts_with_what_the_model_itself_shifts_in():
+    model = t5gemma()
+    shifted = model.hf_model._shift_right(torch.tensor([[44, 9]]))
+    assert decoder_start_token(model.hf_model.config) == shifted[0, 0] == 1
+    assert decoder_start_token(t5().hf_model.config) == 0
+
+
+def test_outputs_that_are_read_by_their_names_are_timed():
+    generator = make_generator(pack_model(t5gemma()), 64, prompt_tokens=6, new_tokens=2)
+    first, rest = generator()
+    assert first > 0 < rest
+
+
+def test_a_table_of_positions_has_the_dtype_of_what_it_is_added_to():
+    model = made("M2M100", **SMALL, decoder_start_token_id=2)
+    before = model.hf_model.model.encoder.embed_positions.weights.clone()
+    packed = pack_model(model, dtype=torch.bfloat16)
+    first, rest = make_generator(packed, 64, prompt_tokens=6, new_tokens=2)()
+    assert first > 0 < rest
+    assert torch.equal(model.hf_model.model.encoder.embed_positions.weights, before)
+
+
+@torch.no_grad()
+def test_a_decoder_that_is_deeper_than_its_encoder_writes():
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_heads": 2, "vocab_size": 260}
+    model = made("T5", **sizes, num_layers=1, num_decoder_layers=3, decoder_start_token_id=0)
+    ids, said = torch.tensor([[5, 9, 77]]), [0]
+    for _ in range(4):
+        logits = model.hf_model(input_ids=ids, decoder_input_ids=torch.tensor([said])).logits
+        said.append(int(logits[0, -1].argmax()))
+    written = model.write(ids, torch.ones_like(ids), max_new_tokens=4)
+    assert written[0].tolist() == said[1 : 1 + written.shape[1]]
+
+
+def test_an_answer_begins_with_the_language_that_every_target_begins_with():
+    """Nothing else tells NLLB and mBART-50 which language to write."""
+    pieces = ("<s>", "<pad>", "</s>", "<unk>", "\u2581", "a", "\u2581a", "b")
+    tokenizer = transformers.MBart50Tokenizer(
+        vocab=[(piece, -1.0) for piece in pieces], src_lang="en_XX", tgt_lang="de_DE"
+    )
+    model = dataclasses.replace(t5(), tokenizer=tokenizer)
+    ids = torch.tensor([[5, 6], [6, 1]])
+    written = model.write(ids, torch.tensor([[1, 1], [1, 0]]), max_new_tokens=2)
+    assert set(written[:, 0].tolist()) == {tokenizer.convert_tokens_to_ids("de_DE")}
+    assert tokenizer("a")["input_ids"][0] == tokenizer.convert_tokens_to_ids("en_XX")
+
+
+def test_two_models_put_together_write():
+    side = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    side |= {"intermediate_size": 24, "vocab_size": 260, "max_position_embeddings": 64}
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
+        transformers.BertConfig(**side),
+        transformers.BertConfig(**side, is_decoder=True, add_cross_attention=True),
+    )
+    config.decoder_start_token_id, config.pad_token_id = 1, 0
+    model = load_model(transformers.EncoderDecoderModel(config), tiny_tokenizer(), device="cpu")
+    ids = torch.tensor([[5, 9, 77]])
+    assert model.write(ids, torch.ones_like(ids), max_new_tokens=2).shape == (1, 2)
 
 
 def test_structure_is_not_changed_and_that_is_said_before_anything_is_run(tmp_path, monkeypatch):

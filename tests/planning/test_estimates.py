@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
+import torch
 from transformers import AutoConfig
+from transformers.modeling_outputs import BaseModelOutput
 
 import workbench as wb
 from tests.tiny import tiny_folder, tiny_model, tiny_tokenizer
@@ -17,6 +20,7 @@ from workbench.errors import (
     ModelNotFoundError,
     UnsupportedArchitectureError,
 )
+from workbench.models.layers import find_linears
 from workbench.models.load import load_model
 from workbench.planning import PRECISIONS, Precision, footprint_of, known_devices, known_models
 from workbench.planning.references import config_of
@@ -55,6 +59,32 @@ def test_one_token_passes_through_some_experts_only():
     assert one < 0.3 * counted.weight_bytes(form) < 0.9 * counted.weight_bytes(form) < many
     dense = footprint_of(config_of("llama-2-7b")[1])
     assert dense.n_active == dense.n_parameters
+
+
+@pytest.mark.parametrize("kind", ["T5", "BartForConditionalGeneration"])
+@torch.no_grad()
+def test_a_token_that_an_encoder_decoder_writes_reads_what_it_runs_through(kind):
+    model = tiny_model(kind).eval()
+    counted = footprint_of(model.config)
+    ids = torch.tensor([[5, 9, 77]])
+    first = model(input_ids=ids, decoder_input_ids=ids[:, :1], use_cache=True)
+    run = set()
+    for name, site in find_linears(model).items():
+        site.owner.register_forward_hook(lambda *_, name=name: run.add(name))
+    model(
+        encoder_outputs=BaseModelOutput(last_hidden_state=first.encoder_last_hidden_state),
+        decoder_input_ids=ids[:, :1],
+        past_key_values=first.past_key_values,
+        use_cache=True,
+    )
+    read = sum(math.prod(site.shape) for name, site in find_linears(model).items() if name in run)
+    every = sum(out * width * n for out, width, n, _ in counted.matrices)
+    once = sum(out * width * n for out, width, n in counted.of_encoder)
+    assert every - once == read
+    assert counted.n_active == counted.n_parameters - once
+    assert counted.intermediate_size in {out for out, _, _, _ in counted.matrices}
+    form = PRECISIONS["float32"]
+    assert counted.read_bytes(form, 1) == 4 * (read + counted.n_rest - counted.n_looked_up)
 
 
 def test_the_cache_knows_groups_and_windows():

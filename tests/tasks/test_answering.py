@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from tests.tasks.test_generation import extraction, table
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import UnsupportedArchitectureError
+from workbench.export.proof import prove
 from workbench.models.load import load_model
-from workbench.tasks import LanguageModeling, PromptAnswers, TextClassification
-from workbench.tasks.answering import around_input
+from workbench.tasks import Extraction, LanguageModeling, PromptAnswers, TextClassification
+from workbench.tasks.answering import answer_tokens, around_input
 from workbench.tasks.base import batch_of
 from workbench.tasks.generation import answer_in
+from workbench.views.inspecting import example_texts
 
 
 @pytest.fixture(scope="module", params=["T5", "BartForConditionalGeneration"])
@@ -98,6 +102,19 @@ def test_a_tokenizers_own_special_tokens_stand_around_the_prompt():
     assert example.target.count(2) == 1
 
 
+def test_the_language_behind_the_end_of_a_target_is_no_answer():
+    """mBART's targets are "text </s> language"; the language is what its decoder starts with."""
+    from transformers import MBartTokenizer
+
+    pieces = ("<s>", "<pad>", "</s>", "<unk>", "\u2581", "a", "\u2581a", "b")
+    tokenizer = MBartTokenizer(vocab=[(piece, -1.0) for piece in pieces])
+    model = dataclasses.replace(t5(), tokenizer=tokenizer)
+    assert len(around_input(model)[1]) == 2
+    tokens = answer_tokens(model, "a")
+    assert tokens[-1] == tokenizer.eos_token_id
+    assert tokens[:-1] == tokenizer("a", add_special_tokens=False)["input_ids"]
+
+
 def test_texts_that_do_not_fit_are_cut_and_the_answer_keeps_its_room():
     examples = extraction(shots=0, sequence_length=24).examples(t5())
     assert {len(e.given) for e in examples} == {24 - 8}
@@ -119,6 +136,13 @@ def test_prompts_with_answers():
     assert min(given) > 0
 
 
+def test_a_prompt_and_its_answer_are_shown_as_two_texts():
+    task, model = extraction(shots=0), t5()
+    row = task.rows["evaluation"][0]
+    texts = example_texts(task, model, [0])
+    assert texts == {0: f"Text: {row.text} Answer: {row.target}"}
+
+
 def test_refusals_name_what_works():
     model = t5()
     with pytest.raises(
@@ -133,9 +157,29 @@ def test_refusals_name_what_works():
         task.bind(model)
 
 
-def test_the_encoder_alone_classifies():
-    import transformers
+def test_a_model_without_a_head_that_writes_is_refused():
+    config = tiny_model("BartForConditionalGeneration").config
+    for kind in (transformers.BartModel, transformers.BartForSequenceClassification):
+        model = load_model(kind(config).eval(), tiny_tokenizer(), device="cpu")
+        with pytest.raises(UnsupportedArchitectureError, match="does not predict next tokens"):
+            extraction(shots=0).bind(model)
 
+
+def test_an_answer_of_no_tokens_is_no_obstacle():
+    """Where a tokenizer has no end of text, the target of an empty field is empty."""
+    model = t5()
+    model.tokenizer.eos_token = None
+    rows = table(12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = Extraction({**rows, "name": [""] * 12}, fields="name", shots=0, max_new_tokens=2)
+    outcomes = task.evaluate(model)
+    assert set(outcomes["n_predictions"]) == {0}
+    assert set(outcomes["loss"]) == {0.0}
+    assert prove(model, model, task).n_logits == 0
+
+
+def test_the_encoder_alone_classifies():
     whole = tiny_model("T5")
     encoder = transformers.T5EncoderModel(whole.config)
     encoder.load_state_dict(whole.state_dict(), strict=False)

@@ -169,6 +169,7 @@ def test_summaries_are_scored_by_rouge_and_length():
     # Too long and too short are equally wrong, and do not make up for each other.
     told = Outcomes({**outcomes.columns, "length_ratio": np.resize([0.5, 1.5], len(outcomes))})
     assert task.estimate("length_error", told).value == 0.5
+    assert task.estimate("length_ratio", told).value == pytest.approx(np.mean(told["length_ratio"]))
     assert not task.metric("length_error").higher_is_better
 
 

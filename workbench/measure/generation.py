@@ -128,6 +128,8 @@ def _long(model: Any) -> Callable[[tuple[int, ...], int], tuple[float, float]]:
 
 def _answering(model: Any) -> Callable[[tuple[int, ...], int], tuple[float, float]]:
     """Return how an encoder-decoder is run: the encoder once, then the decoder by tokens."""
+    from transformers.modeling_outputs import BaseModelOutput
+
     start_token = decoder_start_token(model.config)
 
     @torch.inference_mode()
@@ -137,7 +139,8 @@ def _answering(model: Any) -> Callable[[tuple[int, ...], int], tuple[float, floa
         token = torch.tensor([[start_token]], device=model.device)
         out = model(input_ids=ids, decoder_input_ids=token, use_cache=True)
         token = out.logits[:, -1].argmax(-1, keepdim=True)
-        read = (out.encoder_last_hidden_state,)
+        # Not a tuple, as T5 takes it too: ProphetNet and T5Gemma ask for its names.
+        read = BaseModelOutput(last_hidden_state=out.encoder_last_hidden_state)
         int(token)  # a GPU has finished only when a value is asked for
         middle = time.perf_counter()
         for _ in range(new_tokens):

@@ -184,11 +184,12 @@ def backbone(hf_model: PreTrainedModel) -> PreTrainedModel:
 
 def decoder_start_token(config: PretrainedConfig) -> int:
     """Return what an encoder-decoder's decoder reads before the first token that it predicts."""
-    for name in ("decoder_start_token_id", "pad_token_id"):
-        token = getattr(config, name, None)
-        if token is not None:
-            return int(token)
-    return 0
+    tokens = (
+        getattr(config, "decoder_start_token_id", None),
+        getattr(getattr(config, "decoder", None), "bos_token_id", None),  # T5Gemma
+        getattr(config, "pad_token_id", None),
+    )
+    return next((int(token) for token in tokens if token is not None), 0)
 
 
 def probe_inputs(hf_model: PreTrainedModel) -> dict[str, Tensor]:

@@ -376,8 +376,16 @@ class LoadedModel:
         options: dict[str, Any] = {}
         first = input_ids.shape[1]
         if self.is_encoder_decoder:
+            config: Any = self.hf_model.config
             first = 1
-            options["decoder_start_token_id"] = decoder_start_token(self.hf_model.config)
+            options["decoder_start_token_id"] = decoder_start_token(config)
+            opening = self._opening()
+            if opening is not None and self.hf_model.generation_config.forced_bos_token_id is None:
+                options["forced_bos_token_id"] = opening
+            # The cache that generate() makes for T5 has as many layers as the encoder.
+            layers = [getattr(config, f"num_{side}_layers", 0) for side in ("decoder", "hidden")]
+            if layers[0] > layers[1]:
+                options["use_cache"] = False
         generate: Any = self.hf_model.generate
         with torch.no_grad(), quiet():
             output = generate(
@@ -391,6 +399,12 @@ class LoadedModel:
             )
         written: Tensor = output[:, first:]
         return written
+
+    def _opening(self) -> int | None:
+        """Return what the tokenizer begins every target with: a language (NLLB), or None."""
+        tokens = self.tokenizer(text_target="", verbose=False)["input_ids"]
+        special = len(tokens) > 1 and tokens[0] in self.tokenizer.all_special_ids
+        return int(tokens[0]) if special else None
 
 
 def put_weight(module: nn.Module | WeightSite, weight: Tensor) -> None:

@@ -212,7 +212,12 @@ def pack_model(
         parameter.requires_grad_(False)
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
-    # Buffers keep their dtype: rotary frequencies need all of float32.
+    # Buffers keep their dtype: rotary frequencies need all of float32. Tables of positions that are
+    # added to the hidden states do not (M2M100, XGLM), and norms take these in one dtype only.
+    for module in packed.modules():
+        if type(module).__name__.endswith("SinusoidalPositionalEmbedding"):
+            for buffer in module.buffers(recurse=False):
+                buffer.data = buffer.data.to(dtype)
     words = _kernels_in_words(model.device)
     report = PackReport(tuple(forms), words, str(dtype).removeprefix("torch."))
     return PackedModel(packed.eval(), report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def _footprint(text: str) -> Footprint:
         out, width = site.shape
         shapes[out, width, expert] += 1
         n_packed += out * width
-        if name.startswith(encoder):
+        if name.startswith(encoder) or (encoder and _OVER_ENCODER.search(name)):
             once[out, width] += 1
     total = sum(parameter.numel() for parameter in model.parameters())
     tables: dict[int, int] = {}
@@ -186,11 +187,22 @@ def _footprint(text: str) -> Footprint:
         experts_per_token=per_token,
         cache=() if is_lone_encoder(str(names[0])) else _cache(config),
         hidden_size=_number(config, "hidden_size", "n_embd", "dim", "d_model"),
-        intermediate_size=_number(config, "intermediate_size", "n_inner", "hidden_dim", "ffn_dim"),
+        intermediate_size=_number(config, *_INTERMEDIATE),
         vocabulary=_number(config, "vocab_size"),
         max_context=_number(config, "max_position_embeddings", "n_positions") or None,
         of_encoder=tuple((out, width, n) for (out, width), n in sorted(once.items())),
     )
+
+
+_INTERMEDIATE = (
+    *("intermediate_size", "n_inner", "hidden_dim", "ffn_dim"),
+    *("d_ff", "encoder_ffn_dim"),  # T5, BART
+)
+
+_OVER_ENCODER = re.compile(
+    r"\.(EncDecAttention|encoder_attn|cross_attn)\.(k|v|k_proj|v_proj|key_proj|value_proj)$"
+)
+"""Keys and values of a decoder's attention over the encoder's output (T5, BART, ProphetNet)."""
 
 
 def _usual(kind: str) -> str:

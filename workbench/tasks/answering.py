@@ -26,8 +26,11 @@ def around_input(model: LoadedModel) -> tuple[list[int], list[int]]:
 def answer_tokens(model: LoadedModel, text: str) -> list[int]:
     """Return what an encoder-decoder's decoder is to write, the end of text included.
 
-    As the model's tokenizer writes targets, with the language's token where it has one (mBART).
+    As the model's tokenizer writes targets, with the language's token where it has one before them
+    (mBART-50, NLLB); one behind the end (mBART) is what the decoder starts with, not an answer.
     """
     tokens = list(model.tokenizer(text_target=text, verbose=False)["input_ids"])
     end = model.tokenizer.eos_token_id
+    if tokens[-2:-1] == [end] and tokens[-1] in model.tokenizer.all_special_ids:
+        tokens.pop()
     return tokens if end is None or tokens[-1:] == [end] else [*tokens, int(end)]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import UnsupportedArchitectureError
+from workbench.models.architectures import is_seq2seq
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks.base import BATCH_TOKENS, LOGITS_BYTES, Batch, Task
@@ -36,7 +37,7 @@ class NextToken(Task):
                 f" {type(self).__name__} does not say what that is. Use Extraction, Summarization"
                 " or PromptAnswers, or a decoder-only model such as Llama, Qwen or GPT-2."
             )
-        if not model.is_decoder and not model.is_encoder_decoder:
+        if not model.is_decoder and not is_seq2seq(kind):
             raise UnsupportedArchitectureError(
                 f"{kind} does not predict next tokens, so perplexity has no"
                 " meaning for it. Give a causal language model (AutoModelForCausalLM), or use"

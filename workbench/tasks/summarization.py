@@ -103,7 +103,9 @@ class Summarization(Generation):
 
     def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
         """Return a metric of one evaluation with its influence per document."""
-        if metric != "length_error":
+        if metric not in ("length_error", "length_ratio"):
             return super().estimate(metric, outcomes)
-        errors = np.abs(1 - np.asarray(outcomes["length_ratio"], dtype=float))
-        return estimate_ratio(errors, np.ones(len(errors)), outcomes["document"])
+        values = np.asarray(outcomes["length_ratio"], dtype=float)
+        if metric == "length_error":  # the ratio itself was a metric in studies of before
+            values = np.abs(1 - values)
+        return estimate_ratio(values, np.ones(len(values)), outcomes["document"])

@@ -89,11 +89,17 @@ def example_texts(
     if isinstance(task, TextClassification):
         rows = enumerate(task.rows[part])
         return {number: _cut(row.text) for number, row in rows if number in wanted}
-    return {
-        example.index: _cut(str(model.tokenizer.decode(example.tokens, skip_special_tokens=True)))
-        for example in task.examples(model, part)
-        if example.index in wanted
-    }
+    found: dict[int, str] = {}
+    for example in task.examples(model, part):
+        if example.index in wanted:
+            # What is read and what is written are two texts, with no space between.
+            sides = (example.given, example.target) if model.is_encoder_decoder else ()
+            texts = [
+                str(model.tokenizer.decode(tokens, skip_special_tokens=True))
+                for tokens in sides or (example.tokens,)
+            ]
+            found[example.index] = _cut(" ".join(texts))
+    return found
 
 
 def _cut(text: str) -> str:
