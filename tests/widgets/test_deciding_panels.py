@@ -205,6 +205,15 @@ def test_latencies_that_were_not_kept_are_not_measured(bench, asked):
     assert panel.table.html.count("not measured") == 9
 
 
+def test_a_new_study_routes_by_size_for_nothing_was_timed_yet():
+    study = Classifying()
+    records, study.records = study.records, []
+    bench = Workbench(study)
+    study.records = records
+    bench.refresh()
+    assert bench.panels.routing.cost.value == "size"
+
+
 def test_dollars_are_a_cost_once_there_are_prices(bench, asked):
     panel = bench.panels.routing
     assert [value for _, value in panel.cost.options] == ["size", "latency"]
@@ -241,6 +250,7 @@ def test_a_router_is_not_written_over_something_without_asking(bench, asked, tmp
     assert "is there already" in panel._waiting.status.value
     panel.path.value = "out/r "  # another one would have to be asked for again
     assert panel.write.description == "Write router"
+    assert ".save('out/r', overwrite=True)" in panel.code()
     panel.write.click()
     assert asked == []
     panel.write.click()
@@ -299,6 +309,17 @@ def test_trust_is_asked_once_per_run_and_shown_in_views(bench, asked):
     panel.run.value = "a"
     assert "Compression surely hurts" in panel.summary.value
     assert len(asked) == 1
+
+
+def test_the_code_of_trust_is_of_what_was_asked_whatever_is_chosen_meanwhile(bench, asked):
+    panel = bench.panels.trust
+    panel.run.value = "a"
+    panel.go.click()
+    panel.run.value = "dense"
+    asked[0][1](trust_view().to_dict())
+    script = bench.panels.code.code()
+    compile(script, "script", "exec")
+    assert "trust = study.trust('a')" in script
 
 
 def test_consistency_takes_own_wordings_and_refuses_those_without_a_place(bench, asked):
@@ -367,6 +388,19 @@ def test_planning_needs_no_study(monkeypatch):
     assert len(eval(panel.code(), scope).rows) == 4
     bench.nav.value = "start"
     assert panel.place.figure is None
+
+
+def test_the_code_of_a_plan_has_the_very_device_that_was_entered():
+    panel = Workbench().plan
+    panel.models.value = ("llama-3.1-8b",)
+    form = panel.device_form
+    form.name.value = "80 GiB"
+    form.memory_gb.value, form.bandwidth_gb.value = 85.89934592, 2039.123456
+    form.add.click()
+    panel.go.click()
+    until(lambda: panel.table.html)
+    entered = panel._own_devices["80 GiB"]
+    assert {row.device for row in eval(panel.code(), {"wb": wb}).rows} == {entered}
 
 
 def test_the_studys_own_models_are_planned_where_they_can_be_read(study, bench):

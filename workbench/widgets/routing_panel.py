@@ -173,7 +173,8 @@ class RoutingPanel:
             options.append(("dollars at your prices", "dollars"))
         kept = self.cost.value
         self.cost.options = options
-        timed = all(record.measurement("latency_ms") is not None for record in self._done())
+        done = self._done()
+        timed = bool(done) and all(r.measurement("latency_ms") is not None for r in done)
         known = [value for _, value in options]
         self.cost.value = kept if kept in known else "latency" if timed else "size"
 
