@@ -158,6 +158,18 @@ def test_costs_of_a_cascade_are_measured_ones(study, small):
     assert found.table()["p95_ms"].isna().all()  # as of runs that an earlier version measured
 
 
+def test_times_of_two_machines_are_neither_added_nor_compared(study, small):
+    runs, other = [small, study.baseline()], study.runs[-1]
+    for run, ms, where in zip([*runs, other], (1.0, 4.0, 0.5), ("a", "a", "b"), strict=True):
+        timed = Measurement("latency_ms", ms, "ms", 7, part="", conditions=where)
+        study._store.add_measurements(run.id, [timed])
+    assert study.cascade(runs, cost="latency").found.single != other.label  # as fast only there
+    assert study.cascade(runs, cost="size").found.evaluation.latency_ms is not None
+    by_size = study.cascade([other, study.baseline()], cost="size")
+    assert by_size.found.evaluation.latency_ms is None
+    assert "on average" not in str(by_size)
+
+
 def test_percentiles_follow_from_the_times_that_were_kept(study, small):
     runs = [small, study.baseline()]
     for run, times in zip(runs, ((1.0,) * 100, (4.0,) * 100), strict=True):

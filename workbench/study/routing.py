@@ -174,7 +174,7 @@ class Routing(Trusting):
         price, unit = _price(kind)
         if unit != "MB":
             check_conditions(records)
-        times = _times(records)
+        latencies, times = _latencies(records), _times(records)
         tiers = []
         for number, record in enumerate(records):
             paid = price(record)
@@ -189,13 +189,15 @@ class Routing(Trusting):
                     cost=paid,
                     validation=self.outcomes(record.id, "validation", on_progress=on_progress),
                     evaluation=self.outcomes(record.id, on_progress=on_progress),
-                    latency_ms=_latency(record),
+                    latency_ms=latencies[number],
                     times_ms=times[number],
                 )
             )
         singles = []
         for record in known.values():
             paid = price(record) if record.state is RunState.DONE else None
+            if unit != "MB" and not _is_of_one_place(records[0], record):
+                continue  # faster elsewhere is not cheaper here
             if paid is not None and record.id not in ids:
                 singles.append((_named(record, records), paid, self._store.outcomes(record.id)))
         found = cascade(tiers, signal_named(signal), accuracy=accuracy, singles=singles)
@@ -210,6 +212,19 @@ def _named(record: RunRecord, among: Sequence[RunRecord]) -> str:
 def _latency(record: RunRecord) -> float | None:
     found = record.measurement("latency_ms")
     return None if found is None or not math.isfinite(found.value) else found.value
+
+
+def _latencies(records: Sequence[RunRecord]) -> list[float | None]:
+    """Return the time of a usual text by run, None for all where times of two machines differ."""
+    if not all(_is_of_one_place(records[0], record) for record in records):
+        return [None for _ in records]
+    return [_latency(record) for record in records]
+
+
+def _is_of_one_place(one: RunRecord, other: RunRecord) -> bool:
+    """Return whether the times of two runs, where both have some, can be compared."""
+    found = one.measurement("latency_ms"), other.measurement("latency_ms")
+    return len({m.comparable_conditions for m in found if m is not None}) < 2
 
 
 def _times(records: Sequence[RunRecord]) -> list[tuple[float, ...]]:
