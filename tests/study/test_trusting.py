@@ -39,6 +39,17 @@ def test_outcomes_of_the_validation_part_are_evaluated_once_and_kept(study, smal
     assert np.array_equal(study.outcomes(small)["loss"], small.outcomes()["loss"])
 
 
+def test_a_study_that_cannot_be_written_is_looked_into_all_the_same(study, small, monkeypatch):
+    def refuse(self, *_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.outcomes.Outcomes.save", refuse)
+        found = study.outcomes(small, "calibration")
+    assert len(found) == 200
+    assert study._store.outcomes_of(small.id, "calibration") is None
+
+
 def test_outcomes_of_an_earlier_version_are_opened_and_completed(study, small):
     new = {"margin", "entropy", "log_probabilities"}
     path = study._store._outcomes_path(small.id)
@@ -138,6 +149,11 @@ def test_a_cascade_says_who_wins_and_draws_itself(study, small):
     assert len(found.plot().data) == 3
     with pytest.raises(ConfigError, match="signal of your own"):
         found.router().save("nowhere")
+
+
+def test_a_run_is_no_two_tiers(study, small):
+    with pytest.raises(ConfigError, match="given twice"):
+        study.cascade([small, small.id])
 
 
 def test_costs_of_a_cascade_are_measured_ones(study, small):

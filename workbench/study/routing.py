@@ -167,6 +167,10 @@ class Routing(Trusting):
         if isinstance(runs, (Run, str)) or len(runs) < 2:
             raise ConfigError("A cascade needs a list of two runs or more, the smallest first.")
         ids = [self._id_of(run) for run in runs]
+        if len(set(ids)) < len(ids):
+            raise ConfigError(
+                "A run is given twice, and asking it again changes no answer; give each run once."
+            )
         known = {record.id: record for record in self._store.records()}
         records = [known[id] for id in ids]
         timed = all(_latency(record) is not None for record in records)
