@@ -150,6 +150,21 @@ def test_what_has_no_times_is_measured_with_progress_and_can_be_stopped(study, b
     assert "measured already" in bench.banner.text
 
 
+@pytest.mark.parametrize("end", ["stop", "fail"])
+def test_what_was_measured_before_the_end_is_shown_and_in_the_script(study, bench, asked, end):
+    panel = bench.panels.cost
+    panel.measure.click()
+    timed(study, dense=20.0)
+    if end == "stop":
+        panel._measuring.stop.click()
+    else:
+        asked[0][2]("out of memory")
+    assert "1 finished run has no measured times" in panel.missing.value
+    script = bench.panels.code.code()
+    assert "study.measure('dense')" in script
+    assert "study.measure('a')" not in script
+
+
 # Routing
 
 
