@@ -150,6 +150,16 @@ def test_what_has_no_times_is_measured_with_progress_and_can_be_stopped(study, b
     assert "measured already" in bench.banner.text
 
 
+def test_the_script_measures_before_it_writes_what_follows_from_times(bench):
+    history = bench._desk.history
+    for line in ("study.measure('a')", "study.cascade(['a']).router().save('r')"):
+        history.note(line)
+    history.note("study.measure('a')")  # again
+    script = bench.panels.code.code()
+    assert script.count("study.measure('a')") == 1
+    assert script.index("study.measure('a')") < script.index("study.cascade(")
+
+
 @pytest.mark.parametrize("end", ["stop", "fail"])
 def test_what_was_measured_before_the_end_is_shown_and_in_the_script(study, bench, asked, end):
     panel = bench.panels.cost

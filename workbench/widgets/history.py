@@ -67,7 +67,9 @@ class History:
         setup = self.setup or _setup(study)
         parts = [HEAD, setup, _open(self.setup or setup, folder, study)]
         parts += list(_runs(study.records, study.models))
-        parts += [*self._lines, *self._kept.values()]
+        # What was written may follow from times, also of runs that were measured again after it.
+        parts += sorted(self._lines, key=lambda line: not line.startswith("study.measure("))
+        parts += self._kept.values()
         parts.append("print(study.table())")
         return "\n".join(parts) + "\n"
 
