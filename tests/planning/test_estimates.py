@@ -173,7 +173,7 @@ def test_models_of_one_name_are_told_apart(tmp_path):
     found = wb.plan(refs, "phone 8 GB", precisions=["16-bit"])
     assert [row.model for row in found.rows] == ["final", f"final ({refs[1]})"]
     assert len(found.plot().data[0].y) == 2
-    assert len(set(row.total_bytes for row in found.rows)) == 2
+    assert len({row.total_bytes for row in found.rows}) == 2
 
 
 def test_what_cannot_be_planned_is_refused():
