@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -172,6 +173,22 @@ def test_costs_of_a_cascade_are_measured_ones(study, small):
     dollars = study.cascade(runs, cost=CostModel(price_per_hour_usd=3.6, utilisation=1.0))
     assert dollars.found.costs == pytest.approx((1e-6, 4e-6))
     assert found.table()["p95_ms"].isna().all()  # as of runs that an earlier version measured
+
+
+def test_the_time_of_a_token_is_not_that_of_a_query(study, small, monkeypatch):
+    timed = (Measurement("first_token_ms", 9.0, "ms", 7), Measurement("latency_ms", 1.0, "ms", 7))
+    records = [
+        replace(record, measurements=(*record.measurements, *timed)) for record in study.records
+    ]
+    monkeypatch.setattr(study._store, "records", lambda: records)
+    runs = [small, study.baseline()]
+    by_size = study.cascade(runs)
+    assert by_size.cost_unit == "MB"
+    assert by_size.found.evaluation.latency_ms is None
+    with pytest.raises(StudyError, match="time of a token"):
+        study.cascade(runs, cost="latency")
+    dollars = study.cascade(runs, cost=CostModel(3.6, utilisation=1.0, new_tokens=1))
+    assert dollars.found.costs == pytest.approx((9e-6, 9e-6))
 
 
 def test_times_of_two_machines_are_neither_added_nor_compared(study, small):

@@ -375,6 +375,7 @@ def test_multiple_choice_of_the_harness_can_be_trusted_and_routed(study):
     assert len(bench.panels.trust.widget.children) == 2
     bench.panels.routing.runs.value = ("a", "dense")
     assert not bench.panels.routing.go.disabled
+    assert [value for _, value in bench.panels.routing.cost.options] == ["size"]
 
 
 def test_other_tasks_are_told_what_applies_to_them():

@@ -182,6 +182,12 @@ class Routing(Trusting):
         tiers = []
         for number, record in enumerate(records):
             paid = price(record)
+            if paid is None and _writes(record):
+                raise StudyError(
+                    f"What was measured of {record.label!r} is the time of a token that it writes,"
+                    " not of a question that it answers; give cost='size', or a CostModel with"
+                    " new_tokens=1, which counts the time to read a prompt."
+                )
             if paid is None:
                 raise StudyError(
                     f"{record.label!r} has no measured time, which its cost follows from; measure"
@@ -214,8 +220,15 @@ def _named(record: RunRecord, among: Sequence[RunRecord]) -> str:
 
 
 def _latency(record: RunRecord) -> float | None:
+    """Return the milliseconds of one query; of a decoder there are only those of a token."""
     found = record.measurement("latency_ms")
-    return None if found is None or not math.isfinite(found.value) else found.value
+    if found is None or _writes(record) or not math.isfinite(found.value):
+        return None
+    return found.value
+
+
+def _writes(record: RunRecord) -> bool:
+    return record.measurement("first_token_ms") is not None
 
 
 def _latencies(records: Sequence[RunRecord]) -> list[float | None]:
