@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -202,3 +205,30 @@ class TestMemory:
         monkeypatch.setattr(memory, "_CHILD", "raise SystemError('no memory')")
         with pytest.raises(WorkbenchError, match="no memory"):
             memory.measure_memory(pack_model(llama()))
+
+    @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+    def test_nothing_is_left_where_who_measures_is_killed(self, tmp_path: Path) -> None:
+        code = (
+            "from types import SimpleNamespace\n"
+            "import torch\n"
+            "from workbench.measure import memory\n"
+            'memory._CHILD = \'open(sys.argv[1] + ".up", "w").close()\\n\'\n'
+            "memory._CHILD += 'import time; time.sleep(60)'\n"
+            "memory.measure_memory(SimpleNamespace(hf_model=torch.nn.Linear(2, 2)))\n"
+        )
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+        try:
+            until(lambda: list(tmp_path.glob("workbench-memory-*/*.up")))
+        finally:
+            process.kill()
+            process.wait()
+        until(lambda: not list(tmp_path.glob("workbench-memory-*")))
+
+
+def until(is_true: Callable[[], object]) -> None:
+    for _ in range(1200):
+        if is_true():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come true")

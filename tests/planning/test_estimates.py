@@ -192,6 +192,20 @@ def test_table_and_figure_hold_the_same_numbers_and_say_estimated():
     assert over == sum(share > 1 for line in heat.z for share in line) == (~table["fits"]).sum()
 
 
+def test_models_of_one_name_are_told_apart(tmp_path):
+    folders = [tmp_path / part / "final" for part in ("one", "two")]
+    for folder, width in zip(folders, (16, 32), strict=True):
+        config = {"model_type": "gpt2", "n_embd": width, "n_layer": 1, "n_head": 2}
+        config |= {"architectures": ["GPT2LMHeadModel"], "vocab_size": 64}
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(config))
+    refs = [folder / "config.json" for folder in folders]
+    found = wb.plan(refs, "phone 8 GB", precisions=["16-bit"])
+    assert [row.model for row in found.rows] == ["final", f"final ({refs[1]})"]
+    assert len(found.plot().data[0].y) == 2
+    assert len({row.total_bytes for row in found.rows}) == 2
+
+
 def test_what_cannot_be_planned_is_refused():
     with pytest.raises(ConfigError, match="card 24 GB"):
         wb.plan("llama-2-7b", "card 23 GB")

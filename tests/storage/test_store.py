@@ -429,6 +429,14 @@ def test_a_read_only_journal_of_the_first_version_is_read(
     assert record.measurement("perplexity") == Measurement("perplexity", 5.0, n=3, stderr=0.1)
 
 
+def test_a_journal_that_another_process_has_upgraded_stays_as_it_is(store: Store) -> None:
+    with sqlite3.connect(store.path / JOURNAL_NAME) as db:
+        db.execute("PRAGMA user_version = 9")
+    store._journal._upgrade()
+    with sqlite3.connect(store.path / JOURNAL_NAME) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (9,)
+
+
 def test_another_reason_why_a_journal_is_not_upgraded_is_said(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -510,7 +518,8 @@ class TestRefusals:
             "if os.getuid() == 0: os.setuid(65534)\n"  # root may write everywhere
             "store = Store.open(path)\n"
             "print(len(store.records()))\n"
-            "for act in (lambda: store.set_meta('a', 1), lambda: Store.create(path),\n"
+            "for act in (lambda: store.set_meta('a', 1), lambda: store.add_measurements('a', ()),\n"
+            "            lambda: Store.create(path),\n"
             "            lambda: Store.create(path + '/deeper')):\n"
             "    try: act()\n"
             "    except StudyError as error: print(error)\n"
@@ -526,6 +535,8 @@ class TestRefusals:
             for path in paths:
                 path.chmod(0o755)
         assert lines[0] == "1"  # it can be looked at
+        assert len(lines) == 5
         assert "read-only" in lines[1]
-        assert "can write to" in lines[2]
+        assert "read-only" in lines[2]  # said before minutes are spent on measuring
         assert "can write to" in lines[3]
+        assert "can write to" in lines[4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,6 +38,17 @@ def test_outcomes_of_the_validation_part_are_evaluated_once_and_kept(study, smal
     again = study.outcomes(small, "validation")
     assert np.array_equal(found["loss"], again["loss"])
     assert np.array_equal(study.outcomes(small)["loss"], small.outcomes()["loss"])
+
+
+def test_a_study_that_cannot_be_written_is_looked_into_all_the_same(study, small, monkeypatch):
+    def refuse(self, *_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.outcomes.Outcomes.save", refuse)
+        found = study.outcomes(small, "calibration")
+    assert len(found) == 200
+    assert study._store.outcomes_of(small.id, "calibration") is None
 
 
 def test_outcomes_of_an_earlier_version_are_opened_and_completed(study, small):
@@ -140,6 +152,11 @@ def test_a_cascade_says_who_wins_and_draws_itself(study, small):
         found.router().save("nowhere")
 
 
+def test_a_run_is_no_two_tiers(study, small):
+    with pytest.raises(ConfigError, match="given twice"):
+        study.cascade([small, small.id])
+
+
 def test_costs_of_a_cascade_are_measured_ones(study, small):
     runs = [small, study.baseline()]
     with pytest.raises(StudyError, match=r"study\.measure"):
@@ -156,6 +173,34 @@ def test_costs_of_a_cascade_are_measured_ones(study, small):
     dollars = study.cascade(runs, cost=CostModel(price_per_hour_usd=3.6, utilisation=1.0))
     assert dollars.found.costs == pytest.approx((1e-6, 4e-6))
     assert found.table()["p95_ms"].isna().all()  # as of runs that an earlier version measured
+
+
+def test_the_time_of_a_token_is_not_that_of_a_query(study, small, monkeypatch):
+    timed = (Measurement("first_token_ms", 9.0, "ms", 7), Measurement("latency_ms", 1.0, "ms", 7))
+    records = [
+        replace(record, measurements=(*record.measurements, *timed)) for record in study.records
+    ]
+    monkeypatch.setattr(study._store, "records", lambda: records)
+    runs = [small, study.baseline()]
+    by_size = study.cascade(runs)
+    assert by_size.cost_unit == "MB"
+    assert by_size.found.evaluation.latency_ms is None
+    with pytest.raises(StudyError, match="time of a token"):
+        study.cascade(runs, cost="latency")
+    dollars = study.cascade(runs, cost=CostModel(3.6, utilisation=1.0, new_tokens=1))
+    assert dollars.found.costs == pytest.approx((9e-6, 9e-6))
+
+
+def test_times_of_two_machines_are_neither_added_nor_compared(study, small):
+    runs, other = [small, study.baseline()], study.runs[-1]
+    for run, ms, where in zip([*runs, other], (1.0, 4.0, 0.5), ("a", "a", "b"), strict=True):
+        timed = Measurement("latency_ms", ms, "ms", 7, part="", conditions=where)
+        study._store.add_measurements(run.id, [timed])
+    assert study.cascade(runs, cost="latency").found.single != other.label  # as fast only there
+    assert study.cascade(runs, cost="size").found.evaluation.latency_ms is not None
+    by_size = study.cascade([other, study.baseline()], cost="size")
+    assert by_size.found.evaluation.latency_ms is None
+    assert "on average" not in str(by_size)
 
 
 def test_percentiles_follow_from_the_times_that_were_kept(study, small):

@@ -150,6 +150,31 @@ def test_what_has_no_times_is_measured_with_progress_and_can_be_stopped(study, b
     assert "measured already" in bench.banner.text
 
 
+def test_the_script_measures_before_it_writes_what_follows_from_times(bench):
+    history = bench._desk.history
+    for line in ("study.measure('a')", "study.cascade(['a']).router().save('r')"):
+        history.note(line)
+    history.note("study.measure('a')")  # again
+    script = bench.panels.code.code()
+    assert script.count("study.measure('a')") == 1
+    assert script.index("study.measure('a')") < script.index("study.cascade(")
+
+
+@pytest.mark.parametrize("end", ["stop", "fail"])
+def test_what_was_measured_before_the_end_is_shown_and_in_the_script(study, bench, asked, end):
+    panel = bench.panels.cost
+    panel.measure.click()
+    timed(study, dense=20.0)
+    if end == "stop":
+        panel._measuring.stop.click()
+    else:
+        asked[0][2]("out of memory")
+    assert "1 finished run has no measured times" in panel.missing.value
+    script = bench.panels.code.code()
+    assert "study.measure('dense')" in script
+    assert "study.measure('a')" not in script
+
+
 # Routing
 
 
@@ -205,6 +230,15 @@ def test_latencies_that_were_not_kept_are_not_measured(bench, asked):
     assert panel.table.html.count("not measured") == 9
 
 
+def test_a_new_study_routes_by_size_for_nothing_was_timed_yet():
+    study = Classifying()
+    records, study.records = study.records, []
+    bench = Workbench(study)
+    study.records = records
+    bench.refresh()
+    assert bench.panels.routing.cost.value == "size"
+
+
 def test_dollars_are_a_cost_once_there_are_prices(bench, asked):
     panel = bench.panels.routing
     assert [value for _, value in panel.cost.options] == ["size", "latency"]
@@ -241,6 +275,7 @@ def test_a_router_is_not_written_over_something_without_asking(bench, asked, tmp
     assert "is there already" in panel._waiting.status.value
     panel.path.value = "out/r "  # another one would have to be asked for again
     assert panel.write.description == "Write router"
+    assert ".save('out/r', overwrite=True)" in panel.code()
     panel.write.click()
     assert asked == []
     panel.write.click()
@@ -301,6 +336,17 @@ def test_trust_is_asked_once_per_run_and_shown_in_views(bench, asked):
     assert len(asked) == 1
 
 
+def test_the_code_of_trust_is_of_what_was_asked_whatever_is_chosen_meanwhile(bench, asked):
+    panel = bench.panels.trust
+    panel.run.value = "a"
+    panel.go.click()
+    panel.run.value = "dense"
+    asked[0][1](trust_view().to_dict())
+    script = bench.panels.code.code()
+    compile(script, "script", "exec")
+    assert "trust = study.trust('a')" in script
+
+
 def test_consistency_takes_own_wordings_and_refuses_those_without_a_place(bench, asked):
     panel = bench.panels.trust
     panel.run.value, panel.view.value = "a", "Consistency"
@@ -329,6 +375,7 @@ def test_multiple_choice_of_the_harness_can_be_trusted_and_routed(study):
     assert len(bench.panels.trust.widget.children) == 2
     bench.panels.routing.runs.value = ("a", "dense")
     assert not bench.panels.routing.go.disabled
+    assert [value for _, value in bench.panels.routing.cost.options] == ["size"]
 
 
 def test_other_tasks_are_told_what_applies_to_them():
@@ -367,6 +414,19 @@ def test_planning_needs_no_study(monkeypatch):
     assert len(eval(panel.code(), scope).rows) == 4
     bench.nav.value = "start"
     assert panel.place.figure is None
+
+
+def test_the_code_of_a_plan_has_the_very_device_that_was_entered():
+    panel = Workbench().plan
+    panel.models.value = ("llama-3.1-8b",)
+    form = panel.device_form
+    form.name.value = "80 GiB"
+    form.memory_gb.value, form.bandwidth_gb.value = 85.89934592, 2039.123456
+    form.add.click()
+    panel.go.click()
+    until(lambda: panel.table.html)
+    entered = panel._own_devices["80 GiB"]
+    assert {row.device for row in eval(panel.code(), {"wb": wb}).rows} == {entered}
 
 
 def test_the_studys_own_models_are_planned_where_they_can_be_read(study, bench):

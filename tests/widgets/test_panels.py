@@ -669,6 +669,20 @@ def test_the_script_makes_every_finished_run(study, bench):
     assert "path='somewhere/else'" in bench.panels.code.text.value
 
 
+def test_the_script_of_a_study_that_is_made_anew_has_all_its_models(study, bench):
+    about = study.describe()
+    source = about["models"]["tiny"]
+    about["models"] |= {"o'ther": {**source, "kind": "folder", "ref": "models/o'ther"}}
+    about["models"] |= {"own": source}
+    study.describe = lambda: about
+    assert "add_model" not in bench.panels.code.code()  # it is opened, and has them
+    bench._desk.history.setup = "model = ...\ntask = ..."
+    script = bench.panels.code.code()
+    compile(script, "session", "exec")
+    assert """\nstudy.add_model("models/o'ther", name="o'ther")\n""" in script
+    assert "\n# study.add_model(..., name='own')" in script
+
+
 def test_a_script_that_was_changed_is_not_overwritten(bench, tmp_path):
     panel, path = bench.panels.code, tmp_path / "session.py"
     panel.path.value = str(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import shutil
 import threading
 import time
 from datetime import datetime
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 
 import workbench as wb
-from tests.toy import toy_model, toy_study
+from tests.toy import CALIBRATION, toy_model, toy_study, toy_task
 from workbench.errors import ConfigError
 from workbench.magics import workbench_magic
 from workbench.recipe import Recipe
@@ -216,6 +217,36 @@ def test_a_cell_that_is_run_again_takes_over_its_processes(tmp_path):
     again.close()
     assert not again.study.is_open
     assert Workbench(path=tmp_path / "study").study is not again.study
+
+
+def test_a_folder_that_is_another_study_now_is_not_taken_for_the_earlier_one(tmp_path):
+    toy_study(tmp_path / "study").close()
+    first = Workbench(path=tmp_path / "study")
+    shutil.rmtree(tmp_path / "study")
+    other = toy_task(sequence_length=16)
+    Study(toy_model(), other, tmp_path / "study", calibration=CALIBRATION).close()
+    again = Workbench(path=tmp_path / "study")
+    assert again.study is not first.study
+    assert not first.study.is_open  # its worker has the task of the deleted one
+    assert again.study.is_open
+    first.close()
+    assert again.study.is_open
+    again.close()
+
+
+def test_a_study_that_is_opened_again_where_it_is_shown_goes_on(tmp_path):
+    toy_study(tmp_path / "study").close()
+    bench = Workbench(path=tmp_path / "study")
+    first, queue = bench.study, bench.panels.queue
+    bench.nav.value = "start"
+    bench.start.open_path.value = str(tmp_path / "study")
+    bench.begin = lambda: None
+    bench.start.open.click()
+    until(lambda: bench.nav.value == "explore")
+    assert bench.study is first
+    assert bench.panels.queue is queue
+    assert first.is_open
+    bench.close()
 
 
 def test_closing_ends_what_was_opened_and_leaves_what_was_given(tmp_path):

@@ -23,6 +23,17 @@ from workbench.packed import PackedModel
 
 TIMEOUT_SECONDS = 600
 
+# Whoever does not want to wait kills the process that asks, which then cannot clear up itself: its
+# end closes this one's standard input.
+_WATCH = """
+import os, shutil, sys, threading
+def watch():
+    os.read(0, 1)
+    shutil.rmtree(os.path.dirname(sys.argv[1]), ignore_errors=True)
+    os._exit(1)
+threading.Thread(target=watch, daemon=True).start()
+"""
+
 # The model's code alone takes more than 100 MB, so it is imported before the first reading.
 _CHILD = """
 import importlib, json, sys
@@ -143,9 +154,11 @@ def measure_memory(packed: PackedModel, *, n_tokens: int = 128) -> Memory:
         }
         arguments = [str(path), str(torch.get_num_threads()), str(n_tokens)]
         arguments += sorted({type(module).__module__ for module in packed.hf_model.modules()})
+        ours, held = os.pipe()
         try:
             done = subprocess.run(
-                [sys.executable, "-c", _CHILD, *arguments],
+                [sys.executable, "-c", _WATCH + _CHILD, *arguments],
+                stdin=ours,
                 capture_output=True,
                 text=True,
                 env=environment,
@@ -156,6 +169,9 @@ def measure_memory(packed: PackedModel, *, n_tokens: int = 128) -> Memory:
             raise WorkbenchError(
                 f"Measuring the memory took more than {TIMEOUT_SECONDS} s and was stopped."
             ) from error
+        finally:
+            os.close(ours)
+            os.close(held)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         words = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -193,8 +194,12 @@ def plan(
         raise ConfigError(f"margin={margin!r} is not accepted; give a share from 0 on, below 1.")
     devices, forms = _devices(device), _precisions(precisions)
     rows = []
+    names: set[str] = set()
     for one in ref if isinstance(ref, (list, tuple)) else [ref]:
         name, config = config_of(one)
+        if name in names:  # such as folders of one name: table and figure go by names
+            name = f"{name} ({one if isinstance(one, (str, os.PathLike)) else len(names) + 1})"
+        names.add(name)
         counted = footprint_of(config)
         for form in forms:
             rows += [_row(name, counted, form, d, context, batch, margin) for d in devices]

@@ -187,10 +187,12 @@ class Journal:
     def _upgrade(self) -> None:
         """Bring the file to this version; safe when two processes do so."""
         with self._transaction("BEGIN IMMEDIATE") as db:
-            for version in range(_version(db)[0], SCHEMA_VERSION):
+            found = _version(db)[0]
+            for version in range(found, SCHEMA_VERSION):
                 for statement in _UPGRADES[version]:
                     db.execute(statement)
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if found < SCHEMA_VERSION:  # else another process was first, perhaps a newer one
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         """Return a context with a connection that sees one consistent state."""

@@ -264,7 +264,8 @@ class Store:
     def add_measurements(self, run: str, measurements: Iterable[Measurement]) -> None:
         """Append what was measured later; earlier values of the same metric are kept."""
         with self._journal.writing() as db:
-            if db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone() is None:
+            # A write that changes nothing: SQLite says only then that a journal is read-only.
+            if not db.execute("UPDATE runs SET id = id WHERE id = ?", (run,)).rowcount:
                 raise StudyError(f"There is no run {run} in {self.path}; was it deleted?")
             insert_measurements(db, run, measurements)
 

@@ -61,6 +61,12 @@ class StudyBase:
         return tuple(self._store.models())
 
     @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of the task, then of the base models: what its runs are of."""
+        models = self._store.models().values()
+        return (self._store.meta("task")["fingerprint"], *(d["fingerprint"] for d in models))
+
+    @property
     def task(self) -> Task:
         """The task, loaded from the study's own snapshot if need be."""
         return self._get_engine().task

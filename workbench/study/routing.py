@@ -167,6 +167,10 @@ class Routing(Trusting):
         if isinstance(runs, (Run, str)) or len(runs) < 2:
             raise ConfigError("A cascade needs a list of two runs or more, the smallest first.")
         ids = [self._id_of(run) for run in runs]
+        if len(set(ids)) < len(ids):
+            raise ConfigError(
+                "A run is given twice, and asking it again changes no answer; give each run once."
+            )
         known = {record.id: record for record in self._store.records()}
         records = [known[id] for id in ids]
         timed = all(_latency(record) is not None for record in records)
@@ -174,10 +178,16 @@ class Routing(Trusting):
         price, unit = _price(kind)
         if unit != "MB":
             check_conditions(records)
-        times = _times(records)
+        latencies, times = _latencies(records), _times(records)
         tiers = []
         for number, record in enumerate(records):
             paid = price(record)
+            if paid is None and _writes(record):
+                raise StudyError(
+                    f"What was measured of {record.label!r} is the time of a token that it writes,"
+                    " not of a question that it answers; give cost='size', or a CostModel with"
+                    " new_tokens=1, which counts the time to read a prompt."
+                )
             if paid is None:
                 raise StudyError(
                     f"{record.label!r} has no measured time, which its cost follows from; measure"
@@ -189,13 +199,15 @@ class Routing(Trusting):
                     cost=paid,
                     validation=self.outcomes(record.id, "validation", on_progress=on_progress),
                     evaluation=self.outcomes(record.id, on_progress=on_progress),
-                    latency_ms=_latency(record),
+                    latency_ms=latencies[number],
                     times_ms=times[number],
                 )
             )
         singles = []
         for record in known.values():
             paid = price(record) if record.state is RunState.DONE else None
+            if unit != "MB" and not _is_of_one_place(records[0], record):
+                continue  # faster elsewhere is not cheaper here
             if paid is not None and record.id not in ids:
                 singles.append((_named(record, records), paid, self._store.outcomes(record.id)))
         found = cascade(tiers, signal_named(signal), accuracy=accuracy, singles=singles)
@@ -208,8 +220,28 @@ def _named(record: RunRecord, among: Sequence[RunRecord]) -> str:
 
 
 def _latency(record: RunRecord) -> float | None:
+    """Return the milliseconds of one query; of a decoder there are only those of a token."""
     found = record.measurement("latency_ms")
-    return None if found is None or not math.isfinite(found.value) else found.value
+    if found is None or _writes(record) or not math.isfinite(found.value):
+        return None
+    return found.value
+
+
+def _writes(record: RunRecord) -> bool:
+    return record.measurement("first_token_ms") is not None
+
+
+def _latencies(records: Sequence[RunRecord]) -> list[float | None]:
+    """Return the time of a usual text by run, None for all where times of two machines differ."""
+    if not all(_is_of_one_place(records[0], record) for record in records):
+        return [None for _ in records]
+    return [_latency(record) for record in records]
+
+
+def _is_of_one_place(one: RunRecord, other: RunRecord) -> bool:
+    """Return whether the times of two runs, where both have some, can be compared."""
+    found = one.measurement("latency_ms"), other.measurement("latency_ms")
+    return len({m.comparable_conditions for m in found if m is not None}) < 2
 
 
 def _times(records: Sequence[RunRecord]) -> list[tuple[float, ...]]:

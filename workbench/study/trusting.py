@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -161,7 +162,8 @@ class Trusting(StudyBase):
         kept = self._store.outcomes_of(id, part)
         if kept is None:
             kept = self._get_engine().outcomes(id, part, monitor=Monitor(on_progress))
-            self._store.keep_outcomes(id, part, kept)
+            with contextlib.suppress(OSError):  # a read-only study is looked into all the same
+                self._store.keep_outcomes(id, part, kept)
         return kept
 
     def trust(

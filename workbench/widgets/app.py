@@ -95,6 +95,7 @@ class Workbench:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._desk: Desk | None = None
         self._is_own = self._is_followed = False
+        self._of: tuple[str, ...] = ()
         self.nav = w.ToggleButtons(options=list(TABS))
         self.nav.add_class("wb-nav")
         self.head = w.HTML()
@@ -153,18 +154,29 @@ class Workbench:
 
     def _take(self, study: Study, setup: str, *, is_recorded: bool, is_own: bool) -> None:
         """Show a study in place of what was shown before; see :mod:`workbench.widgets.living`."""
+        if is_own and self._has_open(study):  # what it computes goes on
+            assert self._desk is not None
+            study.close()
+            self._desk.history.setup = setup or self._desk.history.setup
+            self.refresh()
+            self.nav.value = EXPLORE
+            return
         self._let_go()
         earlier = living_at(study.path)
         if earlier is not None and is_own and earlier._is_own and earlier.study is not study:
             assert earlier.study is not None
-            if earlier.study.is_open:  # with its worker, and what that computes
+            if earlier._has_open(study):  # with its worker, and what that computes
                 study.close()
                 study = earlier.study
+            else:  # it was closed, or its folder was deleted and is another study's now
+                earlier._hand_over().stop()
+                earlier.study.close()
         follows = earlier is not None and earlier.study is study
         inspector = Inspector(study.path)
         if earlier is not None and follows:
             inspector = earlier._hand_over()
         self.study, self._is_own, self._is_followed = study, is_own, False
+        self._of = study.fingerprints if is_own else ()
         desk = Desk(study, self.banner, inspector, is_recorded=is_recorded)
         desk.history.setup = setup
         self._desk = desk
@@ -189,6 +201,13 @@ class Workbench:
         self.nav.value = EXPLORE
         self._switch()
         self._schedule_picture()
+
+    def _has_open(self, study: Study) -> bool:
+        """Return whether it has the same study open itself, to compute in its own worker."""
+        if self.study is None or not self._is_own or not self.study.is_open:
+            return False
+        is_there = self.study.path.resolve() == study.path.resolve()
+        return is_there and study.fingerprints[: len(self._of)] == self._of
 
     def _hand_over(self) -> Inspector:
         """Leave the study and its processes to another workbench, and return the inspector."""

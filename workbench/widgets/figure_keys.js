@@ -59,9 +59,12 @@ function byKeyboard(el) {
     if (event.target !== el || (!(event.key in steps) && !chooses)) {
       return;
     }
+    const points = pointsIn(el);
+    if (!points.length) {
+      return; // a heatmap has none; its table below has the same
+    }
     event.preventDefault();
     event.stopPropagation(); // the notebook would go to another cell
-    const points = pointsIn(el);
     const at = points.findIndex(
       ({ trace, place }) => trace.index === current?.trace && place.i === current?.number
     );
@@ -72,7 +75,7 @@ function byKeyboard(el) {
         const clicked = { curveNumber: trace.index, pointNumber: place.i, x: place.x, y: place.y };
         plotIn(el)?.emit('plotly_click', { points: [clicked], event });
       }
-    } else if (points.length) {
+    } else {
       mark(points[at < 0 ? 0 : (at + steps[event.key] + points.length) % points.length]);
     }
   };

@@ -67,7 +67,9 @@ class History:
         setup = self.setup or _setup(study)
         parts = [HEAD, setup, _open(self.setup or setup, folder, study)]
         parts += list(_runs(study.records, study.models))
-        parts += [*self._lines, *self._kept.values()]
+        # What was written may follow from times, also of runs that were measured again after it.
+        parts += sorted(self._lines, key=lambda line: not line.startswith("study.measure("))
+        parts += self._kept.values()
         parts.append("print(study.table())")
         return "\n".join(parts) + "\n"
 
@@ -85,7 +87,13 @@ def _setup(study: Study) -> str:
 
 def _open(setup: str, folder: str, study: Study) -> str:
     if setup:
-        return f"study = wb.Study(model, task, path={folder!r})\n"
+        lines = [f"study = wb.Study(model, task, path={folder!r})"]
+        for name, known in list(study.describe()["models"].items())[1:]:
+            if known["kind"] in ("demo", "folder", "hub"):
+                lines.append(f"study.add_model({known['ref']!r}, name={name!r})")
+            else:
+                lines.append(f"# study.add_model(..., name={name!r}) takes a model of your own")
+        return "\n".join(lines) + "\n"
     return (
         "# The model and the task come from what the study recorded.\n"
         f"study = wb.Study.open({str(study.path)!r})\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import ipywidgets as w
@@ -48,6 +49,7 @@ class Measuring:
         self._on_measured = on_measured
         self._lacks = lacks
         self._then = then
+        self._before: dict[str, int] = {}  # how much was measured of each run by then
         self._waiting = Waiting(desk, text, self._switch)
         self.button = w.Button(
             description=text,
@@ -59,7 +61,7 @@ class Measuring:
         self.button.on_click(desk.banner.guard(lambda _: self._measure()))
         self.stop, self.status = self._waiting.stop, self._waiting.status
         self.stop.layout.display = "none"
-        self.stop.on_click(desk.banner.guard(lambda _: self._on_measured()))
+        self.stop.on_click(desk.banner.guard(lambda _: self._keep()))
 
     def _switch(self) -> None:
         busy = self._waiting.is_busy
@@ -74,6 +76,9 @@ class Measuring:
         if not runs:
             raise ConfigError(self._lacks)
 
+        known = {record.id: len(record.measurements) for record in desk.study.records}
+        self._before = {run: known[run] for run in runs if run in known}
+
         def done(count: int) -> None:
             for run in runs:
                 desk.history.note(f"study.measure({run!r})")
@@ -81,6 +86,15 @@ class Measuring:
             self._waiting.say(f"Measured {counted}. {self._then}".strip())
             self._on_measured()
 
-        self._waiting.ask(
-            "measure", done, "Loading the models to measure …", desk.banner.note, runs=runs
-        )
+        def failed(text: str) -> None:
+            desk.banner.note(text)
+            self._keep()
+
+        self._waiting.ask("measure", done, "Loading the models to measure …", failed, runs=runs)
+
+    def _keep(self) -> None:
+        """Show what was measured before the end came, and take it into the script."""
+        for record in self._desk.study.records:
+            if len(record.measurements) > self._before.get(record.id, math.inf):
+                self._desk.history.note(f"study.measure({record.id!r})")
+        self._on_measured()

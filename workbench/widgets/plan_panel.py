@@ -202,7 +202,7 @@ def _code(
     named = ", ".join(
         repr(d)
         if isinstance(d, str)
-        else f"wb.Device({d.name!r}, {d.memory_bytes:g}, {d.bandwidth_bytes_per_s:g},"
+        else f"wb.Device({d.name!r}, {d.memory_bytes!r}, {d.bandwidth_bytes_per_s!r},"
         f" count={d.count})"
         for d in devices
     )

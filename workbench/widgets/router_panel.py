@@ -74,7 +74,8 @@ class RouterPanel:
         """Return the Python that writes the router, ``""`` without a cascade."""
         if self._asked is None:
             return ""
-        return f"{cascade_code(self._asked)}.router().save({self.path.value!r}, overwrite=True)"
+        folder = self.path.value.strip()
+        return f"{cascade_code(self._asked)}.router().save({folder!r}, overwrite=True)"
 
     def loading(self, folder: str) -> str:
         """Return the three lines that load a router and use it."""

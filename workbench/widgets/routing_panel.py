@@ -58,6 +58,7 @@ class RoutingPanel:
         self._on_found = on_found
         kind = desk.study.describe()["task"]["kind"]
         self._is_possible = kind in CLASSIFYING
+        self._is_timed = kind == "text_classification"  # a decoder's times are of tokens
         guard = desk.banner.guard
         self.runs = w.SelectMultiple(
             rows=9,
@@ -168,12 +169,14 @@ class RoutingPanel:
 
     def _offer_costs(self) -> None:
         options: list[tuple[str, str]] = [("size: MB that are read", "size")]
-        options.append(("measured latency", "latency"))
+        if self._is_timed:
+            options.append(("measured latency", "latency"))
         if self._desk.prices.model is not None:
             options.append(("dollars at your prices", "dollars"))
         kept = self.cost.value
         self.cost.options = options
-        timed = all(record.measurement("latency_ms") is not None for record in self._done())
+        done = self._done() if self._is_timed else []
+        timed = bool(done) and all(r.measurement("latency_ms") is not None for r in done)
         known = [value for _, value in options]
         self.cost.value = kept if kept in known else "latency" if timed else "size"
 

@@ -46,6 +46,8 @@ function render({ model, el }) {
         row.tabIndex = 0;
       }
     }
+    // Without rows to go through the keyboard reaches the place itself, which then scrolls.
+    place.tabIndex = rows().some(row => row.dataset.id) ? -1 : 0;
     mark();
     filter();
   };
@@ -66,6 +68,9 @@ function render({ model, el }) {
   });
   place.addEventListener('keydown', event => {
     const row = event.target.closest('tr');
+    if (!row) {
+      return; // the browser's own keys, which scroll
+    }
     if (event.key === ' ' || event.key === 'Enter') {
       event.preventDefault();
       event.stopPropagation();

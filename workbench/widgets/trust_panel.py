@@ -114,10 +114,7 @@ class TrustPanel:
 
     def code(self) -> str:
         """Return the Python that makes what is shown, ``""`` where nothing is."""
-        if self._found() is None:
-            return ""
-        threshold = "" if self.threshold.value == 0.9 else f", threshold={self.threshold.value:g}"
-        return f"study.trust({self.run.value!r}{threshold})"
+        return "" if self._found() is None else _code(self.run.value, self.threshold.value)
 
     def show(self, is_seen: bool) -> None:
         """Say whether the panel is seen from now on."""
@@ -159,7 +156,8 @@ class TrustPanel:
         def answered(told: Any) -> None:
             self._known[key] = TrustView.from_dict(told)
             self._draw()
-            self._desk.history.keep("trust", f"trust = {self.code()}\nprint(trust)")
+            # of what was asked: another run may be chosen by now
+            self._desk.history.keep("trust", f"trust = {_code(*key)}\nprint(trust)")
 
         self._waiting.ask(
             "trust",
@@ -201,3 +199,8 @@ class TrustPanel:
             self.place.draw(lambda: figure(found))
         self.table.html = view.rows(found)
         self.table.layout.display = ""
+
+
+def _code(run: str, threshold: float) -> str:
+    given = "" if threshold == 0.9 else f", threshold={threshold:g}"
+    return f"study.trust({run!r}{given})"
