@@ -153,8 +153,11 @@ def test_refusals_name_what_works():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         task = TextClassification(labels)
-    with pytest.raises(UnsupportedArchitectureError, match="fields= the column of labels"):
+    with pytest.raises(UnsupportedArchitectureError, match="fields= the column of labels, or load"):
         task.bind(model)
+    bart = load_model(tiny_model("BartForConditionalGeneration"), tiny_tokenizer(), device="cpu")
+    with pytest.raises(UnsupportedArchitectureError, match=r"fields= the column of labels\."):
+        task.bind(bart)
 
 
 def test_a_model_without_a_head_that_writes_is_refused():

@@ -32,6 +32,13 @@ def is_lone_encoder(architecture: str) -> bool:
     return architecture.endswith("EncoderModel") and architecture in names
 
 
+def has_lone_encoder(config: PretrainedConfig) -> bool:
+    """Return whether transformers loads the encoder of an encoder-decoder alone (T5, not BART)."""
+    from transformers.models.auto import modeling_auto
+
+    return config.model_type in modeling_auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
+
+
 def is_causal(architecture: str) -> bool:
     """Return whether a transformers class predicts the next token."""
     from transformers.models.auto import modeling_auto

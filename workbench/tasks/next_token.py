@@ -37,7 +37,7 @@ class NextToken(Task):
                 f" {type(self).__name__} does not say what that is. Use Extraction, Summarization"
                 " or PromptAnswers, or a decoder-only model such as Llama, Qwen or GPT-2."
             )
-        if not model.is_decoder and not is_seq2seq(kind):
+        if not model.is_decoder and not (model.is_encoder_decoder and is_seq2seq(kind)):
             raise UnsupportedArchitectureError(
                 f"{kind} does not predict next tokens, so perplexity has no"
                 " meaning for it. Give a causal language model (AutoModelForCausalLM), or use"

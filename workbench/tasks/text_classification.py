@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
-from workbench.models.architectures import is_seq2seq, refuse_unsupported
+from workbench.models.architectures import has_lone_encoder, is_seq2seq, refuse_unsupported
 from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
@@ -217,11 +217,14 @@ class TextClassification(Task):
         kind = type(model.hf_model).__name__
         refuse_unsupported(repr(model.source.name), model.hf_model.config, kind)
         if model.is_encoder_decoder and is_seq2seq(kind):
+            alone = (
+                ", or load the encoder alone: load_model(AutoModelForTextEncoding"
+                ".from_pretrained(folder), tokenizer)"
+            )
             raise UnsupportedArchitectureError(
                 f"{model.source.name!r} ({kind}) is an encoder-decoder, which writes its answers"
                 " and has no use for a head of labels. Give Extraction with fields= the column of"
-                " labels, or load the encoder alone: load_model(AutoModelForTextEncoding"
-                ".from_pretrained(folder), tokenizer)."
+                f" labels{alone if has_lone_encoder(model.hf_model.config) else ''}."
             )
         if _columns_for(self.labels, model) is not None:
             return self._with_padding(model)
