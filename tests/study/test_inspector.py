@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -92,18 +93,23 @@ def test_the_report_has_what_the_other_panels_have(ask, runs, tmp_path):
 
 def test_measuring_tells_which_run_and_how_far(study, ask, runs, monkeypatch):
     from workbench.progress import Progress
+    from workbench.study import inspector
 
     told = []
 
     def measure(run, on_progress):
         on_progress(Progress("measure", 1, 2, "texts"))
         told.append(run)
+        origin = str(inspector.PACKAGE / "measure" / "model.py")
+        warnings.warn_explicit("About 2 of 2 cores are busy.", UserWarning, origin, 1)
+        warnings.warn_explicit("Not ours.", UserWarning, "elsewhere.py", 1)
 
     monkeypatch.setattr(study, "measure", measure)
     progress = []
-    from workbench.study import inspector
-
-    assert inspector.measure(study, progress.append, runs) == 2
+    assert inspector.measure(study, progress.append, runs) == {
+        "count": 2,
+        "warnings": ["About 2 of 2 cores are busy."],
+    }
     assert told == runs
     assert [(p.done, p.total) for p in progress] == [(0, 2), (50, 200), (1, 2), (150, 200)]
     assert "texts" in progress[1].detail

@@ -139,11 +139,11 @@ def test_what_has_no_times_is_measured_with_progress_and_can_be_stopped(study, b
     panel._measuring.stop.click()
     assert "Stop was pressed under Measure what is missing" in asked[1]
     assert not panel.measure.disabled
-    answered(1)  # was stopped
+    answered({"count": 1, "warnings": []})  # was stopped
     assert bench.banner.text == ""
     panel.measure.click()
     timed(study, a=10.0)
-    asked[2][1](1)
+    asked[2][1]({"count": 1, "warnings": []})
     assert "Measured 1 run." in panel._measuring.status.value
     assert "Every finished run was measured" in panel.missing.value
     panel.measure.click()

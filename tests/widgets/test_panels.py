@@ -386,14 +386,23 @@ def test_speed_is_measured_of_what_is_selected_while_nothing_runs(study, bench, 
     bench.panels.frontier.measure.click()
     assert "would spoil the times" in bench.banner.text
     study.is_idle = True
+    other = record("b", None, None, RTN(4), state=RunState.RUNNING)  # of another kernel
+    bench.banner.clear()
+    study.records.append(other)
     bench.panels.frontier.measure.click()
+    assert "would spoil the times" in bench.banner.text
+    study.records.remove(other)
+    bench.panels.frontier.axis.value = "latency"  # on which nothing has a point yet
+    bench.panels.frontier.measure.click()
+    assert bench.banner.text == ""
     ((what, done, failed, _, arguments),) = asked
     assert (what, arguments) == ("measure", {"runs": ["dense", "a"]})
     assert bench.panels.frontier.measure.disabled
     failed("no memory")
     assert bench.banner.text == "no memory"
-    done(2)
+    done({"count": 2, "warnings": ["About 2 of 2 cores are <busy>."]})
     assert "Measured 2 runs. Choose latency" in bench.panels.frontier._measuring.status.value
+    assert "are &lt;busy&gt;" in bench.banner.widget.value
     assert not bench.panels.frontier.measure.disabled
     assert "study.measure('a')" in bench.panels.code.code()
 

@@ -15,7 +15,9 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from workbench.errors import WorkbenchError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 Tell = Callable[[Progress], None]
 
+PACKAGE = Path(__file__).parents[1]
 PATIENCE_SECONDS = 900.0
 """Whoever asks again later waits for the models to be loaded again."""
 
@@ -63,12 +66,15 @@ def generate(study: Study, tell: Tell, prompt: str, runs: list[str], tokens: int
 
 
 def measure(study: Study, tell: Tell, runs: list[str]) -> Any:
-    """Measure the runs' memory and latency."""
+    """Measure the runs' memory and latency; return how many, and what was warned of meanwhile."""
     known = {record.id: record.label for record in study.records}
-    for number, run in enumerate(runs):
-        tell(Progress("measure", number, len(runs), known.get(run, run)))
-        study.measure(run, on_progress=_within(tell, number, len(runs), known.get(run, run)))
-    return len(runs)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for number, run in enumerate(runs):
+            tell(Progress("measure", number, len(runs), known.get(run, run)))
+            study.measure(run, on_progress=_within(tell, number, len(runs), known.get(run, run)))
+    own = [str(one.message) for one in found if Path(one.filename).is_relative_to(PACKAGE)]
+    return {"count": len(runs), "warnings": list(dict.fromkeys(own))}
 
 
 def _within(tell: Tell, number: int, total: int, name: str) -> Tell:

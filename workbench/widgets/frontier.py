@@ -24,6 +24,7 @@ from workbench.plots import (
 )
 from workbench.plots.frame import Frame, footnote
 from workbench.plots.live import OVERLAYS, draft_trace, frame_with, region, ring, x_range
+from workbench.records import RunState
 from workbench.widgets.desk import Desk
 from workbench.widgets.live_figure import LiveFigure
 from workbench.widgets.measuring import Measuring
@@ -249,10 +250,10 @@ class FrontierPanel:
 
     def _to_measure(self) -> list[str]:
         """Return the selected runs, and the base models that have no times yet."""
-        selected = self._desk.selection.runs
-        chosen = [p.run_id for p in self._view.points if p.run_id in selected]
-        known = [r for r in self._desk.study.records if r.measurement(LATENCY) is None]
-        bases = [record.id for record in known if not record.recipe.steps]
+        # Not of the points that are seen: against latency those without times have none.
+        done = [r for r in self._desk.study.records if r.state is RunState.DONE]
+        chosen = [record.id for record in done if record.id in self._desk.selection.runs]
+        bases = [r.id for r in done if not r.recipe.steps and r.measurement(LATENCY) is None]
         return list(dict.fromkeys([*bases, *chosen])) if chosen else []
 
     def _save(self, change: Any) -> None:

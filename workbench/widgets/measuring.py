@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import ipywidgets as w
 
 from workbench.errors import ConfigError, StudyError
+from workbench.records import RunState
 from workbench.widgets.desk import Desk
 from workbench.widgets.waiting import Waiting
 
@@ -70,7 +72,8 @@ class Measuring:
 
     def _measure(self) -> None:
         desk = self._desk
-        if not desk.study.wait(0):
+        is_computed = any(r.state is RunState.RUNNING for r in desk.study.records)  # elsewhere too
+        if is_computed or not desk.study.wait(0):
             raise StudyError("Runs are being computed, which would spoil the times; wait for them.")
         runs = self._wanted()
         if not runs:
@@ -79,10 +82,13 @@ class Measuring:
         known = {record.id: len(record.measurements) for record in desk.study.records}
         self._before = {run: known[run] for run in runs if run in known}
 
-        def done(count: int) -> None:
+        def done(found: dict[str, Any]) -> None:
             for run in runs:
                 desk.history.note(f"study.measure({run!r})")
+            count = found["count"]
             counted = "1 run" if count == 1 else f"{count} runs"
+            if found["warnings"]:  # such as of a machine that is busy
+                desk.banner.note(" ".join(found["warnings"]))
             self._waiting.say(f"Measured {counted}. {self._then}".strip())
             self._on_measured()
 

@@ -89,6 +89,7 @@ class Waiting:
                 self.say(_words(found))
 
         self.is_busy, self.stop.disabled = True, False
+        self._desk.banner.clear()  # of what was wrong with an earlier one
         self.say(told)
         self._on_change()
         self._desk.inspector.ask(what, answered, failed, progress, **arguments)
