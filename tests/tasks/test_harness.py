@@ -108,6 +108,15 @@ def test_plain_text_is_read_in_the_harness_windows(tmp_path, monkeypatch, model)
     assert max(len(window.tokens) for window in windows) == 129
 
 
+def test_an_empty_text_is_one_word_as_in_the_harness(tmp_path, monkeypatch, model):
+    path = write_task(tmp_path, "own", harnessed.ROLLING, counts=(4, 2, 6))
+    with_documents(path, lambda i, doc: {"question": "" if i == 2 else doc["question"]})
+    with_documents(path, lambda i, doc: {}, doc_to_target="{{question}}")
+    monkeypatch.chdir(tmp_path)
+    expected = by_the_harness(model, tmp_path, "own", 0)
+    assert ours(make(path), model) == pytest.approx(expected, rel=1e-6)
+
+
 def test_written_answers_are_filtered_and_scored_by_the_harness(tmp_path, monkeypatch, model):
     path = write_task(tmp_path, "own", harnessed.GENERATION)
     monkeypatch.chdir(tmp_path)

@@ -356,6 +356,17 @@ def test_data_are_found_beside_the_task_file_or_missed_by_name(choices, tmp_path
         make(choices)
 
 
+def test_data_of_the_same_name_in_the_working_folder_are_told(choices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        HarnessTask(choices)
+    write_task(tmp_path / "other", "choices", harnessed.MULTIPLE_CHOICE, counts=(60, 20, 39))
+    monkeypatch.chdir(tmp_path / "other")
+    with pytest.warns(UserWarning, match=r"choices-test\.jsonl is in the working folder"):
+        assert len(HarnessTask(choices).rows["evaluation"]) == 39
+
+
 def test_data_beside_the_task_file_may_be_named_by_a_pattern(choices, monkeypatch):
     monkeypatch.chdir("/")
     files = {"train": "choices-t*n.jsonl", "test": ["choices-t*t.jsonl"]}

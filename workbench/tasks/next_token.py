@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -81,7 +82,7 @@ class NextToken(Task):
             scores = score(views[i], targets, None if dense is None else dense[i])
             columns["loss"].append(float(scores.loss.sum()))
             columns["n_predictions"].append(len(targets))
-            columns["kl"].append(float(scores.kl.sum()))
+            columns["kl"].append(math.nan if dense is None else float(scores.kl.sum()))
             columns["n_correct"].append(int((scores.prediction == targets.cpu()).sum()))
             columns["n_bytes"].append(example.n_bytes)
         return dict(columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import random
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -272,7 +273,16 @@ def _found(files: Any, folder: Path) -> Any:
     if isinstance(files, (list, tuple)):
         return [_found(inner, folder) for inner in files]
     beside = str(folder / str(files))
-    return beside if not _is_there(str(files)) and _is_there(beside) else files
+    if not _is_there(beside) or Path(beside).resolve() == Path(str(files)).resolve():
+        return files
+    if not _is_there(str(files)):
+        return beside
+    warnings.warn(
+        f"{files} is in the working folder and beside the task file; that of the working folder is"
+        " read, as the harness does.",
+        stacklevel=2,
+    )
+    return files
 
 
 def _is_there(pattern: str) -> bool:

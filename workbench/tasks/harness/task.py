@@ -269,7 +269,10 @@ class HarnessTask(NextToken):
             return [question_of(encoder, number, row) for number, row in rows]
         windows: list[Example] = []
         for number, row in rows:
-            for place, (tokens, n_given) in enumerate(encoder.windows(row.continuations[0])):
+            found = encoder.windows(row.continuations[0])
+            if part == "evaluation" and not found and row.words:
+                found = [([encoder.prefix or 0], 1)]  # nothing is predicted, but a word counted
+            for place, (tokens, n_given) in enumerate(found):
                 words, size = (0, 0) if place else (row.words, row.bytes)
                 windows.append(
                     Question(len(windows), number, tokens, size, n_given=n_given, words=words)
