@@ -135,7 +135,7 @@ def test_the_running_router_does_what_was_predicted(study, small, tmp_path):
     router.save(tmp_path / "router", overwrite=True)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").touch()
-    with pytest.raises(ExportError, match="not replaced"):
+    with pytest.raises(ExportError, match="holds something else, so it is not replaced"):
         router.save(tmp_path / "thesis", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".tmp") == ["router", "thesis"]
     assert not list(tmp_path.glob("*.tmp"))
