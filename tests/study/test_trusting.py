@@ -112,7 +112,7 @@ def test_consistency_runs_the_model_on_changed_texts(study, small):
         study.consistency(small, {"bad": "no place"})
 
 
-def test_the_running_router_does_what_was_predicted(study, small, tmp_path):
+def test_the_running_router_does_what_was_predicted(study, small, tmp_path, monkeypatch):
     dense = study.baseline()
     found = study.cascade([small, dense], signal="margin")
     router = found.router()
@@ -135,13 +135,21 @@ def test_the_running_router_does_what_was_predicted(study, small, tmp_path):
     router.save(tmp_path / "router", overwrite=True)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").touch()
-    with pytest.raises(ExportError, match="not replaced"):
+    with pytest.raises(ExportError, match="holds something else, so it is not replaced"):
         router.save(tmp_path / "thesis", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".tmp") == ["router", "thesis"]
     assert not list(tmp_path.glob("*.tmp"))
     served = router.measure([row.text for row in rows[:30]])
     assert served.percentiles.p95 >= served.percentiles.p50 > 0
     assert served.percentiles.p99 is None
+
+    asked, clock = [], []
+    logs = router._log_probabilities
+    monkeypatch.setattr(
+        router, "_log_probabilities", lambda model, texts: asked.append(model) or logs(model, texts)
+    )
+    router.measure([rows[0].text], clock=lambda: clock.append(len(asked)) or 0.0)
+    assert asked[: clock[0]] == list(router.models)  # all are warm before the first is timed
 
 
 def test_a_cascade_says_who_wins_and_draws_itself(study, small):

@@ -236,7 +236,15 @@ def test_a_new_study_routes_by_size_for_nothing_was_timed_yet():
     bench = Workbench(study)
     study.records = records
     bench.refresh()
-    assert bench.panels.routing.cost.value == "size"
+    cost = bench.panels.routing.cost
+    assert cost.value == "size"
+    timed(study, dense=20.0, a=10.0)
+    bench.refresh()
+    assert cost.value == "latency"
+    cost.value = "size"
+    bench.refresh()
+    bench.panels.cost.form.controls["price_per_hour_usd"].value = 2.0
+    assert cost.value == "size"  # it was chosen
 
 
 def test_dollars_are_a_cost_once_there_are_prices(bench, asked):

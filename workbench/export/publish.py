@@ -91,9 +91,12 @@ def _check_replaceable(target: Path, overwrite: bool, is_ours: FileTest) -> None
             " new export is complete."
         )
     if not is_ours(target):
+        holds = "something else"
+        if is_ours is _is_export:
+            holds = f"no export of the workbench (no {MARK} of its own)"
         raise ExportError(
-            f"{target} is not empty and holds no export of the workbench (no {MARK} of its own), so"
-            " it is not replaced. Give another path, or remove the folder yourself."
+            f"{target} is not empty and holds {holds}, so it is not replaced. Give another path, or"
+            " remove the folder yourself."
         )
 
 

@@ -156,7 +156,7 @@ class Router:
         Parameters
         ----------
         texts : sequence of str
-            At least one; the first is answered once before, to warm up.
+            At least one; every model is asked the first of them before, to warm up.
         clock : callable
             Returns seconds.
 
@@ -167,7 +167,8 @@ class Router:
         """
         if isinstance(texts, str) or not len(texts):
             raise ConfigError("Give a list of at least one text, such as router.measure([text]).")
-        self([texts[0]])
+        for model in self.models:  # also those that are asked seldom, whose first pass is slow
+            self._log_probabilities(model, [texts[0]])
         tiers, times = [], []
         for text in texts:
             start = clock()

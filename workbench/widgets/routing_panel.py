@@ -106,7 +106,7 @@ class RoutingPanel:
         self.place = FigurePlace()
         self.table = Rows(height="260px")
         self.router = RouterPanel(desk)
-        self._asked: dict[str, Any] = {}
+        self._usual: str | None = None  # the cost that was offered last
         self.runs.observe(guard(lambda _: self._choose()), names="value")
         self.go.on_click(guard(lambda _: self._show()))
         desk.prices.listen(guard(self._offer_costs))
@@ -132,7 +132,6 @@ class RoutingPanel:
         right.add_class("wb-column")
         self.widget = w.HBox([left, right])
         self.widget.add_class("wb-form-side")
-        self._offer_costs()
         self.refresh()
         self._say("" if self._is_possible else OTHER_TASK.format(kind=kind.replace("_", " ")))
 
@@ -151,6 +150,7 @@ class RoutingPanel:
             kept = [run for run in self.runs.value if run in [id for _, id in options]]
             self.runs.options = options
             self.runs.value = kept
+        self._offer_costs()
         self._switch()
 
     def _done(self) -> list[RunRecord]:
@@ -174,11 +174,13 @@ class RoutingPanel:
         if self._desk.prices.model is not None:
             options.append(("dollars at your prices", "dollars"))
         kept = self.cost.value
-        self.cost.options = options
+        if list(self.cost.options) != options:
+            self.cost.options = options
         done = self._done() if self._is_timed else []
         timed = bool(done) and all(r.measurement("latency_ms") is not None for r in done)
-        known = [value for _, value in options]
-        self.cost.value = kept if kept in known else "latency" if timed else "size"
+        usual, self._usual = self._usual, "latency" if timed else "size"
+        is_chosen = kept != usual and kept in [value for _, value in options]
+        self.cost.value = kept if is_chosen else self._usual
 
     def _show(self) -> None:
         runs = [record.id for record in self._done() if record.id in self.runs.value]
