@@ -104,6 +104,13 @@ def test_a_word_is_for_this_session_and_for_these_bytes(coded, tmp_path, monkeyp
         task_from_dict(saved, tmp_path).evaluate(model)
 
 
+def test_a_trusted_file_that_does_not_run_is_named(coded, tmp_path):
+    for broken, said in (("def score(", "SyntaxError"), ("import nowhere", "ModuleNotFoundError")):
+        (tmp_path / "scoring.py").write_text(broken)
+        with pytest.raises(ConfigError, match=rf"imported from '?.*scoring\.py.*{said}"):
+            make(coded, trust_remote_code=True)
+
+
 def test_a_study_finds_trusted_functions_that_were_moved(coded, tmp_path, monkeypatch):
     hf_model = tiny_model("LlamaForCausalLM")
     hf_model.config.max_position_embeddings = 128
@@ -206,6 +213,27 @@ def test_a_median_and_a_perplexity_are_of_documents_not_of_their_windows(tmp_pat
     found = {m.metric: m.value for m in task.measure(outcomes)}
     assert found["own"] == pytest.approx(np.median(logs))
     assert found["ppl"] == pytest.approx(np.exp(-logs.mean()))
+
+
+def test_a_metric_takes_no_column_that_outcomes_have(tmp_path):
+    hf_model = tiny_model("LlamaForCausalLM")
+    hf_model.config.max_position_embeddings = 128
+    model = load_model(hf_model.eval(), tiny_tokenizer())
+    (tmp_path / "own.py").write_text(
+        "def score(doc, results):\n    return {'loss': 7.0, 'label': 9.0}\n"
+    )
+    path = write_task(tmp_path, "choice", harnessed.MULTIPLE_CHOICE, counts=(4, 2, 5))
+    metrics = [{"metric": name, "aggregation": "mean"} for name in ("loss", "label")]
+    changed(path, metric_list=[{**metric, "higher_is_better": False} for metric in metrics])
+    path.write_text(path.read_text() + "process_results: !function own.score\n")
+    task = make(path, trust_remote_code=True)
+    outcomes = task.evaluate(model)
+    assert {m.metric: m.value for m in task.measure(outcomes)} == {
+        "task_loss": 7.0,
+        "task_label": 9.0,
+    }
+    assert outcomes["label"].tolist() == [0, 3, 2, 2, 1]
+    assert not np.any(outcomes["loss"] == 7.0)
 
 
 def test_what_cannot_be_made_one_number_says_so(choices):
@@ -363,7 +391,7 @@ def test_data_of_the_same_name_in_the_working_folder_are_told(choices, tmp_path,
         HarnessTask(choices)
     write_task(tmp_path / "other", "choices", harnessed.MULTIPLE_CHOICE, counts=(60, 20, 39))
     monkeypatch.chdir(tmp_path / "other")
-    with pytest.warns(UserWarning, match=r"choices-test\.jsonl is in the working folder"):
+    with pytest.warns(UserWarning, match=r"choices-\w+\.jsonl is in the working folder"):
         assert len(HarnessTask(choices).rows["evaluation"]) == 39
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import ConfigError
-from workbench.tasks.harness.library import harness_folder
+from workbench.tasks.harness.library import harness_folder, in_words
 
 TRUSTED = "WORKBENCH_TRUSTED_CODE"
 """Environment variable that says what the user trusts, so that worker processes know."""
@@ -71,10 +71,12 @@ class Code:
                 found = importlib.import_module(module)
             function: Callable[..., Any] = getattr(found, name)
             return function
-        except (ImportError, AttributeError, OSError) as error:
+        except (ConfigError, MemoryError):
+            raise
+        except Exception as error:  # whatever goes wrong in a file of the user's
             raise ConfigError(
                 f"The task's function {self.name!r} cannot be imported from"
-                f" {str(path) if self.file else module!r}: {error}."
+                f" {str(path) if self.file else module!r}: {in_words(error)}."
             ) from error
 
     def _check_trust(self) -> None:
