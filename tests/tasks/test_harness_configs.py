@@ -20,7 +20,7 @@ from workbench.study import Study
 from workbench.tasks import HarnessTask, load_task, task_from_dict
 from workbench.tasks.harness.configs import _index, find_config, read_config
 from workbench.tasks.harness.library import harness_folder
-from workbench.tasks.harness.trust import TRUSTED, Code, check_code, check_trusted
+from workbench.tasks.harness.trust import TRUSTED, Code, check_code, check_trusted, hub_code
 
 pytest.importorskip("lm_eval")
 
@@ -260,6 +260,22 @@ def test_a_recorded_metric_of_the_hub_is_not_run_without_the_users_word():
         check_trusted(config)
     check_code(config, trust=True)
     check_trusted(config)
+
+
+def test_code_of_the_harness_that_loads_programs_of_the_hub_needs_a_word(monkeypatch):
+    """Its own functions are its own code, but not what they fetch."""
+    other = Code("utils_perplexity.doc_to_target", "tasks/olaph/utils_perplexity.py", "")
+    assert hub_code({"doc_to_target": other}) == [other.file]  # by what it imports
+    config = read_config(harness_folder() / "tasks" / "noticia" / "noticia.yaml")
+    with pytest.raises(ConfigError, match=r"tasks/noticia/utils\.py, which fetches programs"):
+        check_code(config, trust=False)
+    with pytest.raises(ConfigError, match=r"not done without your word"):
+        check_trusted(config)
+    check_code(config, trust=True)
+    check_trusted(config)
+    check_code(
+        read_config(harness_folder() / "tasks" / "hellaswag" / "hellaswag.yaml"), trust=False
+    )
 
 
 def test_a_function_of_an_installed_module_is_not_imported_either(choices):
