@@ -20,7 +20,7 @@ from workbench.study import Study
 from workbench.tasks import HarnessTask, load_task, task_from_dict
 from workbench.tasks.harness.configs import _index, find_config, read_config
 from workbench.tasks.harness.library import harness_folder
-from workbench.tasks.harness.trust import TRUSTED, Code, check_code, check_trusted
+from workbench.tasks.harness.trust import TRUSTED, Code, check_code, check_trusted, hub_code
 
 pytest.importorskip("lm_eval")
 
@@ -102,6 +102,13 @@ def test_a_word_is_for_this_session_and_for_these_bytes(coded, tmp_path, monkeyp
     (tmp_path / "scoring.py").write_text(CODE + "\n# changed\n")
     with pytest.raises(ConfigError, match="has changed since you trusted it"):
         task_from_dict(saved, tmp_path).evaluate(model)
+
+
+def test_a_trusted_file_that_does_not_run_is_named(coded, tmp_path):
+    for broken, said in (("def score(", "SyntaxError"), ("import nowhere", "ModuleNotFoundError")):
+        (tmp_path / "scoring.py").write_text(broken)
+        with pytest.raises(ConfigError, match=rf"imported from '?.*scoring\.py.*{said}"):
+            make(coded, trust_remote_code=True)
 
 
 def test_a_study_finds_trusted_functions_that_were_moved(coded, tmp_path, monkeypatch):
@@ -208,6 +215,27 @@ def test_a_median_and_a_perplexity_are_of_documents_not_of_their_windows(tmp_pat
     assert found["ppl"] == pytest.approx(np.exp(-logs.mean()))
 
 
+def test_a_metric_takes_no_column_that_outcomes_have(tmp_path):
+    hf_model = tiny_model("LlamaForCausalLM")
+    hf_model.config.max_position_embeddings = 128
+    model = load_model(hf_model.eval(), tiny_tokenizer())
+    (tmp_path / "own.py").write_text(
+        "def score(doc, results):\n    return {'loss': 7.0, 'label': 9.0}\n"
+    )
+    path = write_task(tmp_path, "choice", harnessed.MULTIPLE_CHOICE, counts=(4, 2, 5))
+    metrics = [{"metric": name, "aggregation": "mean"} for name in ("loss", "label")]
+    changed(path, metric_list=[{**metric, "higher_is_better": False} for metric in metrics])
+    path.write_text(path.read_text() + "process_results: !function own.score\n")
+    task = make(path, trust_remote_code=True)
+    outcomes = task.evaluate(model)
+    assert {m.metric: m.value for m in task.measure(outcomes)} == {
+        "task_loss": 7.0,
+        "task_label": 9.0,
+    }
+    assert outcomes["label"].tolist() == [0, 3, 2, 2, 1]
+    assert not np.any(outcomes["loss"] == 7.0)
+
+
 def test_what_cannot_be_made_one_number_says_so(choices):
     f1 = {"metric": "f1", "aggregation": "f1", "higher_is_better": True}  # of two labels, not four
     hf_model = tiny_model("LlamaForCausalLM")
@@ -232,6 +260,22 @@ def test_a_recorded_metric_of_the_hub_is_not_run_without_the_users_word():
         check_trusted(config)
     check_code(config, trust=True)
     check_trusted(config)
+
+
+def test_code_of_the_harness_that_loads_programs_of_the_hub_needs_a_word(monkeypatch):
+    """Its own functions are its own code, but not what they fetch."""
+    other = Code("utils_perplexity.doc_to_target", "tasks/olaph/utils_perplexity.py", "")
+    assert hub_code({"doc_to_target": other}) == [other.file]  # by what it imports
+    config = read_config(harness_folder() / "tasks" / "noticia" / "noticia.yaml")
+    with pytest.raises(ConfigError, match=r"tasks/noticia/utils\.py, which fetches programs"):
+        check_code(config, trust=False)
+    with pytest.raises(ConfigError, match=r"not done without your word"):
+        check_trusted(config)
+    check_code(config, trust=True)
+    check_trusted(config)
+    check_code(
+        read_config(harness_folder() / "tasks" / "hellaswag" / "hellaswag.yaml"), trust=False
+    )
 
 
 def test_a_function_of_an_installed_module_is_not_imported_either(choices):
@@ -363,7 +407,7 @@ def test_data_of_the_same_name_in_the_working_folder_are_told(choices, tmp_path,
         HarnessTask(choices)
     write_task(tmp_path / "other", "choices", harnessed.MULTIPLE_CHOICE, counts=(60, 20, 39))
     monkeypatch.chdir(tmp_path / "other")
-    with pytest.warns(UserWarning, match=r"choices-test\.jsonl is in the working folder"):
+    with pytest.warns(UserWarning, match=r"choices-\w+\.jsonl is in the working folder"):
         assert len(HarnessTask(choices).rows["evaluation"]) == 39
 
 

@@ -40,6 +40,12 @@ _OWN_RULES: dict[str, dict[str, str]] = {
 _NAMES = {"perplexity": "target_perplexity"}
 """Where a name means something else in the workbench: there perplexity is per token."""
 
+_COLUMNS = (
+    *("example", "document", "loss", "n_predictions", "kl", "n_correct", "n_bytes", "n_words"),
+    *("label", "prediction", "confidence", "margin", "entropy", "log_probabilities", "answer"),
+)
+"""What outcomes have already; a metric of such a name would take its place."""
+
 _NO_NUMBER = ("bypass", "likelihood")
 
 
@@ -102,7 +108,7 @@ def scores_of(task: Any) -> list[Score]:
         for source, function in task.aggregation().items():
             if source in _NO_NUMBER:
                 continue
-            name = _NAMES.get(source, source)
+            name = f"task_{source}" if source in _COLUMNS else _NAMES.get(source, source)
             found.append(
                 Score(
                     name if len(filters) == 1 else f"{name},{filter_name}",

@@ -13,13 +13,14 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import ConfigError
-from workbench.tasks.harness.library import harness_folder
+from workbench.tasks.harness.library import harness_folder, in_words
 
 TRUSTED = "WORKBENCH_TRUSTED_CODE"
 """Environment variable that says what the user trusts, so that worker processes know."""
@@ -71,10 +72,12 @@ class Code:
                 found = importlib.import_module(module)
             function: Callable[..., Any] = getattr(found, name)
             return function
-        except (ImportError, AttributeError, OSError) as error:
+        except (ConfigError, MemoryError):
+            raise
+        except Exception as error:  # whatever goes wrong in a file of the user's
             raise ConfigError(
                 f"The task's function {self.name!r} cannot be imported from"
-                f" {str(path) if self.file else module!r}: {error}."
+                f" {str(path) if self.file else module!r}: {in_words(error)}."
             ) from error
 
     def _check_trust(self) -> None:
@@ -171,6 +174,28 @@ def hub_metrics(config: dict[str, Any]) -> list[str]:
     )
 
 
+_LOADS_PROGRAMS = re.compile(r"^\s*(?:import|from) evaluate\b", re.MULTILINE)
+_OTHER_TASKS = re.compile(r"^\s*(?:import|from) lm_eval\.(tasks\.[\w.]+)", re.MULTILINE)
+
+
+def hub_code(config: dict[str, Any]) -> list[str]:
+    """Return the harness's own Python files that would fetch programs from the hub."""
+    files = {code.file for code in codes_in(config) if code.is_harness}
+    return sorted(file for file in files if _loads_programs(file, set()))
+
+
+def _loads_programs(file: str, seen: set[str]) -> bool:
+    own = harness_folder()
+    path = (own / file).resolve()
+    if file in seen or not path.is_relative_to(own) or not path.is_file():
+        return False
+    seen.add(file)
+    text = path.read_text("utf-8", errors="replace")
+    others = [f"{name.replace('.', '/')}.py" for name in _OTHER_TASKS.findall(text)]
+    found = _LOADS_PROGRAMS.search(text) is not None
+    return found or any(_loads_programs(other, seen) for other in others)
+
+
 def check_code(config: dict[str, Any], *, trust: bool) -> None:
     """Trust the programs that a task runs, or refuse those that are not the harness's own.
 
@@ -180,9 +205,10 @@ def check_code(config: dict[str, Any], *, trust: bool) -> None:
         If there are some and the user did not say that they are trusted.
     """
     foreign = {code for code in codes_in(config) if not code.is_harness}
-    metrics = hub_metrics(config)
+    metrics, loading = hub_metrics(config), hub_code(config)
     if trust:
-        _trust({code.trust_key for code in foreign} | {f"metric:{name}" for name in metrics})
+        hub = {f"metric:{name}" for name in metrics} | {f"hub:{file}" for file in loading}
+        _trust({code.trust_key for code in foreign} | hub)
         return
     if foreign:
         shown = "; ".join(
@@ -197,6 +223,12 @@ def check_code(config: dict[str, Any], *, trust: bool) -> None:
             f"The task {config['task']!r} is measured by {metrics[0]!r}, a program that would be"
             " fetched from the Hugging Face hub and run. If you trust it, give"
             " trust_remote_code=True; else name a metric of the harness in its metric_list."
+        )
+    if loading:
+        raise ConfigError(
+            f"The task {config['task']!r} is scored by the harness's {loading[0]}, which fetches"
+            " programs from the Hugging Face hub (evaluate.load) and runs them. If you trust them,"
+            " give trust_remote_code=True."
         )
 
 
@@ -214,6 +246,14 @@ def check_trusted(config: dict[str, Any]) -> None:
                 f"The task {config['task']!r} is measured by {name!r}, a program of the Hugging"
                 " Face hub, which is not run without your word. If you trust it make the task"
                 " again with trust_remote_code=True and give it to the study."
+            )
+    for file in hub_code(config):
+        if not is_trusted(f"hub:{file}"):
+            raise ConfigError(
+                f"The task {config['task']!r} is scored by the harness's {file}, which runs"
+                " programs of the Hugging Face hub, and that is not done without your word. If you"
+                " trust them make the task again with trust_remote_code=True and give it to the"
+                " study."
             )
 
 
