@@ -141,12 +141,12 @@ def within(seconds, most):
 def choose_method(page, label):
     """Choose a method, and wait until the kernel has put its form in place."""
     page.locator(".wb-recipe").get_by_label("method").select_option(label=label)
-    page.locator(".wb-step-name", has_text=f"1  {label}").wait_for(timeout=20_000)
+    page.locator(".wb-step-name", has_text=f"1  {label}").wait_for(timeout=60_000)
 
 
 def choose_group_size(page, size):
     page.locator(".wb-recipe").get_by_label("group size", exact=True).select_option(label=str(size))
-    page.locator(".wb-step-name", has_text=f"g{size}").wait_for(timeout=20_000)
+    page.locator(".wb-step-name", has_text=f"g{size}").wait_for(timeout=60_000)
 
 
 def wait_for_status(page, pattern, timeout=RUN_MS):
