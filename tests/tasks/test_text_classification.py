@@ -82,6 +82,19 @@ def test_the_head_is_saved_with_the_model(
     assert np.array_equal(task.evaluate(back)["prediction"], task.evaluate(bound)["prediction"])
 
 
+def test_new_texts_get_the_labels_that_evaluated_ones_get(
+    task: TextClassification, bound: LoadedModel
+) -> None:
+    texts = [row.text for row in task.rows["evaluation"]]
+    codes = task.evaluate(bound)["prediction"]
+    assert task.classify(bound, texts) == [task.labels[code] for code in codes]
+    assert task.classify(bound, []) == []
+    with pytest.raises(ConfigError, match="give a list of texts"):
+        task.classify(bound, "one text")
+    with pytest.raises(ConfigError, match="has no head"):
+        task.classify(encoder(), texts)
+
+
 def test_an_own_head_with_these_labels_is_used_whatever_their_order(
     task: TextClassification,
 ) -> None:

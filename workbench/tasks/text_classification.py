@@ -20,7 +20,7 @@ from workbench.models.load import LoadedModel
 from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
-from workbench.tasks.base import KL, Batch, Example, Task, pad_token
+from workbench.tasks.base import KL, Batch, Example, Task, batches_of, pad_token
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.head import extract_features, pooled_features, train_head
 from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
@@ -259,6 +259,35 @@ class TextClassification(Task):
                 " that task.bind(model) returns."
             )
         return found
+
+    def classify(self, model: LoadedModel, texts: Sequence[str]) -> list[str]:
+        """Return the label that a model gives each text, in their order.
+
+        Parameters
+        ----------
+        model : LoadedModel
+            What :meth:`bind` or ``study.model(run)`` returned.
+        texts : sequence of str
+            Cut at the task's ``sequence_length``, as the evaluated ones are.
+
+        Raises
+        ------
+        ConfigError
+            If one text is given instead of several, or the model has no head for these labels.
+        """
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise ConfigError(f"texts={texts!r} is not accepted; give a list of texts.")
+        if not texts:
+            return []
+        length = self.options["sequence_length"]
+        rows = self._tokenize(model, list(texts), length)
+        examples = [Example(i, i, row) for i, row in enumerate(rows)]
+        found = np.zeros(len(examples), dtype=np.int64)
+        with torch.no_grad():
+            for batch in batches_of(model, examples, 16 * length):
+                best = self.logits(model, batch).argmax(-1).cpu().numpy()
+                found[[example.index for example in batch.examples]] = best
+        return [self.labels[code] if code < len(self.labels) else "(other)" for code in found]
 
     def count_predictions(self, batch: Batch) -> int:
         return len(batch.examples)
