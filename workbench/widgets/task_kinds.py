@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _WIDE = {"description_width": "104px"}
 
 
-class Kind:
+class Kind(ABC):
     """One kind of task.
 
     Attributes
@@ -36,17 +37,19 @@ class Kind:
 
     def offer(self, frame: pd.DataFrame | None) -> None:
         """Offer the columns of a table, those that look right chosen; None takes them away."""
+        return  # what is made of no table has no columns
 
     def check(self) -> None:
         """Raise DataError if a field lacks that must be filled."""
+        return  # by default none must
 
+    @abstractmethod
     def code(self, data: str) -> str:
         """Return the Python that makes the task."""
-        raise NotImplementedError
 
+    @abstractmethod
     def maker(self, data: Path | None) -> Callable[[], Any]:
         """Return what makes the task; the fields are read now, the data later."""
-        raise NotImplementedError
 
 
 class Demo(Kind):
@@ -96,9 +99,9 @@ class OfTable(Kind):
     reads = "table"
     makes = ""
 
+    @abstractmethod
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments; those at their defaults are left out."""
-        raise NotImplementedError
 
     def code(self, data: str) -> str:
         """Return the Python that makes the task."""
