@@ -53,7 +53,7 @@ clean: ## remove the environments and everything that was built
 # Needs Node 20 and npm; what it makes is committed, so that nothing else needs them.
 extension: test-install ## build JupyterLab's launcher tile and command again
 	cd extension && npm ci --no-audit --no-fund
-	rm -rf workbench/labextension
+	rm -rf workbench/app/labextension
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/jupyter-builder build extension
 
 # The parts of a test run -------------------------------------------------------------------------

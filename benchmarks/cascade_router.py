@@ -24,7 +24,7 @@ import pandas as pd
 from real_data import encoder_folder
 
 import workbench as wb
-from workbench.uncertainty import clustered_ratio, interval
+from workbench.tasks.uncertainty import clustered_ratio, interval
 
 CASCADES = [
     ("margin", [wb.RTN(2, group_size=32)]),

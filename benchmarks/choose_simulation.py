@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.deciding.choice import choose
-from workbench.deciding.decision import decide
-from workbench.deciding.requirements import Requirements
-from workbench.outcomes import Outcomes
-from workbench.recipe import Recipe
+from workbench.recipes import RTN
+from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
-from workbench.steps import RTN
+from workbench.selection.choice import choose
+from workbench.selection.decision import decide
+from workbench.selection.requirements import Requirements
+from workbench.tasks.outcomes import Outcomes
 
 ACCURACY = Metric("accuracy")
 BASELINE, SHARE, CANDIDATES = 0.85, 0.97, 20

@@ -38,7 +38,7 @@ from workbench.compression.compress import compress
 from workbench.models.load import LoadedModel
 from workbench.prediction.predict import raw_cost
 from workbench.progress import Monitor, Progress
-from workbench.recipe import Recipe
+from workbench.recipes.recipe import Recipe
 from workbench.records import RunState
 
 NAMES = (

@@ -18,7 +18,7 @@ from typing import Any
 
 import workbench as wb
 from workbench.prediction.tabulate import GRID
-from workbench.steps import Quantization
+from workbench.recipes import Quantization
 
 BUDGETS = (3.0, 2.5)
 

@@ -42,8 +42,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from workbench.models.layers import find_linears
 from workbench.models.loaded import LoadedModel, ModelSource
-from workbench.packed import Decoder, pack_model
-from workbench.schemes import IntScheme
+from workbench.recipes.schemes import IntScheme
+from workbench.runtime.packed import Decoder, pack_model
 from workbench.tensors import affine
 from workbench.tensors.weights import QuantizedWeight
 

@@ -3,8 +3,8 @@
     python benchmarks/plan_vs_measured.py [--size 150M]
 
 Measures the bundled model and a random Llama, dense and in 4 bits, each in a process of its own
-(workbench/measure/memory.py), and compares what is resident after a run with the plan at the
-precision that this machine runs: bfloat16, or float32 where the processor has no instructions
+(workbench/runtime/measure/memory.py), and compares what is resident after a run with the plan at
+the precision that this machine runs: bfloat16, or float32 where the processor has no instructions
 for it. What a process takes to run any model is read from one of 0.2 M parameters, which is not
 among those compared. Prints a table, writes a JSON.
 """
@@ -23,12 +23,12 @@ from random_models import parse_size, random_llama
 
 import workbench as wb
 from workbench.compression.compress import compress
-from workbench.measure.memory import measure_memory
 from workbench.models.load import LoadedModel
-from workbench.packed import dense_dtype, pack_model
-from workbench.planning import Device, Precision, footprint_of
-from workbench.recipe import Recipe
-from workbench.schemes import IntScheme
+from workbench.recipes.recipe import Recipe
+from workbench.recipes.schemes import IntScheme
+from workbench.runtime.measure.memory import measure_memory
+from workbench.runtime.packed import dense_dtype, pack_model
+from workbench.selection.planning import Device, Precision, footprint_of
 
 TOKENS = 128
 

@@ -34,7 +34,7 @@ from workbench.calibration.gradients import GradientOptions, collect_gradients
 from workbench.demo.stdlib import AREAS
 from workbench.prediction.predict import TRUSTED_NATS
 from workbench.prediction.tabulate import step_costs
-from workbench.recipe import Recipe
+from workbench.recipes.recipe import Recipe
 from workbench.records import RunState
 from workbench.study.forecast import Forecast
 

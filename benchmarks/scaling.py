@@ -53,9 +53,9 @@ def measure(size: str, windows: int, count: int, threads: int) -> dict[str, Any]
 
     import workbench as wb
     from workbench.calibration.calibrate import CalibrationOptions, Calibrator
-    from workbench.compression.ahead import SolvedAhead
     from workbench.compression.compress import compress
-    from workbench.recipe import Recipe
+    from workbench.compression.joint_solving import SolvedAhead
+    from workbench.recipes.recipe import Recipe
 
     torch.set_num_threads(threads)
     model, loading = measured(lambda: random_llama(parse_size(size)))

@@ -28,9 +28,9 @@ import pandas as pd
 import torch
 
 import workbench as wb
+from workbench.recipes import STEPS
 from workbench.records import RunState
-from workbench.steps import STEPS
-from workbench.uncertainty import Difference, Estimate, estimate_ratio, paired_difference
+from workbench.tasks.uncertainty import Difference, Estimate, estimate_ratio, paired_difference
 
 SHAPES = [
     wb.WidthPruning(0.25),

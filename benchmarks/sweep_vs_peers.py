@@ -40,15 +40,15 @@ from transformers.utils.logging import disable_progress_bar
 
 import workbench as wb
 from workbench.calibration.calibrate import CalibrationOptions, Calibrator
-from workbench.compression.ahead import SolvedAhead
 from workbench.compression.compress import compress
+from workbench.compression.joint_solving import SolvedAhead
 from workbench.compression.layerwise import layer_errors
-from workbench.measure.evaluate import evaluate
 from workbench.models import layers
 from workbench.models.load import LoadedModel
-from workbench.recipe import Recipe
+from workbench.recipes.recipe import Recipe
+from workbench.runtime.measure.evaluate import evaluate
 from workbench.tasks import Task, load_task
-from workbench.uncertainty import Estimate, paired_ratio
+from workbench.tasks.uncertainty import Estimate, paired_ratio
 
 SEQUENCE_LENGTH = 256
 RESULTS = Path(__file__).parent / "results"

@@ -11,9 +11,9 @@ import numpy as np
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.calibration.calibrate import CalibrationOptions
 from workbench.models.load import load_model
-from workbench.outcomes import Outcomes
 from workbench.study import Study
 from workbench.tasks import TextClassification
+from workbench.tasks.outcomes import Outcomes
 
 COLOURS = ("blue", "green", "red")
 

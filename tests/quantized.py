@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from workbench.schemes import IntScheme
+from workbench.recipes.schemes import IntScheme
 from workbench.tensors import affine
 from workbench.tensors.weights import QuantizedWeight
 

@@ -12,7 +12,7 @@ from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.calibration.calibrate import Calibrator
 from workbench.compression.compress import Compressed, compress
 from workbench.models.load import LoadedModel, load_model
-from workbench.recipe import Recipe
+from workbench.recipes.recipe import Recipe
 
 IDS = torch.tensor([[5, 9, 77, 120, 33, 200, 41], [8, 44, 2, 91, 250, 17, 130]])
 

@@ -19,9 +19,9 @@ import numpy as np
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.calibration.calibrate import CalibrationOptions
 from workbench.models.load import LoadedModel, load_model
-from workbench.outcomes import Outcomes
 from workbench.study import Study
 from workbench.tasks import LanguageModeling
+from workbench.tasks.outcomes import Outcomes
 
 CALIBRATION = CalibrationOptions(solve_tokens=512, judge_tokens=256, sequence_length=32)
 

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 from workbench.version import __version__
 
 if TYPE_CHECKING:
+    from workbench.app import Workbench as Workbench
     from workbench.calibration.calibrate import CalibrationOptions as CalibrationOptions
-    from workbench.deciding.cost import CostModel as CostModel
-    from workbench.deciding.requirements import Requirements as Requirements
     from workbench.errors import CancelledError as CancelledError
     from workbench.errors import ConfigError as ConfigError
     from workbench.errors import DataError as DataError
@@ -29,31 +28,33 @@ if TYPE_CHECKING:
     from workbench.models.load import LoadedModel as LoadedModel
     from workbench.models.load import load_model as load_model
     from workbench.models.load import save_model as save_model
-    from workbench.planning import Device as Device
-    from workbench.planning import Plan as Plan
-    from workbench.planning import plan as plan
     from workbench.prediction.predict import Prediction as Prediction
     from workbench.progress import Progress as Progress
-    from workbench.recipe import Recipe as Recipe
+    from workbench.recipes import AWQ as AWQ
+    from workbench.recipes import GPTQ as GPTQ
+    from workbench.recipes import RTN as RTN
+    from workbench.recipes import Cast as Cast
+    from workbench.recipes import DepthPruning as DepthPruning
+    from workbench.recipes import Distillation as Distillation
+    from workbench.recipes import FineTuning as FineTuning
+    from workbench.recipes import LowRankCorrection as LowRankCorrection
+    from workbench.recipes import MagnitudePruning as MagnitudePruning
+    from workbench.recipes import Mixed as Mixed
+    from workbench.recipes import QuantizeEmbeddings as QuantizeEmbeddings
+    from workbench.recipes import SparseGPT as SparseGPT
+    from workbench.recipes import Wanda as Wanda
+    from workbench.recipes import WidthPruning as WidthPruning
+    from workbench.recipes.recipe import Recipe as Recipe
     from workbench.records import Measurement as Measurement
     from workbench.records import Metric as Metric
     from workbench.records import RunRecord as RunRecord
     from workbench.records import RunState as RunState
-    from workbench.routing import Router as Router
-    from workbench.steps import AWQ as AWQ
-    from workbench.steps import GPTQ as GPTQ
-    from workbench.steps import RTN as RTN
-    from workbench.steps import Cast as Cast
-    from workbench.steps import DepthPruning as DepthPruning
-    from workbench.steps import Distillation as Distillation
-    from workbench.steps import FineTuning as FineTuning
-    from workbench.steps import LowRankCorrection as LowRankCorrection
-    from workbench.steps import MagnitudePruning as MagnitudePruning
-    from workbench.steps import Mixed as Mixed
-    from workbench.steps import QuantizeEmbeddings as QuantizeEmbeddings
-    from workbench.steps import SparseGPT as SparseGPT
-    from workbench.steps import Wanda as Wanda
-    from workbench.steps import WidthPruning as WidthPruning
+    from workbench.selection.cascades import Router as Router
+    from workbench.selection.cost import CostModel as CostModel
+    from workbench.selection.planning import Device as Device
+    from workbench.selection.planning import Plan as Plan
+    from workbench.selection.planning import plan as plan
+    from workbench.selection.requirements import Requirements as Requirements
     from workbench.study import Choice as Choice
     from workbench.study import Decision as Decision
     from workbench.study import Run as Run
@@ -67,11 +68,10 @@ if TYPE_CHECKING:
     from workbench.tasks import TextClassification as TextClassification
     from workbench.tasks import load_task as load_task
     from workbench.training.gradual import gradual_pruning as gradual_pruning
-    from workbench.widgets import Workbench as Workbench
 
 _HOMES = {
     "calibration.calibrate": ("CalibrationOptions",),
-    "deciding.cost": ("CostModel",),
+    "selection.cost": ("CostModel",),
     "errors": (
         "CancelledError",
         "ConfigError",
@@ -82,14 +82,14 @@ _HOMES = {
     ),
     "export": ("ExportOffer", "Exported"),
     "models.load": ("LoadedModel", "load_model", "save_model"),
-    "planning": ("Device", "Plan", "plan"),
+    "selection.planning": ("Device", "Plan", "plan"),
     "prediction.predict": ("Prediction",),
     "progress": ("Progress",),
-    "recipe": ("Recipe",),
+    "recipes.recipe": ("Recipe",),
     "records": ("Measurement", "Metric", "RunRecord", "RunState"),
-    "deciding.requirements": ("Requirements",),
-    "routing": ("Router",),
-    "steps": (
+    "selection.requirements": ("Requirements",),
+    "selection.cascades": ("Router",),
+    "recipes": (
         "AWQ",
         "GPTQ",
         "RTN",
@@ -117,7 +117,7 @@ _HOMES = {
         "load_task",
     ),
     "training.gradual": ("gradual_pruning",),
-    "widgets": ("Workbench",),
+    "app": ("Workbench",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -144,6 +144,6 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: object) -> None:
     """Add ``%workbench`` to an IPython shell; ``%load_ext workbench`` calls this."""
-    from workbench.magics import load_ipython_extension as load
+    from workbench.app.magics import load_ipython_extension as load
 
     load(shell)

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any
 
-from workbench.recipe import Recipe
+from workbench.recipes.recipe import Recipe
 
 CODES_FACT = "loaded_as"
 """Key in ``RunRecord.facts`` of a base model that came as codes: which, such as "4-bit codes"."""
@@ -55,8 +55,8 @@ class Measurement:
         What of the model ran how, such as "packed int4, short path"; ``""`` where that has no
         meaning.
     conditions : str
-        Where and on what it was measured, see :func:`workbench.measure.conditions`; ``""`` where
-        that does not matter.
+        Where and on what it was measured, see :func:`workbench.runtime.measure.conditions`; ``""``
+        where that does not matter.
     samples : tuple of float
         The single values behind a median where their distribution is asked for, in the order of
         what was measured; empty where it was not kept.

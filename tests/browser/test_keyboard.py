@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from workbench.widgets.rows import rows_html
+from workbench.app.parts.rows import rows_html
 
 pytestmark = pytest.mark.browser
 
-WIDGETS = Path(__file__).resolve().parents[2] / "workbench" / "widgets"
+WIDGETS = Path(__file__).resolve().parents[2] / "workbench" / "app" / "parts"
 STYLE = ".wb-scroll { overflow: auto; width: 300px } .wb-table td { min-width: 200px }"
 
 

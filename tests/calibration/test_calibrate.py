@@ -11,8 +11,8 @@ from workbench.calibration.calibrate import (
     calibrate,
 )
 from workbench.errors import CalibrationError, CancelledError, ConfigError
+from workbench.models.input_hooks import listening
 from workbench.models.layers import shared_inputs
-from workbench.models.listening import listening
 from workbench.models.load import load_model
 from workbench.progress import Monitor
 from workbench.tasks import Task

@@ -20,10 +20,7 @@ from workbench.cli import commands as cli
 from workbench.cli.commands import main, recipes_of
 from workbench.cli.progress import follow
 from workbench.errors import ConfigError, StudyError
-from workbench.measure.memory import Memory
-from workbench.recipe import Recipe
-from workbench.records import RunState
-from workbench.steps import (
+from workbench.recipes import (
     AWQ,
     GPTQ,
     RTN,
@@ -33,6 +30,9 @@ from workbench.steps import (
     SparseGPT,
     Wanda,
 )
+from workbench.recipes.recipe import Recipe
+from workbench.records import RunState
+from workbench.runtime.measure.memory import Memory
 from workbench.study import Study
 
 
@@ -233,7 +233,8 @@ def test_choose_names_a_run_or_fails(monkeypatch, capsys, finished):
 
 def test_measure_prints_a_line_per_run_and_fills_the_table(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(
-        "workbench.measure.model.measure_memory", lambda packed, n_tokens: Memory(5_000_000, 9)
+        "workbench.runtime.measure.model.measure_memory",
+        lambda packed, n_tokens: Memory(5_000_000, 9),
     )
     study = toy_study(tmp_path / "study")
     one = study.run(RTN(4, group_size=8))
@@ -256,7 +257,8 @@ def test_measure_prints_a_line_per_run_and_fills_the_table(monkeypatch, capsys, 
 
 def test_measuring_goes_on_after_a_run_that_fails(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(
-        "workbench.measure.model.measure_memory", lambda packed, n_tokens: Memory(5_000_000, 9)
+        "workbench.runtime.measure.model.measure_memory",
+        lambda packed, n_tokens: Memory(5_000_000, 9),
     )
     study = toy_study(tmp_path / "study")
     one = study.run(RTN(4, group_size=8))
@@ -290,7 +292,7 @@ import sys
 from pathlib import Path
 from tests.toy import toy_study
 from workbench.cli import commands as cli
-from workbench.steps import RTN
+from workbench.recipes import RTN
 
 folder = Path(sys.argv[1])
 cli.app.command("toy")(lambda: cli.run_sweep(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from tests.toy import toy_study
 from workbench.cli.commands import app
 from workbench.errors import ConfigError
-from workbench.steps import RTN
+from workbench.recipes import RTN
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.test_cli import run
 from tests.toy import toy_study
-from workbench.steps import RTN
+from workbench.recipes import RTN
 from workbench.study import Study
 
 

@@ -17,9 +17,9 @@ from workbench.cli.progress import show_stages
 from workbench.prediction.cost_table import CostTable
 from workbench.prediction.predict import Prediction
 from workbench.progress import Progress
-from workbench.recipe import Recipe
+from workbench.recipes import GPTQ, RTN, Mixed
+from workbench.recipes.recipe import Recipe
 from workbench.records import Metric
-from workbench.steps import GPTQ, RTN, Mixed
 from workbench.study import Study
 
 GRID = tuple(method(bits, group_size=8) for method in (GPTQ, RTN) for bits in (2, 3, 4))

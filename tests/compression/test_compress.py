@@ -11,8 +11,7 @@ from workbench.errors import CancelledError
 from workbench.models.layers import find_linears
 from workbench.models.load import load_model
 from workbench.progress import Monitor
-from workbench.recipe import Recipe
-from workbench.steps import (
+from workbench.recipes import (
     AWQ,
     GPTQ,
     RTN,
@@ -23,6 +22,7 @@ from workbench.steps import (
     SparseGPT,
     Wanda,
 )
+from workbench.recipes.recipe import Recipe
 from workbench.storage.artifacts import load_weights, save_weights
 from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
 

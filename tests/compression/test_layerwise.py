@@ -10,8 +10,8 @@ from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.calibration.calibrate import CalibrationOptions, Calibrator
 from workbench.compression.compress import compress
 from workbench.models.load import load_model
-from workbench.recipe import Recipe
-from workbench.steps import AWQ, GPTQ, RTN, Mixed, Wanda
+from workbench.recipes import AWQ, GPTQ, RTN, Mixed, Wanda
+from workbench.recipes.recipe import Recipe
 
 OPTIONS = CalibrationOptions(solve_tokens=300, judge_tokens=40, batch_tokens=256)
 

@@ -13,12 +13,12 @@ from workbench.compression import sequential
 from workbench.compression.compress import compress
 from workbench.errors import CancelledError, UnsupportedArchitectureError
 from workbench.models.architectures import backbone
+from workbench.models.input_hooks import listening
 from workbench.models.layers import find_linears
-from workbench.models.listening import listening
 from workbench.models.load import load_model
 from workbench.progress import Monitor
-from workbench.recipe import Recipe
-from workbench.steps import GPTQ, MagnitudePruning
+from workbench.recipes import GPTQ, MagnitudePruning
+from workbench.recipes.recipe import Recipe
 
 ARCHITECTURES = ["LlamaForCausalLM", "OPTForCausalLM", "GPT2LMHeadModel", "BertModel"]
 STEP = GPTQ(2, group_size=8, sequential=True)

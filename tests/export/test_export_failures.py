@@ -22,7 +22,7 @@ from workbench.errors import CancelledError, ExportError
 from workbench.export import publish
 from workbench.export.hf import HuggingFace
 from workbench.models.load import load_model
-from workbench.steps import RTN
+from workbench.recipes import RTN
 from workbench.study import Run, Study
 
 
@@ -173,7 +173,7 @@ def test_other_logits_are_no_export(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A layer whose codes are in another order is found, and nothing is published."""
-    from workbench.packing import gptq
+    from workbench.tensors.packing import gptq
 
     original = gptq.pack
 

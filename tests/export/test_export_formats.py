@@ -16,7 +16,7 @@ from workbench.export import FORMATS, Proof, export_model, offers
 from workbench.models.load import load_model
 from workbench.models.loaded import ClassificationHead
 from workbench.models.sources import read_headers
-from workbench.steps import (
+from workbench.recipes import (
     AWQ,
     GPTQ,
     RTN,
@@ -197,7 +197,7 @@ def test_a_run_that_is_not_done(
 @pytest.mark.parametrize("architecture", ["GPT2", "Mixtral", "Bert", "Qwen3Moe"])
 def test_other_architectures_are_offered_what_they_fit(architecture: str) -> None:
     from workbench.compression.compress import compress
-    from workbench.recipe import Recipe
+    from workbench.recipes.recipe import Recipe
 
     model = load_model(tiny_model(architecture), tiny_tokenizer())
     found = {o.format: o for o in offers(compress(model, Recipe.of(RTN4)).model)}
@@ -208,7 +208,7 @@ def test_other_architectures_are_offered_what_they_fit(architecture: str) -> Non
 
 def test_an_encoder_keeps_its_head(tmp_path: Path) -> None:
     from workbench.compression.compress import compress
-    from workbench.recipe import Recipe
+    from workbench.recipes.recipe import Recipe
 
     model = load_model(tiny_model("Bert"), tiny_tokenizer())
     model.head = ClassificationHead(torch.randn(2, 32), torch.zeros(2), ("yes", "no"))

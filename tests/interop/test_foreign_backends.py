@@ -9,9 +9,9 @@ import pytest
 
 from tests.interop.conftest import PYTHON
 from tests.toy import toy_task
-from workbench.backends.gptqmodel_process import PYTHON as BACKEND_PYTHON
 from workbench.calibration.calibrate import CalibrationOptions
-from workbench.steps import AWQ, GPTQ
+from workbench.methods.backends.gptqmodel_process import PYTHON as BACKEND_PYTHON
+from workbench.recipes import AWQ, GPTQ
 from workbench.study import Study
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(1200)]

@@ -75,7 +75,7 @@ def test_a_foreign_checkpoint(
 def test_a_study_compares_it_and_compresses_it_further(
     peer: Peer, few: Windows, dense: Path, tmp_path: Path
 ) -> None:
-    from workbench.steps import RTN
+    from workbench.recipes import RTN
 
     folder = tmp_path / "made"
     options = {"bits": 4, "group_size": 128, "sym": True}

@@ -19,8 +19,8 @@ from workbench.export import Proof, export_model, gguf_tokenizer, publish
 from workbench.models.layers import shared_inputs
 from workbench.models.load import load_model
 from workbench.models.loaded import LoadedModel
-from workbench.recipe import Recipe
-from workbench.steps import AWQ, GPTQ, RTN, DepthPruning, Mixed, QuantizeEmbeddings
+from workbench.recipes import AWQ, GPTQ, RTN, DepthPruning, Mixed, QuantizeEmbeddings
+from workbench.recipes.recipe import Recipe
 from workbench.study import Study
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from workbench.methods.awq import search_scales, search_shrink
-from workbench.schemes import IntScheme
+from workbench.recipes.schemes import IntScheme
 from workbench.tensors import affine
 from workbench.tensors.linalg import output_error
 from workbench.tensors.statistics import InputStatistics

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from tests.structured import loaded, outputs, run
-from workbench.steps import Cast
+from workbench.recipes import Cast
 from workbench.storage.artifacts import load_weights, save_weights
 
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from workbench.methods import LAYER_METHODS, GroupWeights
-from workbench.schemes import IntScheme
-from workbench.steps import (
+from workbench.recipes import (
     AWQ,
     GPTQ,
     RTN,
@@ -20,6 +19,7 @@ from workbench.steps import (
     Step,
     Wanda,
 )
+from workbench.recipes.schemes import IntScheme
 from workbench.tensors import affine
 from workbench.tensors.statistics import GroupStatistics, InputStatistics
 from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight, weight_from

@@ -20,8 +20,8 @@ from workbench.errors import (
 from workbench.methods.depth import block_influence
 from workbench.models.structure import block_names
 from workbench.progress import SILENT
-from workbench.recipe import Recipe
-from workbench.steps import DepthPruning
+from workbench.recipes import DepthPruning
+from workbench.recipes.recipe import Recipe
 
 BLOCKS = 5
 REFUSED = {"T5": "encoder-decoder", "ViT": "not among the architectures"}

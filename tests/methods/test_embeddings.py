@@ -10,8 +10,8 @@ from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.compression.compress import compress
 from workbench.methods.embeddings import find_tables
 from workbench.models.load import load_model
-from workbench.recipe import Recipe
-from workbench.steps import QuantizeEmbeddings
+from workbench.recipes import QuantizeEmbeddings
+from workbench.recipes.recipe import Recipe
 
 TABLES = {
     "LlamaForCausalLM": ["model.embed_tokens"],

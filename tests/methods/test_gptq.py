@@ -7,7 +7,7 @@ import torch
 
 from workbench.errors import CompressionError
 from workbench.methods.gptq import gptq, gptq_many
-from workbench.schemes import IntScheme
+from workbench.recipes.schemes import IntScheme
 from workbench.tensors import affine
 from workbench.tensors.linalg import inverse_factor
 

@@ -8,8 +8,8 @@ import torch
 from workbench.errors import CompressionError
 from workbench.methods import GroupWeights
 from workbench.methods.lowrank import LowRankCorrector, gram_root, low_rank_correction
-from workbench.schemes import Sparsity
-from workbench.steps import LowRankCorrection
+from workbench.recipes import LowRankCorrection
+from workbench.recipes.schemes import Sparsity
 from workbench.tensors.linalg import output_error
 from workbench.tensors.statistics import GroupStatistics, InputStatistics
 from workbench.tensors.weights import PrunedWeight, weight_from

@@ -7,8 +7,8 @@ import torch
 
 from workbench.errors import ConfigError
 from workbench.methods.sparsegpt import sparsegpt
-from workbench.schemes import IntScheme, Sparsity
-from workbench.steps import SparseGPT
+from workbench.recipes import SparseGPT
+from workbench.recipes.schemes import IntScheme, Sparsity
 from workbench.tensors import affine
 from workbench.tensors.linalg import inverse_factor
 from workbench.tensors.masks import keep_mask

@@ -6,7 +6,7 @@ import torch
 
 from workbench.methods import GroupWeights
 from workbench.methods.wanda import WandaPruner
-from workbench.steps import Wanda
+from workbench.recipes import Wanda
 from workbench.tensors.statistics import GroupStatistics, InputStatistics
 
 

@@ -10,7 +10,7 @@ from workbench.calibration.calibrate import Calibrator
 from workbench.errors import ConfigError, UnsupportedArchitectureError
 from workbench.methods.width import round_kept
 from workbench.models.layers import weight_of
-from workbench.steps import WidthPruning
+from workbench.recipes import WidthPruning
 
 # Neurons of one block before, and the names of what holds them: inputs, output.
 NEURONS = {

@@ -16,11 +16,11 @@ from workbench.calibration.calibrate import CalibrationInputs, CalibrationOption
 from workbench.compression import folding
 from workbench.compression.compress import compress
 from workbench.errors import TokenizerMissingError, UnsupportedArchitectureError
-from workbench.measure.evaluate import Reference, evaluate
 from workbench.models.layers import find_blocks, find_linears
 from workbench.models.load import load_model, save_model
-from workbench.recipe import Recipe
-from workbench.steps import AWQ, GPTQ, RTN, MagnitudePruning
+from workbench.recipes import AWQ, GPTQ, RTN, MagnitudePruning
+from workbench.recipes.recipe import Recipe
+from workbench.runtime.measure.evaluate import Reference, evaluate
 from workbench.storage.artifacts import load_weights, save_weights
 from workbench.study import Study
 from workbench.tasks import LanguageModeling, Task, TextClassification

@@ -14,15 +14,12 @@ from tests.tiny import tiny_folder, tiny_model, tiny_tokenizer
 from workbench.calibration.calibrate import CalibrationOptions, Calibrator
 from workbench.compression.compress import compress
 from workbench.errors import ExportError, UnsupportedArchitectureError
-from workbench.measure.generation import make_generator
 from workbench.methods import finetune
 from workbench.models.architectures import decoder_start_token
 from workbench.models.layers import block_sides, shared_inputs
 from workbench.models.load import _placed, load_model, save_model
-from workbench.packed import pack_model
 from workbench.prediction.tabulate import tabulate
-from workbench.recipe import Recipe
-from workbench.steps import (
+from workbench.recipes import (
     GPTQ,
     RTN,
     DepthPruning,
@@ -31,6 +28,9 @@ from workbench.steps import (
     QuantizeEmbeddings,
     WidthPruning,
 )
+from workbench.recipes.recipe import Recipe
+from workbench.runtime.measure.generation import make_generator
+from workbench.runtime.packed import pack_model
 from workbench.study import Study
 
 FEW = CalibrationOptions(solve_tokens=512, judge_tokens=256, sequence_length=64)

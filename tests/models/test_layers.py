@@ -6,8 +6,8 @@ from torch import nn
 
 from tests.tiny import tiny_model
 from workbench.errors import UnsupportedArchitectureError
-from workbench.models.folds import find_fold
 from workbench.models.layers import find_blocks, find_linears, shared_inputs, weight_of
+from workbench.models.scale_folding import find_fold
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,7 @@ from workbench.errors import ConfigError, UnsupportedArchitectureError
 from workbench.models.load import load_model, save_model
 from workbench.models.loaded import ClassificationHead, tensor_identity
 from workbench.models.structure import ARCHITECTURES, rebuild
-from workbench.recipe import Recipe
-from workbench.records import RunState
-from workbench.steps import (
+from workbench.recipes import (
     GPTQ,
     STEPS,
     Cast,
@@ -26,6 +24,8 @@ from workbench.steps import (
     WidthPruning,
     step_from_dict,
 )
+from workbench.recipes.recipe import Recipe
+from workbench.records import RunState
 from workbench.storage.artifacts import load_weights, save_weights
 
 KINDS = [

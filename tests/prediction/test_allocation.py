@@ -7,8 +7,8 @@ from workbench.errors import ConfigError
 from workbench.prediction.allocation import Option, allocate, options_of, path
 from workbench.prediction.cost_table import CostTable, LayerGroup, ModelSizes
 from workbench.prediction.predict import group_bytes, raw_cost
-from workbench.recipe import Recipe
-from workbench.steps import GPTQ, RTN, Mixed
+from workbench.recipes import GPTQ, RTN, Mixed
+from workbench.recipes.recipe import Recipe
 
 STEPS = tuple(GPTQ(bits, group_size=32) for bits in (2, 3, 4, 8))
 

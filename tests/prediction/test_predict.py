@@ -7,9 +7,7 @@ import pytest
 
 from workbench.prediction.cost_table import CostTable, LayerGroup, ModelSizes
 from workbench.prediction.predict import Observation, Predictor, raw_cost, size_bytes
-from workbench.recipe import Recipe
-from workbench.records import Metric
-from workbench.steps import (
+from workbench.recipes import (
     AWQ,
     GPTQ,
     RTN,
@@ -21,6 +19,8 @@ from workbench.steps import (
     QuantizeEmbeddings,
     SparseGPT,
 )
+from workbench.recipes.recipe import Recipe
+from workbench.records import Metric
 
 PERPLEXITY = Metric("perplexity", higher_is_better=False)
 ACCURACY = Metric("accuracy")

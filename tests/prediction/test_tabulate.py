@@ -11,8 +11,7 @@ from workbench.prediction.cost_table import CostTable
 from workbench.prediction.predict import size_bytes
 from workbench.prediction.tabulate import tabulate
 from workbench.progress import Monitor
-from workbench.recipe import Recipe
-from workbench.steps import (
+from workbench.recipes import (
     AWQ,
     GPTQ,
     RTN,
@@ -23,6 +22,7 @@ from workbench.steps import (
     SparseGPT,
     Wanda,
 )
+from workbench.recipes.recipe import Recipe
 from workbench.tasks import LanguageModeling
 
 OPTIONS = CalibrationOptions(solve_tokens=512, judge_tokens=256, sequence_length=24)

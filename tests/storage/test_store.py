@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from workbench.errors import StudyError
-from workbench.outcomes import Outcomes
-from workbench.recipe import Recipe
+from workbench.recipes import RTN
+from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunState
-from workbench.steps import RTN
 from workbench.storage import store as store_module
 from workbench.storage.journal import STALE_SECONDS
 from workbench.storage.store import JOURNAL_NAME, Claim, Store
+from workbench.tasks.outcomes import Outcomes
 
 RECIPE = Recipe.of(RTN(4))
 
@@ -68,8 +68,8 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
 CLAIM_AND_WAIT = """
 import sys
 from workbench.storage.store import Store
-from workbench.recipe import Recipe
-from workbench.steps import RTN
+from workbench.recipes.recipe import Recipe
+from workbench.recipes import RTN
 store = Store.open(sys.argv[1])
 with store.claim("a", model="m", recipe=Recipe.of(RTN(4))):
     print("claimed", flush=True)
@@ -200,9 +200,9 @@ def test_the_heartbeat_keeps_a_claim_alive(store: Store, monkeypatch: pytest.Mon
 CONTEND = """
 import sys
 from workbench.storage.store import Store
-from workbench.recipe import Recipe
+from workbench.recipes.recipe import Recipe
 from workbench.records import RunState
-from workbench.steps import RTN
+from workbench.recipes import RTN
 store = Store.open(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

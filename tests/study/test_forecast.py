@@ -13,8 +13,7 @@ from tests.toy import toy_study
 from workbench.errors import ConfigError, StudyError
 from workbench.prediction import tabulate as module
 from workbench.prediction.predict import size_bytes
-from workbench.recipe import Recipe
-from workbench.steps import (
+from workbench.recipes import (
     AWQ,
     GPTQ,
     RTN,
@@ -22,6 +21,7 @@ from workbench.steps import (
     MagnitudePruning,
     Mixed,
 )
+from workbench.recipes.recipe import Recipe
 from workbench.study import Study
 
 GRID = (
@@ -85,8 +85,8 @@ def test_a_complete_table_needs_no_model(study: Study, monkeypatch: pytest.Monke
         raise AssertionError("computed")
 
     again = Study.open(study.path)
-    monkeypatch.setattr("workbench.running.engine.Engine.tabulate", refuse)
-    monkeypatch.setattr("workbench.running.engine.Engine.execute", refuse)
+    monkeypatch.setattr("workbench.study.running.engine.Engine.tabulate", refuse)
+    monkeypatch.setattr("workbench.study.running.engine.Engine.execute", refuse)
     assert again.predict(RTN(3, group_size=8)).kl is not None
 
 

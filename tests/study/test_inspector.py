@@ -11,11 +11,11 @@ import pytest
 
 from tests.classified import classified_study
 from workbench import Router
-from workbench.deciding.cost import CostModel
-from workbench.routing import cascade_of
-from workbench.steps import RTN
+from workbench.recipes import RTN
+from workbench.selection.cascades import cascade_of
+from workbench.selection.cost import CostModel
+from workbench.selection.trust import TrustView
 from workbench.study.inspector import listen
-from workbench.trust import TrustView
 
 
 @pytest.fixture(scope="module")

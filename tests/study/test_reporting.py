@@ -12,8 +12,8 @@ from tests.classified import classified_study
 from tests.toy import toy_study
 from workbench import CostModel, Requirements
 from workbench.errors import ConfigError, StudyError
+from workbench.recipes import RTN
 from workbench.records import Measurement
-from workbench.steps import RTN
 
 
 class Page(HTMLParser):

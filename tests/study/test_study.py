@@ -14,9 +14,9 @@ import torch
 
 from tests.toy import CALIBRATION, toy_model, toy_study, toy_task
 from workbench.errors import CancelledError, ConfigError, StudyError
-from workbench.recipe import Recipe
+from workbench.recipes import AWQ, GPTQ, RTN, MagnitudePruning
+from workbench.recipes.recipe import Recipe
 from workbench.records import RunState
-from workbench.steps import AWQ, GPTQ, RTN, MagnitudePruning
 from workbench.study import Study
 
 STEPS = [RTN(bits, group_size=8) for bits in (2, 3, 4)]
@@ -194,7 +194,7 @@ class TestReopen:
         assert study.models == ("tiny",)
 
     def test_calibration_options_are_kept(self, study: Study) -> None:
-        from workbench.running.engine import calibration_options
+        from workbench.study.running.engine import calibration_options
 
         again = Study(toy_model(), toy_task(), study.path)
         assert calibration_options(again._store) == CALIBRATION
@@ -383,7 +383,7 @@ class TestFolder:
 SWEEP = """
 import sys
 from workbench.study import Study
-from workbench.steps import RTN
+from workbench.recipes import RTN
 study = Study.open(sys.argv[1])
 runs = study.sweep([RTN(b, group_size=g) for b in (2, 3, 4) for g in (8, 16)])
 print(*(run.id for run in runs))

@@ -11,11 +11,11 @@ import pytest
 from tests.classified import classified_study
 from tests.toy import toy_study
 from workbench import Router
-from workbench.deciding.cost import CostModel
 from workbench.errors import ConfigError, DataError, ExportError, StudyError
+from workbench.recipes import RTN
 from workbench.records import Measurement
-from workbench.routing.signals import margin
-from workbench.steps import RTN
+from workbench.selection.cascades.signals import margin
+from workbench.selection.cost import CostModel
 from workbench.study import Study
 
 
@@ -45,7 +45,7 @@ def test_a_study_that_cannot_be_written_is_looked_into_all_the_same(study, small
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("workbench.outcomes.Outcomes.save", refuse)
+        patch.setattr("workbench.tasks.outcomes.Outcomes.save", refuse)
         found = study.outcomes(small, "calibration")
     assert len(found) == 200
     assert study._store.outcomes_of(small.id, "calibration") is None

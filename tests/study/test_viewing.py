@@ -12,13 +12,13 @@ import threading
 import pytest
 
 from tests.toy import toy_study
+from workbench.app.history import History
+from workbench.app.inspector_client import Inspector
 from workbench.errors import ConfigError
+from workbench.recipes import GPTQ, RTN
 from workbench.records import RunState
-from workbench.steps import GPTQ, RTN
 from workbench.study import Study, inspector
 from workbench.views import FlipsView, LayerErrorsView, WeightHistogramView
-from workbench.widgets.asking import Inspector
-from workbench.widgets.history import History
 
 
 @pytest.fixture(scope="module")

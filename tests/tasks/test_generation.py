@@ -13,13 +13,13 @@ from workbench import Requirements
 from workbench.calibration.calibrate import CalibrationOptions
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
 from workbench.models.load import load_model
-from workbench.outcomes import Outcomes
 from workbench.progress import Monitor
-from workbench.steps import GPTQ, RTN, FineTuning
+from workbench.recipes import GPTQ, RTN, FineTuning
 from workbench.study import Study
 from workbench.tasks import Extraction, Summarization, task_from_dict
 from workbench.tasks.base import batch_of
 from workbench.tasks.generation import answer_in
+from workbench.tasks.outcomes import Outcomes
 
 NAMES = ("Ada", "Grace", "Alan", "Edsger", "Barbara")
 

@@ -22,9 +22,9 @@ from workbench.errors import (
     DataError,
     UnsupportedArchitectureError,
 )
-from workbench.measure.evaluate import Reference
 from workbench.models.load import load_model
-from workbench.steps import GPTQ, RTN, FineTuning
+from workbench.recipes import GPTQ, RTN, FineTuning
+from workbench.runtime.measure.evaluate import Reference
 from workbench.study import Study
 from workbench.tasks import HarnessTask, LanguageModeling, load_task, task_from_dict
 

@@ -20,7 +20,7 @@ from workbench.study import Study
 from workbench.tasks import HarnessTask, load_task, task_from_dict
 from workbench.tasks.harness.configs import _index, find_config, read_config
 from workbench.tasks.harness.library import harness_folder
-from workbench.tasks.harness.trust import TRUSTED, Code, check_code, check_trusted, hub_code
+from workbench.tasks.harness.trusted_code import TRUSTED, Code, check_code, check_trusted, hub_code
 
 pytest.importorskip("lm_eval")
 

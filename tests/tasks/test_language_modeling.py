@@ -14,8 +14,8 @@ import torch
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
 from workbench.models.load import LoadedModel, load_model
-from workbench.outcomes import Outcomes
 from workbench.tasks import LanguageModeling, load_task, task_from_dict
+from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS
 
 

@@ -9,8 +9,8 @@ import torch
 
 from tests.training.classes import decoder
 from workbench.errors import ConfigError, DataError
-from workbench.measure.evaluate import Reference
-from workbench.steps import RTN, FineTuning
+from workbench.recipes import RTN, FineTuning
+from workbench.runtime.measure.evaluate import Reference
 from workbench.study import Study
 from workbench.tasks import PromptAnswers, task_from_dict
 from workbench.training.losses import Labels

@@ -14,10 +14,10 @@ import torch
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import ClassificationHead, LoadedModel, load_model, save_model
-from workbench.outcomes import Outcomes
 from workbench.tasks import TextClassification, task_from_dict
 from workbench.tasks.base import Example, batch_of
 from workbench.tasks.head import pooled_features, train_head
+from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS
 from workbench.tasks.text_classification import macro_f1
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.errors import ConfigError
-from workbench.schemes import IntScheme, Sparsity
+from workbench.recipes.schemes import IntScheme, Sparsity
 from workbench.tensors import affine
 from workbench.tensors.masks import global_threshold, keep_mask
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from workbench.errors import ConfigError
-from workbench.schemes import Sparsity
+from workbench.recipes.schemes import Sparsity
 from workbench.tensors.masks import cubic_schedule, keep_mask
 
 SCORES = torch.tensor([[9.0, 8.0, 7.0, 6.0, 5.0], [1.0, 2.0, 3.0, 4.0, 0.0]])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.toy import toy_study
 from workbench.errors import ConfigError
-from workbench.steps import RTN, Distillation, FineTuning
+from workbench.recipes import RTN, Distillation, FineTuning
 from workbench.training.gradual import gradual_pruning
 
 

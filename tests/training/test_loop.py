@@ -15,8 +15,8 @@ from workbench.compression.compress import compress
 from workbench.errors import CancelledError, CompressionError
 from workbench.models.load import load_model
 from workbench.progress import Monitor
-from workbench.recipe import Recipe
-from workbench.steps import RTN, FineTuning
+from workbench.recipes import RTN, FineTuning
+from workbench.recipes.recipe import Recipe
 from workbench.tasks.base import batches_of
 from workbench.training import (
     CheckpointFile,

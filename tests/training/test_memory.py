@@ -7,7 +7,7 @@ import pytest
 from tests.toy import texts, toy_model, toy_task
 from tests.training.classes import decoder
 from workbench.errors import CompressionError, NotEnoughMemoryError
-from workbench.steps import FineTuning
+from workbench.recipes import FineTuning
 from workbench.study import Study
 from workbench.tasks import LanguageModeling
 from workbench.training import check_training_memory, trainable_of

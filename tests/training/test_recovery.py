@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.steps import GPTQ, Distillation, MagnitudePruning
+from workbench.recipes import GPTQ, Distillation, MagnitudePruning
 from workbench.study import Run, Study
 from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
 

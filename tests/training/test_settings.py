@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from workbench.steps import Distillation, FineTuning
+from workbench.recipes import Distillation, FineTuning
 from workbench.training import Settings, settings_of
 from workbench.training.settings import default_learning_rate
 

@@ -7,8 +7,8 @@ from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.compression.compress import compress
 from workbench.errors import CompressionError, ConfigError
 from workbench.models.load import load_model
-from workbench.recipe import Recipe
-from workbench.steps import RTN, MagnitudePruning, QuantizeEmbeddings
+from workbench.recipes import RTN, MagnitudePruning, QuantizeEmbeddings
+from workbench.recipes.recipe import Recipe
 from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
 from workbench.training.trainable import trainable_of
 

@@ -16,9 +16,7 @@ from tests.toy import toy_model, toy_study
 from tests.training.classes import class_task, encoder
 from workbench.compression.compress import compress, teaching_prefix, trained_prefix
 from workbench.errors import CancelledError, ConfigError, StudyError
-from workbench.recipe import Recipe
-from workbench.records import RunState
-from workbench.steps import (
+from workbench.recipes import (
     GPTQ,
     RTN,
     Cast,
@@ -27,6 +25,8 @@ from workbench.steps import (
     FineTuning,
     MagnitudePruning,
 )
+from workbench.recipes.recipe import Recipe
+from workbench.records import RunState
 from workbench.study import Study
 
 TUNED = FineTuning(epochs=1)

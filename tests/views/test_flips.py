@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from tests.widgets.fake import record
+from tests.app.fake import record
 from workbench.errors import StudyError
-from workbench.outcomes import Outcomes
-from workbench.plots import confusion_figure
+from workbench.recipes import GPTQ, RTN
 from workbench.records import Metric, RunState
-from workbench.steps import GPTQ, RTN
+from workbench.tasks.outcomes import Outcomes
 from workbench.views import FlipsView, confusion, differences, flips
+from workbench.views.figures import confusion_figure
 
 
 def classified(predictions, labels=(0, 1, 2, 1), losses=(1.0, 1.0, 1.0, 1.0), examples=None):

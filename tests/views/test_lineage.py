@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.widgets.fake import record
-from workbench.plots import lineage_figure
-from workbench.plots.lineage import lineage_svg
+from tests.app.fake import record
+from workbench.recipes import GPTQ, RTN, MagnitudePruning
 from workbench.records import Metric, RunState
-from workbench.steps import GPTQ, RTN, MagnitudePruning
+from workbench.views.figures import lineage_figure
+from workbench.views.figures.lineage import lineage_svg
 from workbench.views.lineage import lineage
 
 ACCURACY = Metric("accuracy")

@@ -24,12 +24,12 @@ from workbench.calibration.calibration_data import (
 from workbench.calibration.input_sums import InputSums
 from workbench.errors import CalibrationError
 from workbench.models.architectures import backbone
+from workbench.models.input_hooks import listening
 from workbench.models.layers import LinearGroup, shared_inputs
-from workbench.models.listening import listening
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks.base import Batch, Example, batches_of
-from workbench.tensors.mapped import build_folder, mapped_floats, read_meta
+from workbench.tensors.memory_mapped import build_folder, mapped_floats, read_meta
 from workbench.tensors.products import fast_products
 from workbench.tensors.statistics import GroupStatistics, InputStatistics
 

@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from workbench.calibration.calibrate import CalibrationInputs, Calibrator, Statistics
 from workbench.calibration.calibration_data import token_masks
 from workbench.errors import CalibrationError
+from workbench.models.input_hooks import hearing_experts, listening
 from workbench.models.layers import find_linears
-from workbench.models.listening import hearing_experts, listening
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks import Batch, Task
 from workbench.tasks.base import batch_of
-from workbench.tensors.mapped import build_folder, mapped_floats, read_meta
+from workbench.tensors.memory_mapped import build_folder, mapped_floats, read_meta
 from workbench.tensors.products import fast_products
 from workbench.tensors.statistics import OutputGram
 

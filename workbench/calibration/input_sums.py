@@ -38,7 +38,7 @@ class InputSums:
         self._masks = {side: mask.bool() for side, mask in masks.items()}
 
     def add(self, key: str, x: Tensor, tokens: Tensor | None = None) -> None:
-        """Add one input of a group; see :class:`workbench.models.listening.Listener`."""
+        """Add one input of a group; see :class:`workbench.models.input_hooks.Listener`."""
         rows = x.reshape(-1, x.shape[-1]).float()
         mask = self._masks.get(self._sides.get(key, ""))
         kept = _kept(mask, x.shape[:-1], None if tokens is None else tokens.cpu())

@@ -33,7 +33,7 @@ from workbench.cli.options import (
     open_study,
     recipes_of,
 )
-from workbench.cli.shown import errors, output, print_runs, rows_of
+from workbench.cli.tables import errors, output, print_runs, rows_of
 from workbench.cli.tasks import Kind, Shots, Target, TaskOptions, Template, TrustRemoteCode, task_of
 from workbench.errors import ConfigError, DataError, StudyError, WorkbenchError
 from workbench.records import RunState
@@ -102,7 +102,7 @@ def demo(
     html: HtmlPath = Path("workbench-demo.html"),
 ) -> None:
     """Compress the bundled model in twelve ways and draw the trade-off (about two minutes)."""
-    from workbench.steps import AWQ, GPTQ, RTN, MagnitudePruning
+    from workbench.recipes import AWQ, GPTQ, RTN, MagnitudePruning
 
     recipes: list[Any] = [
         method(bits, group_size=32) for bits in (4, 3, 2) for method in (RTN, GPTQ, AWQ)
@@ -332,7 +332,7 @@ def run_sweep(
 
 
 def _write_plot(study: Study, path: Path, log_x: bool) -> None:
-    from workbench.plots import static_svg, tradeoff_figure, write_html
+    from workbench.views.figures import static_svg, tradeoff_figure, write_html
 
     view = study.plot().view
     try:

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from workbench.cli.options import StudyPath, open_study
-from workbench.cli.shown import output
-from workbench.deciding.cost import CostModel
-from workbench.deciding.requirements import Requirements
+from workbench.cli.tables import output
 from workbench.errors import ConfigError
+from workbench.selection.cost import CostModel
+from workbench.selection.requirements import Requirements
 
 commands = typer.Typer()
 
@@ -143,8 +143,8 @@ def plan(
     html: Annotated[Path | None, typer.Option("--html", help="Write the figure here too.")] = None,
 ) -> None:
     """Estimate whether models fit on devices, from their configurations alone."""
-    from workbench.planning import known_devices, known_models
-    from workbench.planning import plan as estimate
+    from workbench.selection.planning import known_devices, known_models
+    from workbench.selection.planning import plan as estimate
 
     known = {one.name: one for one in known_devices(devices)}
     chosen = list(known.values())
@@ -163,7 +163,7 @@ def plan(
     out = output()
     out.print(str(found), markup=False, highlight=False, soft_wrap=True)
     if html is not None:
-        from workbench.plots import write_html
+        from workbench.views.figures import write_html
 
         path = write_html(found.plot(), html, table=found.table().round(3))
         out.print(f"Wrote the figure: {path.resolve()}", highlight=False, soft_wrap=True)

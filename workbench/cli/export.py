@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.cli.options import StudyPath, open_study
-from workbench.cli.shown import errors, output
+from workbench.cli.tables import errors, output
 from workbench.errors import StudyError
 
 if TYPE_CHECKING:

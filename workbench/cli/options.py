@@ -12,7 +12,7 @@ import typer
 from workbench.errors import ConfigError, StudyError
 
 if TYPE_CHECKING:
-    from workbench.recipe import Recipe
+    from workbench.recipes.recipe import Recipe
     from workbench.study import Study
 
 StudyPath = Annotated[Path, typer.Argument(help="Folder of the study.", show_default=False)]
@@ -47,8 +47,8 @@ def recipes_of(
     ConfigError
         If a name or a number is not accepted, or no method can be made exportable.
     """
-    from workbench.recipe import Recipe
-    from workbench.steps import fields_of
+    from workbench.recipes import fields_of
+    from workbench.recipes.recipe import Recipe
 
     numbers = _numbers("--bits", bits, int)
     sizes = _numbers("--group-sizes", group_sizes, _size)
@@ -80,7 +80,7 @@ def recipes_of(
 def _step(name: str) -> Any:
     import difflib
 
-    from workbench.steps import STEPS
+    from workbench.recipes import STEPS
 
     known = {key.lower(): step for key, step in STEPS.items()}
     known |= {step.title.lower(): step for step in STEPS.values()}

@@ -22,11 +22,11 @@ from workbench.cli.options import (
     open_study,
     recipes_of,
 )
-from workbench.cli.shown import errors, output, print_predictions, print_sensitivity
+from workbench.cli.tables import errors, output, print_predictions, print_sensitivity
 from workbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from workbench.steps import Step
+    from workbench.recipes import Step
     from workbench.study import Study
 
 commands = typer.Typer()
@@ -83,7 +83,7 @@ def sensitivity(
     print_sensitivity(found.table)
     if html is None:
         return
-    from workbench.plots import write_html
+    from workbench.views.figures import write_html
 
     try:
         write_html(found.plot(), html)

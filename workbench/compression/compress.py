@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from workbench.backends import backend_of
 from workbench.calibration.calibrate import Calibrator
-from workbench.compression.ahead import SolvedAhead
+from workbench.compression.joint_solving import SolvedAhead
 from workbench.compression.layerwise import apply_layer_method
 from workbench.compression.sequential import apply_sequentially
 from workbench.methods import LAYER_METHODS, METHODS, MODEL_METHODS, ModelContext, ModelMethod
+from workbench.methods.backends import backend_of
 from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.progress import SILENT, Monitor
-from workbench.recipe import Recipe
-from workbench.steps import GPTQ, FineTuning, Training
+from workbench.recipes import GPTQ, FineTuning, Training
+from workbench.recipes.recipe import Recipe
 from workbench.training import CheckpointFile
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.models.folds import FoldTarget, find_fold
 from workbench.models.layers import LinearGroup
 from workbench.models.load import LoadedModel
+from workbench.models.scale_folding import FoldTarget, find_fold
 
 
 def fold_input_scales(model: LoadedModel, group: LinearGroup, facts: dict[str, Any]) -> None:

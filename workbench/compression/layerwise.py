@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from workbench.calibration.calibrate import Statistics
-from workbench.compression.ahead import SolvedAhead
 from workbench.compression.folding import fold_input_scales
+from workbench.compression.joint_solving import SolvedAhead
 from workbench.methods import LAYER_METHODS, GroupWeights, LayerMethod
 from workbench.models import layers
-from workbench.models.folds import find_fold
 from workbench.models.load import LoadedModel
+from workbench.models.scale_folding import find_fold
 from workbench.progress import Monitor
-from workbench.steps import AWQ, Mixed, Step
+from workbench.recipes import AWQ, Mixed, Step
 from workbench.tensors.linalg import output_error
 from workbench.tensors.products import fast_products
 from workbench.tensors.statistics import GroupStatistics

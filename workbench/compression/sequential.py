@@ -20,12 +20,12 @@ from workbench.compression.layerwise import layer_errors, solve_group
 from workbench.errors import CalibrationError, UnsupportedArchitectureError
 from workbench.methods import LAYER_METHODS
 from workbench.models.architectures import backbone
+from workbench.models.input_hooks import listening
 from workbench.models.layers import LinearGroup, block_sides, find_blocks
-from workbench.models.listening import listening
 from workbench.models.loaded import LoadedModel
-from workbench.models.sites import find_site
+from workbench.models.weight_access import find_site
 from workbench.progress import Monitor
-from workbench.steps import Step
+from workbench.recipes import Step
 from workbench.tensors.products import fast_products
 from workbench.tensors.statistics import GroupStatistics, InputStatistics
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 from workbench.export.base import Format, code_layers, kind_obstacle, scheme_obstacle
 from workbench.export.checkpoint import checkpoint_bytes, transformers_code, write_checkpoint
 from workbench.models.loaded import LoadedModel
-from workbench.packing import awq
-from workbench.packing.gptq import QuantizedWeight
 from workbench.progress import SILENT, Monitor
+from workbench.tensors.packing import awq
+from workbench.tensors.packing.gptq import QuantizedWeight
 from workbench.version import __version__
 
 

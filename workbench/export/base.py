@@ -11,7 +11,7 @@ from typing import ClassVar
 from workbench.models.layers import find_linears
 from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.progress import SILENT, Monitor
-from workbench.schemes import IntScheme
+from workbench.recipes.schemes import IntScheme
 from workbench.tensors.weights import (
     CompressedWeight,
     CorrectedWeight,

@@ -29,7 +29,7 @@ class Origin:
     calibration : dict
         The study's calibration options.
     where : str
-        The machine and its software, see :func:`workbench.measure.conditions`.
+        The machine and its software, see :func:`workbench.runtime.measure.environment`.
     """
 
     run: RunRecord

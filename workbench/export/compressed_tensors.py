@@ -19,9 +19,9 @@ from workbench.export.base import (
 )
 from workbench.export.checkpoint import checkpoint_bytes, transformers_code, write_checkpoint
 from workbench.models.loaded import LoadedModel
-from workbench.packing import compressed_tensors
 from workbench.progress import SILENT, Monitor
-from workbench.schemes import IntScheme
+from workbench.recipes.schemes import IntScheme
+from workbench.tensors.packing import compressed_tensors
 from workbench.tensors.weights import QuantizedWeight
 
 

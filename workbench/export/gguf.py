@@ -13,9 +13,9 @@ from workbench.export.checkpoint import write_configuration
 from workbench.export.gguf_tokenizer import Vocabulary, vocabulary_of
 from workbench.models.load import write_extras
 from workbench.models.loaded import LoadedModel
-from workbench.packing import gguf as packing
 from workbench.progress import SILENT, Monitor
 from workbench.storage.artifacts import dense_tensors
+from workbench.tensors.packing import gguf as packing
 from workbench.tensors.weights import QuantizedWeight
 
 FILE = "model.gguf"

@@ -15,8 +15,8 @@ from workbench.export.base import (
 )
 from workbench.export.checkpoint import checkpoint_bytes, transformers_code, write_checkpoint
 from workbench.models.loaded import LoadedModel
-from workbench.packing import gptq
 from workbench.progress import SILENT, Monitor
+from workbench.tensors.packing import gptq
 from workbench.version import __version__
 
 

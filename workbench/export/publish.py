@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from workbench.asides import aside_of, is_leftover
+from workbench.atomic_files import aside_of, is_leftover
 from workbench.errors import ExportError, WorkbenchError
 
 MARK = "export.json"

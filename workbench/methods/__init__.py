@@ -23,7 +23,7 @@ from workbench.methods.rtn import RoundToNearest
 from workbench.methods.sparsegpt import SparseGPTSolver
 from workbench.methods.wanda import WandaPruner
 from workbench.methods.width import WidthPruner
-from workbench.steps import (
+from workbench.recipes import (
     AWQ,
     GPTQ,
     RTN,

@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.calibration.calibrate import Calibrator
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
-from workbench.steps import Step
+from workbench.recipes import Step
 from workbench.tensors.statistics import GroupStatistics
 from workbench.tensors.weights import CompressedWeight
 from workbench.training import CheckpointFile

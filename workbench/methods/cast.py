@@ -9,7 +9,7 @@ import torch
 
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models.load import LoadedModel
-from workbench.steps import Cast, Step
+from workbench.recipes import Cast, Step
 from workbench.tensors.weights import CompressedWeight, CorrectedWeight, PrunedWeight
 
 

@@ -29,7 +29,7 @@ from workbench.models.structure import (
     text_config,
 )
 from workbench.progress import Monitor
-from workbench.steps import DepthPruning, Step
+from workbench.recipes import DepthPruning, Step
 from workbench.tasks.base import (
     BATCH_TOKENS,
     LOGITS_BYTES,

@@ -9,7 +9,7 @@ from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models.load import LoadedModel
 from workbench.models.loaded import tokenizer_fingerprint
 from workbench.models.structure import architecture_of
-from workbench.steps import Distillation, Step
+from workbench.recipes import Distillation, Step
 from workbench.training import (
     Distilled,
     check_training_memory,

@@ -10,7 +10,7 @@ from workbench.errors import CompressionError
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models.load import LoadedModel
 from workbench.models.loaded import tensor_identity
-from workbench.steps import QuantizeEmbeddings, Step
+from workbench.recipes import QuantizeEmbeddings, Step
 from workbench.tensors import affine
 from workbench.tensors.weights import QuantizedWeight
 

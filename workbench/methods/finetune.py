@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models.load import LoadedModel
-from workbench.steps import FineTuning, Step
+from workbench.recipes import FineTuning, Step
 from workbench.training import (
     Labels,
     check_training_memory,

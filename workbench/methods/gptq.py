@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.schemes import IntScheme
-from workbench.steps import GPTQ, OWN_BACKEND, Step
+from workbench.recipes import GPTQ, OWN_BACKEND, Step
+from workbench.recipes.schemes import IntScheme
 from workbench.tensors import affine
 from workbench.tensors.linalg import InverseFactor
 from workbench.tensors.products import fast_products

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from workbench.errors import CompressionError
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.steps import LowRankCorrection, Step
+from workbench.recipes import LowRankCorrection, Step
 from workbench.tensors.statistics import GroupStatistics
 from workbench.tensors.weights import CompressedWeight, CorrectedWeight
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.steps import MagnitudePruning, Step
+from workbench.recipes import MagnitudePruning, Step
 from workbench.tensors.masks import global_threshold, keep_mask
 from workbench.tensors.statistics import GroupStatistics
 from workbench.tensors.weights import CompressedWeight, PrunedWeight

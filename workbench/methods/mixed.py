@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.steps import Mixed, Step
+from workbench.recipes import Mixed, Step
 from workbench.tensors.statistics import GroupStatistics
 from workbench.tensors.weights import CompressedWeight
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.steps import RTN, Step
+from workbench.recipes import RTN, Step
 from workbench.tensors import affine
 from workbench.tensors.statistics import GroupStatistics
 from workbench.tensors.weights import CompressedWeight, QuantizedWeight

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.schemes import IntScheme, Sparsity
-from workbench.steps import SparseGPT, Step
+from workbench.recipes import SparseGPT, Step
+from workbench.recipes.schemes import IntScheme, Sparsity
 from workbench.tensors import affine
 from workbench.tensors.linalg import InverseFactor
 from workbench.tensors.masks import keep_mask

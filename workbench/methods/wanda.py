@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from workbench.methods.base import GroupWeights, LayerMethod
-from workbench.steps import Step, Wanda
+from workbench.recipes import Step, Wanda
 from workbench.tensors.masks import keep_mask
 from workbench.tensors.statistics import GroupStatistics
 from workbench.tensors.weights import CompressedWeight, PrunedWeight

@@ -21,8 +21,8 @@ from workbench.models.structure import (
     rebuild,
     text_config,
 )
-from workbench.steps import Step, WidthPruning
-from workbench.tensors.refit import input_energy, refit, relative_error
+from workbench.recipes import Step, WidthPruning
+from workbench.tensors.least_squares import input_energy, refit, relative_error
 
 _MULTIPLES = (32, 16, 1)
 """What the number of neurons is made a multiple of, the first that fits: packed kernels read

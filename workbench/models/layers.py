@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from workbench.errors import UnsupportedArchitectureError
 from workbench.models.architectures import backbone, probe_inputs
-from workbench.models.sites import WeightSite, expert_sites, module_site
+from workbench.models.weight_access import WeightSite, expert_sites, module_site
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -83,9 +83,9 @@ def find_linears(hf_model: nn.Module) -> dict[str, WeightSite]:
     """Return the weight matrices inside the blocks by name, in the model's order.
 
     They are the weights of linear layers, and every matrix of fused experts (see
-    :mod:`workbench.models.sites`). Embeddings, the output head and norms lie outside of the blocks
-    or hold a negligible share of the weights; they are kept. So are the routers of experts: they
-    are tiny, and an error in them sends tokens to other experts.
+    :mod:`workbench.models.weight_access`). Embeddings, the output head and norms lie outside of the
+    blocks or hold a negligible share of the weights; they are kept. So are the routers of experts:
+    they are tiny, and an error in them sends tokens to other experts.
 
     Raises
     ------

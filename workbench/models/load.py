@@ -40,6 +40,7 @@ from workbench.models.loaded import (
     tokenizer_fingerprint,
 )
 from workbench.models.placement import DTYPES, check_memory, choose_device, choose_dtype
+from workbench.models.readers import Codes, check_method, find_gguf, read_codes, read_gguf
 from workbench.models.sources import (
     ACCEPTED,
     Source,
@@ -49,7 +50,6 @@ from workbench.models.sources import (
     read_config,
     read_headers,
 )
-from workbench.reading import Codes, check_method, find_gguf, read_codes, read_gguf
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -117,7 +117,7 @@ def load_model(
         If no tokenizer comes with the model and none is given.
     UnsupportedArchitectureError
         If it is no text decoder, encoder or encoder-decoder, has no safetensors, or is compressed
-        in a format that :mod:`workbench.reading` does not know.
+        in a format that :mod:`workbench.models.readers` does not know.
     NotEnoughMemoryError
         If it is estimated not to fit; nothing has been loaded then.
     ConfigError

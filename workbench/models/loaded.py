@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from workbench.errors import ConfigError, UnsupportedArchitectureError
 from workbench.models.architectures import decoder_start_token, is_causal, is_seq2seq, quiet
-from workbench.models.sites import WeightSite, find_site, module_site
+from workbench.models.weight_access import WeightSite, find_site, module_site
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -164,7 +164,7 @@ class LoadedModel:
         ----------
         name : str
             Module name, as in ``hf_model.named_modules()``, or an expert's (see
-            :mod:`workbench.models.sites`).
+            :mod:`workbench.models.weight_access`).
         weight : CompressedWeight
             Of shape (out_features, in_features).
 

@@ -12,8 +12,8 @@ from scipy.sparse import csr_array
 from workbench.errors import ConfigError
 from workbench.prediction.cost_table import CostTable
 from workbench.prediction.predict import group_bytes, raw_cost
-from workbench.recipe import Recipe
-from workbench.steps import Mixed, Quantization
+from workbench.recipes import Mixed, Quantization
+from workbench.recipes.recipe import Recipe
 
 _TIME_LIMIT_SECONDS = 10.0
 _RELATIVE_GAP = 1e-4

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import StudyError
-from workbench.steps import Pruning, Quantization, SparseGPT, Step, step_from_dict
+from workbench.recipes import Pruning, Quantization, SparseGPT, Step, step_from_dict
 
 FORMAT_VERSION = 2
 _LEAST = 1e-12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 
-from workbench.recipe import Recipe
+from workbench.recipes.recipe import Recipe
 from workbench.records import RunRecord, RunState
 
 _BYTES = {"float32": 4, "float64": 8}

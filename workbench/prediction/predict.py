@@ -17,9 +17,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from workbench.prediction.cost_table import Costs, CostTable, LayerGroup
-from workbench.recipe import Recipe
-from workbench.records import Metric
-from workbench.steps import (
+from workbench.recipes import (
     AWQ,
     GPTQ,
     OWN_BACKEND,
@@ -32,6 +30,8 @@ from workbench.steps import (
     SparseGPT,
     Step,
 )
+from workbench.recipes.recipe import Recipe
+from workbench.records import Metric
 
 KL_METRIC = "kl"
 TRUSTED_NATS = 0.3

@@ -15,13 +15,13 @@ from workbench.compression.layerwise import FACTOR_CACHE_BYTES, is_undersampled
 from workbench.errors import CompressionError, StudyError
 from workbench.methods import LAYER_METHODS, MODEL_METHODS, GroupWeights, LayerMethod, ModelContext
 from workbench.methods.embeddings import find_tables
-from workbench.models.folds import find_fold
 from workbench.models.layers import LinearGroup
 from workbench.models.load import LoadedModel
 from workbench.models.loaded import tensor_identity
+from workbench.models.scale_folding import find_fold
 from workbench.prediction.cost_table import CostTable, LayerGroup, ModelSizes
 from workbench.progress import SILENT, Monitor
-from workbench.steps import (
+from workbench.recipes import (
     AWQ,
     GPTQ,
     RTN,

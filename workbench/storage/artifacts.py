@@ -16,8 +16,8 @@ from torch import Tensor
 
 from workbench.errors import ConfigError
 from workbench.models.loaded import LoadedModel, tensor_identity
-from workbench.models.sites import find_site
 from workbench.models.structure import rebuild
+from workbench.models.weight_access import find_site
 from workbench.tensors.weights import weight_from
 
 FORMAT_VERSION = 1

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from workbench.errors import ConfigError, StudyError
-from workbench.recipe import Recipe
+from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
 
 SCHEMA_VERSION = 3

@@ -22,11 +22,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from workbench.asides import age_seconds as _age_seconds
-from workbench.asides import aside_of as _temporary
-from workbench.asides import is_leftover as _is_leftover
+from workbench.atomic_files import age_seconds as _age_seconds
+from workbench.atomic_files import aside_of as _temporary
+from workbench.atomic_files import is_leftover as _is_leftover
 from workbench.errors import StudyError
-from workbench.recipe import Recipe
+from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
 from workbench.storage.journal import (
     INTERRUPTED,
@@ -40,7 +40,7 @@ from workbench.storage.journal import (
 )
 
 if TYPE_CHECKING:
-    from workbench.outcomes import Outcomes
+    from workbench.tasks.outcomes import Outcomes
 
 JOURNAL_NAME = "study.sqlite"
 DISK_BUDGET_BYTES = 2_000_000_000
@@ -308,7 +308,7 @@ class Store:
 
     def outcomes(self, run: str) -> Outcomes:
         """Return the per-example outcomes of a finished run."""
-        from workbench.outcomes import Outcomes
+        from workbench.tasks.outcomes import Outcomes
 
         path = self._outcomes_path(run)
         if not path.exists():
@@ -320,7 +320,7 @@ class Store:
 
     def outcomes_of(self, run: str, what: str) -> Outcomes | None:
         """Return outcomes that were evaluated later, such as of the validation part, or None."""
-        from workbench.outcomes import Outcomes
+        from workbench.tasks.outcomes import Outcomes
 
         path = self._outcomes / f"{run}.{what}.npz"
         return Outcomes.load(path) if path.exists() else None

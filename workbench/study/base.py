@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
-from workbench.recipe import Recipe
+from workbench.recipes.recipe import Recipe
 from workbench.records import Metric, RunRecord
 from workbench.storage.store import Store
 from workbench.study.handles import Run
 
 if TYPE_CHECKING:
     from workbench.models.load import LoadedModel
-    from workbench.outcomes import Outcomes
     from workbench.prediction.cost_table import CostTable
-    from workbench.running.engine import Engine
-    from workbench.running.sweep import InlineRunner, OnEvent, WorkerRunner
+    from workbench.study.running.engine import Engine
+    from workbench.study.running.sweep import InlineRunner, OnEvent, WorkerRunner
     from workbench.study.study import Study
     from workbench.tasks import Task
+    from workbench.tasks.outcomes import Outcomes
 
 Self = TypeVar("Self", bound="StudyBase")
 
@@ -131,7 +131,7 @@ class StudyBase:
     # Parts
 
     def _get_engine(self) -> Engine:
-        from workbench.running.engine import Engine
+        from workbench.study.running.engine import Engine
 
         with self._lock:
             if self._engine is None:
@@ -139,7 +139,7 @@ class StudyBase:
             return self._engine
 
     def _get_inline(self) -> InlineRunner:
-        from workbench.running.sweep import InlineRunner
+        from workbench.study.running.sweep import InlineRunner
 
         with self._lock:
             if self._inline is None:
@@ -147,7 +147,7 @@ class StudyBase:
             return self._inline
 
     def _get_worker(self) -> WorkerRunner:
-        from workbench.running.sweep import WorkerRunner
+        from workbench.study.running.sweep import WorkerRunner
 
         with self._lock:
             if not self._finalizer.alive:
@@ -159,7 +159,7 @@ class StudyBase:
     def _compute(
         self, recipes: list[Recipe], model: str | None, on_event: OnEvent | None
     ) -> list[Run]:
-        from workbench.running.engine import run_id
+        from workbench.study.running.engine import run_id
 
         name = self._name(model)
         self._get_inline().submit([(name, recipe) for recipe in recipes], on_event)

@@ -17,14 +17,14 @@ class Comparing(Predicting):
     """Views of all runs, measured and predicted."""
 
     def table(self, metric: str | None = None) -> pd.DataFrame:
-        """Return one row per run; see :func:`workbench.deciding.compare.table`.
+        """Return one row per run; see :func:`workbench.selection.compare.table`.
 
         Parameters
         ----------
         metric : str, optional
             Decides the column ``pareto``. Default: the task's first.
         """
-        from workbench.deciding import compare
+        from workbench.selection import compare
 
         return compare.table(self._store.records(), self._metric(metric))
 
@@ -51,8 +51,8 @@ class Comparing(Predicting):
         StudyError
             If predictions are asked for and none were made yet.
         """
-        from workbench import plots
-        from workbench.deciding import compare
+        from workbench.selection import compare
+        from workbench.views import figures
 
         if predicted and x != "size":
             raise ConfigError(
@@ -68,7 +68,7 @@ class Comparing(Predicting):
             axis=compare.axis_named(x),
             predictions=self._predicted(metric, predicted) if show else (),
         )
-        return plots.tradeoff_figure(view)
+        return figures.tradeoff_figure(view)
 
     def choose(
         self,
@@ -82,7 +82,7 @@ class Comparing(Predicting):
     ) -> Choice:
         """Choose the smallest run that passes, or with limits alone the best one that fits.
 
-        See :func:`workbench.deciding.compare.choose`.
+        See :func:`workbench.selection.compare.choose`.
 
         Parameters
         ----------
@@ -98,7 +98,7 @@ class Comparing(Predicting):
             The base model that quality refers to. Default: the study's first. The runs of all
             base models are candidates.
         """
-        from workbench.deciding import compare
+        from workbench.selection import compare
 
         records = self._store.records()
         name = self._name(model)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
-from workbench.recipe import Recipe
+from workbench.recipes import Step
+from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunState
-from workbench.steps import Step
 from workbench.study.base import StudyBase, only_progress
 from workbench.study.handles import Run
 
 if TYPE_CHECKING:
     from workbench.models.load import LoadedModel
-    from workbench.running.sweep import OnEvent
+    from workbench.study.running.sweep import OnEvent
 
 Recipes = Iterable["Recipe | Step | Iterable[Step]"]
 
@@ -74,7 +74,7 @@ class Computing(StudyBase):
         model : str, optional
             Name of the base model. Default: the study's first.
         on_event : callable, optional
-            Called with every :class:`workbench.running.sweep.Event`.
+            Called with every :class:`workbench.study.running.sweep.Event`.
 
         Returns
         -------
@@ -110,7 +110,7 @@ class Computing(StudyBase):
         model : str, optional
             Name of the base model. Default: the study's first.
         on_event : callable, optional
-            Called with every :class:`workbench.running.sweep.Event`, in a background thread.
+            Called with every :class:`workbench.study.running.sweep.Event`, in a background thread.
 
         Returns
         -------
@@ -180,15 +180,15 @@ class Computing(StudyBase):
         Returns
         -------
         tuple of Measurement
-            See :func:`workbench.measure.measure_model`.
+            See :func:`workbench.runtime.measure.measure_model`.
 
         Raises
         ------
         StudyError
             If the run is not done, the worker is computing, or the study cannot be written.
         """
-        from workbench.measure import measure_model
         from workbench.progress import Monitor
+        from workbench.runtime.measure import measure_model
 
         worker = self._resources.worker
         if worker is not None and not worker.wait(0):

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
-from workbench.deciding.requirements import Requirements
 from workbench.errors import ConfigError
+from workbench.selection.requirements import Requirements
 from workbench.study.comparing import Comparing
 from workbench.study.handles import Choice
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.deciding.decision import Verdict
     from workbench.records import Metric, RunRecord
-    from workbench.uncertainty import Estimate
+    from workbench.selection.decision import Verdict
+    from workbench.tasks.uncertainty import Estimate
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ class Deciding(Comparing):
         """Choose the smallest run that passes, or with limits alone the best one that fits.
 
         With a number a run is judged by its measured value, see
-        :func:`workbench.deciding.compare.choose`.
+        :func:`workbench.selection.compare.choose`.
         With :class:`workbench.Requirements` a run must pass with confidence, however many there
-        are to choose from, see :func:`workbench.deciding.decision.decide`.
+        are to choose from, see :func:`workbench.selection.decision.decide`.
 
         Parameters
         ----------
@@ -133,7 +133,7 @@ class Deciding(Comparing):
                 "relative, size_bytes and latency_ms are part of Requirements(...); give them"
                 " there."
             )
-        from workbench.deciding.decision import UNCLEAR, decide
+        from workbench.selection.decision import UNCLEAR, decide
 
         records = self._store.records()
         name, chosen = self._name(model), self._metric(metric)

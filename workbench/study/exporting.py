@@ -67,9 +67,9 @@ class Exporting(StudyBase):
         from workbench.export import export_model, format_named
         from workbench.export.card import Origin, model_card
         from workbench.export.proof import prove
-        from workbench.measure import conditions
         from workbench.progress import Monitor
-        from workbench.running.engine import calibration_options
+        from workbench.runtime.measure import conditions
+        from workbench.study.running.engine import calibration_options
 
         format_named(format)
         id = self._done(run)

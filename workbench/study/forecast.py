@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.deciding.compare import is_baseline, is_measured, pareto_front, value_of
 from workbench.errors import ConfigError, StudyError
 from workbench.prediction.allocation import Option, allocate, options_of, path
 from workbench.prediction.cost_table import CostTable
 from workbench.prediction.predict import Observation, Prediction, Predictor, size_bytes
-from workbench.recipe import Recipe
+from workbench.recipes import Quantization, QuantizeEmbeddings, Step
+from workbench.recipes.recipe import Recipe
 from workbench.records import Metric, RunRecord, RunState
-from workbench.running.engine import PREDICTIONS_FOLDER, table_path
-from workbench.steps import Quantization, QuantizeEmbeddings, Step
+from workbench.selection.compare import is_baseline, is_measured, pareto_front, value_of
+from workbench.study.running.engine import PREDICTIONS_FOLDER, table_path
 
 if TYPE_CHECKING:
     import pandas as pd

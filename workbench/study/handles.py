@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import StudyError
 from workbench.progress import Progress
-from workbench.recipe import Recipe
+from workbench.recipes import Step
+from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
-from workbench.steps import Step
 
 if TYPE_CHECKING:
-    from workbench.deciding.compare import Interval
     from workbench.export import Exported, ExportOffer
     from workbench.models.load import LoadedModel
-    from workbench.outcomes import Outcomes
+    from workbench.selection.compare import Interval
     from workbench.study.study import Study
+    from workbench.tasks.outcomes import Outcomes
 
 
 class Run:

@@ -24,7 +24,7 @@ from workbench.errors import WorkbenchError
 from workbench.progress import Progress
 
 if TYPE_CHECKING:
-    from workbench.deciding.cost import CostModel
+    from workbench.selection.cost import CostModel
     from workbench.study import Study
     from workbench.study.routing import Routed
 
@@ -118,7 +118,7 @@ def report(
     cascade: dict[str, Any] | None = None,
 ) -> Any:
     """Write the report, and return its path."""
-    from workbench.deciding.requirements import Requirements
+    from workbench.selection.requirements import Requirements
 
     limits = {**requirements, "cost": _prices(requirements.get("cost"))}
     routed = None if cascade is None else _routed(study, tell, **cascade)
@@ -141,7 +141,7 @@ def trust(study: Study, tell: Tell, run: str, threshold: float) -> Any:
 
 def consistency(study: Study, tell: Tell, run: str, templates: list[str]) -> Any:
     """Return what small changes of the texts do, one row each; the model is run for each."""
-    from workbench.trust import PERTURBATIONS
+    from workbench.selection.trust import PERTURBATIONS
 
     asked: dict[str, Any] = {**PERTURBATIONS, **{template: template for template in templates}}
     return study.consistency(run, asked, on_progress=tell).to_dict("records")
@@ -156,7 +156,7 @@ def cascade(
     cost: str | dict[str, Any],
 ) -> Any:
     """Return a cascade of stored outcomes; validation parts that lack are evaluated."""
-    from workbench.routing import cascade_data
+    from workbench.selection.cascades import cascade_data
 
     routed = _routed(study, tell, runs, signal, accuracy, cost)
     return {"found": cascade_data(routed.found), "unit": routed.cost_unit, "words": str(routed)}
@@ -191,7 +191,7 @@ def _routed(
 
 
 def _prices(given: dict[str, Any] | None) -> CostModel | None:
-    from workbench.deciding.cost import CostModel
+    from workbench.selection.cost import CostModel
 
     return None if given is None else CostModel(**given)
 

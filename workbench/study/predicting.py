@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import SILENT, Monitor, Progress, on_terminal
-from workbench.recipe import Recipe
+from workbench.recipes import Step
+from workbench.recipes.recipe import Recipe
 from workbench.records import RunState
-from workbench.steps import Step
 from workbench.study.base import StudyBase, only_progress
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from workbench.prediction.cost_table import CostTable
     from workbench.prediction.predict import Prediction
-    from workbench.running.sweep import OnEvent
     from workbench.study.forecast import Forecast
+    from workbench.study.running.sweep import OnEvent
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Sensitivity:
 
     def plot(self) -> go.Figure:
         """Return the table as a heatmap, on a logarithmic colour scale."""
-        from workbench.plots import sensitivity_figure
+        from workbench.views.figures import sensitivity_figure
 
         return sensitivity_figure(self.table)
 
@@ -94,7 +94,7 @@ class Predicting(StudyBase):
         model : str, optional
             Name of the base model. Default: the study's first.
         on_event : callable, optional
-            Called with every :class:`workbench.running.sweep.Event`, in a background thread.
+            Called with every :class:`workbench.study.running.sweep.Event`, in a background thread.
 
         Returns
         -------
@@ -252,7 +252,7 @@ class Predicting(StudyBase):
         return Forecast(table, self._store.records(), name, decisive)
 
     def _has_baseline(self, name: str) -> bool:
-        from workbench.running.engine import run_id
+        from workbench.study.running.engine import run_id
 
         record = self._store.record(run_id(self._store, name, Recipe()))
         return record is not None and record.state is RunState.DONE
@@ -278,7 +278,7 @@ class Predicting(StudyBase):
         self, metric: str | None, predicted: bool | None
     ) -> list[tuple[str, Prediction]]:
         """Return the predicted fronts of the base models that have a table; none is made here."""
-        from workbench.deciding.compare import is_baseline, is_measured
+        from workbench.selection.compare import is_baseline, is_measured
 
         decisive, records = self._metric(metric), self._store.records()
         measured = {r.model for r in records if is_baseline(r) and is_measured(r, decisive)}

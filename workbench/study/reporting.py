@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.deciding.compare import relative_quality
-from workbench.deciding.cost import CostModel
-from workbench.deciding.requirements import Requirements
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
-from workbench.recipe import shortened
+from workbench.recipes.recipe import shortened
 from workbench.records import FOR_INFORMATION, RunState
+from workbench.selection.compare import relative_quality
+from workbench.selection.cost import CostModel
+from workbench.selection.requirements import Requirements
 from workbench.study.deciding import Deciding, Decision
 from workbench.study.routing import Routed, Routing
 from workbench.study.trusting import Trust
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.records import RunRecord
-    from workbench.report import Part, Value
     from workbench.study.handles import Run
+    from workbench.views.report import Part, Value
 
 MOST_ROWS = 40
 MOST_MISTAKES = 10
@@ -68,7 +68,7 @@ class Reporting(Deciding, Routing):
     def _costs(self, prices: CostModel, model: str | None) -> pd.DataFrame:
         import pandas as pd
 
-        from workbench.deciding.choice import check_conditions
+        from workbench.selection.choice import check_conditions
 
         records = [r for r in self._store.records() if r.state is RunState.DONE]
         check_conditions(records)
@@ -150,8 +150,8 @@ class Reporting(Deciding, Routing):
         ConfigError
             If the file cannot be written.
         """
-        from workbench.plots import write_page
-        from workbench.report import Part, render, sentence
+        from workbench.views.figures import write_page
+        from workbench.views.report import Part, render, sentence
 
         wanted = requirements or Requirements(0.97)
         prices = cost or wanted.cost
@@ -194,7 +194,7 @@ class Reporting(Deciding, Routing):
             ) from error
 
     def _bar_part(self, decision: Decision, metric: str | None, model: str | None) -> Part:
-        from workbench.report import Part, Value, sentence, table
+        from workbench.views.report import Part, Value, sentence, table
 
         chosen, base = self._metric(metric), self.baseline(model)
         pieces = [sentence(f"Asked: {decision.requirements}.")]
@@ -256,9 +256,9 @@ class Reporting(Deciding, Routing):
         return Part("The bar and the choice", tuple(pieces))
 
     def _front_part(self, decision: Decision, metric: str | None) -> Part:
-        from workbench.deciding import compare
-        from workbench.plots import static_svg
-        from workbench.report import Part, Value, table
+        from workbench.selection import compare
+        from workbench.views.figures import static_svg
+        from workbench.views.report import Part, Value, table
 
         chosen = self._metric(metric)
         view = compare.tradeoff_view(
@@ -285,7 +285,7 @@ class Reporting(Deciding, Routing):
         return Part("Accuracy against size", (static_svg(view), table(rows, caption)))
 
     def _cost_part(self, prices: CostModel, model: str | None) -> Part:
-        from workbench.report import Part, Value, sentence, table
+        from workbench.views.report import Part, Value, sentence, table
 
         frame = self._costs(prices, model)
         pieces = [
@@ -326,7 +326,7 @@ class Reporting(Deciding, Routing):
         return Part("What it costs", tuple(pieces))
 
     def _load_part(self, decision: Decision, run: Run) -> Part:
-        from workbench.report import Part, code, sentence
+        from workbench.views.report import Part, code, sentence
 
         lines = [
             "import workbench as wb",
@@ -342,7 +342,7 @@ class Reporting(Deciding, Routing):
         return Part("How to load it", (sentence(words), code("\n".join(lines))))
 
     def _about_part(self, metric: str | None) -> Part:
-        from workbench.report import Part, sentence
+        from workbench.views.report import Part, sentence
 
         chosen = self._metric(metric)
         base = self.baseline()
@@ -367,8 +367,8 @@ class Reporting(Deciding, Routing):
 
 
 def _trust_part(trust: Trust) -> Part:
-    from workbench.plots import Series, small_svg
-    from workbench.report import Part, Value, sentence, table
+    from workbench.views.figures import Series, small_svg
+    from workbench.views.report import Part, Value, sentence, table
 
     low, high = trust.wrong_interval
     pieces = [
@@ -444,8 +444,8 @@ def _trust_part(trust: Trust) -> Part:
 
 def _latency_rows(routed: Routed) -> list[dict[str, str | Value]]:
     """Return the cascade and its models with the percentiles of their latency, where measured."""
-    from workbench.report import Value
-    from workbench.routing import facts
+    from workbench.selection.cascades import facts
+    from workbench.views.report import Value
 
     rows: list[dict[str, str | Value]] = []
     for fact in facts(routed.found):
@@ -462,8 +462,8 @@ def _latency_rows(routed: Routed) -> list[dict[str, str | Value]]:
 
 
 def _cascade_part(routed: Routed) -> Part:
-    from workbench.plots import Series, small_svg
-    from workbench.report import Part, Value, sentence, table
+    from workbench.views.figures import Series, small_svg
+    from workbench.views.report import Part, Value, sentence, table
 
     found, at = routed.found, routed.found.evaluation
     pieces = (

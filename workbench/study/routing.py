@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from workbench.deciding.choice import check_conditions
-from workbench.deciding.cost import CostModel
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.records import RunState
+from workbench.selection.choice import check_conditions
+from workbench.selection.cost import CostModel
 from workbench.study.handles import Run
 from workbench.study.trusting import Trusting
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from workbench.records import RunRecord
-    from workbench.routing import Cascade, Router, Signal
+    from workbench.selection.cascades import Cascade, Router, Signal
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Routed:
         The tiers, the one that is asked first at the front.
     signal : str or callable
     found : Cascade
-        All numbers; see :class:`workbench.routing.Cascade`.
+        All numbers; see :class:`workbench.selection.cascades.Cascade`.
     cost_unit : str
         What the costs count.
     """
@@ -55,7 +55,7 @@ class Routed:
 
     def router(self) -> Router:
         """Return the cascade as an object that classifies texts; it has a ``save``."""
-        from workbench.routing import Router
+        from workbench.selection.cascades import Router
 
         study = self.runs[0]._study
         task = study._classification(texts=True)
@@ -75,7 +75,7 @@ class Routed:
 
     def plot(self) -> go.Figure:
         """Return accuracy against cost over all thresholds, with the single models."""
-        from workbench.plots import cascade_figure
+        from workbench.views.figures import cascade_figure
 
         return cascade_figure(self.found, self.cost_unit)
 
@@ -87,7 +87,7 @@ class Routed:
         """
         import pandas as pd
 
-        from workbench.routing import facts
+        from workbench.selection.cascades import facts
 
         return pd.DataFrame(facts(self.found))
 
@@ -161,7 +161,7 @@ class Routing(Trusting):
         StudyError
             If a cost was not measured.
         """
-        from workbench.routing import Tier, cascade, signal_named
+        from workbench.selection.cascades import Tier, cascade, signal_named
 
         self._classification()
         if isinstance(runs, (Run, str)) or len(runs) < 2:

@@ -153,7 +153,7 @@ class Study(Viewing, Reporting, Exporting):
         return self._add(loaded, name)
 
     def _add(self, model: LoadedModel, name: str | None) -> str:
-        from workbench.running.engine import describe_model
+        from workbench.study.running.engine import describe_model
 
         models = self._store.models()
         for known, description in models.items():

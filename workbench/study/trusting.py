@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from workbench.outcomes import Outcomes
+    from workbench.selection.trust import Flips, Perturbation, Reliability, Slice, TrustView
     from workbench.tasks import HarnessTask, TextClassification
-    from workbench.trust import Flips, Perturbation, Reliability, Slice, TrustView
+    from workbench.tasks.outcomes import Outcomes
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +77,8 @@ class Trust:
 
     def view(self) -> TrustView:
         """Return what is shown of it as plain numbers and texts."""
-        from workbench.trust import Changed, Mistake, TrustView
-        from workbench.trust.view import MOST_EXAMPLES
+        from workbench.selection.trust import Changed, Mistake, TrustView
+        from workbench.selection.trust.view import MOST_EXAMPLES
 
         wrong = self.confidently_wrong.head(MOST_EXAMPLES).to_dict("records")
         flipped = self.flipped.head(MOST_EXAMPLES).to_dict("records")
@@ -101,7 +101,7 @@ class Trust:
 
     def plot(self) -> go.Figure:
         """Return the reliability diagram, before and after the temperature."""
-        from workbench.plots import reliability_figure
+        from workbench.views.figures import reliability_figure
 
         return reliability_figure(self.before, self.after, self.temperature)
 
@@ -200,7 +200,7 @@ class Trusting(StudyBase):
         """
         import pandas as pd
 
-        from workbench.trust import (
+        from workbench.selection.trust import (
             confidently_wrong,
             find_flips,
             fit_temperature,
@@ -286,7 +286,7 @@ class Trusting(StudyBase):
             A finished run, or its id.
         perturbations : mapping of str to callable or str, optional
             A function of a text and a ``random.Random``, or a template such as
-            ``"Dear team, {text}"``. Default: :data:`workbench.trust.PERTURBATIONS`.
+            ``"Dear team, {text}"``. Default: :data:`workbench.selection.trust.PERTURBATIONS`.
         seed : int
             Of what is drawn by chance.
         on_progress : callable, optional
@@ -300,9 +300,9 @@ class Trusting(StudyBase):
         """
         import pandas as pd
 
-        from workbench.trust import PERTURBATIONS
-        from workbench.trust.perturbations import template
-        from workbench.uncertainty import clustered_ratio, interval
+        from workbench.selection.trust import PERTURBATIONS
+        from workbench.selection.trust.perturbations import template
+        from workbench.tasks.uncertainty import clustered_ratio, interval
 
         task, id = self._classification(texts=True), self._id_of(run)
         plain = self.outcomes(id, on_progress=on_progress)

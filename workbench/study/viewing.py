@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError
-from workbench.recipe import Recipe
+from workbench.recipes import Step
+from workbench.recipes.recipe import Recipe
 from workbench.records import RunRecord, RunState
-from workbench.steps import Step
 from workbench.study.comparing import Comparing
 from workbench.study.computing import Computing
 from workbench.study.handles import Run
@@ -28,7 +28,7 @@ class Lineage(LineageView):
 
     def plot(self) -> go.Figure:
         """Return the tree as a plotly figure: nodes sized by bytes, coloured by the metric."""
-        from workbench.plots import lineage_figure
+        from workbench.views.figures import lineage_figure
 
         return lineage_figure(self)
 
@@ -38,7 +38,7 @@ class LayerErrors(LayerErrorsView):
 
     def plot(self) -> go.Figure:
         """Return a heatmap on a logarithmic scale."""
-        from workbench.plots import layer_errors_figure
+        from workbench.views.figures import layer_errors_figure
 
         return layer_errors_figure(self)
 
@@ -48,7 +48,7 @@ class WeightHistogram(WeightHistogramView):
 
     def plot(self) -> go.Figure:
         """Return both distributions in one figure."""
-        from workbench.plots import weight_histogram_figure
+        from workbench.views.figures import weight_histogram_figure
 
         return weight_histogram_figure(self)
 
@@ -58,7 +58,7 @@ class ConfusionOfRun(Confusion):
 
     def plot(self) -> go.Figure:
         """Return a heatmap of each label's shares."""
-        from workbench.plots import confusion_figure
+        from workbench.views.figures import confusion_figure
 
         return confusion_figure(self)
 
@@ -218,7 +218,7 @@ class Viewing(Computing, Comparing):
         return table is None or not is_complete(table)
 
     def _ready_forecast(self, name: str, metric: str | None) -> Forecast | None:
-        from workbench.deciding.choice import is_baseline, is_measured
+        from workbench.selection.choice import is_baseline, is_measured
 
         table = self._table(name)
         if table is None:

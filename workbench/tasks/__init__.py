@@ -1,133 +1,47 @@
-"""What "accuracy" means: one kind of task per file, and the demo task that needs no data."""
+"""What "accuracy" means: one kind of task per file, their data, metrics and outcomes.
+
+The kinds are loaded when they are first used, so that reading outcomes needs no torch.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING
 
-from workbench.errors import DataError
-from workbench.models.load import LoadedModel
-from workbench.tasks.base import Batch, Example, Task
-from workbench.tasks.data import TABLE_FILES, column_call, existing_path, is_table
-from workbench.tasks.extraction import Extraction
-from workbench.tasks.harness import PREFIX, TASK_FILES, HarnessTask
-from workbench.tasks.language_modeling import LanguageModeling
-from workbench.tasks.prompt_answers import PromptAnswers
-from workbench.tasks.summarization import Summarization
-from workbench.tasks.text_classification import TextClassification
+if TYPE_CHECKING:
+    from workbench.tasks.base import Batch as Batch
+    from workbench.tasks.base import Example as Example
+    from workbench.tasks.base import Task as Task
+    from workbench.tasks.extraction import Extraction as Extraction
+    from workbench.tasks.harness import HarnessTask as HarnessTask
+    from workbench.tasks.language_modeling import LanguageModeling as LanguageModeling
+    from workbench.tasks.prompt_answers import PromptAnswers as PromptAnswers
+    from workbench.tasks.registry import TASKS as TASKS
+    from workbench.tasks.registry import load_task as load_task
+    from workbench.tasks.registry import task_from_dict as task_from_dict
+    from workbench.tasks.summarization import Summarization as Summarization
+    from workbench.tasks.text_classification import TextClassification as TextClassification
 
-__all__ = [
-    "TASKS",
-    "Batch",
-    "Example",
-    "Extraction",
-    "HarnessTask",
-    "LanguageModeling",
-    "PromptAnswers",
-    "Summarization",
-    "Task",
-    "TextClassification",
-    "load_task",
-    "task_from_dict",
-]
-
-TASKS: dict[str, type[Task]] = {
-    task.kind: task
-    for task in (
-        LanguageModeling,
-        TextClassification,
-        PromptAnswers,
-        Extraction,
-        Summarization,
-        HarnessTask,
-    )
+_HOMES = {
+    "base": ("Batch", "Example", "Task"),
+    "extraction": ("Extraction",),
+    "harness": ("HarnessTask",),
+    "language_modeling": ("LanguageModeling",),
+    "prompt_answers": ("PromptAnswers",),
+    "registry": ("TASKS", "load_task", "task_from_dict"),
+    "summarization": ("Summarization",),
+    "text_classification": ("TextClassification",),
 }
-"""Every kind of task by the name that saved studies use."""
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
 
 
-def load_task(ref: Any) -> Task:
-    """Return a task by name or from a text file.
+if not TYPE_CHECKING:
 
-    Parameters
-    ----------
-    ref : str, Path or Task
-        ``"demo"`` is language modelling on modules of Python's standard library that the bundled
-        model never saw; it needs no download. ``"stdlib-topics"`` is classification: which of seven
-        areas of that library a docstring belongs to. The path of a text file, or of a folder of
-        them, is language modelling on it. ``"lm-eval:NAME"``, or the path of a task file (.yaml),
-        is a task of the lm-evaluation-harness. A task is returned as it is.
-
-    Raises
-    ------
-    DataError
-        If there is no such task, or it is a table, a model or another object.
-    """
-    if isinstance(ref, Task):
-        return ref
-    if not isinstance(ref, (str, Path)):
-        raise DataError(_not_a_task(ref))
-    if ref == "demo":
-        from workbench.demo.tasks import DEMO_OPTIONS, demo_documents
-
-        return LanguageModeling.from_documents(demo_documents(), name="demo", **DEMO_OPTIONS)
-    if ref == "stdlib-topics":
-        from workbench.demo.topics import topic_rows
-
-        rows = topic_rows()
-        return TextClassification(
-            calibration=rows["calibration"],
-            validation=rows["validation"],
-            evaluation=rows["evaluation"],
-            document="document",
-            sequence_length=64,
-            name="stdlib-topics",
-        )
-    if str(ref).startswith(PREFIX) or str(ref).lower().endswith(TASK_FILES):
-        return HarnessTask(ref)
-    if str(ref).lower().endswith(TABLE_FILES):
-        raise DataError(
-            f"{str(ref)!r} is a table: say which columns to use, as in"
-            f' TextClassification({str(ref)!r}, text="question", label="intent").'
-        )
-    if existing_path(ref) is None:
-        raise DataError(
-            f'There is no task {str(ref)[:80]!r}; give "demo", "stdlib-topics" or the path of a'
-            " text file, or make a task with LanguageModeling(…) or TextClassification(…)."
-        )
-    return LanguageModeling(ref)
-
-
-def _not_a_task(given: Any) -> str:
-    kind = type(given).__name__
-    if isinstance(given, LoadedModel):
-        return (
-            f"A {kind} is a model, not a task; give the model first and the task second, as in"
-            " Study(model, task)."
-        )
-    if is_table(given):
-        return (
-            f"A {kind} is a table: say which columns to use, as in TextClassification(data,"
-            f' text="question", label="intent"), or LanguageModeling({column_call(given)}).'
-        )
-    what = "None" if given is None else f"A {kind}"
-    return (
-        f'{what} is not a task; give "demo" or the path of a text file, or make a task with'
-        " LanguageModeling(…) or TextClassification(…)."
-    )
-
-
-def task_from_dict(saved: dict[str, Any], folder: Path) -> Task:
-    """Return the task that ``task.save(folder)`` wrote.
-
-    Raises
-    ------
-    DataError
-        If the kind is unknown or the snapshot cannot be read.
-    """
-    kind = saved.get("kind")
-    if kind not in TASKS:
-        raise DataError(
-            f"The saved task is of kind {kind!r}; this version knows {', '.join(TASKS)}. Upgrade"
-            " compression-workbench to open it."
-        )
-    return TASKS[kind].load(saved, folder)
+    def __getattr__(name: str) -> object:
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+        globals()[name] = value
+        return value

@@ -22,11 +22,11 @@ from torch import Tensor
 from workbench.errors import ConfigError, DataError
 from workbench.models.architectures import decoder_start_token
 from workbench.models.load import LoadedModel
-from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement, Metric
+from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS
-from workbench.uncertainty import (
+from workbench.tasks.uncertainty import (
     Difference,
     Estimate,
     estimate_ratio,
@@ -131,7 +131,7 @@ class Batch:
 
 
 class DenseReference(Protocol):
-    """The dense model's predictions, to which KL is measured (``workbench.measure.evaluate``)."""
+    """The dense model's predictions, to which KL is measured."""
 
     model: LoadedModel
 

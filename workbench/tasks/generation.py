@@ -15,7 +15,6 @@ import torch
 
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import LoadedModel
-from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
 from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
@@ -23,8 +22,9 @@ from workbench.tasks.base import DenseReference, Example, pad_token
 from workbench.tasks.data import read_snapshot
 from workbench.tasks.language_modeling import start_token
 from workbench.tasks.next_token import NextToken
+from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS, deal, overlap
-from workbench.uncertainty import Estimate, estimate_ratio
+from workbench.tasks.uncertainty import Estimate, estimate_ratio
 
 SHARES = {"calibration": 0.5, "evaluation": 0.35, "validation": 0.15}
 """Share of the rows that each part gets where parts are split, not given."""

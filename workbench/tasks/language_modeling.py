@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import LoadedModel
-from workbench.outcomes import Outcomes
 from workbench.records import Metric
 from workbench.tasks.base import (
     KL,
@@ -20,8 +19,9 @@ from workbench.tasks.base import (
 from workbench.tasks.data import read_snapshot, read_texts
 from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
 from workbench.tasks.next_token import NextToken
+from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS, Document, cut_documents, deal, overlap
-from workbench.uncertainty import Estimate, estimate_statistic
+from workbench.tasks.uncertainty import Estimate, estimate_statistic
 
 PERPLEXITY = Metric("perplexity", "", higher_is_better=False)
 BITS_PER_BYTE = Metric("bits_per_byte", "bits/byte", higher_is_better=False)
@@ -60,7 +60,7 @@ class LanguageModeling(NextToken):
     seed : int
         Of the split into parts and of the choice of windows.
     metric : callable, optional
-        Your own metric: called with an :class:`~workbench.outcomes.Outcomes` table (columns
+        Your own metric: called with an :class:`~workbench.tasks.outcomes.Outcomes` table (columns
         ``loss``, ``n_predictions``, ``n_correct``, ``n_bytes``, ``document``), returns a float. It
         becomes the primary metric; its standard error comes from a jackknife over documents.
     higher_is_better : bool, optional

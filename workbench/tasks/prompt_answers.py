@@ -13,14 +13,14 @@ from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import LoadedModel
-from workbench.outcomes import Outcomes
 from workbench.records import Metric
 from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
 from workbench.tasks.base import KL, Batch, Example, Task, ratio
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.language_modeling import LanguageModeling, start_token
+from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS, deal, overlap
-from workbench.uncertainty import Estimate, estimate_ratio
+from workbench.tasks.uncertainty import Estimate, estimate_ratio
 
 EXACT_MATCH = Metric("exact_match")
 PERPLEXITY = Metric("answer_perplexity", "", higher_is_better=False)

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from workbench.outcomes import Outcomes
 from workbench.records import Metric
 from workbench.tasks.base import KL
 from workbench.tasks.data import read_rows
 from workbench.tasks.generation import Generation, Pair, one_line
+from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.rouge import rouge_l, rouge_n, words_of
-from workbench.uncertainty import Estimate, estimate_ratio
+from workbench.tasks.uncertainty import Estimate, estimate_ratio
 
 
 class Summarization(Generation):

@@ -17,16 +17,16 @@ from torch import Tensor
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
 from workbench.models.architectures import has_lone_encoder, is_seq2seq, refuse_unsupported
 from workbench.models.load import LoadedModel
-from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
 from workbench.tasks.base import KL, Batch, Example, Task, batches_of, pad_token
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.head import extract_features, pooled_features, train_head
 from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
+from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.scoring import score
 from workbench.tasks.splits import PARTS, deal, overlap
-from workbench.uncertainty import Estimate, estimate_ratio, estimate_statistic
+from workbench.tasks.uncertainty import Estimate, estimate_ratio, estimate_statistic
 
 ACCURACY = Metric("accuracy")
 MACRO_F1 = Metric("macro_f1")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.schemes import IntScheme
+from workbench.recipes.schemes import IntScheme
 
 SMALLEST_SCALE = 2.0**-24  # the smallest float16 above zero
 _LARGEST_SCALE = 65504.0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ConfigError
-from workbench.schemes import Sparsity
+from workbench.recipes.schemes import Sparsity
 
 
 def keep_mask(scores: Tensor, sparsity: Sparsity, *, by_row: bool = False) -> Tensor:

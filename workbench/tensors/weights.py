@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from workbench.schemes import IntScheme, Sparsity
+from workbench.recipes.schemes import IntScheme, Sparsity
 from workbench.tensors import affine
 
 

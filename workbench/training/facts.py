@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError
-from workbench.steps import Step
+from workbench.recipes import Step
 from workbench.tasks import Task
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from workbench.errors import ConfigError
-from workbench.recipe import Recipe
-from workbench.steps import MagnitudePruning, Training
+from workbench.recipes import MagnitudePruning, Training
+from workbench.recipes.recipe import Recipe
 from workbench.tensors.masks import cubic_schedule
 
 
@@ -29,7 +29,7 @@ def gradual_pruning(ratio: float, rounds: int, training: Training) -> Recipe:
 
     Examples
     --------
-    >>> from workbench.steps import Distillation
+    >>> from workbench.recipes import Distillation
     >>> gradual_pruning(0.6, 2, Distillation(epochs=1)).label
     'Magnitude 52% → Distil (1 ep) → Magnitude 60% → Distil (1 ep)'
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from workbench.steps import Distillation, FineTuning
+from workbench.recipes import Distillation, FineTuning
 
 _LORA_FACTOR = 5.0
 """A thin product is far from the weights' own size, so its step is longer (Hu et al. 2021)."""

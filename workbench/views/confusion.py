@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.errors import StudyError
-from workbench.outcomes import Outcomes
+from workbench.tasks.outcomes import Outcomes
 
 if TYPE_CHECKING:
     import pandas as pd

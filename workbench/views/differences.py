@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from workbench.deciding.choice import Z95
-from workbench.deciding.compare import SHARE_FACT
 from workbench.records import Metric, RunRecord
+from workbench.selection.choice import Z95
+from workbench.selection.compare import SHARE_FACT
 
 if TYPE_CHECKING:
     import pandas as pd

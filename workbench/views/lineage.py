@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workbench.deciding.choice import value_of
 from workbench.records import Metric, RunRecord
+from workbench.selection.choice import value_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from typing import Any
 
 from workbench.errors import DataError
 from workbench.tasks.harness.library import require_harness
-from workbench.tasks.harness.trust import Code, code_of
+from workbench.tasks.harness.trusted_code import Code, code_of
 
 PREFIX = "lm-eval:"
 """Before the name of one of the harness's own tasks."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from workbench.errors import ConfigError, DataError
 from workbench.tasks.harness.library import harness_at_work, in_words
-from workbench.tasks.harness.trust import Code, check_code, replaced
+from workbench.tasks.harness.trusted_code import Code, check_code, replaced
 from workbench.tasks.splits import deal
 
 OUTPUT_TYPES = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import ConfigError
-from workbench.outcomes import Outcomes
 from workbench.records import Metric
 from workbench.tasks.harness.documents import HarnessRow
 from workbench.tasks.harness.library import aggregation_names, in_words
-from workbench.uncertainty import Estimate, estimate_ratio, estimate_statistic
+from workbench.tasks.outcomes import Outcomes
+from workbench.tasks.uncertainty import Estimate, estimate_ratio, estimate_statistic
 
 CHOICE_RULES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
 """Metrics of multiple choice that say which answer is given."""

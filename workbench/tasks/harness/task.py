@@ -19,12 +19,11 @@ from workbench.errors import (
     UnsupportedArchitectureError,
 )
 from workbench.models.load import LoadedModel
-from workbench.outcomes import Outcomes
 from workbench.progress import SILENT, Monitor
 from workbench.tasks.base import KL, Batch, DenseReference, Example
 from workbench.tasks.data import read_snapshot
 from workbench.tasks.harness.configs import find_config
-from workbench.tasks.harness.describing import (
+from workbench.tasks.harness.description import (
     digest,
     generation,
     given_rows,
@@ -34,9 +33,10 @@ from workbench.tasks.harness.describing import (
 )
 from workbench.tasks.harness.documents import HarnessRow, read_documents
 from workbench.tasks.harness.encoding import Encoder
+from workbench.tasks.harness.generation import write_answers
 from workbench.tasks.harness.library import harness_version
 from workbench.tasks.harness.questions import Question, ask_others, question_of, scored
-from workbench.tasks.harness.recorded import Recorded
+from workbench.tasks.harness.replay import Recorded
 from workbench.tasks.harness.scores import (
     CHOICE_RULES,
     Score,
@@ -47,11 +47,11 @@ from workbench.tasks.harness.scores import (
     item_columns,
     scores_of,
 )
-from workbench.tasks.harness.trust import revived
-from workbench.tasks.harness.writing import write_answers
+from workbench.tasks.harness.trusted_code import revived
 from workbench.tasks.next_token import NextToken
+from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS, overlap
-from workbench.uncertainty import Estimate, estimate_ratio
+from workbench.tasks.uncertainty import Estimate, estimate_ratio
 
 WHOLE = 2**31 - 1
 """``sequence_length`` where requests are as long as the model takes."""

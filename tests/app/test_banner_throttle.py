@@ -1,0 +1,58 @@
+"""Tests of the banner and of the throttle."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+from workbench.app.parts.banner import Banner
+from workbench.app.parts.throttle import Throttle
+from workbench.errors import ConfigError
+
+
+def test_banner_shows_exceptions_of_callbacks_escaped():
+    banner = Banner()
+
+    def callback(_):
+        raise ConfigError("<script>bits=99</script> is not accepted")
+
+    banner.guard(callback)(None)
+    assert "&lt;script&gt;bits=99" in banner.widget.value
+    assert "<script>" not in banner.widget.value
+    assert 'role="alert"' in banner.widget.value
+    assert banner.widget.layout.display != "none"
+    banner.clear()
+    assert banner.widget.layout.display == "none"
+
+
+def test_banner_names_the_type_of_unexpected_errors():
+    banner = Banner()
+    banner.guard(lambda: {}["x"])()
+    assert "KeyError" in banner.widget.value
+
+
+def test_throttle_makes_the_first_and_the_last_call():
+    calls = []
+    throttle = Throttle(lambda value: calls.append((time.monotonic(), value)), interval=0.1)
+    start = time.monotonic()
+    for value in range(50):
+        throttle(value)
+        time.sleep(0.005)
+    time.sleep(0.2)
+    assert calls[0][1] == 0
+    assert calls[-1][1] == 49
+    assert len(calls) <= (time.monotonic() - start) / 0.1 + 1
+    gaps = [b[0] - a[0] for a, b in itertools.pairwise(calls)]
+    assert min(gaps) > 0.09
+
+
+def test_flush_makes_the_waiting_call_now():
+    calls = []
+    throttle = Throttle(calls.append, interval=60)
+    throttle(1)
+    throttle(2)
+    assert calls == [1]
+    throttle.flush()
+    assert calls == [1, 2]
+    throttle.flush()
+    assert calls == [1, 2]

@@ -1,0 +1,476 @@
+"""The runners: order of events, failures that do not stop a sweep, cancelling, a worker's death."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.toy import toy_study
+from workbench.errors import StudyError
+from workbench.progress import Progress
+from workbench.recipes import GPTQ, RTN
+from workbench.recipes.recipe import Recipe
+from workbench.records import RunState
+from workbench.study import Study
+from workbench.study.running.sweep import (
+    Event,
+    InlineRunner,
+    Throttle,
+    WorkerRunner,
+    with_baselines,
+)
+
+RECIPES = [Recipe.of(RTN(bits, group_size=8)) for bits in (2, 3, 4, 5, 6, 8)]
+LONG = 120
+"""Seconds after which a worker that says nothing is broken; never waited for otherwise."""
+
+
+def jobs(*recipes: Recipe) -> list[tuple[str, Recipe]]:
+    return [("tiny", recipe) for recipe in recipes]
+
+
+def test_events_survive_json() -> None:
+    event = Event("progress", 3, "m", "{}", "RTN", "abc", "gptq", 1, 2, "layer", None, False, 4)
+    assert Event.from_json(event.to_json()) == event
+
+
+def test_the_baseline_comes_first_and_once(tmp_path: Path) -> None:
+    store = toy_study(tmp_path / "s")._store
+    dense = Recipe()
+    assert with_baselines(store, jobs(*RECIPES[:2])) == jobs(dense, *RECIPES[:2])
+    assert with_baselines(store, jobs(dense, RECIPES[0])) == jobs(dense, RECIPES[0])
+    two = [("tiny", RECIPES[0]), ("other", RECIPES[0])]
+    assert [model for model, _ in with_baselines(store, two)] == ["tiny", "tiny", "other", "other"]
+
+
+def test_progress_is_thinned_but_not_at_the_ends_of_a_stage() -> None:
+    passed: list[Progress] = []
+    throttle = Throttle(passed.append)
+    for stage in ("calibrate", "evaluate"):
+        for done in range(1, 1001):
+            throttle(Progress(stage, done, 1000))
+    ends = [(p.stage, p.done) for p in passed]
+    for stage in ("calibrate", "evaluate"):
+        assert (stage, 1) in ends
+        assert (stage, 1000) in ends
+    assert len(ends) < 20
+
+
+class TestInline:
+    def test_events_in_order(self, tmp_path: Path) -> None:
+        events: list[Event] = []
+        study = toy_study(tmp_path / "s")
+        numbers = InlineRunner(study._get_engine()).submit(jobs(*RECIPES[:2]), events.append)
+        assert numbers == [1, 2, 3]
+        kinds = [e.kind for e in events if e.kind != "progress"]
+        assert kinds == ["queued"] * 3 + ["started", "finished"] * 3 + ["idle"]
+        assert [e.label for e in events if e.kind == "finished"] == [
+            "dense",
+            "RTN 2-bit g8",
+            "RTN 3-bit g8",
+        ]
+        assert [e.waiting for e in events if e.kind == "started"] == [2, 1, 0]
+        assert {"rtn", "evaluate"} <= {e.stage for e in events}
+        assert all(e.run for e in events if e.kind in ("started", "progress", "finished"))
+
+    def test_cancel_stops_one_and_cancel_all_the_rest(self, tmp_path: Path) -> None:
+        study = toy_study(tmp_path / "s")
+        runner = InlineRunner(study._get_engine())
+        ends: list[tuple[int, str]] = []
+
+        def on_event(event: Event) -> None:
+            if event.kind == "progress" and event.stage == "rtn":
+                if event.job == 2:
+                    runner.cancel()
+                if event.job == 4:
+                    runner.cancel_all()
+            if event.kind in ("finished", "failed", "cancelled"):
+                ends.append((event.job, event.kind))
+
+        runner.submit(jobs(*RECIPES[:5]), on_event)
+        assert [kind for _, kind in ends] == [
+            "finished",
+            "cancelled",
+            "finished",
+            "cancelled",
+            "cancelled",
+            "cancelled",
+        ]
+        states = [run.state for run in study.runs]
+        assert states.count(RunState.CANCELLED) == 2  # those that had not started are no runs
+        runner.submit(jobs(*RECIPES[:5]))
+        assert {run.state for run in study.runs} == {RunState.DONE}
+
+    def test_predictions_are_a_job_that_can_be_cancelled_and_fail(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        grid = (RTN(4, group_size=8), RTN(3, group_size=8))
+        monkeypatch.setattr("workbench.prediction.tabulate.GRID", grid)
+        study = toy_study(tmp_path / "s")
+        runner = InlineRunner(study._get_engine())
+        ends: list[tuple[str, str, str]] = []
+
+        def on_event(event: Event) -> None:
+            if event.kind == "progress" and event.stage == "predict" and not ends[1:]:
+                runner.cancel()
+            if event.kind in ("finished", "failed", "cancelled"):
+                ends.append((event.label, event.kind, event.recipe))
+
+        def fail(*_: object, **__: object) -> None:
+            raise MemoryError("cannot allocate 3 TB")
+
+        runner.submit([("tiny", None)], on_event)
+        assert ends.pop()[:2] == ("predictions", "cancelled")
+        assert study.plot().view.predicted  # what was tabulated by then
+        ends.append(ends[0])
+        runner.submit([("tiny", None)], on_event)
+        assert ends.pop() == ("predictions", "finished", "")
+        assert len(study.runs) == 1
+        monkeypatch.setattr("workbench.study.running.engine.Engine.tabulate", fail)
+        runner.submit([("tiny", None), *jobs(RECIPES[0])], on_event)
+        assert [kind for _, kind, _ in ends[2:]] == ["failed", "finished"]
+
+    def test_a_sweep_solves_what_it_can_together(self, tmp_path: Path) -> None:
+        recipes = [Recipe.of(GPTQ(bits, group_size=8)) for bits in (2, 3, 4)]
+        swept, alone = toy_study(tmp_path / "swept"), toy_study(tmp_path / "alone")
+        swept.run(recipes[1])  # what is done already is not solved again
+        runs = swept.sweep([RECIPES[0], *recipes])
+        together = [run.record.facts.get("solved_together") for run in runs]
+        assert together == [None, 2, None, 2]
+        for recipe, run in zip(recipes, runs[1:], strict=True):
+            expected = alone.run(recipe).record.facts["weights_digest"]
+            assert run.record.facts["weights_digest"] == expected
+
+
+class Collector:
+    """Collects events and lets a test wait for one."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, event: Event) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def wait_for(self, kind: str, stage: str = "", label: str = "") -> Event:
+        def found() -> Event | None:
+            for event in self.events:
+                if event.kind == kind and stage in ("", event.stage) and label in ("", event.label):
+                    return event
+            return None
+
+        with self._changed:
+            assert self._changed.wait_for(lambda: found() is not None, LONG), self.events
+            event = found()
+            assert event is not None
+            return event
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events if event.kind != "progress"]
+
+
+@pytest.fixture(scope="module")
+def behaviour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file that says what the toy metric does."""
+    path = tmp_path_factory.mktemp("toy") / "behaviour"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOY_BEHAVIOUR", str(path))
+        yield path
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, behaviour: Path) -> Iterator[Study]:
+    """A study whose worker, once warm, serves all tests that leave it alive."""
+    with toy_study(tmp_path_factory.mktemp("shared") / "study") as study:
+        study.run([])
+        yield study
+
+
+@pytest.fixture
+def study(shared: Study, behaviour: Path) -> Study:
+    behaviour.write_text("")
+    for run in shared.runs[1:]:
+        run.delete()
+    return shared
+
+
+@pytest.fixture
+def worker(study: Study) -> WorkerRunner:
+    return study._get_worker()
+
+
+@pytest.fixture
+def own(tmp_path: Path, behaviour: Path) -> Iterator[Study]:
+    """A study of the test's own, for what ends it."""
+    behaviour.write_text("")
+    with toy_study(tmp_path / "study") as study:
+        study.run([])
+        yield study
+
+
+def states(study: Study) -> list[RunState]:
+    return [run.state for run in study.runs]
+
+
+def test_a_worker_computes_the_same_as_this_process(
+    study: Study, worker: WorkerRunner, behaviour: Path, tmp_path: Path
+) -> None:
+    behaviour.write_text("print")  # what libraries print must not get between the events
+    collector = Collector()
+    recipes = [RECIPES[0], *(Recipe.of(GPTQ(bits, group_size=8)) for bits in (3, 4))]
+    numbers = worker.submit(jobs(*recipes), collector)
+    assert worker.wait(LONG)
+    assert collector.kinds() == ["queued"] * 3 + ["started", "finished"] * 3 + ["idle"]
+    assert numbers == [event.job for event in collector.events[:3]]
+    assert "calibrate" in {event.stage for event in collector.events}
+    pid = worker.pid
+    log = study._store.log_path.read_text()
+    assert "not an event" in log
+    assert "nor is this" in log
+    behaviour.write_text("")
+
+    # it stays warm, what is done is not done again, and more can be queued at any time
+    again = Collector()
+    worker.submit(jobs(RECIPES[0]), again)
+    worker.submit(jobs(RECIPES[1]), again)
+    assert worker.wait(LONG)
+    assert worker.pid == pid
+    assert [e.cached for e in again.events if e.kind == "finished"] == [True, False]
+
+    here = toy_study(tmp_path / "here")
+    for recipe in recipes:
+        mine = here.run(recipe).record
+        theirs = study._store.record(mine.id)
+        assert theirs is not None
+        for found, expected in zip(theirs.measurements, mine.measurements, strict=True):
+            assert found.metric == expected.metric
+            # a dense reference that was kept is rounded to 16 bits, which shows in a KL of 1e-5
+            tolerance = 0.1 if found.metric == "kl" else 1e-12
+            assert found.value == pytest.approx(expected.value, rel=tolerance)
+        assert theirs.facts["weights_digest"] == mine.facts["weights_digest"]
+        assert theirs.facts.get("solved_together") == (None if recipe is RECIPES[0] else 2)
+
+
+def test_predictions_are_made_in_the_worker(study: Study, behaviour: Path) -> None:
+    collector = Collector()
+    numbers = study.submit_tabulate(on_event=collector)
+    study.submit(RECIPES[:1], on_event=collector)  # more can wait behind it
+    collector.wait_for("progress", "predict")
+    study.cancel(current_only=True)
+    assert study.wait(LONG)
+    ended = [(e.label, e.kind) for e in collector.events if e.kind in ("finished", "cancelled")]
+    assert ended == [("predictions", "cancelled"), ("RTN 2-bit g8", "finished")]
+    assert numbers == [collector.events[0].job]
+    assert study.plot().view.predicted  # what was tabulated by then
+    again = Collector()
+    study.submit_tabulate(on_event=again)
+    assert study.wait(LONG)
+    assert again.kinds() == ["queued", "started", "finished", "idle"]
+    assert study.predict(RTN(4, group_size=16)).kl is not None
+    assert not study._get_engine()._base.calibrators  # this process made no table
+    assert states(study) == [RunState.DONE, RunState.DONE]
+
+
+def test_a_worker_that_dies_over_predictions_is_a_failure(own: Study) -> None:
+    collector = Collector()
+    own.submit_tabulate(on_event=collector)
+    collector.wait_for("progress")
+    pid = own._get_worker().pid
+    assert pid is not None
+    psutil.Process(pid).kill()
+    assert own.wait(LONG)
+    assert "ended" in (collector.wait_for("failed").error or "")
+    assert collector.kinds().count("started") == 1
+    assert states(own) == [RunState.DONE]
+
+
+def test_a_failure_in_the_worker_does_not_stop_the_sweep(
+    study: Study, worker: WorkerRunner, behaviour: Path
+) -> None:
+    behaviour.write_text("fail")
+    collector = Collector()
+
+    def on_event(event: Event) -> None:
+        if event.kind == "failed":
+            behaviour.write_text("")
+        collector(event)
+
+    worker.submit(jobs(RECIPES[0]), on_event)
+    assert worker.wait(LONG)
+    worker.submit(jobs(RECIPES[1]), on_event)
+    assert worker.wait(LONG)
+    assert "MemoryError: cannot allocate 3 TB" in (collector.wait_for("failed").error or "")
+    assert states(study) == [RunState.DONE, RunState.FAILED, RunState.DONE]
+
+
+def test_cancelling_everything(study: Study, worker: WorkerRunner) -> None:
+    worker.submit(jobs(RECIPES[-1]))  # warm up
+    assert worker.wait(LONG)
+    pid = worker.pid
+    collector = Collector()
+    many = [Recipe.of(GPTQ(bits, group_size=g)) for bits in (2, 3, 4) for g in (8, 9, 10, 11)]
+    worker.submit(jobs(*many), collector)
+    collector.wait_for("progress", "gptq")
+    start = time.monotonic()
+    study.cancel()
+    assert worker.wait(LONG)
+    assert time.monotonic() - start < 3
+    ended = [e.kind for e in collector.events if e.kind in ("finished", "failed", "cancelled")]
+    assert len(ended) == len(many)
+    assert "failed" not in ended
+    assert ended.count("cancelled") > len(many) / 2
+    assert collector.kinds()[-1] == "idle"
+    assert worker.pid == pid  # it stopped by itself, so it stays warm
+    assert RunState.RUNNING not in states(study)
+
+
+def test_a_listener_that_fails_does_not_stop_the_queue(study: Study, worker: WorkerRunner) -> None:
+    def on_event(event: Event) -> None:
+        raise ZeroDivisionError
+
+    worker.submit(jobs(RECIPES[0]), on_event)
+    assert worker.wait(LONG)
+    assert states(study) == [RunState.DONE, RunState.DONE]
+    assert "ZeroDivisionError" in study._store.log_path.read_text()
+
+
+def test_a_run_that_does_not_listen_is_cancelled_within_three_seconds(
+    study: Study, worker: WorkerRunner, behaviour: Path
+) -> None:
+    behaviour.write_text("sleep")
+    collector = Collector()
+    worker.submit(jobs(*RECIPES[:2]), collector)
+    collector.wait_for("progress", "evaluate")
+    time.sleep(0.2)  # it sleeps in the metric now
+    behaviour.write_text("")
+    start = time.monotonic()
+    worker.cancel()
+    worker.cancel()  # impatience does no harm
+    collector.wait_for("cancelled")
+    assert time.monotonic() - start < 3
+    assert worker.wait(LONG)
+    assert states(study) == [RunState.DONE, RunState.CANCELLED, RunState.DONE]
+
+
+def test_a_worker_that_died_while_idle_is_replaced(study: Study, worker: WorkerRunner) -> None:
+    worker.submit(jobs(RECIPES[0]))
+    assert worker.wait(LONG)
+    assert worker.pid is not None
+    psutil.Process(worker.pid).kill()
+    worker.submit(jobs(RECIPES[1]))  # at once: it may still be dying
+    assert worker.wait(LONG)
+    assert states(study) == [RunState.DONE] * 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are reported on POSIX only")
+def test_a_worker_that_is_killed_is_a_recorded_failure(
+    study: Study, worker: WorkerRunner, behaviour: Path
+) -> None:
+    behaviour.write_text("kill")
+    collector = Collector()
+
+    def on_event(event: Event) -> None:
+        if event.kind == "failed":
+            behaviour.write_text("")
+        collector(event)
+
+    worker.submit(jobs(RECIPES[0]), on_event)
+    assert worker.wait(LONG)
+    failed = collector.wait_for("failed")
+    assert failed.error == "The worker process ended (signal 9; probably out of memory)."
+    assert failed.run == study.runs[1].id
+    assert study.runs[1].error == failed.error
+    worker.submit(jobs(*RECIPES[:2]), on_event)
+    assert worker.wait(LONG)
+    assert collector.kinds()[-1] == "idle"
+    assert states(study) == [RunState.DONE] * 3
+
+
+def test_a_worker_that_dies_before_it_starts_is_a_recorded_failure(
+    own: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = (
+        "import os, sys\nif '-m' in sys.orig_argv:\n    print('the last words', file=sys.stderr)\n"
+    )
+    code += "    sys.stderr.flush()\n    os._exit(7)\n"
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(code)
+    collector = Collector()
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(folder)
+        own.submit(RECIPES[:1], on_event=collector)
+    assert own.wait(LONG)
+    error = collector.wait_for("failed").error or ""
+    assert "exit code 7" in error
+    assert "the last words" in error
+    assert states(own) == [RunState.DONE, RunState.FAILED]
+    assert own.runs[1].error == error
+
+
+def test_closing_ends_the_worker_and_settles_its_run(own: Study, behaviour: Path) -> None:
+    behaviour.write_text("sleep")
+    collector = Collector()
+    own.submit(RECIPES[:2], on_event=collector)
+    collector.wait_for("progress", "evaluate")
+    pid = own._get_worker().pid
+    assert pid is not None
+    process = psutil.Process(pid)
+    start = time.monotonic()
+    own.close()
+    assert time.monotonic() - start < 5
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert states(own) == [RunState.DONE, RunState.CANCELLED]
+    with pytest.raises(StudyError, match="closed"):
+        own.submit(RECIPES[:1])
+
+
+PARENT = """
+import sys, time
+from workbench.study import Study
+from workbench.recipes import RTN
+study = Study.open(sys.argv[1])
+study.submit([RTN(4, group_size=8)], on_event=lambda e: print(e.kind, e.stage, flush=True))
+while study._get_worker().pid is None: time.sleep(0.01)
+print("pid", study._get_worker().pid, flush=True)
+time.sleep(100)
+"""
+
+
+def test_the_worker_ends_with_its_parent(own: Study, behaviour: Path) -> None:
+    behaviour.write_text("sleep")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(own.path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    pid = 0
+    for line in parent.stdout:
+        words = line.split()
+        if words[0] == "pid":
+            pid = int(words[1])
+        if words == ["progress", "evaluate"]:
+            break
+    worker = psutil.Process(pid)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        worker.wait(5)
+    assert states(own) == [RunState.DONE, RunState.INTERRUPTED]
+    behaviour.write_text("")
+    own.run(RTN(4, group_size=8))
+    assert states(own) == [RunState.DONE, RunState.DONE]

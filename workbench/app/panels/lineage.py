@@ -1,0 +1,82 @@
+"""The tree of runs; selecting a run here selects it everywhere."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import ipywidgets as w
+
+from workbench.app.parts.figure_slot import FigurePlace
+from workbench.app.parts.rows import Rows, rows_html
+from workbench.app.session import Desk
+from workbench.views.figures import lineage_figure
+
+
+class LineagePanel:
+    """The tree as a figure, and as an indented table.
+
+    Parameters
+    ----------
+    desk : Desk
+
+    Attributes
+    ----------
+    widget : ipywidgets.Widget
+    table : Rows
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._is_open = False
+        self._place = FigurePlace()
+        self.table = Rows(searchable=True, label="Filter runs", height="460px")
+        self.table.observe(
+            desk.banner.guard(lambda _: desk.selection.set(self.table.selected)), names="selected"
+        )
+        desk.selection.listen(desk.banner.guard(self.refresh))
+        left, right = w.VBox([self._place.widget]), w.VBox([self.table])
+        for part in (left, right):
+            part.add_class("wb-card")
+        self.widget = w.HBox([left, right])
+        self.widget.add_class("wb-halves")
+
+    def code(self) -> str:
+        """Return the Python that draws the tree."""
+        return "study.lineage().plot()"
+
+    def show(self, is_seen: bool) -> None:
+        """Draw if the panel is seen from now on; one that is not seen is not drawn anew."""
+        self._is_open = is_seen
+        self.refresh()
+        self._place.show(is_seen)
+
+    def refresh(self) -> None:
+        """Show the tree as it is now."""
+        if not self._is_open:
+            return
+        view = self._desk.study.lineage()
+        name = view.metric.name.replace("_", " ")
+        rows = [
+            (
+                node.run_id,
+                [
+                    "    " * node.depth + node.step,
+                    "–" if node.size_bytes is None else f"{node.size_bytes / 1e6:.2f}",
+                    f"{node.value:.4g}" if math.isfinite(node.value) else "–",
+                    node.state,
+                ],
+            )
+            for node in view.nodes
+        ]
+        heads = [("run", "text wb-tree"), ("size (MB)", ""), (name, ""), ("state", "text")]
+        self.table.html = rows_html(heads, rows, caption="No runs yet.")
+        self.table.selected = list(self._desk.selection.runs)
+        chosen = self._desk.selection.runs
+        self._place.draw(
+            lambda: lineage_figure(view, selected=chosen), self._desk.banner.guard(self._clicked)
+        )
+
+    def _clicked(self, trace: Any, points: Any, state: Any) -> None:
+        if points.point_inds and trace.customdata:
+            self._desk.selection.toggle(trace.customdata[points.point_inds[0]])

@@ -1,0 +1,283 @@
+"""Forms that are generated from the fields of a step: one control per field."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as w
+
+from workbench.recipes import STEPS, FieldInfo, Step, fields_of
+
+_WIDE = {"description_width": "104px"}
+_SLIDER_SPAN = 64
+"""Whole numbers with more values than this get a box to type in instead of a slider."""
+_MANY, _FIRST = 4, 3
+"""Of a step with more than ``_MANY`` fields, those after the ``_FIRST`` are shown when asked."""
+
+
+class Control:
+    """One field of a step as a widget with a label, its help as tooltip and behind a question mark.
+
+    Fields that accept None have a checkbox, or an entry in their list, that says what None means.
+
+    Attributes
+    ----------
+    info : FieldInfo
+    widget : ipywidgets.Widget
+        What is shown.
+    """
+
+    def __init__(self, info: FieldInfo, on_change: Callable[[], None]) -> None:
+        self.info = info
+        self._on_change = on_change
+        self._list: w.Dropdown | None = None
+        self._none: w.Checkbox | None = None
+        self._input: w.ValueWidget | None = None
+        self.problem = w.HTML(layout=w.Layout(display="none"))
+        self.problem.add_class("wb-problem")
+        rows: list[w.Widget] = []
+        listed = bool(info.choices)
+        if listed:
+            self._list = w.Dropdown(options=self._options(), **self._texts())
+            rows.append(self._list)
+        if not listed or info.minimum is not None:
+            self._input = self._make_input()
+            if listed:
+                self._input.description = "other value"
+            rows.append(self._input)
+        if info.optional and not listed:
+            label = f"no {_spoken(info)}: {info.none_means}"
+            self._none = w.Checkbox(
+                description=label, indent=True, style=_WIDE, layout=w.Layout(width="auto")
+            )
+            rows.insert(0, self._none)
+        self.set(info.default)
+        for control in (self._list, self._none, self._input):
+            if control is not None:
+                control.observe(self._changed, names="value")
+        unit = f"In {info.unit}. " if info.unit and info.unit not in _spoken(info) else ""
+        text = html.escape(unit + info.help)
+        help = w.HTML(
+            f'<details class="wb-explain"><summary title="{text}"'
+            f' aria-label="What is {html.escape(_spoken(info))}?">?</summary>'
+            f'<div class="wb-help">{text}</div></details>'
+        )
+        help.add_class("wb-explained")
+        self.widget = w.VBox([*rows, self.problem, help])
+        self.widget.add_class("wb-field")
+
+    def explain(self) -> str:
+        """Return why the value that is shown is not accepted, ``""`` if it is."""
+        info, value = self.info, self.get()
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return ""
+        low, high = info.minimum, info.maximum
+        fits = (low is None or value >= low) and (high is None or value <= high)
+        if fits or value in info.choices:
+            return ""
+        if low is not None and high is not None:
+            accepted = f"from {low:g} to {high:g}"
+        else:
+            accepted = f"of at least {low:g}" if low is not None else f"of at most {high:g}"
+        unit = f" {info.unit}" if info.unit else ""
+        return f"{value:g} is not accepted; give a number {accepted}{unit}."
+
+    def get(self) -> Any:
+        """Return the field's value as the form shows it."""
+        if self._list is not None and self._list.value is not _OTHER:
+            return self._list.value
+        if self._none is not None and self._none.value:
+            return None
+        assert self._input is not None
+        return self._input.value
+
+    def set(self, value: Any) -> None:
+        """Show a value."""
+        if self._list is not None:
+            known = [choice for _, choice in self._options()]
+            self._list.value = value if value in known else _OTHER
+        if self._none is not None:
+            self._none.value = value is None
+        if self._input is not None and value is not None:
+            self._input.value = value
+        self._show()
+
+    def _changed(self, _: Any) -> None:
+        self._show()
+        self._on_change()
+
+    def _show(self) -> None:
+        if self._input is None:
+            return
+        problem = self.explain()
+        self.problem.value = f'<span role="alert">{html.escape(problem)}</span>' if problem else ""
+        self.problem.layout.display = "" if problem else "none"
+        hidden = (self._list is not None and self._list.value is not _OTHER) or (
+            self._none is not None and self._none.value
+        )
+        self._input.layout.display = "none" if hidden else ""
+
+    def _options(self) -> list[tuple[str, Any]]:
+        info = self.info
+        values = list(info.choices)
+        if info.optional and None not in values:
+            values.append(None)
+        options = [(info.none_means if v is None else str(v), v) for v in values]
+        if info.minimum is not None:
+            options.append(("other value …", _OTHER))
+        return options
+
+    def _texts(self) -> dict[str, Any]:
+        info = self.info
+        spoken = _spoken(info)
+        return {
+            "description": spoken,
+            "tooltip": info.help,
+            "style": _WIDE,
+            "layout": w.Layout(width="auto"),
+        }
+
+    def _make_input(self) -> w.ValueWidget:
+        info, texts = self.info, self._texts()
+        low, high = info.minimum, info.maximum
+        if info.type is bool:
+            return w.Checkbox(indent=True, **texts)
+        if info.type is str:
+            return w.Text(**texts)
+        if info.type is int:
+            if low is None or high is None:
+                return w.IntText(**texts)
+            if high - low <= _SLIDER_SPAN:
+                return w.IntSlider(min=int(low), max=int(high), **texts)
+            return w.IntText(**texts)
+        if low is None or high is None:
+            return w.FloatText(**texts)
+        if low > 0 and high / low >= 1000:  # spans orders of magnitude: a slider cannot hit it
+            return w.FloatText(step=low, **texts)
+        return w.FloatSlider(min=low, max=high, step=0.01, readout_format=".2f", **texts)
+
+
+class _Other:
+    def __repr__(self) -> str:
+        return "other"
+
+
+_OTHER = _Other()
+
+
+def _spoken(info: FieldInfo) -> str:
+    return info.name.replace("_", " ")
+
+
+class StepForm:
+    """A form for one kind of step.
+
+    Attributes
+    ----------
+    step : type of Step
+    widget : ipywidgets.Widget
+    """
+
+    def __init__(self, step: type[Step], on_change: Callable[[], None] = lambda: None) -> None:
+        self.step = step
+        self._controls = {info.name: Control(info, on_change) for info in fields_of(step)}
+        about = w.HTML(f'<div class="wb-about">{html.escape(step.about)}</div>')
+        fields = [control.widget for control in self._controls.values()]
+        if len(fields) <= _MANY:
+            self.widget = w.VBox([about, *fields])
+            return
+        self.more = w.ToggleButton(
+            description=f"{len(fields) - _FIRST} more settings",
+            icon="sliders",
+            tooltip="Show the settings that are rarely changed",
+            layout=w.Layout(width="auto"),
+        )
+        rest = w.VBox(fields[_FIRST:], layout=w.Layout(display="none"))
+        rest.add_class("wb-more")
+        self.more.observe(
+            lambda change: setattr(rest.layout, "display", "" if change["new"] else "none"),
+            names="value",
+        )
+        self.widget = w.VBox([about, *fields[:_FIRST], self.more, rest])
+
+    @property
+    def value(self) -> Step:
+        """The step that the form describes.
+
+        Raises
+        ------
+        ConfigError
+            If the values do not go together.
+        """
+        return self.step(**{name: control.get() for name, control in self._controls.items()})
+
+    @value.setter
+    def value(self, step: Step) -> None:
+        for name, control in self._controls.items():
+            control.set(getattr(step, name))
+
+    def control(self, name: str) -> Control:
+        """Return the control of a field."""
+        return self._controls[name]
+
+    def code(self) -> str:
+        """Return the Python that makes the step."""
+        return self.value.code()
+
+
+class MethodForm:
+    """Choose a method, then its parameters; each method keeps what was entered.
+
+    Attributes
+    ----------
+    widget : ipywidgets.Widget
+    method : ipywidgets.Dropdown
+    """
+
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+        self._on_change = on_change
+        self._forms: dict[str, StepForm] = {}
+        self.method = w.Dropdown(
+            options=[(_offer(name), name) for name in STEPS],
+            description="method",
+            tooltip="How the model is made smaller",
+            style=_WIDE,
+            layout=w.Layout(width="auto"),
+        )
+        self._place = w.VBox()
+        self.method.observe(self._switch, names="value")
+        self.widget = w.VBox([self.method, self._place])
+        self._switch(None)
+
+    @property
+    def form(self) -> StepForm:
+        """The form of the chosen method."""
+        name = self.method.value
+        if name not in self._forms:
+            self._forms[name] = StepForm(STEPS[name], self._on_change)
+        return self._forms[name]
+
+    @property
+    def value(self) -> Step:
+        """The step that the form describes; see :attr:`StepForm.value`."""
+        return self.form.value
+
+    @value.setter
+    def value(self, step: Step) -> None:
+        self.method.value = type(step).__name__
+        self.form.value = step
+
+    def code(self) -> str:
+        """Return the Python that makes the step."""
+        return self.value.code()
+
+    def _switch(self, _: Any) -> None:
+        self._place.children = [self.form.widget]
+        self._on_change()
+
+
+def _offer(name: str) -> str:
+    title = STEPS[name].title
+    return title if title == name else f"{title} ({name})"

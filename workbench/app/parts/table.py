@@ -1,0 +1,93 @@
+"""The table twin of the plot: every run, the failed ones and their reasons included."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from workbench.app.parts.rows import Rows, rows_html
+from workbench.app.parts.throttle import Throttle
+from workbench.app.session import Desk
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_STYLE = """<style>
+.wb-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+.wb-table th, .wb-table td { text-align: right; padding: 2px 10px; white-space: nowrap;
+  border-bottom: 1px solid rgba(127,127,127,.3); }
+.wb-table .text { text-align: left; }
+.wb-table .wrap { text-align: left; white-space: normal; min-width: 12em; }
+</style>"""
+"""For the saved picture; the application has a stylesheet of its own."""
+
+EMPTY = "No runs yet. Choose a method and press Run."
+
+
+class TablePanel:
+    """Every run of a study as a row; rows can be selected.
+
+    Parameters
+    ----------
+    desk : Desk
+
+    Attributes
+    ----------
+    widget : Rows
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.widget = Rows(label="Filter runs", searchable=True, height="320px")
+        self.widget.observe(
+            desk.banner.guard(lambda _: desk.selection.set(self.widget.selected)), names="selected"
+        )
+        desk.selection.listen(self._mark)
+        self.refresh = Throttle(desk.banner.guard(self._refresh))
+        self._refresh()
+
+    def code(self) -> str:
+        """Return the Python that makes the table."""
+        return "study.table()"
+
+    def _mark(self) -> None:
+        self.widget.selected = list(self._desk.selection.runs)
+
+    def _refresh(self) -> None:
+        study = self._desk.study
+        self.widget.html = runs_html(study.table(), study.metric.name)
+
+
+def table_html(frame: pd.DataFrame, metric: str) -> str:
+    """Return a study's table as HTML that brings its own style, for a notebook without a kernel."""
+    return _STYLE + runs_html(frame, metric)
+
+
+def runs_html(frame: pd.DataFrame, metric: str) -> str:
+    """Return a study's table as HTML, every text escaped, the front's runs marked with a star."""
+    errors = bool(frame["error"].astype(bool).any())
+    several = frame["model"].nunique() > 1
+    timed = "latency_ms" in frame.columns
+    heads = [("recipe", "text"), ("size (MB)", ""), ("of dense", ""), (metric, ""), ("± 95 %", "")]
+    heads += [("latency (ms)", "")] * timed
+    heads += [("front", ""), ("state", "text")]
+    heads = [("model", "text")] * several + heads + [("error", "wrap")] * errors
+    rows = []
+    for run, row in zip(frame.index, frame.to_dict("records"), strict=True):
+        cells = [
+            row["recipe"],
+            _number(row["size_mb"], ".2f"),
+            _number(row["size_ratio"], ".1%"),
+            _number(row[metric], ".4g"),
+            _number(1.96 * row[f"{metric}_stderr"], ".2g"),
+        ]
+        cells += [_number(row["latency_ms"], ".3g")] if timed else []
+        cells += ["★" if row["pareto"] else "", row["state"]]
+        cells = [row["model"]] * several + cells + [row["error"]] * errors
+        rows.append((str(run), cells))
+    named = [(name.replace("_", " "), kind) for name, kind in heads]
+    return rows_html(named, rows, caption=EMPTY)
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)

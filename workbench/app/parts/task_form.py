@@ -1,0 +1,146 @@
+"""What the task is: its kind, its data, the columns and the prompt, with a preview."""
+
+from __future__ import annotations
+
+import html
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+
+from workbench.app.parts.banner import Banner
+from workbench.app.parts.table_preview import read_rows, table_html, text_html
+from workbench.app.parts.task_kinds import KINDS, Kind
+from workbench.app.parts.uploads import keep_upload
+from workbench.errors import DataError, WorkbenchError
+
+_WIDE = {"description_width": "104px"}
+
+
+class TaskForm:
+    """Data is read in the background, and only its first rows.
+
+    Parameters
+    ----------
+    banner : Banner
+
+    Attributes
+    ----------
+    widgets : list of ipywidgets.Widget
+    kind : ipywidgets.ToggleButtons
+    upload : ipywidgets.FileUpload
+    data_path : ipywidgets.Text
+    preview : ipywidgets.HTML
+    kinds : dict of str to Kind
+        By name.
+    """
+
+    def __init__(self, banner: Banner) -> None:
+        self._uploaded: Path | None = None
+        self._number = 0
+        self.kinds: dict[str, Kind] = {kind.name: kind() for kind in KINDS}
+        self.kind = w.ToggleButtons(
+            options=[(kind.title, kind.name) for kind in KINDS],
+            tooltips=[kind.about or "The bundled task" for kind in KINDS],
+            description="task",
+            style={"description_width": "104px"},
+        )
+        self.kind.add_class("wb-choice")
+        self.upload = w.FileUpload(
+            accept=".csv,.tsv,.jsonl,.json,.txt,.parquet",
+            multiple=False,
+            description="Upload",
+            tooltip="A CSV, TSV, JSON lines or text file of up to 8 MB",
+            layout=w.Layout(width="auto"),
+        )
+        self.data_path = w.Text(
+            description="or its path",
+            placeholder="data/tickets.csv",
+            style=_WIDE,
+            layout=w.Layout(width="auto"),
+        )
+        self.about, self.preview = w.HTML(), w.HTML()
+        self._fields = w.VBox()
+        data = w.HBox([self.upload, self.data_path])
+        data.add_class("wb-buttons")
+        self.kind.observe(lambda _: self._show(), names="value")
+        self.upload.observe(banner.guard(self._receive), names="value")
+        self.data_path.observe(banner.guard(lambda _: self._preview()), names="value")
+        self.widgets: list[w.Widget] = [self.kind, self.about, data, self._fields, self.preview]
+        self._show()
+
+    @property
+    def chosen(self) -> Kind:
+        """The kind that is chosen."""
+        return self.kinds[self.kind.value]
+
+    def code(self) -> str:
+        """Return the Python that makes the task."""
+        return self.chosen.code(str(self._data() or ""))
+
+    def maker(self) -> Callable[[], Any]:
+        """Return what makes the task.
+
+        Raises
+        ------
+        DataError
+            If something lacks.
+        """
+        data = self._data()
+        if self.chosen.reads and data is None:
+            raise DataError("No data was given; upload a file, or write its path.")
+        self.chosen.check()
+        return self.chosen.maker(data)
+
+    def _data(self) -> Path | None:
+        given = self.data_path.value.strip()
+        return Path(given).expanduser() if given else self._uploaded
+
+    def _receive(self, _: Any) -> None:
+        if self.upload.value:
+            self._uploaded = keep_upload(self.upload.value[0])
+            self.data_path.value = ""
+            self._preview()
+
+    def _show(self) -> None:
+        kind = self.chosen
+        self.about.value = f'<div class="wb-about">{html.escape(kind.about)}</div>'
+        for control in (self.upload, self.data_path, self.preview):
+            control.layout.display = "" if kind.reads else "none"
+        self.about.layout.display = "" if kind.about else "none"
+        self._fields.children = kind.widgets
+        if kind.reads:
+            self._preview()
+
+    def _preview(self) -> None:
+        """Read the first rows in the background, and offer their columns."""
+        path, kind = self._data(), self.chosen
+        kind.offer(None)
+        self.preview.value = ""
+        if path is None or not kind.reads:
+            return
+        self._number += 1
+        number = self._number
+
+        def read() -> None:
+            try:
+                shown = text_html(path) if kind.reads == "texts" else self._table(path, number)
+            except WorkbenchError as error:
+                shown = f'<div class="wb-problem" role="alert">{html.escape(str(error))}</div>'
+            except Exception as error:  # whatever a reader of tables raises on a broken file
+                words = f"{path.name} cannot be read as a table: {error}"
+                advice = "Give a CSV, TSV, JSON lines or parquet file with one row per text."
+                text = html.escape(f"{words[:400].rstrip('. ')}. {advice}")
+                shown = f'<div class="wb-problem" role="alert">{text}</div>'
+            if number == self._number:
+                self.preview.value = shown
+
+        threading.Thread(target=read, name="wb-preview", daemon=True).start()
+
+    def _table(self, path: Path, number: int) -> str:
+        frame = read_rows(path)
+        if number == self._number:
+            self.chosen.offer(frame)
+        return table_html(frame)

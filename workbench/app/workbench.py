@@ -1,0 +1,406 @@
+"""The workbench as one widget, from the start screen to the code that is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import html
+import threading
+import uuid
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as w
+
+from workbench.app import recorded_study
+from workbench.app.inspector_client import Inspector
+from workbench.app.panels.plan import PlanPanel
+from workbench.app.panels.start import StartPanel
+from workbench.app.parts.banner import Banner
+from workbench.app.parts.table import table_html
+from workbench.app.registry import forget, living_at, remember
+from workbench.app.session import Desk
+from workbench.app.tabs import Panels
+from workbench.errors import ConfigError
+from workbench.recipes.recipe import shortened
+from workbench.records import RunState
+from workbench.study.running.sweep import FINAL, Event
+
+if TYPE_CHECKING:
+    from workbench.prediction.predict import Prediction
+    from workbench.recipes.recipe import Recipe
+    from workbench.study import Study
+
+START, PLAN, EXPLORE, COMPARE, LINEAGE, TRUST, KEEP, CODE = (
+    "start",
+    "plan",
+    "explore",
+    "compare",
+    "lineage",
+    "trust",
+    "keep",
+    "code",
+)
+TABS = (
+    ("Start", START),
+    ("Plan", PLAN),
+    ("Frontier", EXPLORE),
+    ("Compare", COMPARE),
+    ("Lineage", LINEAGE),
+    ("Trust", TRUST),
+    ("Choose & keep", KEEP),
+    ("Code", CODE),
+)
+STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+
+
+class Workbench:
+    """Work on a study with sliders and buttons. Displaying it in a notebook shows it.
+
+    Runs are computed in the study's worker process; the kernel stays free, and whatever is done
+    here is in the study too. Each panel's ``code()`` is the Python that does the same.
+
+    Parameters
+    ----------
+    what : Study, LoadedModel or str, optional
+        A study; or a model (a reference such as ``"demo"``, or a loaded one) to start one with.
+        Default: the start screen.
+    path : str or Path, optional
+        A study's folder. One that is there is opened; else the start screen keeps its study there.
+
+    Attributes
+    ----------
+    widget : ipywidgets.Widget
+        The whole, for use inside other widgets.
+    study : Study or None
+    start : StartPanel
+    plan : PlanPanel
+    panels : Panels
+        Those of the study; there once there is one.
+
+    Examples
+    --------
+    >>> wb.Workbench()  # doctest: +SKIP
+    >>> wb.Workbench(path="runs/demo")  # doctest: +SKIP
+    """
+
+    def __init__(self, what: Any = None, *, path: str | Path | None = None) -> None:
+        study = _study_in(what, path)
+        model = None if study is not None else what
+        self.study: Study | None = None
+        self.banner = Banner()
+        self._css = f"wb-picture-{uuid.uuid4().hex[:12]}"
+        self._picture: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._desk: Desk | None = None
+        self._is_own = self._is_followed = False
+        self._of: tuple[str, ...] = ()
+        self.nav = w.ToggleButtons(options=list(TABS))
+        self.nav.add_class("wb-nav")
+        self.head = w.HTML()
+        self.start = StartPanel(self.banner, self._ready, model, path)
+        self.plan = PlanPanel(self.banner)
+        self._bodies: dict[str, w.Widget] = {START: self.start.widget, PLAN: self.plan.widget}
+        self._body = w.VBox(list(self._bodies.values()))
+        self._body.add_class("wb-body")
+        self.nav.observe(self.banner.guard(lambda _: self._switch()), names="value")
+        # The picture for notebooks without a kernel is hidden for as long as this is shown.
+        hide = w.HTML(f"<style>.{self._css} {{ display: none; }}</style>")
+        style = w.HTML(f"<style>{STYLE}</style>")
+        for hidden in (style, hide):
+            hidden.layout.display = "contents"
+        self.widget = w.VBox(
+            [style, self.head, self.nav, self.banner.widget, self._body, hide],
+            layout=w.Layout(width="100%"),
+        )
+        self.widget.add_class("wb-app")
+        if study is not None:
+            self._take(study, "", is_recorded=False, is_own=study is not what)
+        self._switch()
+
+    def close(self) -> None:
+        """End the processes that were started for it, and take it off the page.
+
+        What was computed is in the study's folder. A study that was given stays as it is; one
+        that was opened or started here is closed.
+        """
+        if self._desk is not None:
+            forget(self._desk.study.path, self)
+            if not self._is_followed:
+                self._desk.inspector.stop()
+            if self._is_own:
+                self._desk.study.close()
+        _close(self.widget)
+
+    # A study is there
+
+    def _ready(self, study: Study, setup: str, is_recorded: bool) -> None:
+        self._take(study, setup, is_recorded=is_recorded, is_own=True)
+        self.begin()
+
+    def begin(self) -> None:
+        """Evaluate the base model and make predictions ready, unless both were done already."""
+        desk = self._desk
+        if desk is None or desk.is_recorded:
+            return
+        done = [r for r in desk.study.records if r.state is RunState.DONE]
+        if not any(not record.recipe.steps for record in done):
+            from workbench.recipes.recipe import Recipe
+
+            self.panels.queue.submit([Recipe()])
+        if desk.study.lacks_predictions():
+            self.panels.queue.submit_predictions()
+
+    def _take(self, study: Study, setup: str, *, is_recorded: bool, is_own: bool) -> None:
+        """Show a study in place of what was shown before; see :mod:`workbench.app.registry`."""
+        if is_own and self._has_open(study):  # what it computes goes on
+            assert self._desk is not None
+            study.close()
+            self._desk.history.setup = setup or self._desk.history.setup
+            self.refresh()
+            self.nav.value = EXPLORE
+            return
+        self._let_go()
+        earlier = living_at(study.path)
+        if earlier is not None and is_own and earlier._is_own and earlier.study is not study:
+            assert earlier.study is not None
+            if earlier._has_open(study):  # with its worker, and what that computes
+                study.close()
+                study = earlier.study
+            else:  # it was closed, or its folder was deleted and is another study's now
+                earlier._hand_over().stop()
+                earlier.study.close()
+        follows = earlier is not None and earlier.study is study
+        inspector = Inspector(study.path)
+        if earlier is not None and follows:
+            inspector = earlier._hand_over()
+        self.study, self._is_own, self._is_followed = study, is_own, False
+        self._of = study.fingerprints if is_own else ()
+        desk = Desk(study, self.banner, inspector, is_recorded=is_recorded)
+        desk.history.setup = setup
+        self._desk = desk
+        self._finalizer = weakref.finalize(self, desk.inspector.stop)
+        self.panels = Panels(desk, self._changed, self._edit, self.refresh)
+        if earlier is not None and follows:
+            self.panels.queue.follow(earlier.panels.queue)
+        remember(study.path, self)
+        self.plan.offer(study)
+        self._bodies = {
+            START: self.start.widget,
+            PLAN: self.plan.widget,
+            EXPLORE: self.panels.explore(),
+            COMPARE: self.panels.compare.widget,
+            LINEAGE: self.panels.lineage.widget,
+            TRUST: self.panels.trust.widget,
+            KEEP: self.panels.deciding.widget,
+            CODE: self.panels.code.widget,
+        }
+        self._body.children = list(self._bodies.values())
+        self._show_head()
+        self.nav.value = EXPLORE
+        self._switch()
+        self._schedule_picture()
+
+    def _has_open(self, study: Study) -> bool:
+        """Return whether it has the same study open itself, to compute in its own worker."""
+        if self.study is None or not self._is_own or not self.study.is_open:
+            return False
+        is_there = self.study.path.resolve() == study.path.resolve()
+        return is_there and study.fingerprints[: len(self._of)] == self._of
+
+    def _hand_over(self) -> Inspector:
+        """Leave the study and its processes to another workbench, and return the inspector."""
+        assert self._desk is not None
+        self._finalizer.detach()
+        self._is_own, self._is_followed = False, True
+        return self._desk.inspector
+
+    def _let_go(self) -> None:
+        if self._desk is None:
+            return
+        forget(self._desk.study.path, self)
+        if not self._is_followed:
+            self._desk.inspector.stop()
+        for name, body in self._bodies.items():
+            if name not in (START, PLAN):
+                _close(body)
+        if self._is_own:
+            threading.Thread(
+                target=_end, args=(self._desk.study,), name="wb-end", daemon=True
+            ).start()
+
+    def _edit(self, recipe: Recipe) -> None:
+        """Take a predicted recipe that was clicked: into the form, or to be run where none fits."""
+        assert self._desk is not None
+        try:
+            self.panels.recipe.recipe = recipe
+        except ConfigError:
+            if self._desk.is_recorded:
+                raise
+            self.panels.queue.submit([recipe])
+            self.banner.note(
+                f"{shortened(recipe.label)} is queued: it has a precision of its own for every"
+                " layer, so there is no form for it. Cancel is below."
+            )
+
+    def _changed(self, event: Event) -> None:
+        """Show what an event of the worker changed; called in a background thread."""
+        if event.kind in FINAL or event.kind == "started":
+            self._show_pending()
+        if event.kind in FINAL:
+            self.refresh()
+
+    def _show_pending(self) -> None:
+        assert self._desk is not None
+        pending: list[tuple[Prediction, str]] = []
+        for recipe, state in self.panels.queue.pending:
+            found = self._desk.study.predict_now(recipe) if recipe.steps else None
+            if found is not None:
+                pending.append((found, state))
+        self.panels.frontier.show_pending(tuple(pending))
+
+    def refresh(self) -> None:
+        """Show what the study holds now; may be called from any thread."""
+        if self._desk is None:
+            return
+        guard = self.banner.guard
+        for show in (*self.panels.refreshing(), self._show_head):
+            guard(show)()
+        self._schedule_picture()
+
+    # What is shown
+
+    def _switch(self) -> None:
+        chosen = self.nav.value
+        if chosen not in self._bodies:
+            self.banner.note("Start or open a study first.")
+            self.nav.value = chosen = START
+        for name, body in self._bodies.items():
+            body.layout.display = "" if name == chosen else "none"
+        self.plan.show(chosen == PLAN)
+        if self._desk is None:
+            return
+        self.panels.lineage.show(chosen == LINEAGE)
+        self.panels.trust.show(chosen == TRUST)
+        self.panels.deciding.show(chosen == KEEP)
+        if chosen == CODE:
+            self._desk.history.keep("plan", self.plan.code())
+            self.panels.code.refresh()
+        elif chosen == COMPARE:
+            self.panels.compare.refresh()
+
+    def _show_head(self) -> None:
+        if self.study is None or self._desk is None:
+            return
+        described = self.study.describe()
+        parts = []
+        for name, known in described["models"].items():
+            parts.append(
+                f"<b>{html.escape(name)}</b> {html.escape(known['architecture'])},"
+                f" {known['n_parameters'] / 1e6:.1f} M parameters,"
+                f" {known['size_bytes'] / 1e6:.1f} MB"
+            )
+        parts.append(f"task <b>{html.escape(described['task']['name'])}</b>")
+        baseline = self.study.baseline()
+        metric = self.study.metric
+        found = None if baseline is None else baseline.record.measurement(metric.name)
+        if found is not None:
+            name = html.escape(metric.name.replace("_", " "))
+            error = "" if found.stderr is None else f" ± {1.96 * found.stderr:.2g}"
+            parts.append(f"{name} <b>{found.value:.4g}</b>{error}")
+        if not self._desk.is_recorded:
+            parts.append(html.escape(_short(self.study.path)))
+        text = '<span class="wb-dot">·</span>'.join(parts)
+        note = ""
+        if self._desk.is_recorded:
+            note = f'<div class="wb-recorded" role="note">{html.escape(recorded_study.ABOUT)}</div>'
+        self.head.value = f'<div class="wb-head">{text}</div>{note}'
+
+    def code(self) -> str:
+        """Return the Python that does what the panels show."""
+        if self._desk is None:
+            return self.start.code()
+        panels = self.panels
+        shown = (
+            *(panels.recipe, panels.frontier, panels.choose, panels.cost, panels.routing),
+            *(panels.trust, self.plan, panels.table),
+        )
+        return "\n".join(filter(None, (panel.code() for panel in shown)))
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if self._desk is not None:
+            self.panels.frontier.rebuild()
+        display(self.widget)
+        # Beside the widget, which is blank without a kernel (GitHub, nbconvert, a mail's preview).
+        self._picture = display(
+            self._saved(), raw=True, display_id=True, metadata={"workbench": "picture"}
+        )
+        with contextlib.suppress(RuntimeError):
+            self._loop = asyncio.get_running_loop()
+
+    def _saved(self) -> dict[str, str]:
+        content = "<p>The workbench is shown while its kernel runs.</p>"
+        if self.study is not None:
+            table = table_html(self.study.table(), self.study.metric.name)
+            content = f"{self.panels.frontier.picture()}{table}"
+        return {
+            "text/html": f'<div class="{self._css}">{content}</div>',
+            "text/plain": repr(self),
+        }
+
+    def _schedule_picture(self) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the kernel is shutting down
+                self._loop.call_soon_threadsafe(self._update_picture)
+
+    def _update_picture(self) -> None:
+        with contextlib.suppress(Exception):  # only the saved picture is older then
+            self._picture.update(self._saved(), raw=True)
+
+    def __repr__(self) -> str:
+        return "<Workbench>" if self.study is None else f"<Workbench of {self.study!r}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def _end(study: Study) -> None:
+    """Close a study that nobody looks at any more, once what it computes is done."""
+    study.wait()
+    study.close()
+
+
+def _close(widget: w.Widget) -> None:
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    widget.close()
+
+
+def _short(path: Path) -> str:
+    """Return a folder relative to where the kernel works, where it lies below."""
+    with contextlib.suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+def _study_in(what: Any, path: str | Path | None) -> Study | None:
+    """Return the study that was given, or is in the folder; None if one is to be started."""
+    if hasattr(what, "submit"):
+        if path is not None:
+            raise ConfigError("Workbench takes a study or path=..., not both.")
+        return what
+    if what is not None and not isinstance(what, (str, Path)) and not hasattr(what, "hf_model"):
+        raise ConfigError(
+            f"Workbench takes a study or a model, not a {type(what).__name__}; make a study with"
+            " wb.Study(model, task, path=...), or give nothing for the start screen."
+        )
+    if path is not None and what is None:
+        from workbench.storage.store import JOURNAL_NAME
+        from workbench.study import Study
+
+        if (Path(path).expanduser() / JOURNAL_NAME).is_file():
+            return Study.open(path)
+    return None

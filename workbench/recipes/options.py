@@ -1,0 +1,62 @@
+"""Fields that several steps share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workbench.recipes.base import option
+
+
+def bits() -> Any:
+    return option(
+        4,
+        "Bits per weight. Fewer bits make the model smaller; below 4 bits the method matters.",
+        unit="bits",
+        minimum=2,
+        maximum=8,
+        positional=True,
+    )
+
+
+def group_size() -> Any:
+    return option(
+        128,
+        "Consecutive weights of a row that share one scale. Smaller groups follow the weights"
+        " more closely and store more scales.",
+        unit="weights",
+        minimum=8,
+        maximum=65536,
+        choices=(32, 64, 128, 256, None),
+        none_means="one scale per output channel",
+    )
+
+
+def symmetric() -> Any:
+    return option(
+        False,
+        "Fix the zero point at the middle of the range. Simpler kernels and a little smaller,"
+        " usually a little less accurate.",
+    )
+
+
+OWN_BACKEND = "workbench"
+
+
+def backend() -> Any:
+    return option(
+        OWN_BACKEND,
+        "Which program solves it: the workbench, or GPTQModel in a process of its own, which must"
+        " be installed and takes minutes.",
+        choices=(OWN_BACKEND, "gptqmodel"),
+        later=True,
+    )
+
+
+def damping() -> Any:
+    return option(
+        0.01,
+        "Added to the diagonal of the Hessian as a share of its mean (percdamp). Raise it when"
+        " calibration tokens are few.",
+        minimum=1e-6,
+        maximum=1.0,
+    )

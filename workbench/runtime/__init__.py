@@ -1,0 +1,1 @@
+"""Where compressed models run: packed layers on their kernels, and what they cost there."""

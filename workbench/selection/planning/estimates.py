@@ -1,0 +1,292 @@
+"""Will it fit, and about how fast at most: models by precisions by devices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import ConfigError
+from workbench.selection.planning.devices import Device, known_devices
+from workbench.selection.planning.footprint import Footprint, footprint_of
+from workbench.selection.planning.precisions import PRECISIONS, Precision
+from workbench.selection.planning.references import config_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+MARGIN = 0.05
+"""Share of weights and cache that is added for what no arithmetic knows: allocator, libraries."""
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One model at one precision on one device. Every number is an estimate.
+
+    Attributes
+    ----------
+    model, precision : str
+    device : Device
+    weights_bytes, cache_bytes, working_bytes, runtime_bytes, margin_bytes : int
+        Weights; keys and values of all sequences at full context; activations; what a process
+        takes without a model; what is added.
+    tokens_per_s : float or None
+        The roofline of decoding, of all sequences together: as fast as the memory can be read (or
+        the arithmetic done) at the vendor's rates. Real decoding is slower. None if it does not
+        fit.
+    context : int
+        Tokens of each sequence that are counted: what was asked, or what the model allows if that
+        is less.
+    longest_context : int
+        The most tokens of each sequence that fit, 0 if the weights alone do not; not more than
+        the model allows.
+    """
+
+    model: str
+    precision: str
+    device: Device
+    weights_bytes: int
+    cache_bytes: int
+    working_bytes: int
+    runtime_bytes: int
+    margin_bytes: int
+    tokens_per_s: float | None
+    context: int
+    longest_context: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.held_bytes + self.cache_bytes + self.working_bytes + self.margin_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """What stays when nothing is being read or written: weights, and the process itself."""
+        return self.weights_bytes + self.runtime_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits into what the device has for a model."""
+        return self.total_bytes <= self.device.usable_bytes
+
+    @property
+    def share(self) -> float:
+        """Share of the device's usable memory; above 1 it does not fit."""
+        return self.total_bytes / self.device.usable_bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Estimates for models, precisions and devices. Printing it says what fits.
+
+    Attributes
+    ----------
+    rows : tuple of PlanRow
+    context, batch : int
+        Tokens of each sequence, and sequences at once.
+    """
+
+    rows: tuple[PlanRow, ...]
+    context: int
+    batch: int
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per model, precision and device; sizes in GB (10^9 bytes)."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "model": row.model,
+                    "precision": row.precision,
+                    "device": row.device.name,
+                    "weights_gb": row.weights_bytes / 1e9,
+                    "cache_gb": row.cache_bytes / 1e9,
+                    "total_gb": row.total_bytes / 1e9,
+                    "usable_gb": row.device.usable_bytes / 1e9,
+                    "fits": row.fits,
+                    "at_most_tokens_per_s": row.tokens_per_s,
+                    "context": row.context,
+                    "longest_context": row.longest_context,
+                }
+                for row in self.rows
+            ]
+        )
+
+    def plot(self) -> go.Figure:
+        """Return a plotly figure: models by precisions by devices."""
+        from workbench.views.figures import plan_figure
+
+        return plan_figure(self.table(), self.context, self.batch)
+
+    def __str__(self) -> str:
+        lines = [f"Estimates, {self.batch} x {self.context:,} tokens:"]
+        seen = dict.fromkeys((row.model, row.device.name) for row in self.rows)
+        for model, device in seen:
+            rows = [r for r in self.rows if (r.model, r.device.name) == (model, device)]
+            fitting = [r for r in rows if r.fits]
+            if not fitting:
+                least = min(rows, key=lambda r: r.total_bytes)
+                lines.append(
+                    f"{model} does not fit on {device}: {least.precision} takes"
+                    f" {_size(least)}{self._context(least)}."
+                )
+                continue
+            best = max(fitting, key=lambda r: r.weights_bytes)
+            text = f"{model} fits on {device} at {best.precision}: {_size(best)}"
+            if best.tokens_per_s is not None:
+                text += f", at most {best.tokens_per_s:,.0f} tokens/s"
+            lines.append(f"{text}{self._context(best)}.")
+        return "\n".join(lines)
+
+    def _context(self, row: PlanRow) -> str:
+        return "" if row.context == self.context else f", with its {row.context:,} tokens at most"
+
+
+def _size(row: PlanRow) -> str:
+    """Return what a row takes of its device, with as many digits as a small model needs."""
+    digits = 1 if row.total_bytes >= 1e8 else 3
+    return f"{row.total_bytes / 1e9:.{digits}f} of {row.device.usable_bytes / 1e9:.1f} GB"
+
+
+def plan(
+    ref: Any,
+    device: str | Device | Iterable[str | Device] | None = None,
+    *,
+    precisions: Iterable[str | Precision] | None = None,
+    context: int = 4096,
+    batch: int = 1,
+    margin: float = MARGIN,
+) -> Plan:
+    """Estimate whether models fit on devices, from their configurations alone.
+
+    Parameters
+    ----------
+    ref : str, Path, dict, PretrainedConfig, LoadedModel, or a list of these
+        Such as ``"llama-3.1-8b"`` (see :func:`known_models`), a folder, a config.json or its
+        content, or a Hugging Face id, of which no weights are downloaded.
+    device : str, Device, or an iterable of these, optional
+        Names of :func:`known_devices`, or devices of your own. Default: the whole catalogue.
+    precisions : iterable of str or Precision, optional
+        Default: all of :data:`PRECISIONS`.
+    context : int
+        Tokens of each sequence, prompt and answer together; at most what the model allows.
+    batch : int
+        Sequences at once.
+    margin : float
+        Share of weights and cache that is added.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ConfigError
+        If a device or precision is not known, or a number has no meaning.
+    """
+    for name, value in (("context", context), ("batch", batch)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name}={value!r} is not accepted; give a whole number from 1 on.")
+    if not 0 <= margin < 1:
+        raise ConfigError(f"margin={margin!r} is not accepted; give a share from 0 on, below 1.")
+    devices, forms = _devices(device), _precisions(precisions)
+    rows = []
+    names: set[str] = set()
+    for one in ref if isinstance(ref, (list, tuple)) else [ref]:
+        name, config = config_of(one)
+        if name in names:  # such as folders of one name: table and figure go by names
+            name = f"{name} ({one if isinstance(one, (str, os.PathLike)) else len(names) + 1})"
+        names.add(name)
+        counted = footprint_of(config)
+        for form in forms:
+            rows += [_row(name, counted, form, d, context, batch, margin) for d in devices]
+    return Plan(tuple(rows), context, batch)
+
+
+def _row(
+    name: str,
+    counted: Footprint,
+    form: Precision,
+    device: Device,
+    context: int,
+    batch: int,
+    margin: float,
+) -> PlanRow:
+    context = min(context, counted.max_context or context)
+    weights = counted.weight_bytes(form)
+    runtime = round(device.runtime_bytes * device.count)
+
+    def needed(tokens: int) -> float:
+        cache = counted.cache_bytes(tokens, batch)
+        working = counted.working_bytes(tokens, batch)
+        return (weights + cache) * (1 + margin) + working + runtime
+
+    cache = counted.cache_bytes(context, batch)
+    fits = needed(context) <= device.usable_bytes
+    return PlanRow(
+        model=name,
+        precision=form.name,
+        device=device,
+        weights_bytes=weights,
+        cache_bytes=cache,
+        working_bytes=counted.working_bytes(context, batch),
+        runtime_bytes=runtime,
+        margin_bytes=round((weights + cache) * margin),
+        tokens_per_s=_tokens_per_s(counted, form, device, context, batch) if fits else None,
+        context=context,
+        longest_context=_longest(needed, device.usable_bytes, counted.max_context or 2**20),
+    )
+
+
+def _tokens_per_s(
+    counted: Footprint, form: Precision, device: Device, context: int, batch: int
+) -> float:
+    """Return the roofline: each step reads the weights in use and the whole cache once."""
+    read = counted.read_bytes(form, batch) + counted.cache_bytes(context, batch)
+    seconds = read / (device.bandwidth_bytes_per_s * device.count)
+    if device.flops is not None:
+        work = 2.0 * (counted.n_active - counted.n_looked_up) * batch
+        seconds = max(seconds, work / (device.flops * device.count))
+    return batch / seconds
+
+
+def _longest(needed: Any, usable: float, most: int) -> int:
+    if needed(1) > usable:
+        return 0
+    low, high = 1, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if needed(middle) <= usable else (low, middle - 1)
+    return low
+
+
+def _devices(given: str | Device | Iterable[str | Device] | None) -> Sequence[Device]:
+    known = {device.name: device for device in known_devices()}
+    if given is None:
+        return tuple(known.values())
+    found = []
+    for one in [given] if isinstance(given, (str, Device)) else given:
+        if not isinstance(one, Device) and one not in known:
+            names = ", ".join(map(repr, known))
+            raise ConfigError(
+                f"device={one!r} is not known; there are {names}. Give one of them, or your own:"
+                " Device(name, memory_bytes, bandwidth_bytes_per_s)."
+            )
+        found.append(one if isinstance(one, Device) else known[one])
+    return found
+
+
+def _precisions(given: Iterable[str | Precision] | None) -> Sequence[Precision]:
+    if given is None:
+        return tuple(PRECISIONS.values())
+    found = []
+    for one in [given] if isinstance(given, (str, Precision)) else given:
+        if not isinstance(one, Precision) and one not in PRECISIONS:
+            raise ConfigError(
+                f"precision {one!r} is not known; there are {', '.join(map(repr, PRECISIONS))}."
+            )
+        found.append(one if isinstance(one, Precision) else PRECISIONS[one])
+    return found
