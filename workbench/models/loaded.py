@@ -41,6 +41,8 @@ class ModelSource:
         Class of the checkpoint, such as ``"LlamaForCausalLM"``.
     name : str
         Short, for plots.
+    trust_remote_code : bool
+        Whether Python code of the model's own was run to load it.
     """
 
     kind: str
@@ -48,10 +50,14 @@ class ModelSource:
     revision: str | None
     architecture: str
     name: str
+    trust_remote_code: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the source as JSON-ready data."""
-        return dict(vars(self))
+        data = dict(vars(self))
+        if not self.trust_remote_code:
+            del data["trust_remote_code"]  # as versions read it that do not know it
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelSource:

@@ -190,6 +190,13 @@ class Store:
                     f"The study has a model named {name!r} already; give another name."
                 ) from error
 
+    def update_model(self, name: str, description: dict[str, Any]) -> None:
+        """Replace the description of a base model that the study has."""
+        with self._journal.writing() as db:
+            db.execute(
+                "UPDATE models SET description = ? WHERE name = ?", (json.dumps(description), name)
+            )
+
     # Runs
 
     def records(self) -> tuple[RunRecord, ...]:

@@ -82,7 +82,7 @@ class Exporting(StudyBase):
             baseline=None if baseline is None else baseline.record,
             task=self._store.meta("task")["name"],
             calibration=dataclasses.asdict(calibration_options(self._store)),
-            where=conditions(model.device.type),
+            where=conditions(str(model.device)),
         )
 
         def proof_of(found: LoadedModel) -> Proof:

@@ -153,11 +153,12 @@ class Study(Viewing, Reporting, Exporting):
         return self._add(loaded, name)
 
     def _add(self, model: LoadedModel, name: str | None) -> str:
-        from workbench.study.running.engine import describe_model
+        from workbench.study.running.engine import describe_model, record_device
 
         models = self._store.models()
         for known, description in models.items():
             if description["fingerprint"] == model.fingerprint and name in (None, known):
+                record_device(self._store, known, model)
                 self._attach(known, model)
                 return known
         if name is not None and (not name.strip() or len(name) > 100):
@@ -227,10 +228,10 @@ def _check_base(model: LoadedModel) -> None:
 
 def _is_a_checkpoint(model: LoadedModel) -> bool:
     """Return whether the codes of a model are those of the checkpoint that it was loaded from."""
-    from workbench.models.load import load_model
+    from workbench.models.load import load_again
 
     source = model.source
     if source.kind not in ("folder", "hub"):
         return False
-    found = load_model(source.ref, model.tokenizer, dtype=model.dtype, revision=source.revision)
+    found = load_again(source, model.tokenizer, device=model.device, dtype=model.dtype)
     return found.fingerprint == model.fingerprint

@@ -50,7 +50,7 @@ def score(logits: Tensor, targets: Tensor, dense: Tensor | None = None) -> Score
     for start in range(0, len(logits), rows):
         log_q = torch.log_softmax(logits[start : start + rows].float(), -1)
         target = targets[start : start + rows]
-        loss = -log_q.gather(-1, target.clamp(min=0)[:, None])[:, 0].double()
+        loss = -log_q.gather(-1, target.clamp(min=0)[:, None])[:, 0]
         loss = torch.where(target >= 0, loss, torch.inf)
         best, prediction = log_q.max(-1)
         if dense is None:
@@ -60,9 +60,12 @@ def score(logits: Tensor, targets: Tensor, dense: Tensor | None = None) -> Score
             log_p = torch.log_softmax(log_p, -1)
             p = log_p.exp()
             # where p underflows to zero the term is zero, whatever the logarithms are
-            kl = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1).clamp(min=0).double()
-        parts.append((loss, prediction, best.exp().double(), kl))
+            kl = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1).clamp(min=0)
+        parts.append((loss, prediction, best.exp(), kl))
     if not parts:
         empty = torch.zeros(0, dtype=torch.float64)
         return Scores(empty, empty.long(), empty, empty)
-    return Scores(*(torch.cat(columns).cpu() for columns in zip(*parts, strict=True)))
+    loss, prediction, confidence, kl = (
+        torch.cat(columns).cpu() for columns in zip(*parts, strict=True)
+    )
+    return Scores(loss.double(), prediction, confidence.double(), kl.double())

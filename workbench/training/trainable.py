@@ -14,6 +14,7 @@ from workbench.errors import CompressionError, ConfigError
 from workbench.models.layers import find_linears
 from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.tensors import affine
+from workbench.tensors.devices import seeded
 from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
 
 ADAPTER = "default"
@@ -161,8 +162,7 @@ class LowRankProducts(Trainable):
             target_modules=self._names,
             fan_in_fan_out=any(sites[name].transposed for name in self._names),
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(self.model.device, seed):
             inject_adapter_in_model(config, hf_model, adapter_name=ADAPTER)
         for name, parameter in hf_model.named_parameters():
             if "lora_" in name:

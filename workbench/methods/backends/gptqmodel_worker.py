@@ -30,15 +30,14 @@ def main() -> None:
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(min(os.cpu_count() or 1, 4)))
     os.chdir(Path(request["out"]).parent)  # it writes logs where it is
 
-    import torch
     from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 
-    cuda = torch.cuda.is_available()
-    config = QuantizeConfig(device="cuda" if cuda else "cpu", **request["options"])
+    config = QuantizeConfig(device=request["device"], **request["options"])
     model = GPTQModel.load(request["model"], config)
     rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in request["windows"]]
     awq = request["options"].get("quant_method") == "awq"
-    kernels = BACKEND.AWQ_TORCH if awq and not cuda else BACKEND.AUTO  # AWQ's default asks for CUDA
+    # AWQ's default asks for a GPU.
+    kernels = BACKEND.AWQ_TORCH if awq and request["device"] == "cpu" else BACKEND.AUTO
     model.quantize(rows, batch_size=1, backend=kernels)
     model.save(request["out"])
 
