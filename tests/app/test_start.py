@@ -8,13 +8,14 @@ import shutil
 import threading
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import workbench as wb
 from tests.toy import CALIBRATION, toy_model, toy_study, toy_task
-from workbench.app import recorded
+from workbench.app import recorded_study
 from workbench.app.magics import workbench_magic
 from workbench.app.panels.start import StartPanel
 from workbench.app.parts.banner import Banner
@@ -170,8 +171,14 @@ def test_what_fails_in_the_background_is_a_banner(panel):
     until(lambda: not panel.open.disabled)
 
 
+def contents_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_the_recording_is_shown_and_not_changed():
-    before = {path: path.read_bytes() for path in recorded.FOLDER.rglob("*") if path.is_file()}
+    before = {
+        path: path.read_bytes() for path in recorded_study.FOLDER.rglob("*") if path.is_file()
+    }
     assert sum(map(len, before.values())) < 2_000_000
     bench = Workbench()
     done = threading.Event()
@@ -184,12 +191,12 @@ def test_the_recording_is_shown_and_not_changed():
     assert not bench.study.lacks_predictions()
     assert bench.panels.recipe.run.disabled
     assert bench.panels.queue.pending == ()
-    after = {path: path.read_bytes() for path in recorded.FOLDER.rglob("*") if path.is_file()}
+    after = contents_of(recorded_study.FOLDER)
     assert before == after
 
 
 def test_the_copy_of_the_recording_goes_with_its_study():
-    study = recorded.open_recorded()
+    study = recorded_study.open_recorded()
     folder = study.path.parent
     assert folder.is_dir()
     study.close()
