@@ -15,7 +15,8 @@ from workbench.records import Measurement, Metric, RunRecord, RunState
 from workbench.selection import compare
 from workbench.selection.decision import UNCLEAR, decide
 from workbench.study.running.sweep import Event
-from workbench.views import differences, figures
+from workbench.views import differences
+from workbench.views.figures import tradeoff_figure
 from workbench.views.lineage import lineage
 
 
@@ -59,7 +60,7 @@ class FakeStudy:
             axis=compare.axis_named(x),
             predictions=self.predictions,
         )
-        return figures.tradeoff_figure(view)
+        return tradeoff_figure(view)
 
     def table(self, metric=None):
         return compare.table(self.records, self.metric)

@@ -8,7 +8,6 @@ import shutil
 import threading
 import time
 from datetime import datetime
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,7 +17,7 @@ from tests.toy import CALIBRATION, toy_model, toy_study, toy_task
 from workbench.app import recorded_study
 from workbench.app.magics import workbench_magic
 from workbench.app.panels.start import StartPanel
-from workbench.app.parts.banner import Banner
+from workbench.app.parts.notice import Notice
 from workbench.app.parts.task_kinds import ExtractionKind, SummarizationKind
 from workbench.app.workbench import EXPLORE, START, Workbench
 from workbench.errors import ConfigError
@@ -34,7 +33,7 @@ def ready():
 @pytest.fixture
 def panel(ready, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return StartPanel(Banner(), lambda *found: ready.append(found))
+    return StartPanel(Notice(), lambda *found: ready.append(found))
 
 
 def until(is_true, seconds=60):
@@ -171,7 +170,7 @@ def test_what_fails_in_the_background_is_a_banner(panel):
     until(lambda: not panel.open.disabled)
 
 
-def contents_of(folder: Path) -> dict[Path, bytes]:
+def files_of(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -191,7 +190,7 @@ def test_the_recording_is_shown_and_not_changed():
     assert not bench.study.lacks_predictions()
     assert bench.panels.recipe.run.disabled
     assert bench.panels.queue.pending == ()
-    after = contents_of(recorded_study.FOLDER)
+    after = files_of(recorded_study.FOLDER)
     assert before == after
 
 
@@ -213,7 +212,7 @@ def test_a_cell_that_is_run_again_takes_over_its_processes(tmp_path):
     worker = first.study._get_worker().pid
     again = Workbench(path=tmp_path / "study")
     assert again.study is first.study
-    assert again._desk.inspector is first._desk.inspector
+    assert again._session.inspector is first._session.inspector
     assert again.study.wait(100)
     until(lambda: "RTN 4-bit g32 done" in again.panels.queue.status.value)
     again.panels.table.refresh.flush()

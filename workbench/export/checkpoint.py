@@ -22,8 +22,10 @@ def write_checkpoint(
     folder: Path,
     packed: dict[str, Tensor],
     quantization: dict[str, Any],
+    *,
+    key: str = "quantization_config",
 ) -> None:
-    """Write safetensors, config.json with ``quantization_config``, tokenizer and head.
+    """Write safetensors, config.json with what the format says of itself, tokenizer and head.
 
     Parameters
     ----------
@@ -33,12 +35,14 @@ def write_checkpoint(
     packed : dict
         The tensors of the compressed layers by their names in the checkpoint.
     quantization : dict
-        JSON-ready ``quantization_config``.
+        JSON-ready.
+    key : str
+        The field of config.json that it is.
     """
     save_torch_state_dict(
         {**dense_tensors(model), **packed}, folder, max_shard_size="5GB", metadata={"format": "pt"}
     )
-    write_configuration(model, folder, {"quantization_config": quantization})
+    write_configuration(model, folder, {key: quantization})
     write_extras(model, folder)
 
 

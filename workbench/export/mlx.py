@@ -1,0 +1,106 @@
+"""Checkpoints of Apple's MLX, for mlx-lm and LM Studio on a Mac."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from workbench.export.base import (
+    Format,
+    code_layers,
+    kind_obstacle,
+    scheme_label,
+    unmasked,
+)
+from workbench.export.checkpoint import checkpoint_bytes, write_checkpoint
+from workbench.models.loaded import LoadedModel
+from workbench.progress import SILENT, Monitor
+from workbench.tensors.packing import mlx
+from workbench.tensors.weights import QuantizedWeight
+
+ARCHITECTURES = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "smollm3",
+    "olmo2",
+)
+"""Model types whose modules have the same names in mlx-lm as in transformers."""
+
+
+class MLX(Format):
+    """Codes as they are, every layer with its own bits; embeddings and head may have codes too."""
+
+    name: ClassVar[str] = "mlx"
+    title: ClassVar[str] = "MLX"
+    loaders: ClassVar[str] = "mlx-lm and LM Studio on a Mac"
+
+    def obstacle(self, model: LoadedModel) -> str | None:
+        model = unmasked(model)
+        kind = str(getattr(model.hf_model.config, "model_type", ""))
+        if kind not in ARCHITECTURES or not model.is_decoder:
+            return f"it is a {kind!r}, and the workbench writes {', '.join(ARCHITECTURES)}"
+        reason = kind_obstacle(model, dense=True, outside=True)
+        if reason is not None:
+            return reason
+        for name, weight in _codes(model).items():
+            scheme, (_, columns) = weight.scheme, weight.shape
+            if scheme.bits not in mlx.BITS:
+                accepted = ", ".join(map(str, mlx.BITS))
+                return f"{name} has {scheme.bits} bits, and it has {accepted} only"
+            if mlx.group_size(scheme, columns) is None or columns * scheme.bits % 32:
+                return (
+                    f"{name} has {columns} inputs as {scheme_label(scheme)}; it takes whole groups"
+                    " of a multiple of 32"
+                )
+        return None
+
+    def predicted_bytes(self, model: LoadedModel) -> int:
+        model = unmasked(model)
+        dtype = model.stored_dtype
+        codes = _codes(model).values()
+        return checkpoint_bytes(
+            model, sum(mlx.packed_bytes(w.shape, w.scheme, dtype) for w in codes)
+        )
+
+    def write(self, model: LoadedModel, folder: Path, monitor: Monitor = SILENT) -> None:
+        model = unmasked(model)
+        codes = _codes(model)
+        packed: dict[str, torch.Tensor] = {}
+        for done, (name, weight) in enumerate(codes.items(), 1):
+            for part, tensor in mlx.pack(weight, model.stored_dtype).items():
+                packed[f"{name}.{part}"] = tensor
+            monitor.report("export", done, len(codes), name)
+        write_checkpoint(model, folder, packed, _about(model), key="quantization")
+
+    def loading(self, model: LoadedModel) -> str:
+        return (
+            "# pip install mlx-lm\n"
+            "from mlx_lm import generate, load\n\n"
+            'model, tokenizer = load("FOLDER")\n'
+            'print(generate(model, tokenizer, "Once"))'
+        )
+
+
+def _about(model: LoadedModel) -> dict[str, Any]:
+    """Return ``quantization`` of config.json: the commonest numbers, then every layer's own."""
+    codes = _codes(model)
+    each: dict[str, dict[str, Any]] = {
+        name: {"group_size": mlx.group_size(w.scheme, w.shape[1]), "bits": w.scheme.bits}
+        for name, w in codes.items()
+    }
+    numbers = [tuple(about.values()) for about in each.values()]
+    group_size, bits = max(dict.fromkeys(numbers), key=numbers.count)
+    main = {"group_size": group_size, "bits": bits}
+    return {**main, **{name: about for name, about in each.items() if about != main}}
+
+
+def _codes(model: LoadedModel) -> dict[str, QuantizedWeight]:
+    return {n: w for n, w in code_layers(model).items() if isinstance(w, QuantizedWeight)}
