@@ -21,18 +21,32 @@ from workbench.tensors.packing import mlx
 from workbench.tensors.weights import QuantizedWeight
 
 ARCHITECTURES = (
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
+    "cohere",
+    "cohere2",
+    "ernie4_5",
     "gemma",
     "gemma2",
     "gemma3_text",
-    "phi3",
-    "smollm3",
+    "glm4",
+    "granite",
+    "helium",
+    "hunyuan_v1_dense",
+    "llama",
+    "ministral3",
+    "mistral",
+    "nemotron",
     "olmo2",
+    "olmo3",
+    "phi",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "seed_oss",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
 )
-"""Model types whose modules have the same names in mlx-lm as in transformers."""
+"""Model types that mlx-lm computes as transformers does, from modules of the same names."""
 
 
 class MLX(Format):
@@ -78,7 +92,8 @@ class MLX(Format):
             for part, tensor in mlx.pack(weight, model.stored_dtype).items():
                 packed[f"{name}.{part}"] = tensor
             monitor.report("export", done, len(codes), name)
-        write_checkpoint(model, folder, packed, _about(model), key="quantization")
+        about = {"quantization": _about(model), **_rotary_fields(model.hf_model.config)}
+        write_checkpoint(model, folder, packed, about)
 
     def loading(self, model: LoadedModel) -> str:
         return (
@@ -87,6 +102,22 @@ class MLX(Format):
             'model, tokenizer = load("FOLDER")\n'
             'print(generate(model, tokenizer, "Once"))'
         )
+
+
+def _rotary_fields(config: Any) -> dict[str, Any]:
+    """Return the fields of rotary positions that mlx-lm reads, from transformers' own."""
+    rope = dict(getattr(config, "rope_parameters", None) or {})
+    if "full_attention" in rope:  # Gemma 3: one base for each kind of attention
+        local = rope["sliding_attention"]["rope_theta"]
+        return {**_rotary_of(rope["full_attention"]), "rope_local_base_freq": local}
+    return _rotary_of(rope)
+
+
+def _rotary_of(rope: dict[str, Any]) -> dict[str, Any]:
+    names = ("rope_theta", "partial_rotary_factor")
+    scaled = rope.get("rope_type", "default") != "default"
+    scaling = {n: v for n, v in rope.items() if n != "rope_theta"} if scaled else None
+    return {**{name: rope[name] for name in names if name in rope}, "rope_scaling": scaling}
 
 
 def _about(model: LoadedModel) -> dict[str, Any]:

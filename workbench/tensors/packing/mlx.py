@@ -50,7 +50,8 @@ def pack(weight: QuantizedWeight, dtype: torch.dtype) -> dict[str, Tensor]:
     size = group_size(weight.scheme, columns)
     assert size is not None
     repeats = weight.scheme.group_length(columns) // size
-    scales = weight.scales.float().repeat_interleave(repeats, dim=1)
+    # Biases are of the scales as they are stored, so that every zero point can be read again.
+    scales = weight.scales.to(dtype).float().repeat_interleave(repeats, dim=1)
     zeros = zeros_of(weight).float().repeat_interleave(repeats, dim=1)
     return {
         "weight": pack_words(weight.codes, weight.scheme.bits).view(torch.uint32),
@@ -85,7 +86,8 @@ def unpack(tensors: dict[str, Tensor], bits: int, group_size: int) -> QuantizedW
     most = 2**bits - 1
     codes = unpack_words(tensors["weight"].view(torch.int32), bits, columns)
     zeros = torch.where(scales == 0, torch.zeros_like(scales), -biases / scales).round()
-    rounding = torch.finfo(tensors["scales"].dtype).eps * biases.abs()
+    numbers = torch.finfo(tensors["scales"].dtype)
+    rounding = numbers.eps * (biases.abs() + numbers.tiny)
     if bool(((biases + scales * zeros).abs() > rounding).any()):
         raise UnsupportedArchitectureError(
             "its biases are no whole multiples of its scales (learned, as by DWQ), which the"
