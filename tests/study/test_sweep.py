@@ -44,7 +44,7 @@ def test_events_survive_json() -> None:
 
 
 def test_the_baseline_comes_first_and_once(tmp_path: Path) -> None:
-    store = toy_study(tmp_path / "s")._store
+    store = toy_study(tmp_path / "s")._workspace.store
     dense = Recipe()
     assert with_baselines(store, jobs(*RECIPES[:2])) == jobs(dense, *RECIPES[:2])
     assert with_baselines(store, jobs(dense, RECIPES[0])) == jobs(dense, RECIPES[0])
@@ -69,7 +69,7 @@ class TestInline:
     def test_events_in_order(self, tmp_path: Path) -> None:
         events: list[Event] = []
         study = toy_study(tmp_path / "s")
-        numbers = InlineRunner(study._get_engine()).submit(jobs(*RECIPES[:2]), events.append)
+        numbers = InlineRunner(study._workspace.engine).submit(jobs(*RECIPES[:2]), events.append)
         assert numbers == [1, 2, 3]
         kinds = [e.kind for e in events if e.kind != "progress"]
         assert kinds == ["queued"] * 3 + ["started", "finished"] * 3 + ["idle"]
@@ -84,7 +84,7 @@ class TestInline:
 
     def test_cancel_stops_one_and_cancel_all_the_rest(self, tmp_path: Path) -> None:
         study = toy_study(tmp_path / "s")
-        runner = InlineRunner(study._get_engine())
+        runner = InlineRunner(study._workspace.engine)
         ends: list[tuple[int, str]] = []
 
         def on_event(event: Event) -> None:
@@ -116,7 +116,7 @@ class TestInline:
         grid = (RTN(4, group_size=8), RTN(3, group_size=8))
         monkeypatch.setattr("workbench.prediction.tabulate.GRID", grid)
         study = toy_study(tmp_path / "s")
-        runner = InlineRunner(study._get_engine())
+        runner = InlineRunner(study._workspace.engine)
         ends: list[tuple[str, str, str]] = []
 
         def on_event(event: Event) -> None:
@@ -207,7 +207,7 @@ def study(shared: Study, behaviour: Path) -> Study:
 
 @pytest.fixture
 def worker(study: Study) -> WorkerRunner:
-    return study._get_worker()
+    return study._workspace.worker
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_a_worker_computes_the_same_as_this_process(
     assert numbers == [event.job for event in collector.events[:3]]
     assert "calibrate" in {event.stage for event in collector.events}
     pid = worker.pid
-    log = study._store.log_path.read_text()
+    log = study._workspace.store.log_path.read_text()
     assert "not an event" in log
     assert "nor is this" in log
     behaviour.write_text("")
@@ -251,7 +251,7 @@ def test_a_worker_computes_the_same_as_this_process(
     here = toy_study(tmp_path / "here")
     for recipe in recipes:
         mine = here.run(recipe).record
-        theirs = study._store.record(mine.id)
+        theirs = study._workspace.store.record(mine.id)
         assert theirs is not None
         for found, expected in zip(theirs.measurements, mine.measurements, strict=True):
             assert found.metric == expected.metric
@@ -278,7 +278,7 @@ def test_predictions_are_made_in_the_worker(study: Study, behaviour: Path) -> No
     assert study.wait(LONG)
     assert again.kinds() == ["queued", "started", "finished", "idle"]
     assert study.predict(RTN(4, group_size=16)).kl is not None
-    assert not study._get_engine()._base.calibrators  # this process made no table
+    assert not study._workspace.engine._base.calibrators  # this process made no table
     assert states(study) == [RunState.DONE, RunState.DONE]
 
 
@@ -286,7 +286,7 @@ def test_a_worker_that_dies_over_predictions_is_a_failure(own: Study) -> None:
     collector = Collector()
     own.submit_tabulate(on_event=collector)
     collector.wait_for("progress")
-    pid = own._get_worker().pid
+    pid = own._workspace.worker.pid
     assert pid is not None
     psutil.Process(pid).kill()
     assert own.wait(LONG)
@@ -342,7 +342,7 @@ def test_a_listener_that_fails_does_not_stop_the_queue(study: Study, worker: Wor
     worker.submit(jobs(RECIPES[0]), on_event)
     assert worker.wait(LONG)
     assert states(study) == [RunState.DONE, RunState.DONE]
-    assert "ZeroDivisionError" in study._store.log_path.read_text()
+    assert "ZeroDivisionError" in study._workspace.store.log_path.read_text()
 
 
 def test_a_run_that_does_not_listen_is_cancelled_within_three_seconds(
@@ -424,7 +424,7 @@ def test_closing_ends_the_worker_and_settles_its_run(own: Study, behaviour: Path
     collector = Collector()
     own.submit(RECIPES[:2], on_event=collector)
     collector.wait_for("progress", "evaluate")
-    pid = own._get_worker().pid
+    pid = own._workspace.worker.pid
     assert pid is not None
     process = psutil.Process(pid)
     start = time.monotonic()
@@ -442,8 +442,8 @@ from workbench.study import Study
 from workbench.recipes import RTN
 study = Study.open(sys.argv[1])
 study.submit([RTN(4, group_size=8)], on_event=lambda e: print(e.kind, e.stage, flush=True))
-while study._get_worker().pid is None: time.sleep(0.01)
-print("pid", study._get_worker().pid, flush=True)
+while study._workspace.worker.pid is None: time.sleep(0.01)
+print("pid", study._workspace.worker.pid, flush=True)
 time.sleep(100)
 """
 

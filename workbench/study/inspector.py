@@ -26,7 +26,7 @@ from workbench.progress import Progress
 if TYPE_CHECKING:
     from workbench.selection.cost import CostModel
     from workbench.study import Study
-    from workbench.study.routing import Routed
+    from workbench.study.cascades import Routed
 
 Tell = Callable[[Progress], None]
 

@@ -10,7 +10,6 @@ import ipywidgets as w
 from workbench.app.parts.figure_slot import FigurePlace
 from workbench.app.parts.rows import Rows, rows_html
 from workbench.app.session import Desk
-from workbench.views.figures import lineage_figure
 
 
 class LineagePanel:
@@ -73,9 +72,7 @@ class LineagePanel:
         self.table.html = rows_html(heads, rows, caption="No runs yet.")
         self.table.selected = list(self._desk.selection.runs)
         chosen = self._desk.selection.runs
-        self._place.draw(
-            lambda: lineage_figure(view, selected=chosen), self._desk.banner.guard(self._clicked)
-        )
+        self._place.draw(lambda: view.plot(selected=chosen), self._desk.banner.guard(self._clicked))
 
     def _clicked(self, trace: Any, points: Any, state: Any) -> None:
         if points.point_inds and trace.customdata:

@@ -18,7 +18,7 @@ from workbench.errors import ConfigError
 from workbench.recipes import GPTQ, RTN
 from workbench.records import RunState
 from workbench.study import Study, inspector
-from workbench.views import FlipsView, LayerErrorsView, WeightHistogramView
+from workbench.views import FlipsView, LayerErrors, WeightHistogram
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,9 @@ def test_predictions_that_are_ready_are_given_at_once_and_learn_from_runs(study,
     assert not study.lacks_predictions()
     found = study.predict_now(RTN(3, group_size=32))
     assert found.kl == study.predict(RTN(3, group_size=32)).kl
-    kept = study._forecasts[1]
+    kept = study._workspace.ready_forecast[1]
     assert study.predict_now(RTN(5)).size_bytes > found.size_bytes
-    assert study._forecasts[1] is kept
+    assert study._workspace.ready_forecast[1] is kept
     study.run(GPTQ(2, group_size=32))
     assert study.predict_now(RTN(3, group_size=32)).n_runs == found.n_runs + 1
     study.runs[-1].delete()
@@ -119,12 +119,12 @@ def test_the_other_process_answers_and_refuses_in_words(study, tmp_path):
     other.ask("generate", answers.append, errors.append, prompt="a", runs=[two], tokens=3)
     other.ask("confusion", answers.append, finish, run=two)
     assert done.wait(120)
-    assert LayerErrorsView.from_dict(answers[0]) == LayerErrorsView(
+    assert LayerErrors.from_dict(answers[0]) == LayerErrors(
         study.layer_errors([two]).layers,
         study.layer_errors([two]).runs,
         study.layer_errors([two]).errors,
     )
-    assert sum(WeightHistogramView.from_dict(answers[1]).after) > 0
+    assert sum(WeightHistogram.from_dict(answers[1]).after) > 0
     assert FlipsView.from_dict(answers[2]) == study.flips(dense, two)
     assert set(answers[3]) == {two}
     assert "needs a classification task" in errors[0]
