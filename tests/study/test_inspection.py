@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -144,14 +143,6 @@ def test_the_other_process_answers_and_refuses_in_words(study, tmp_path):
     assert answers[-1] == str(path)
     assert "50 %" in path.read_text(encoding="utf-8")
     other.stop()
-
-
-def test_a_process_that_was_asked_nothing_for_a_while_ends():
-    read, write = os.pipe()
-    lines = inspector._Lines(os.fdopen(read), patience=0.5)
-    threading.Thread(target=lines.read, daemon=True).start()
-    os.write(write, b"a question\n")
-    assert list(lines) == ["a question\n"]  # and no more, although the stream stays open
 
 
 def test_a_process_that_died_is_told_and_started_again(study):

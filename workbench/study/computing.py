@@ -14,7 +14,7 @@ from workbench.records import Measurement, RunRecord, RunState
 from workbench.study.workspace import HasId, Workspace, only_progress
 
 if TYPE_CHECKING:
-    from workbench.study.running.sweep import OnEvent
+    from workbench.study.running.runner import OnEvent
 
 Recipes = Iterable["Recipe | Step | Iterable[Step]"]
 
@@ -23,12 +23,12 @@ def compute(
     workspace: Workspace, recipes: list[Recipe], model: str | None, on_event: OnEvent | None
 ) -> list[RunRecord]:
     """Compute recipes in this process, and return the runs that were started, in order."""
-    from workbench.study.running.engine import run_id
+    from workbench.study.running.engine import run_ids
 
     name = workspace.model_named(model)
     workspace.inline.submit([(name, recipe) for recipe in recipes], on_event)
     known = {record.id: record for record in workspace.records()}
-    ids = [run_id(workspace.store, name, recipe) for recipe in recipes]
+    ids = run_ids(workspace.store, name, recipes)
     return [known[id] for id in ids if id in known]
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from workbench.prediction.cost_table import CostTable
     from workbench.prediction.predict import Prediction
     from workbench.study.forecast import Forecast
-    from workbench.study.running.sweep import OnEvent
+    from workbench.study.running.runner import OnEvent
 
 
 def tabulate(

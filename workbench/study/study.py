@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from workbench.prediction.predict import Prediction
     from workbench.selection.cascades import Signal
     from workbench.selection.trust import Perturbation
-    from workbench.study.running.sweep import OnEvent
+    from workbench.study.running.runner import OnEvent
     from workbench.tasks import Task
     from workbench.tasks.outcomes import Outcomes
     from workbench.views import Confusion, FlipsView, LayerErrors, Sensitivity, WeightHistogram
@@ -286,7 +286,7 @@ class Study:
         model : str, optional
             Name of the base model. Default: the study's first.
         on_event : callable, optional
-            Called with every :class:`workbench.study.running.sweep.Event`.
+            Called with every :class:`workbench.study.running.runner.Event`.
 
         Returns
         -------
@@ -313,7 +313,7 @@ class Study:
         model : str, optional
             Name of the base model. Default: the study's first.
         on_event : callable, optional
-            Called with every :class:`workbench.study.running.sweep.Event`, in a background thread.
+            Called with every :class:`workbench.study.running.runner.Event`, in a background thread.
 
         Returns
         -------
@@ -432,7 +432,7 @@ class Study:
         model : str, optional
             Name of the base model. Default: the study's first.
         on_event : callable, optional
-            Called with every :class:`workbench.study.running.sweep.Event`, in a background thread.
+            Called with every :class:`workbench.study.running.runner.Event`, in a background thread.
 
         Returns
         -------

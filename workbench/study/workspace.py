@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from workbench.prediction.cost_table import CostTable
     from workbench.study.forecast import Forecast
     from workbench.study.running.engine import Engine
-    from workbench.study.running.sweep import InlineRunner, OnEvent, WorkerRunner
+    from workbench.study.running.inline import InlineRunner
+    from workbench.study.running.runner import OnEvent, Runner
+    from workbench.study.running.worker import WorkerRunner
     from workbench.tasks import Task
     from workbench.tasks.outcomes import Outcomes
 
@@ -187,7 +189,7 @@ class Workspace:
     @property
     def inline(self) -> InlineRunner:
         """The runner of this process."""
-        from workbench.study.running.sweep import InlineRunner
+        from workbench.study.running.inline import InlineRunner
 
         with self._lock:
             if self._inline is None:
@@ -203,7 +205,7 @@ class Workspace:
         StudyError
             If the study was closed.
         """
-        from workbench.study.running.sweep import WorkerRunner
+        from workbench.study.running.worker import WorkerRunner
 
         with self._lock:
             if not self.is_open:
@@ -213,7 +215,7 @@ class Workspace:
             return self._ending.worker
 
     @property
-    def runners(self) -> tuple[InlineRunner | WorkerRunner, ...]:
+    def runners(self) -> tuple[Runner, ...]:
         """The runners that there are by now, the worker process first."""
         return tuple(r for r in (self._ending.worker, self._inline) if r is not None)
 
