@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tests.cli.test_cli import run
 from tests.toy import toy_study
-from workbench.cli import shown
+from workbench.cli import tables
 from workbench.cli.progress import show_stages
 from workbench.prediction.cost_table import CostTable
 from workbench.prediction.predict import Prediction
@@ -114,8 +114,8 @@ def test_long_recipes_are_cut_and_numbers_are_not(monkeypatch, capsys):
     found = Prediction(recipe, 3_456_789, 0.0123, None, "accuracy", 0.9, (0.88, 0.92))
     text = io.StringIO()
     console = Console(file=text, width=70, force_terminal=True, no_color=True)
-    monkeypatch.setattr(shown, "output", lambda: console)
-    shown.print_predictions([found], Metric("accuracy"))
+    monkeypatch.setattr(tables, "output", lambda: console)
+    tables.print_predictions([found], Metric("accuracy"))
     (row,) = [line for line in text.getvalue().splitlines() if "Mixed" in line]
     assert "…" in row
     for number in ("3.46", "0.9", "0.88 to 0.92", "0.0123"):
