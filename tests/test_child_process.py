@@ -80,15 +80,19 @@ def test_a_message_that_was_cut_off_is_no_message(echo):
     assert child.exit_code == 3
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_what_is_not_understood_ends_the_process_instead_of_waiting_for_ever(echo):
+def test_what_is_not_understood_ends_the_process_instead_of_waiting_for_ever(echo, monkeypatch):
+    told = []
+    monkeypatch.setattr(threading, "excepthook", lambda fault: told.append(fault.exc_type))
+
     def refuse(child, message):
         raise ValueError(message)
 
     child, _, ended = echo(refuse)
     child.send({})
     assert ended.wait(60)
+    child.close(60)
     assert child.exit_code not in (0, None)
+    assert told == [ValueError]
 
 
 def test_a_program_ends_when_it_is_told_to(tmp_path):
