@@ -21,6 +21,7 @@ from workbench.recipes import GPTQ, RTN, Mixed
 from workbench.recipes.recipe import Recipe
 from workbench.records import Metric
 from workbench.study import Study
+from workbench.study.predictions import cost_table
 
 GRID = tuple(method(bits, group_size=8) for method in (GPTQ, RTN) for bits in (2, 3, 4))
 
@@ -102,9 +103,9 @@ def test_ctrl_c_keeps_what_is_tabulated(monkeypatch, capsys, tmp_path):
         assert run(monkeypatch, "frontier", study.path) == 130
     out = capsys.readouterr().out
     assert "the same command goes on" in " ".join(out.split())
-    assert 2 <= len(study._table("tiny").columns) < len(GRID)
+    assert 2 <= len(cost_table(study._workspace, "tiny").columns) < len(GRID)
     assert run(monkeypatch, "frontier", study.path) == 0
-    assert len(study._table("tiny").columns) == len(GRID)
+    assert len(cost_table(study._workspace, "tiny").columns) == len(GRID)
 
 
 def test_long_recipes_are_cut_and_numbers_are_not(monkeypatch, capsys):
