@@ -22,14 +22,14 @@ RTN4 = RTN(4, group_size=8)
 
 def describe(study: Study, **changed: object) -> None:
     """Change what a study says of its model; None leaves a value out."""
-    described = study._store.models()["tiny"] | changed
+    described = study._workspace.store.models()["tiny"] | changed
     kept = {key: value for key, value in described.items() if value is not None}
-    study._store.update_model("tiny", kept)
+    study._workspace.store.update_model("tiny", kept)
 
 
 def test_the_device_is_recorded_with_the_model_and_with_every_run(tmp_path: Path) -> None:
     study = toy_study(tmp_path / "study")
-    assert study._store.models()["tiny"]["device"] == "cpu"
+    assert study._workspace.store.models()["tiny"]["device"] == "cpu"
     assert study.run(RTN4).record.facts["device"] == "cpu"
 
 
@@ -37,9 +37,9 @@ def test_a_study_that_does_not_say_is_opened_and_says_from_then_on(tmp_path: Pat
     first = toy_study(tmp_path / "study")
     describe(first, device=None)
     assert Study.open(first.path).run(RTN4).record.facts["device"] == "cpu"
-    assert "device" not in first._store.models()["tiny"]
+    assert "device" not in first._workspace.store.models()["tiny"]
     toy_study(first.path)
-    assert first._store.models()["tiny"]["device"] == "cpu"
+    assert first._workspace.store.models()["tiny"]["device"] == "cpu"
 
 
 def test_nothing_is_computed_elsewhere_unless_that_is_said(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_nothing_is_computed_elsewhere_unless_that_is_said(tmp_path: Path) -> No
         warnings.simplefilter("always")
         study.add_model(toy_model())
     assert "computed 'tiny' on cuda:1 so far and does so on cpu" in str(said[0].message)
-    assert study._store.models()["tiny"]["device"] == "cpu"
+    assert study._workspace.store.models()["tiny"]["device"] == "cpu"
     assert study.run(RTN4).record.facts["device"] == "cpu"
 
 
@@ -110,7 +110,7 @@ def test_the_worker_has_the_users_word_for_the_models_code(
     folder, _ = own_code
     model = load_model(folder, trust_remote_code=True)
     with Study(model, toy_task(), tmp_path / "study", calibration=CALIBRATION) as study:
-        assert study._store.models()["own"]["source"]["trust_remote_code"] is True
+        assert study._workspace.store.models()["own"]["source"]["trust_remote_code"] is True
         study.submit([RTN4])
         assert study.wait(120)
         assert [run.record.error for run in study.runs] == [None, None]

@@ -10,7 +10,7 @@ from workbench.export.checkpoint import checkpoint_bytes, transformers_code, wri
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tensors.packing import awq
-from workbench.tensors.packing.gptq import QuantizedWeight
+from workbench.tensors.weights import QuantizedWeight
 from workbench.version import __version__
 
 
@@ -47,7 +47,7 @@ class AWQCheckpoint(Format):
             "modules_to_not_convert": None,
             "meta": {"quantizer": [f"compression-workbench:{__version__}"]},
         }
-        write_checkpoint(model, folder, packed, about)
+        write_checkpoint(model, folder, packed, {"quantization_config": about})
 
     def loading(self, model: LoadedModel) -> str:
         install = (

@@ -443,7 +443,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase | None) -> str:
 
 
 def _plain_config(model: PreTrainedModel) -> dict[str, Any]:
-    """The configuration without what depends on where and with which version it was loaded."""
+    """Return the configuration without what depends on where and how it was loaded."""
     incidental = {"transformers_version", "dtype", "torch_dtype", "architectures"}
     to_dict: Any = model.config.to_dict
     data: dict[str, Any] = to_dict()

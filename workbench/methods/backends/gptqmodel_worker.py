@@ -23,6 +23,7 @@ def end_with_the_caller(folder: str) -> None:
 
 
 def main() -> None:
+    """Quantize what the request names."""
     request: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     args = (request["temporary"],)
     threading.Thread(target=end_with_the_caller, args=args, daemon=True).start()
