@@ -132,7 +132,9 @@ def sweep(
     target: Target = None,
     shots: Shots = None,
     template: Template = None,
-    encoding: Annotated[str, typer.Option(help="Of the text file or table.")] = "utf-8",
+    encoding: Annotated[
+        str | None, typer.Option(help="Of the text file or table; by default it is detected.")
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
     methods: Methods = "rtn,gptq,awq,magnitude",
     bits: Bits = "2,3,4",

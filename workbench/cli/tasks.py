@@ -16,7 +16,7 @@ KINDS = ("classification", "extraction", "summarization", "answers")
 """What a table can be used for; a text file is for language modelling."""
 
 _HARNESS, _TASK_FILES = "lm-eval:", (".yaml", ".yml")
-_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx")
 
 Kind = Annotated[
     str | None,
@@ -60,7 +60,8 @@ class TaskOptions:
     template : str or None
     trust_remote_code : bool
         For tasks of the lm-evaluation-harness.
-    encoding : str
+    encoding : str or None
+        Of the files; None: it is detected.
     """
 
     kind: str | None = None
@@ -70,7 +71,7 @@ class TaskOptions:
     shots: int | None = None
     template: str | None = None
     trust_remote_code: bool = False
-    encoding: str = "utf-8"
+    encoding: str | None = None
 
 
 def task_of(ref: str, told: TaskOptions) -> Task | str:
@@ -88,7 +89,7 @@ def task_of(ref: str, told: TaskOptions) -> Task | str:
             f"--trust-remote-code is for tasks of the harness, and --task {ref} is none; give"
             " lm-eval:NAME or a .yaml file, or leave it out."
         )
-    if not ref.lower().endswith(_TABLES):
+    if not ref.lower().removesuffix(".gz").endswith(_TABLES):
         given = ("kind", "text", "label", "target", "shots", "template")
         if any(getattr(told, name) is not None for name in given):
             raise ConfigError(

@@ -226,6 +226,29 @@ class LoadedModel:
         return min(limits, default=None)
 
     @property
+    def n_embeddings(self) -> int:
+        """Rows of the table of token embeddings: ids from here on cannot be read."""
+        table: Any = self.hf_model.get_input_embeddings()
+        rows = getattr(getattr(table, "weight", None), "shape", (0,))[0]
+        return int(rows or self.hf_model.config.get_text_config().vocab_size)
+
+    @property
+    def pad_token_id(self) -> int:
+        """What batches are filled up with: a token that the model embeds, and never scores.
+
+        The model's own padding where it has one, else the tokenizer's, else an end of text. One
+        that was added to the tokenizer alone has no row in the table of embeddings.
+        """
+        config = self.hf_model.config.get_text_config()
+        candidates = (
+            getattr(config, "pad_token_id", None),
+            self.tokenizer.pad_token_id,
+            self.tokenizer.eos_token_id,
+        )
+        rows = self.n_embeddings
+        return next((int(t) for t in candidates if t is not None and 0 <= t < rows), 0)
+
+    @property
     def n_parameters(self) -> int:
         """Parameters of the model and its head; tied ones count once."""
         unique = {tensor_identity(p): p.numel() for p in self.hf_model.parameters()}
@@ -372,7 +395,6 @@ class LoadedModel:
         Tensor of shape (prompts, new tokens), int64
             Filled up with padding after an end-of-text token.
         """
-        paddings = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         options: dict[str, Any] = {}
         first = input_ids.shape[1]
         if self.is_encoder_decoder:
@@ -394,7 +416,7 @@ class LoadedModel:
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
-                pad_token_id=next(token for token in paddings if token is not None),
+                pad_token_id=self.pad_token_id,
                 **options,
             )
         written: Tensor = output[:, first:]
