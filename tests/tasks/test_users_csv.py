@@ -177,7 +177,7 @@ def test_empty_labels_are_skipped_where_that_is_asked_for(tmp_path: Path) -> Non
 def test_a_file_without_names_is_found_out(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text(GOOD.removeprefix("text,label\n"))
-    with pytest.raises(DataError, match="no column 'text'; it has '0', '1'.*looks like data"):
+    with pytest.raises(DataError, match=r"no column 'text'; it has '0', '1'.*looks like data"):
         TextClassification(path)
     assert len(texts(made(path, text="0", label="1"))) == 40
     assert len(texts(made(path, text=0, label=1, header=False))) == 40

@@ -155,6 +155,32 @@ class LoadedModel:
             dict(self.structure),
         )
 
+    def as_measured(self) -> LoadedModel:
+        """Return the model without a head that its class has and that another one replaces.
+
+        Whoever loads an export with transformers would else get the answers of the head that was
+        never measured. Weights are shared.
+        """
+        if self.head is None or not type(self.hf_model).__name__.endswith(
+            "ForSequenceClassification"
+        ):
+            return self
+        prefix = f"{self.hf_model.base_model_prefix}."
+        bare: Any = self.hf_model.base_model
+        return LoadedModel(
+            bare,
+            self.tokenizer,
+            self.source,
+            self.stored_dtype,
+            {
+                name.removeprefix(prefix): weight
+                for name, weight in self.weights.items()
+                if name.startswith(prefix)
+            },
+            self.head,
+            dict(self.structure),
+        )
+
     def set_weight(self, name: str, weight: CompressedWeight) -> None:
         """Store a module's weight compressed, and put its dense copy in place.
 

@@ -106,7 +106,7 @@ class Reporting(Deciding, Routing):
     def report(
         self,
         path: str | Path = "report.html",
-        requirements: Requirements | None = None,
+        requirements: Requirements | float | None = None,
         *,
         question: str = "",
         cost: CostModel | None = None,
@@ -124,8 +124,8 @@ class Reporting(Deciding, Routing):
         ----------
         path : str or Path
             Of the file, replaced if it is there.
-        requirements : Requirements, optional
-            The bar. Default: 97 % of the base model's quality.
+        requirements : Requirements or float, optional
+            The bar, or the share of the base model's quality that it asks for. Default: 0.97.
         question : str
             What is to be decided, in your words.
         cost : CostModel, optional
@@ -153,7 +153,9 @@ class Reporting(Deciding, Routing):
         from workbench.views.figures import write_page
         from workbench.views.report import Part, render, sentence
 
-        wanted = requirements or Requirements(0.97)
+        wanted = Requirements(0.97) if requirements is None else requirements
+        if not isinstance(wanted, Requirements):
+            wanted = Requirements(wanted)
         prices = cost or wanted.cost
         decision = self.choose(wanted, metric=metric, model=model)
         found = decision.nearest_run

@@ -216,8 +216,8 @@ class LanguageModeling(NextToken):
         """Return packed windows of exactly ``sequence_length`` tokens, see :class:`Task`.
 
         The calibration documents are shuffled, joined with the tokenizer's EOS (or BOS) token
-        before each, cut, and shuffled again; a rest shorter than a window is dropped. At most
-        4,096 windows are made.
+        before each, cut, and shuffled again; a rest shorter than a window is dropped, unless it is
+        all there is. At most 4,096 windows are made.
         """
         return self._packed(model, sequence_length, seed, MAX_CALIBRATION_WINDOWS)
 
@@ -245,6 +245,7 @@ class LanguageModeling(NextToken):
                 break
         count = min(len(stream) // sequence_length, most)
         windows = [stream[i * sequence_length : (i + 1) * sequence_length] for i in range(count)]
+        windows = windows or [stream]
         generator.shuffle(windows)
         return windows
 

@@ -1,11 +1,9 @@
 """The one rule of padding: a text in a batch is read as it is read alone.
 
-Models find the end of a padded text in one of three ways. Encoders and language models go by the
+Models find the end of a padded text in one of two ways. Encoders and language models go by the
 attention mask, and may be padded with anything that they embed. Decoders for sequence
 classification ignore the mask: they read the last token that is not ``config.pad_token_id``,
-whatever the tokenizer pads with; alone, without such an id, they read the last one. For sequence
-classification encoder-decoders read the last end-of-text token, of which all texts of a batch must
-have the same number.
+whatever the tokenizer pads with; alone, without such an id, they read the last one.
 """
 
 from __future__ import annotations
@@ -47,18 +45,7 @@ def own_head_logits(
         hf_model = with_pad(model, pad).hf_model
     if attention_mask is not None:
         input_ids = input_ids.masked_fill(attention_mask == 0, pad)
-    if not model.is_encoder_decoder:
-        return _logits(hf_model, input_ids, attention_mask)
-    ends = input_ids.eq(hf_model.config.eos_token_id).sum(1)
-    found: Tensor | None = None
-    for count in ends.unique():
-        rows = (ends == count).nonzero()[:, 0]
-        mask = None if attention_mask is None else attention_mask[rows]
-        some = _logits(hf_model, input_ids[rows], mask)
-        found = some.new_empty((len(input_ids), some.shape[1])) if found is None else found
-        found = found.index_copy(0, rows, some)
-    assert found is not None
-    return found
+    return _logits(hf_model, input_ids, attention_mask)
 
 
 def with_pad(model: LoadedModel, pad: int) -> LoadedModel:
