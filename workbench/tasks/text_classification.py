@@ -31,6 +31,7 @@ from workbench.tasks.label_matching import (
     named_by,
     replaced_words,
 )
+from workbench.tasks.labels import UNORDERED, ordered_labels, were_unordered
 from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.padding import own_head_logits
@@ -52,12 +53,6 @@ MAX_HEAD_ROWS = 20_000
 
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 """An integer that is its own text again."""
-
-UNORDERED = (
-    "this study was made by a version that gave labels which are one integer (such as 007 and 7)"
-    " codes by chance, another one after every restart, so its stored accuracies and flips cannot"
-    " be told apart from mistakes; run it again in another folder."
-)
 
 MAX_KEPT_CLASSES = 256
 """With more classes than this their probabilities are not kept per example."""
@@ -200,7 +195,7 @@ class TextClassification(Task):
         super().__init__(name, (ACCURACY, MACRO_F1, KL), dict(options))
         self.rows = rows
         found = {row.label for part in PARTS for row in rows[part]}
-        self.labels = _ordered(found) if labels is None else tuple(labels)
+        self.labels = ordered_labels(found) if labels is None else tuple(labels)
         check_label_map(options.get("label_map"), self.labels)
         self._own_metric = metric
         if metric is not None:
@@ -461,7 +456,7 @@ class TextClassification(Task):
         rows = {part: tuple(found) for part, found in parts.items()}
         task._set(rows, saved["name"], options, metric, higher, saved.get("labels"))
         task._check_loaded(saved)
-        if "labels" not in saved and _unordered(task.labels):
+        if "labels" not in saved and were_unordered(task.labels):
             task.warnings = (*task.warnings, UNORDERED)
         return task
 
@@ -521,25 +516,6 @@ def _doubts(logits: Tensor) -> dict[str, Any]:
     if logs.shape[-1] <= MAX_KEPT_CLASSES:
         found["log_probabilities"] = logs.clamp(min=-6e4).half().cpu().numpy()
     return found
-
-
-def _ordered(labels: set[str]) -> tuple[str, ...]:
-    """Return labels in the order of their numbers if all are integers, else of their text.
-
-    Those that are one integer (007 and 7) are in the order of their text: never in that of a set.
-    """
-    try:
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
-    except ValueError:
-        return tuple(sorted(labels))
-
-
-def _unordered(labels: Sequence[str]) -> bool:
-    """Return whether the order was left to chance where it was that of the numbers alone."""
-    try:
-        return len({int(label) for label in labels}) < len(labels)
-    except ValueError:
-        return False
 
 
 def _document_codes(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[int]]:

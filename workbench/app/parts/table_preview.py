@@ -32,7 +32,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 
     if not path.is_file():
         raise DataError(f"There is no file {path}; give the path of a table, or upload one.")
-    table = read_file(path, Reading(on_bad_rows="skip"))
+    table = read_file(path, Reading())
     shown = {name: table.texts(place)[:PREVIEWED] for place, name in enumerate(table.columns)}
     frame = pd.DataFrame(
         {
