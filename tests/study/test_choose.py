@@ -36,10 +36,15 @@ def test_its_table_has_a_row_per_candidate_and_its_words_are_printed(study):
     assert str(found) == found.nearest
 
 
-def test_a_number_is_judged_as_before(study):
+def test_a_number_is_judged_by_the_measured_value_and_has_the_same_kind_of_answer(study):
     found = study.choose(0.5, metric="perplexity")
-    assert not isinstance(found, Decision)
-    assert found.run is not None
+    assert isinstance(found, Decision)
+    assert found.answer == "passes"
+    assert found.run.size_bytes == min(v.run.size_bytes for v in found.verdicts)
+    assert {v.p_value for v in found.verdicts} == {None}
+    assert found.requirements == Requirements(0.5, confidence=None)
+    assert found == study.choose(Requirements(0.5, confidence=None), metric="perplexity")
+    assert len(found.table()) == 2
 
 
 def test_an_empty_study_has_a_sensible_answer(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from workbench.tasks.answers import Answers
 from workbench.errors import ConfigError
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models.load import LoadedModel
@@ -60,7 +61,7 @@ class Distiller(ModelMethod):
             trainable,
             task,
             objective,
-            settings_of(config, model.n_parameters, classifies=task.pools_tokens),
+            settings_of(config, model.n_parameters, classifies=task.answers is Answers.LABELS),
             checkpoint=context.checkpoint,
             monitor=context.monitor,
             about=[config.to_dict(), teacher.fingerprint],

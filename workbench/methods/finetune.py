@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from workbench.tasks.answers import Answers
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models.load import LoadedModel
 from workbench.recipes import FineTuning, Step
@@ -35,7 +36,7 @@ class FineTuner(ModelMethod):
             trainable,
             task,
             Labels(task, weights),
-            settings_of(config, model.n_parameters, classifies=task.pools_tokens),
+            settings_of(config, model.n_parameters, classifies=task.answers is Answers.LABELS),
             checkpoint=context.checkpoint,
             monitor=context.monitor,
             about=config.to_dict(),

@@ -132,30 +132,36 @@ def reject_in_order(
     """
     found = np.asarray(p_values, dtype=np.float64)
     count = len(found)
+    rejected = np.zeros(count, dtype=bool)
     levels = np.full(count, alpha / max(count, 1))
-    last = levels.copy()
-    passes_on = np.zeros((count, count))
-    for i in range(count - 1):
-        passes_on[i, i + 1] = 1.0
-    if count > 1:
-        passes_on[-1, :-1] = 1.0 / (count - 1)
-    open_ones = np.ones(count, dtype=bool)
-    while True:
-        last[open_ones] = levels[open_ones]
-        ready = np.flatnonzero(open_ones & (found <= levels))
-        if not len(ready):
-            return ~open_ones, last
-        j = int(ready[0])
-        open_ones[j] = False
-        levels = levels + levels[j] * passes_on[j]
-        levels[j] = 0.0
-        loops = passes_on[:, j] * passes_on[j]  # what would go there and come back
-        with np.errstate(divide="ignore", invalid="ignore"):
-            through = (passes_on + np.outer(passes_on[:, j], passes_on[j])) / (1 - loops)[:, None]
-        passes_on = np.where((loops < 1)[:, None], through, 0.0)
-        passes_on[j] = 0.0
-        passes_on[:, j] = 0.0
-        np.fill_diagonal(passes_on, 0.0)
+    # Each open hypothesis hands its level on to the next open one, the last one to all others by
+    # these shares. So only the open ones in order and the last one's shares are kept.
+    shares = np.full(count, 1.0 / max(count - 1, 1))
+    chain = np.arange(count)
+    while len(chain):
+        others, last = chain[:-1], chain[-1]
+        for place in np.flatnonzero(found[others] <= levels[others]):
+            while place < len(others) and not rejected[others[place]]:
+                this, following = others[place], chain[place + 1]
+                if found[this] > levels[this]:
+                    break
+                rejected[this] = True
+                levels[following] += levels[this]
+                if following == last:
+                    shares[others] /= 1.0 - shares[this] if shares[this] < 1 else np.inf
+                else:
+                    shares[following] += shares[this]
+                place += 1
+        others = others[~rejected[others]]
+        if found[last] > levels[last]:
+            break
+        rejected[last] = True
+        levels[others] += levels[last] * shares[others]
+        if len(others):
+            left = 1.0 - shares[others[-1]]
+            shares[others] /= left if left > 0 else np.inf
+        chain = others
+    return rejected, levels
 
 
 def examples_needed(

@@ -1,7 +1,7 @@
 """The study, what users work with: its parts by what they do, one file each."""
 
-from workbench.study.deciding import Decision
-from workbench.study.handles import Choice, Run
+from workbench.selection.decision import Choice, Decision
+from workbench.study.handles import Run
 from workbench.study.predicting import Sensitivity
 from workbench.study.routing import Routed
 from workbench.study.study import Study

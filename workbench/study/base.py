@@ -17,6 +17,7 @@ from workbench.recipes.recipe import Recipe
 from workbench.records import Metric, RunRecord
 from workbench.storage.store import Store
 from workbench.study.handles import Run
+from workbench.tasks.metrics import recorded_metrics
 
 if TYPE_CHECKING:
     from workbench.models.load import LoadedModel
@@ -74,7 +75,7 @@ class StudyBase:
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The task's metrics; the first one decides where none is named."""
-        return tuple(Metric(**metric) for metric in self._store.meta("task")["metrics"])
+        return recorded_metrics(self._store.meta("task"))
 
     @property
     def metric(self) -> Metric:

@@ -1,11 +1,10 @@
-"""Comparing runs: table, plot and choice."""
+"""Comparing runs: table and plot."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from workbench.errors import ConfigError
-from workbench.study.handles import Choice
 from workbench.study.predicting import Predicting
 
 if TYPE_CHECKING:
@@ -69,55 +68,3 @@ class Comparing(Predicting):
             predictions=self._predicted(metric, predicted) if show else (),
         )
         return figures.tradeoff_figure(view)
-
-    def choose(
-        self,
-        accuracy: float | None = None,
-        *,
-        relative: bool = True,
-        size_bytes: float | None = None,
-        latency_ms: float | None = None,
-        metric: str | None = None,
-        model: str | None = None,
-    ) -> Choice:
-        """Choose the smallest run that passes, or with limits alone the best one that fits.
-
-        See :func:`workbench.selection.compare.choose`.
-
-        Parameters
-        ----------
-        accuracy : float, optional
-            The least acceptable quality, as a share of the base model's (0.97 for 97 %).
-        relative : bool
-            False: ``accuracy`` is a bar for the metric's value itself.
-        size_bytes, latency_ms : float, optional
-            The most that is acceptable.
-        metric : str, optional
-            Default: the task's first.
-        model : str, optional
-            The base model that quality refers to. Default: the study's first. The runs of all
-            base models are candidates.
-        """
-        from workbench.selection import compare
-
-        records = self._store.records()
-        name = self._name(model)
-        baseline = [r for r in records if r.model == name and not r.recipe.steps]
-        found = compare.choose(
-            records,
-            baseline[0] if baseline else None,
-            self._metric(metric),
-            outcomes=self._outcomes,
-            accuracy=accuracy,
-            relative=relative,
-            size_bytes=size_bytes,
-            latency_ms=latency_ms,
-        )
-        return Choice(
-            run=self._handle_of(found.run),
-            quality=found.quality,
-            interval=found.interval,
-            surely=found.surely,
-            nearest_run=self._handle_of(found.nearest_run),
-            nearest=found.nearest,
-        )

@@ -1,13 +1,9 @@
-"""What a study hands out: runs, and the choice of one.
-
-A :class:`Run` holds an id and reads the journal anew whenever it is asked.
-"""
+"""A run as a study hands it out: it holds an id and reads the journal anew whenever it is asked."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.errors import StudyError
@@ -19,7 +15,6 @@ from workbench.records import Measurement, RunRecord, RunState
 if TYPE_CHECKING:
     from workbench.export import Exported, ExportOffer
     from workbench.models.load import LoadedModel
-    from workbench.selection.compare import Interval
     from workbench.study.study import Study
     from workbench.tasks.outcomes import Outcomes
 
@@ -168,34 +163,3 @@ class Run:
         if record.error:
             text += f", {record.error.splitlines()[0][:100]}"
         return f"<Run {self._id} {text}>"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What :meth:`Study.choose` found. Printing it says it in one sentence.
-
-    Attributes
-    ----------
-    run : Run or None
-        None if no run passes.
-    quality : float or None
-        Quality of ``run`` (or of ``nearest_run``) relative to the base model; 1.0 is as good.
-    interval : Interval or None
-        95 % interval of ``quality``.
-    surely : bool
-        Whether the lower end of the interval passes the bar too.
-    nearest_run : Run or None
-        The chosen run, else the one that comes nearest.
-    nearest : str
-        What was chosen, or which run comes nearest and what it lacks.
-    """
-
-    run: Run | None
-    quality: float | None
-    interval: Interval | None
-    surely: bool
-    nearest_run: Run | None
-    nearest: str
-
-    def __str__(self) -> str:
-        return self.nearest

@@ -278,7 +278,7 @@ class Predicting(StudyBase):
         self, metric: str | None, predicted: bool | None
     ) -> list[tuple[str, Prediction]]:
         """Return the predicted fronts of the base models that have a table; none is made here."""
-        from workbench.selection.compare import is_baseline, is_measured
+        from workbench.selection.quality import is_baseline, is_measured
 
         decisive, records = self._metric(metric), self._store.records()
         measured = {r.model for r in records if is_baseline(r) and is_measured(r, decisive)}

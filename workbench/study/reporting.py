@@ -12,10 +12,11 @@ from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.recipes.recipe import shortened
 from workbench.records import FOR_INFORMATION, RunState
-from workbench.selection.compare import relative_quality
 from workbench.selection.cost import CostModel
+from workbench.selection.decision import Decision
+from workbench.selection.quality import relative_quality
 from workbench.selection.requirements import Requirements
-from workbench.study.deciding import Deciding, Decision
+from workbench.study.deciding import Deciding
 from workbench.study.routing import Routed, Routing
 from workbench.study.trusting import Trust
 from workbench.version import __version__
@@ -68,7 +69,7 @@ class Reporting(Deciding, Routing):
     def _costs(self, prices: CostModel, model: str | None) -> pd.DataFrame:
         import pandas as pd
 
-        from workbench.selection.choice import check_conditions
+        from workbench.selection.quality import check_conditions
 
         records = [r for r in self._store.records() if r.state is RunState.DONE]
         check_conditions(records)
@@ -234,6 +235,7 @@ class Reporting(Deciding, Routing):
             )
         pieces.append(table(rows))
         answers = {v.answer for v in decision.verdicts}
+        confidence = decision.requirements.confidence
         if answers:
             pieces.append(
                 sentence(
@@ -246,8 +248,8 @@ class Reporting(Deciding, Routing):
                     " it cannot be told yet.",
                     (
                         " The chance of calling any run passing that truly fails is at most"
-                        f" {1 - decision.requirements.confidence:.2g}, for all runs together."
-                        if decision.requirements.accuracy is not None
+                        f" {1 - confidence:.2g}, for all runs together."
+                        if decision.requirements.accuracy is not None and confidence is not None
                         else ""
                     ),
                     kind="quiet",

@@ -110,6 +110,7 @@ class Study(Viewing, Reporting, Exporting):
         self._given_task = task
         self._default = self._add(loaded, None)
         store.recover()
+        store.renew_measurements(self.metrics)
 
     @classmethod
     def open(cls, path: str | Path) -> Study:
@@ -131,6 +132,7 @@ class Study(Viewing, Reporting, Exporting):
         study._default = next(iter(store.models()))
         with contextlib.suppress(StudyError):  # one that is read-only can still be looked at
             store.recover()
+            store.renew_measurements(study.metrics)
         return study
 
     def add_model(self, model: LoadedModel | str | Path, name: str | None = None) -> str:

@@ -218,7 +218,7 @@ class Viewing(Computing, Comparing):
         return table is None or not is_complete(table)
 
     def _ready_forecast(self, name: str, metric: str | None) -> Forecast | None:
-        from workbench.selection.choice import is_baseline, is_measured
+        from workbench.selection.quality import is_baseline, is_measured
 
         table = self._table(name)
         if table is None:

@@ -24,18 +24,11 @@ from workbench.models.architectures import decoder_start_token
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement, Metric
+from workbench.tasks.answers import Answers
+from workbench.tasks.metrics import KL, OfRows, estimate, measurement
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS
-from workbench.tasks.uncertainty import (
-    Difference,
-    Estimate,
-    estimate_ratio,
-    paired_difference,
-    paired_ratio,
-)
-
-KL = Metric("kl", "nats", higher_is_better=False)
-"""KL divergence from the dense model's predictions to this model's, per prediction."""
+from workbench.tasks.uncertainty import Difference, Estimate, paired_difference, paired_ratio
 
 BATCH_TOKENS = 2048
 """Padded tokens of a batch: larger batches are not faster on a few CPU cores."""
@@ -149,6 +142,10 @@ class Task(ABC):
     ----------
     kind : str
         Name of the class of task in saved studies.
+    answers : Answers
+        What one example is answered by.
+    labels : tuple of str
+        In the order of their codes; none where a task answers something else.
     name : str
         For people.
     metrics : tuple of Metric
@@ -160,8 +157,8 @@ class Task(ABC):
     """
 
     kind: ClassVar[str]
-    pools_tokens: ClassVar[bool] = False
-    """Whether one prediction is made from all tokens of an example."""
+    answers: Answers
+    labels: tuple[str, ...] = ()
     name: str
     metrics: tuple[Metric, ...]
     warnings: tuple[str, ...] = ()
@@ -192,6 +189,17 @@ class Task(ABC):
                 digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
             self._fingerprint = digest.hexdigest()[:16]
         return self._fingerprint
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether the validation part is scored as the evaluation part is."""
+        return True
+
+    def texts(self, part: str) -> Sequence[str] | None:
+        """Return the user's texts of a part by the number of the example, None where a model's
+        tokens are all there is to show.
+        """
+        return None
 
     def metric(self, name: str) -> Metric:
         """Return a metric of this task by name.
@@ -331,9 +339,29 @@ class Task(ABC):
         windows = self.calibration_windows(model, sequence_length=sequence_length, seed=seed)
         return [Example(index, index, row) for index, row in enumerate(windows)]
 
-    @abstractmethod
     def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
-        """Return a metric of one evaluation with its influence per document."""
+        """Return a metric of one evaluation with its influence per document.
+
+        Raises
+        ------
+        ConfigError
+            If the task has no such metric, or the outcomes lack what it is computed from.
+        """
+        known = self.metric(metric)
+        return estimate(known, outcomes, lambda table: self.statistic(known, table))
+
+    def statistic(self, metric: Metric, outcomes: Outcomes) -> OfRows:
+        """Return what computes a metric of the whole set from some rows of the outcomes.
+
+        Raises
+        ------
+        ConfigError
+            If the metric is no statistic of this task; one that has some says here which.
+        """
+        raise ConfigError(
+            f"The metric {metric.name!r} cannot be computed from these outcomes: they have the"
+            f" columns {', '.join(outcomes.columns)}. Evaluate the model again."
+        )
 
     @abstractmethod
     def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
@@ -455,14 +483,10 @@ class Task(ABC):
         """
         measurements = []
         for metric in self.metrics:
-            if metric is KL and (len(outcomes) == 0 or np.isnan(_float(outcomes, "kl")).all()):
+            if metric == KL and (len(outcomes) == 0 or np.isnan(_float(outcomes, "kl")).all()):
                 continue
-            estimate = self.estimate(metric.name, outcomes)
-            measurements.append(
-                Measurement(
-                    metric.name, estimate.value, metric.unit, len(outcomes), estimate.stderr, part
-                )
-            )
+            found = self.estimate(metric.name, outcomes)
+            measurements.append(measurement(metric, found, len(outcomes), part))
         return tuple(measurements)
 
     def difference(
@@ -508,6 +532,7 @@ class Task(ABC):
         write_snapshot(folder / file, self._rows())
         return {
             "kind": self.kind,
+            "answers": self.answers.value,
             "name": self.name,
             "version": 1,
             "fingerprint": self.fingerprint,
@@ -631,11 +656,6 @@ def batches_of(
         waiting.append(example)
     if waiting:
         yield batch_of(model, "calibration", waiting)
-
-
-def ratio(outcomes: Outcomes, numerator: str, denominator: str) -> Estimate:
-    """Return the ratio of two columns' sums, clustered by document."""
-    return estimate_ratio(outcomes[numerator], outcomes[denominator], outcomes["document"])
 
 
 def _float(outcomes: Outcomes, name: str) -> np.ndarray:

@@ -59,7 +59,7 @@ def describe_metric(
             f"higher_is_better={higher_is_better!r} is not accepted for your metric {name!r}; give"
             " True or False."
         )
-    return Metric(name, "", bool(higher_is_better))
+    return Metric(name, higher_is_better=bool(higher_is_better), statistic="own")
 
 
 def call_metric(function: Callable[..., float] | None, *arguments: Any) -> float:

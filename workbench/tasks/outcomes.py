@@ -40,6 +40,15 @@ class Outcomes:
     def __contains__(self, name: str) -> bool:
         return name in self.columns
 
+    @property
+    def is_classified(self) -> bool:
+        """Whether every example has one label and one prediction."""
+        return "label" in self and "prediction" in self
+
+    def at(self, rows: NDArray[np.int64]) -> Outcomes:
+        """Return the table of some rows."""
+        return Outcomes({name: column[rows] for name, column in self.columns.items()})
+
     def save(self, path: Path) -> None:
         """Write all columns to a compressed ``.npz`` file; nothing in it needs pickle."""
         with path.open("wb") as stream:

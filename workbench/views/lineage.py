@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.records import Metric, RunRecord
-from workbench.selection.choice import value_of
+from workbench.selection.quality import value_of
 
 if TYPE_CHECKING:
     import pandas as pd
