@@ -18,6 +18,7 @@ from workbench.records import Metric, RunRecord
 from workbench.storage.store import Store
 from workbench.study.handles import Run
 from workbench.tasks.metrics import recorded_metrics
+from workbench.tasks.output import Output, recorded_output
 
 if TYPE_CHECKING:
     from workbench.models.load import LoadedModel
@@ -76,6 +77,11 @@ class StudyBase:
     def metrics(self) -> tuple[Metric, ...]:
         """The task's metrics; the first one decides where none is named."""
         return recorded_metrics(self._store.meta("task"))
+
+    @property
+    def output(self) -> Output:
+        """What the task answers: labels, choices, tokens or text."""
+        return recorded_output(self._store.meta("task")["saved"])
 
     @property
     def metric(self) -> Metric:

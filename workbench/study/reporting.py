@@ -160,9 +160,8 @@ class Reporting(Deciding, Routing):
         found = decision.nearest_run
         untold = ""
         if trust in (None, True):
-            classifies = self._store.meta("task")["saved"]["kind"] == "text_classification"
             trust = None
-            if classifies and found is not None:
+            if self.output.classifies and found is not None:
                 try:
                     trust = self.trust(found, on_progress=on_progress)
                 except (ConfigError, StudyError) as error:  # the rest of the page is wanted too

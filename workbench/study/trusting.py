@@ -7,7 +7,7 @@ import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,13 +17,14 @@ from workbench.progress import Monitor, Progress
 from workbench.records import RunState
 from workbench.study.base import StudyBase
 from workbench.study.handles import Run
+from workbench.tasks.output import Output
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
     from workbench.selection.trust import Flips, Perturbation, Reliability, Slice, TrustView
-    from workbench.tasks import HarnessTask, TextClassification
+    from workbench.tasks import TextClassification
     from workbench.tasks.outcomes import Outcomes
 
 
@@ -157,7 +158,7 @@ class Trusting(StudyBase):
             )
         if part == "evaluation":
             found = self._store.outcomes(id)
-            if "prediction" not in found or "entropy" in found:
+            if not found.is_classified or "entropy" in found:
                 return found
         kept = self._store.outcomes_of(id, part)
         if kept is None:
@@ -336,37 +337,27 @@ class Trusting(StudyBase):
             )
         return pd.DataFrame(found)
 
-    @overload
-    def _classification(self) -> TextClassification | HarnessTask: ...
-
-    @overload
-    def _classification(self, *, texts: Literal[True]) -> TextClassification: ...
-
-    def _classification(self, *, texts: bool = False) -> TextClassification | HarnessTask:
+    def _classification(self, *, texts: bool = False) -> Any:
         """Return the task if every example has one answer, with ``texts`` to texts of the user."""
-        from workbench.tasks import HarnessTask, TextClassification
-
         task = self.task
-        if isinstance(task, TextClassification):
-            return task
-        if isinstance(task, HarnessTask) and task.is_choice:
-            if not texts and not task.is_validated:
-                raise ConfigError(
-                    f"The validation documents that {task.name!r} was given are not scored as the"
-                    " evaluated ones, and this is set by them; use a study of a task that has a"
-                    " validation or training split of its own."
-                )
-            if not texts:
-                return task
+        if not task.output.classifies:
+            raise ConfigError(
+                f"This needs one answer per example, and {task.name!r} answers"
+                f" {task.output.value}; use a study of a TextClassification task, or of a"
+                " multiple-choice HarnessTask."
+            )
+        if texts and task.output is not Output.LABELS:
             raise ConfigError(
                 f"The prompts of {task.name!r} are the harness's, so they are not changed here; use"
                 " a study of a TextClassification task."
             )
-        raise ConfigError(
-            f"This needs one answer per example, and {task.name!r} is"
-            f" {task.kind.replace('_', ' ')}; use a study of a TextClassification task, or of a"
-            " multiple-choice HarnessTask."
-        )
+        if not task.is_validated:
+            raise ConfigError(
+                f"The validation documents that {task.name!r} was given are not scored as the"
+                " evaluated ones, and this is set by them; use a study of a task that has a"
+                " validation or training split of its own."
+            )
+        return task
 
 
 def _per_row(column: str, values: Sequence[Any], outcomes: Outcomes, n_rows: int) -> list[str]:

@@ -122,7 +122,7 @@ class Viewing(Computing, Comparing):
             self._store.outcomes(one.id),
             self._store.outcomes(two.id),
             names=(_name(one), _name(two)),
-            labels=getattr(self.task, "labels", ()),
+            labels=self.task.labels,
         )
         if not texts:
             return found
@@ -142,7 +142,7 @@ class Viewing(Computing, Comparing):
         found = confusion(
             self._store.outcomes(record.id),
             run=_name(record),
-            labels=getattr(self.task, "labels", ()),
+            labels=self.task.labels,
         )
         return ConfusionOfRun(found.run, found.labels, found.counts)
 

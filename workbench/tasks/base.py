@@ -24,9 +24,9 @@ from workbench.models.architectures import decoder_start_token
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement, Metric
-from workbench.tasks.answers import Answers
 from workbench.tasks.metrics import KL, OfRows, estimate, measurement
 from workbench.tasks.outcomes import Outcomes
+from workbench.tasks.output import Output
 from workbench.tasks.splits import PARTS
 from workbench.tasks.uncertainty import Difference, Estimate, paired_difference, paired_ratio
 
@@ -142,7 +142,7 @@ class Task(ABC):
     ----------
     kind : str
         Name of the class of task in saved studies.
-    answers : Answers
+    output : Output
         What one example is answered by.
     labels : tuple of str
         In the order of their codes; none where a task answers something else.
@@ -157,7 +157,7 @@ class Task(ABC):
     """
 
     kind: ClassVar[str]
-    answers: Answers
+    output: Output
     labels: tuple[str, ...] = ()
     name: str
     metrics: tuple[Metric, ...]
@@ -532,7 +532,7 @@ class Task(ABC):
         write_snapshot(folder / file, self._rows())
         return {
             "kind": self.kind,
-            "answers": self.answers.value,
+            "output": self.output.value,
             "name": self.name,
             "version": 1,
             "fingerprint": self.fingerprint,

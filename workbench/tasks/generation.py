@@ -18,12 +18,12 @@ from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
 from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
-from workbench.tasks.answers import Answers
 from workbench.tasks.base import DenseReference, Example, pad_token
 from workbench.tasks.data import read_snapshot
 from workbench.tasks.language_modeling import start_token
 from workbench.tasks.next_token import NextToken
 from workbench.tasks.outcomes import Outcomes
+from workbench.tasks.output import Output
 from workbench.tasks.splits import PARTS, deal, overlap
 
 SHARES = {"calibration": 0.5, "evaluation": 0.35, "validation": 0.15}
@@ -52,7 +52,7 @@ class Generation(NextToken):
     not fit are cut at their end.
     """
 
-    answers = Answers.TEXT
+    output = Output.TEXT
     answers_prompts: ClassVar[bool] = True
 
     def _build(

@@ -19,13 +19,13 @@ from workbench.models.architectures import has_lone_encoder, is_seq2seq, refuse_
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
-from workbench.tasks.answers import Answers
 from workbench.tasks.base import Batch, Example, Task, batches_of, pad_token
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.head import extract_features, pooled_features, train_head
 from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
 from workbench.tasks.metrics import ACCURACY, KL, MACRO_F1, OfRows
 from workbench.tasks.outcomes import Outcomes
+from workbench.tasks.output import Output
 from workbench.tasks.scoring import log_probabilities, score
 from workbench.tasks.splits import PARTS, deal, overlap
 
@@ -96,7 +96,7 @@ class TextClassification(Task):
     """
 
     kind: ClassVar[str] = "text_classification"
-    answers = Answers.LABELS
+    output = Output.LABELS
 
     def __init__(
         self,

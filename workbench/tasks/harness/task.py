@@ -21,7 +21,6 @@ from workbench.errors import (
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
-from workbench.tasks.answers import HARNESS, Answers
 from workbench.tasks.base import Batch, DenseReference, Example
 from workbench.tasks.data import read_snapshot
 from workbench.tasks.harness.configs import find_config
@@ -54,6 +53,7 @@ from workbench.tasks.harness.trusted_code import revived
 from workbench.tasks.metrics import KL, OfRows
 from workbench.tasks.next_token import NextToken
 from workbench.tasks.outcomes import Outcomes
+from workbench.tasks.output import HARNESS, Output
 from workbench.tasks.splits import PARTS, overlap
 
 WHOLE = 2**31 - 1
@@ -186,8 +186,8 @@ class HarnessTask(NextToken):
         every = [row for part in PARTS for row in rows[part]]
         self._width = max((len(row.choices) for row in every), default=0)
         self._requests = max((len(row.continuations) for row in every), default=0)
-        self.answers = HARNESS.get(options["output_type"], Answers.TOKENS)
-        chosen = self.answers is Answers.CHOICES
+        self.output = HARNESS.get(options["output_type"], Output.TOKENS)
+        chosen = self.output is Output.CHOICES
         self.labels = labels(rows["evaluation"], self._width) if chosen else ()
         self._harness: Recorded | None = None
 
@@ -197,7 +197,7 @@ class HarnessTask(NextToken):
         rows = self.rows["validation"]
         if "scoring" in self.options and any(row.doc is None for row in rows):
             return False
-        return not self.answers.classifies or all(row.choices for row in rows)
+        return not self.output.classifies or all(row.choices for row in rows)
 
     @property
     def is_text(self) -> bool:
@@ -219,7 +219,7 @@ class HarnessTask(NextToken):
                 " known only roughly."
             )
         wrong = sum(not row.golds for row in self.rows["evaluation"])
-        if wrong and self.answers.classifies and "scoring" not in self.options:
+        if wrong and self.output.classifies and "scoring" not in self.options:
             found.append(
                 f"{wrong:,} of {count:,} evaluated documents have no right answer among their"
                 " choices, so every answer counts as wrong there; the splits of some data sets"
@@ -391,7 +391,7 @@ class HarnessTask(NextToken):
                 ]
                 for place, row in enumerate(rows)
             ]
-        if self.answers.classifies and all(row.choices for row in rows):
+        if self.output.classifies and all(row.choices for row in rows):
             columns |= choice_columns(rows, logs, self._rule, self._width)
         columns |= self._score_columns(rows, logs, greedy, responses)
         return Outcomes(columns)
@@ -489,10 +489,10 @@ class HarnessTask(NextToken):
             for score in self.scores:
                 found |= item_columns(score, items[score.name])
             return found
-        if self.answers.classifies and not all(row.choices for row in rows):
+        if self.output.classifies and not all(row.choices for row in rows):
             return {}
         for score in self.scores:
-            if self.answers.classifies:
+            if self.output.classifies:
                 values = [
                     choice_score(row, logs[i, : len(row.continuations)], greedy[i], score.source)
                     for i, row in enumerate(rows)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-class Answers(enum.Enum):
+class Output(enum.Enum):
     """What one example of a task is answered by.
 
     Attributes
@@ -30,20 +30,20 @@ class Answers(enum.Enum):
     @property
     def classifies(self) -> bool:
         """Whether every example has one label and one prediction, as trust and cascades need."""
-        return self in (Answers.LABELS, Answers.CHOICES)
+        return self in (Output.LABELS, Output.CHOICES)
 
 
-HARNESS = {"multiple_choice": Answers.CHOICES, "generate_until": Answers.TEXT}
+HARNESS = {"multiple_choice": Output.CHOICES, "generate_until": Output.TEXT}
 """Of the harness's output types; all others predict tokens."""
 
 _BEFORE = {
-    "text_classification": Answers.LABELS,
-    "extraction": Answers.TEXT,
-    "summarization": Answers.TEXT,
+    "text_classification": Output.LABELS,
+    "extraction": Output.TEXT,
+    "summarization": Output.TEXT,
 }
 
 
-def recorded_answers(saved: Mapping[str, Any]) -> Answers:
+def recorded_output(saved: Mapping[str, Any]) -> Output:
     """Return what a saved task answers; earlier versions did not record it.
 
     Parameters
@@ -51,7 +51,7 @@ def recorded_answers(saved: Mapping[str, Any]) -> Answers:
     saved : mapping
         What ``task.save`` returned.
     """
-    if "answers" in saved:
-        return Answers(saved["answers"])
-    harness = HARNESS.get(saved["options"].get("output_type"), Answers.TOKENS)
+    if "output" in saved:
+        return Output(saved["output"])
+    harness = HARNESS.get(saved["options"].get("output_type"), Output.TOKENS)
     return _BEFORE.get(saved["kind"], harness)
