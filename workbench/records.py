@@ -40,8 +40,9 @@ class Metric:
     """What a number means, and how it comes from per-example outcomes.
 
     Its value is ``link(sum of numerator / sum of denominator)``, or a statistic of the whole set.
-    A metric that says neither is the standard one of its name, else the mean of the column of its
-    name; see :mod:`workbench.tasks.metrics`.
+    One that says both is a ratio where the outcomes have its columns. A metric that says neither
+    is the standard one of its name, else the mean of the column of its name; see
+    :mod:`workbench.tasks.metrics`.
 
     Attributes
     ----------

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.classified import classified_task
 from workbench.errors import ConfigError, NotFiniteError
 from workbench.records import Metric
+from workbench.tasks.metric import describe_metric
 from workbench.tasks.metrics import (
     ACCURACY,
     ANSWER_PERPLEXITY,
@@ -256,12 +258,23 @@ def test_a_statistic_of_the_whole_set_is_compared_by_its_influence() -> None:
     assert contrast(run, base, ratio + 0.01).advantages.mean() < 0
 
 
-def test_a_column_of_the_metrics_own_name_is_its_value_per_example() -> None:
-    own = Metric("mine", statistic="own")
+def test_a_users_metric_of_every_example_needs_no_callable() -> None:
+    own = describe_metric(lambda outcomes: outcomes["loss"], True, ())
     values = np.linspace(0, 1, 60)
-    found = estimate(own, table(mine=values), lambda _: pytest.fail("not needed"))
+    found = estimate(own, table(**{"metric:each": values}), lambda _: pytest.fail("not needed"))
     assert found.value == pytest.approx(0.5)
-    assert found.stderr == estimate_ratio(values, np.ones(60), np.arange(60) // 3).stderr
+    expected = estimate_ratio(values, np.ones(60), np.arange(60) // 3)
+    assert found.stderr == pytest.approx(expected.stderr)
+
+
+def test_a_users_metric_takes_no_column_of_its_name() -> None:
+    def loss(labels, predictions):
+        return float(np.mean(labels != predictions))
+
+    task = classified_task(metric=loss, higher_is_better=False)
+    labels, said = np.arange(60) % 3, np.arange(60) % 2
+    outcomes = table(label=labels, prediction=said)
+    assert task.estimate("loss", outcomes).value == (labels != said).mean()
 
 
 # -- what is no number -----------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from workbench.errors import StudyError
+from workbench.errors import ConfigError, DataError, StudyError
 from workbench.records import Metric, RunRecord, RunState
 from workbench.tasks.metrics import Scored, Statistic, relative_interval, score_outcomes
 from workbench.tasks.outcomes import Outcomes
@@ -102,7 +103,9 @@ class Scores:
             table = None if self._outcomes is None else self._outcomes(record)
             self._found[record.id] = None
             if table is not None and len(table):
-                self._found[record.id] = score_outcomes(self.metric, table, self._statistic)
+                # A metric of a notebook that is gone is still compared by its recorded errors.
+                with contextlib.suppress(ConfigError, DataError):
+                    self._found[record.id] = score_outcomes(self.metric, table, self._statistic)
         return self._found[record.id]
 
     def interval(self, record: RunRecord, baseline: RunRecord) -> Interval | None:

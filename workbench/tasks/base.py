@@ -9,7 +9,7 @@ import json
 import os
 import warnings as python_warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -24,6 +24,7 @@ from workbench.models.architectures import decoder_start_token
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement, Metric
+from workbench.tasks.metric import call_metric, scores_of_examples
 from workbench.tasks.metrics import KL, OfRows, estimate, measurement
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.output import Output
@@ -163,6 +164,7 @@ class Task(ABC):
     metrics: tuple[Metric, ...]
     warnings: tuple[str, ...] = ()
     options: dict[str, Any]
+    _own_metric: Callable[..., Any] | None = None
     _fingerprint: str | None
     _examples: WeakKeyDictionary[Any, dict[tuple[str, int], list[Example]]]
 
@@ -353,11 +355,16 @@ class Task(ABC):
     def statistic(self, metric: Metric, outcomes: Outcomes) -> OfRows:
         """Return what computes a metric of the whole set from some rows of the outcomes.
 
+        The user's own metric is one; a kind of task that has others says here which.
+
         Raises
         ------
         ConfigError
-            If the metric is no statistic of this task; one that has some says here which.
+            If the metric is no statistic of this task.
         """
+        if metric.statistic == "own":
+            own = self._own_metric
+            return lambda rows: call_metric(own, *self._own_arguments(outcomes.at(rows)))
         raise ConfigError(
             f"The metric {metric.name!r} cannot be computed from these outcomes: they have the"
             f" columns {', '.join(outcomes.columns)}. Evaluate the model again."
@@ -470,7 +477,17 @@ class Task(ABC):
                 columns["document"] = [e.document for e in batch.examples]
                 collected.append(columns)
                 monitor.report("evaluate", done, len(batches), part)
-        return _gather(collected)
+        outcomes = _gather(collected)
+        for metric in self.metrics:
+            if metric.statistic == "own":
+                each = scores_of_examples(self._own_metric, *self._own_arguments(outcomes))
+                if each is not None and len(each) == len(outcomes) > 1:
+                    outcomes.columns[metric.numerator] = each
+        return outcomes
+
+    def _own_arguments(self, outcomes: Outcomes) -> tuple[Any, ...]:
+        """Return what the user's own metric is called with."""
+        return (outcomes,)
 
     def dense_logits(self, model: LoadedModel, batch: Batch) -> list[Tensor]:
         """Return a model's logits of one batch, shape (predictions, classes) per example."""

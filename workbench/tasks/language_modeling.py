@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import LoadedModel
-from workbench.records import Metric
 from workbench.tasks.base import Example
 from workbench.tasks.data import read_snapshot, read_texts
-from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
-from workbench.tasks.metrics import ACCURACY, BITS_PER_BYTE, KL, PERPLEXITY, OfRows
+from workbench.tasks.metric import address, describe_metric, find_metric
+from workbench.tasks.metrics import ACCURACY, BITS_PER_BYTE, KL, PERPLEXITY
 from workbench.tasks.next_token import NextToken
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS, Document, cut_documents, deal, overlap
@@ -52,8 +51,9 @@ class LanguageModeling(NextToken):
         Of the split into parts and of the choice of windows.
     metric : callable, optional
         Your own metric: called with an :class:`~workbench.tasks.outcomes.Outcomes` table (columns
-        ``loss``, ``n_predictions``, ``n_correct``, ``n_bytes``, ``document``), returns a float. It
-        becomes the primary metric; its standard error comes from a jackknife over documents.
+        ``loss``, ``n_predictions``, ``n_correct``, ``n_bytes``, ``document``), returns a float,
+        whose standard error comes from a jackknife over documents, or one number per window, of
+        which it is the mean. It becomes the primary metric.
     higher_is_better : bool, optional
         Of your own metric, where it has no attribute of that name; one of the two is needed.
     name : str, optional
@@ -237,13 +237,6 @@ class LanguageModeling(NextToken):
         windows = [stream[i * sequence_length : (i + 1) * sequence_length] for i in range(count)]
         generator.shuffle(windows)
         return windows
-
-    def statistic(self, metric: Metric, outcomes: Outcomes) -> OfRows:
-        """Return what calls the user's own metric on some rows."""
-        if metric.statistic != "own":
-            return super().statistic(metric, outcomes)
-        own = self._own_metric
-        return lambda rows: call_metric(own, outcomes.at(rows))
 
     def _rows(self) -> Iterable[dict[str, Any]]:
         for part in PARTS:

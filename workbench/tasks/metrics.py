@@ -72,7 +72,7 @@ def recorded_metrics(described: Mapping[str, Any]) -> tuple[Metric, ...]:
             score = scores[known["name"]]
             named |= aggregated(known["name"], score["source"], score["aggregation"])
         elif known["name"] == options.get("metric"):
-            named["statistic"] = "own"
+            named |= {"numerator": f"{known['name']}:each", "statistic": "own"}
         elif known["name"] not in DEFINITIONS:
             named = dict(known)
         found.append(Metric(**named))
@@ -180,7 +180,7 @@ def score_outcomes(
     """
     documents, cluster = np.unique(np.asarray(outcomes["document"]), return_inverse=True)
     count = len(documents)
-    top, bottom = _column(outcomes, metric.numerator or metric.name), None
+    top, bottom = _column(outcomes, metric.numerator), None
     if top is not None:
         bottom = _column(outcomes, metric.denominator) if metric.denominator else np.ones(len(top))
     if top is not None and bottom is not None:

@@ -19,8 +19,8 @@ class Outcomes:
     model to this one summed over the predictions; NaN where no dense reference was given). Tasks
     add theirs: ``n_correct``, ``n_bytes``, ``label``, ``prediction``, ``confidence``, ``margin``
     (probability of the likeliest class minus that of the next), ``entropy`` (nats) and
-    ``log_probabilities`` (float16, (examples, classes), nats). A column with the name of a metric
-    is what that metric is the mean of. Evaluations of earlier versions
+    ``log_probabilities`` (float16, (examples, classes), nats). A metric says which columns it is
+    computed from. Evaluations of earlier versions
     lack the last three.
     """
 

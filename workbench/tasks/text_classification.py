@@ -18,12 +18,11 @@ from workbench.errors import ConfigError, DataError, UnsupportedArchitectureErro
 from workbench.models.architectures import has_lone_encoder, is_seq2seq, refuse_unsupported
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
-from workbench.records import Metric
 from workbench.tasks.base import Batch, Example, Task, batches_of, pad_token
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.head import extract_features, pooled_features, train_head
-from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
-from workbench.tasks.metrics import ACCURACY, KL, MACRO_F1, OfRows
+from workbench.tasks.metric import address, describe_metric, find_metric
+from workbench.tasks.metrics import ACCURACY, KL, MACRO_F1
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.output import Output
 from workbench.tasks.scoring import log_probabilities, score
@@ -72,8 +71,9 @@ class TextClassification(Task):
         Of the split into parts.
     metric : callable, optional
         Your own metric: called with two arrays, the labels and the predictions (integers if all
-        labels are, else strings), returns a float. It becomes the primary metric; its standard
-        error comes from a jackknife over documents.
+        labels are, else strings), returns a float, whose standard error comes from a jackknife
+        over documents, or one number per example, of which it is the mean. It becomes the primary
+        metric.
     higher_is_better : bool, optional
         Of your own metric; needed unless it has an attribute of that name.
     name : str, optional
@@ -341,15 +341,12 @@ class TextClassification(Task):
             **_doubts(logits),
         }
 
-    def statistic(self, metric: Metric, outcomes: Outcomes) -> OfRows:
-        """Return what calls the user's own metric on some rows."""
-        if metric.statistic != "own":
-            return super().statistic(metric, outcomes)
-        names, own = self._names(), self._own_metric
-        labels = names[np.asarray(outcomes["label"], dtype=np.int64)]
+    def _own_arguments(self, outcomes: Outcomes) -> tuple[Any, ...]:
+        """Return labels and predictions as the user wrote them."""
+        names = self._names()
+        labels = np.asarray(outcomes["label"], dtype=np.int64)
         known = np.minimum(np.asarray(outcomes["prediction"], dtype=np.int64), len(self.labels))
-        predictions = names[known]
-        return lambda rows: call_metric(own, labels[rows], predictions[rows])
+        return names[labels], names[known]
 
     def _names(self) -> NDArray[Any]:
         """Return what a code stands for; the last entry is a class that is no label here."""
