@@ -50,7 +50,9 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "study"
     with toy_study(folder) as study:
         study.sweep([RTN(4, group_size=8), RTN(8, group_size=8)])
-        claim = study._store.claim("f" * 12, model=study.models[0], recipe=Recipe.of(RTN(2)))
+        claim = study._workspace.store.claim(
+            "f" * 12, model=study.models[0], recipe=Recipe.of(RTN(2))
+        )
         with claim:
             claim.fail(RunState.FAILED, "too <few>\ntokens")
     return folder

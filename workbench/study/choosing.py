@@ -1,0 +1,40 @@
+"""The choice of a run: the smallest one that passes a bar."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workbench.study.run import Run
+from workbench.study.workspace import Workspace
+
+if TYPE_CHECKING:
+    from workbench.selection.decision import Decision
+    from workbench.selection.requirements import Requirements
+
+
+def choose(
+    workspace: Workspace,
+    accuracy: float | Requirements | None = None,
+    *,
+    relative: bool = True,
+    size_bytes: float | None = None,
+    latency_ms: float | None = None,
+    metric: str | None = None,
+    model: str | None = None,
+) -> Decision:
+    """Choose a run; see :meth:`Study.choose`."""
+    from workbench.selection import decision
+
+    chosen = workspace.metric_named(metric)
+    return decision.choose(
+        workspace.records(),
+        workspace.baseline(model),
+        chosen,
+        accuracy,
+        relative=relative,
+        size_bytes=size_bytes,
+        latency_ms=latency_ms,
+        outcomes=workspace.outcomes,
+        statistic=lambda outcomes: workspace.task.statistic(chosen, outcomes),
+        handle=lambda record: Run(workspace, record.id),
+    )
