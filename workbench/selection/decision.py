@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.errors import ConfigError, StudyError
 from workbench.records import Metric, RunRecord, RunState
@@ -24,7 +25,7 @@ from workbench.selection.quality import (
     value_of,
 )
 from workbench.selection.requirements import Requirements
-from workbench.tasks.metrics import Statistic, contrast
+from workbench.tasks.metrics import Contrast, Statistic, contrast
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,9 +56,6 @@ class Verdict:
     level : float or None
         What ``p_value`` was compared with: smaller the more runs there are.
     n_examples : int
-    enough_examples : int or None
-        About how many would tell, if the run is as it looks; None if it is known already, was
-        not tested, its error is not known, or it lies so near to the bar that no number would do.
     lacks : tuple of str
         What it fails or misses, in words.
     method : str
@@ -65,6 +63,8 @@ class Verdict:
         or ``""`` (not tested, or without a known error).
     distance : float
         By how much it misses what is asked: the sum of relative amounts, 0 if it misses nothing.
+    enough : callable or None
+        Computes ``enough_examples``.
     """
 
     run: RunRecord
@@ -74,10 +74,19 @@ class Verdict:
     p_value: float | None = None
     level: float | None = None
     n_examples: int = 0
-    enough_examples: int | None = None
     lacks: tuple[str, ...] = ()
     method: str = ""
     distance: float = 0.0
+    enough: Callable[[], int | None] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def enough_examples(self) -> int | None:
+        """About how many examples would tell, if the run is as it looks.
+
+        None if it is known already, was not tested, its error is not known, or it lies so near to
+        the bar that no number would do. It is computed when it is first asked for.
+        """
+        return None if self.enough is None else self.enough()
 
 
 @dataclass(frozen=True)
@@ -398,20 +407,19 @@ def _tested(
             if missing and missed[0] > 0:
                 missing.append(missed)
         else:
-            answer = PASSES if ok else FAILS if test.fail_p_value <= FAIL_LEVEL else UNCLEAR
+            answer = PASSES if ok else FAILS if test.fails() else UNCLEAR
             if answer != PASSES:
                 missing.append(missed)
         found = _verdict(record, answer, quality, missing)
         if baseline is not None and quality is not None:
             found = replace(found, interval=scores.interval(record, baseline))
         if test is not None:
-            known = test.enough(float(level), FAIL_LEVEL) if answer == UNCLEAR else None
             found = replace(
                 found,
                 p_value=test.p_value,
                 level=float(level),
                 n_examples=test.n_examples,
-                enough_examples=known,
+                enough=partial(test.enough, float(level)) if answer == UNCLEAR else None,
                 method=test.method,
             )
         verdicts.append(found)
@@ -464,15 +472,74 @@ def _own_interval(record: RunRecord, metric: Metric) -> tuple[float, float] | No
     return found.value - Z95 * found.stderr, found.value + Z95 * found.stderr
 
 
-@dataclass(frozen=True)
-class _Test:
-    """One run's test: both p-values, and what tells how many examples would be enough."""
+class _Test(Protocol):
+    """One run's test."""
 
     p_value: float
-    fail_p_value: float
     n_examples: int
     method: str
-    enough: Callable[[float, float], int | None]
+
+    def fails(self) -> bool:
+        """Return whether the run surely fails."""
+
+    def enough(self, level: float) -> int | None:
+        """Return how many examples would tell at this level, None if no number would."""
+
+
+class _OfContrast:
+    """A test of one number per document."""
+
+    def __init__(self, found: Contrast) -> None:
+        self._found = found
+        self.n_examples, self.method = found.n_examples, found.method
+        self.p_value = tilted_p_value(found.advantages, found.worst)
+
+    def fails(self) -> bool:
+        found = self._found
+        is_below = found.advantages.mean() < 0
+        return is_below and tilted_p_value(-found.advantages, -found.best) <= FAIL_LEVEL
+
+    def enough(self, level: float) -> int | None:
+        sums, n = self._found.advantages, self.n_examples
+        if sums.mean() > 0:
+            return examples_needed(sums, n, alpha=level, worst=self._found.worst)
+        return examples_needed(-sums, n, alpha=FAIL_LEVEL, worst=-self._found.best)
+
+
+class _OfErrors:
+    """A test of the recorded values and standard errors alone.
+
+    Parameters
+    ----------
+    pair : sequence of RunRecord
+        The run, and the baseline of a relative bar.
+    metric : Metric
+    bar : float
+    """
+
+    def __init__(self, pair: Sequence[RunRecord], metric: Metric, bar: float) -> None:
+        measured = [record.measurement(metric.name) for record in pair]
+        self.n_examples = min((m.n for m in measured if m is not None), default=0)
+        errors = [m.stderr for m in measured if m is not None and m.stderr is not None]
+        relative = len(pair) == 2
+        share = 1.0 if not relative else bar if metric.higher_is_better else 1 / bar
+        level = share * value_of(pair[1], metric) if relative else bar
+        distance = value_of(pair[0], metric) - level
+        spread = math.hypot(errors[0], share * errors[-1] if relative else 0.0) if errors else 0.0
+        is_known = len(errors) == len(pair) and spread > 0
+        self._z = (distance if metric.higher_is_better else -distance) / spread if is_known else 0.0
+        self.method = "independent" if is_known else ""
+        self.p_value = 1 - NormalDist().cdf(self._z) if is_known else 1.0
+
+    def fails(self) -> bool:
+        return bool(self.method) and NormalDist().cdf(self._z) <= FAIL_LEVEL
+
+    def enough(self, level: float) -> int | None:
+        if not self._z:
+            return None
+        alpha = level if self._z > 0 else FAIL_LEVEL
+        steps = NormalDist().inv_cdf(1 - alpha) + NormalDist().inv_cdf(0.8)
+        return math.ceil(self.n_examples * (steps / self._z) ** 2)
 
 
 def _test(
@@ -488,40 +555,8 @@ def _test(
     known = mine is not None and (len(pair) == 1 or theirs is not None)
     found = contrast(mine, theirs, bar) if mine is not None and known else None
     if found is not None and len(found.advantages) > 1:
-        sums, n, worst, best = found.advantages, found.n_examples, found.worst, found.best
-
-        def enough(passing: float, failing: float) -> int | None:
-            if sums.mean() > 0:
-                return examples_needed(sums, n, alpha=passing, worst=worst)
-            return examples_needed(-sums, n, alpha=failing, worst=-best)
-
-        return _Test(
-            tilted_p_value(sums, worst), tilted_p_value(-sums, -best), n, found.method, enough
-        )
-    return _independent(pair, metric, bar)
-
-
-def _independent(pair: Sequence[RunRecord], metric: Metric, bar: float) -> _Test:
-    """Test from the recorded values and standard errors alone."""
-    measured = [record.measurement(metric.name) for record in pair]
-    n = min((m.n for m in measured if m is not None), default=0)
-    errors = [m.stderr for m in measured if m is not None and m.stderr is not None]
-    sign = 1.0 if metric.higher_is_better else -1.0
-    share = 1.0 if len(pair) == 1 else bar if metric.higher_is_better else 1 / bar
-    level = bar if len(pair) == 1 else share * value_of(pair[1], metric)
-    distance = sign * (value_of(pair[0], metric) - level)
-    spread = math.hypot(errors[0], share * errors[-1] if len(pair) == 2 else 0.0) if errors else 0.0
-    if len(errors) < len(pair) or not spread:
-        return _Test(1.0, 1.0, n, "", lambda passing, failing: None)
-    z = distance / spread
-
-    def enough(passing: float, failing: float) -> int | None:
-        alpha = passing if z > 0 else failing
-        steps = NormalDist().inv_cdf(1 - alpha) + NormalDist().inv_cdf(0.8)
-        return math.ceil(n * (steps / z) ** 2) if z else None
-
-    normal = NormalDist()
-    return _Test(1 - normal.cdf(z), normal.cdf(z), n, "independent", enough)
+        return _OfContrast(found)
+    return _OfErrors(pair, metric, bar)
 
 
 def _limits(record: RunRecord, wanted: Requirements) -> list[tuple[float, str]]:

@@ -89,18 +89,25 @@ def _tail(
     if mean <= 1e-12 * scale:
         return 0.5
 
-    def weighted_mean(tilt: float) -> float:
+    def weighted(tilt: float) -> tuple[float, float]:
         exponents = tilt * points
         weights = times * np.exp(exponents - exponents.max())
-        return float((weights * points).sum() / weights.sum())
+        weights /= weights.sum()
+        mean = float(weights @ points)
+        return mean, float(weights @ (points - mean) ** 2)
 
     low, high = -1.0 / scale, 0.0
-    while weighted_mean(low) > 0:
-        low *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if weighted_mean(middle) > 0 else (middle, high)
+    while weighted(low)[0] > 0:
+        low, high = 2 * low, low
     tilt = (low + high) / 2
+    for _ in range(100):  # Newton's method within a bracket that shrinks
+        found, slope = weighted(tilt)
+        low, high = (low, tilt) if found > 0 else (tilt, high)
+        step = tilt - found / slope if slope > 0 else math.nan
+        best = step if low < step < high else (low + high) / 2
+        if abs(best - tilt) <= 1e-14 * abs(tilt):
+            break
+        tilt = best
     exponents = tilt * points
     top = float(exponents.max())
     log_mean = top + math.log(float((times * np.exp(exponents - top)).sum()) / count)
