@@ -234,6 +234,7 @@ def test_choose_names_a_run_or_fails(monkeypatch, capsys, finished):
 
 
 def test_measure_prints_a_line_per_run_and_fills_the_table(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
     monkeypatch.setattr(
         "workbench.runtime.measure.model.measure_memory",
         lambda packed, n_tokens: Memory(5_000_000, 9),

@@ -29,6 +29,12 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.runtime.measure.model.warn_if_busy", lambda threads: None)
 
 
+@pytest.fixture(autouse=True)
+def fast_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs how depends on the processor: have one with instructions for bfloat16."""
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+
+
 def by_name(found: tuple[Measurement, ...]) -> dict[str, Measurement]:
     names = {m.metric: m for m in found}
     assert len(names) == len(found)
