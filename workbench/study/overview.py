@@ -1,15 +1,15 @@
-"""All runs at a glance: the table, the plot, the tree, and what the study records."""
+"""All runs at a glance: the plot, what they cost, and what the study records of its models."""
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, StudyError
 from workbench.selection.cost import CostModel, cost_table
 from workbench.study.predictions import ready_frontiers
 from workbench.study.workspace import Workspace
-from workbench.views.lineage import Lineage, lineage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,11 +27,22 @@ def describe(workspace: Workspace) -> dict[str, Any]:
     return {"models": models, "task": {"name": task["name"], "kind": task["saved"]["kind"]}}
 
 
-def table(workspace: Workspace, metric: str | None = None) -> pd.DataFrame:
-    """Return one row per run; see :meth:`Study.table`."""
-    from workbench.selection import compare
-
-    return compare.table(workspace.records(), workspace.metric_named(metric))
+def run_named(workspace: Workspace, name: str) -> str:
+    """Return the id of the run with this id or label; see :meth:`Study.__getitem__`."""
+    records = workspace.records()
+    found = [r.id for r in records if r.id == name] or [r.id for r in records if r.label == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        models = {r.id: r.model for r in records}
+        several = ", ".join(f"{id} of {models[id]!r}" for id in found)
+        raise StudyError(f"{len(found)} runs have the label {name!r}; give an id: {several}.")
+    close = difflib.get_close_matches(name, [r.label for r in records], 3, 0.4)
+    near = f" Near to it are {', '.join(map(repr, close))}." if close else ""
+    raise StudyError(
+        f"The study in {workspace.path} has no run with the id or label {name!r}.{near}"
+        " study.table() lists all of them."
+    )
 
 
 def plot(
@@ -60,11 +71,6 @@ def plot(
         predictions=ready_frontiers(workspace, metric, predicted) if show else (),
     )
     return figures.tradeoff_figure(view)
-
-
-def run_lineage(workspace: Workspace, metric: str | None = None) -> Lineage:
-    """Return the tree of runs; see :meth:`Study.lineage`."""
-    return lineage(workspace.records(), workspace.metric_named(metric))
 
 
 def costs(workspace: Workspace, prices: CostModel, *, model: str | None = None) -> pd.DataFrame:

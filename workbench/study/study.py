@@ -14,9 +14,9 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
-from workbench.errors import StudyError
+from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.recipes import Step
 from workbench.recipes.recipe import Recipe
@@ -38,11 +38,12 @@ from workbench.study import (
     trust,
 )
 from workbench.study.cascades import Routed
-from workbench.study.choosing import Choice, Decision
 from workbench.study.computing import Recipes
 from workbench.study.run import Run
 from workbench.study.trust import Trust
 from workbench.study.workspace import Workspace
+from workbench.views.lineage import Lineage, lineage
+from workbench.views.sensitivity import Sensitivity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,12 +54,13 @@ if TYPE_CHECKING:
     from workbench.models.load import LoadedModel
     from workbench.prediction.predict import Prediction
     from workbench.selection.cascades import Signal
+    from workbench.selection.decision import Decision
     from workbench.selection.trust import Perturbation
     from workbench.study.running.runner import OnEvent
     from workbench.tasks import Task
     from workbench.tasks.outcomes import Outcomes
-    from workbench.views import Confusion, FlipsView, LayerErrors, Sensitivity, WeightHistogram
-    from workbench.views.lineage import Lineage
+    from workbench.tasks.output import Output
+    from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
 
 
 class Study:
@@ -92,8 +94,8 @@ class Study:
 
     def __init__(
         self,
-        model: LoadedModel | str | Path,
-        task: Task | str | Path,
+        model: LoadedModel | str | Path | None = None,
+        task: Task | str | Path | None = None,
         path: str | Path | None = None,
         *,
         calibration: CalibrationOptions | None = None,
@@ -101,6 +103,12 @@ class Study:
     ) -> None:
         from workbench.tasks import load_task
 
+        if model is None or task is None:
+            where = "path" if path is None else repr(str(path))
+            raise ConfigError(
+                "A new study is of a model and a task: Study(model, task, path=...). One that is"
+                f" there already is opened with Study.open({where})."
+            )
         # What is wrong with the folder is said before minutes are spent on loading a model.
         temporary = None
         if path is None:
@@ -145,6 +153,7 @@ class Study:
         self._workspace.given_task = task
         self._workspace.first_model = base_models.add(self._workspace, loaded, None)
         store.recover()
+        store.renew_measurements(self.metrics)
 
     @classmethod
     def open(cls, path: str | Path) -> Study:
@@ -166,6 +175,7 @@ class Study:
         study._workspace.first_model = next(iter(store.models()))
         with contextlib.suppress(StudyError):  # one that is read-only can still be looked at
             store.recover()
+            store.renew_measurements(study.metrics)
         return study
 
     def add_model(self, model: LoadedModel | str | Path, name: str | None = None) -> str:
@@ -212,6 +222,11 @@ class Study:
         return self._workspace.task
 
     @property
+    def output(self) -> Output:
+        """What the task answers: labels, choices, tokens or text."""
+        return self._workspace.output
+
+    @property
     def metrics(self) -> tuple[Metric, ...]:
         """The task's metrics; the first one decides where none is named."""
         return self._workspace.metrics
@@ -230,6 +245,16 @@ class Study:
     def records(self) -> tuple[RunRecord, ...]:
         """What the journal says about all runs, oldest first."""
         return self._workspace.records()
+
+    def __getitem__(self, run: str) -> Run:
+        """Return a run by its label in the table, or by its id: ``study["GPTQ 4-bit g128"]``.
+
+        Raises
+        ------
+        StudyError
+            If there is none, or if runs of several base models have the label.
+        """
+        return self._run(overview.run_named(self._workspace, run))
 
     def baseline(self, model: str | None = None) -> Run | None:
         """Return the run of a base model itself, None if it has not been computed."""
@@ -439,7 +464,7 @@ class Study:
         list of int
             The numbers of the jobs; a baseline that is missing adds one.
         """
-        return predictions.submit_tabulate(self._workspace, model=model, on_event=on_event)
+        return self._workspace.worker.submit([(self._workspace.model_named(model), None)], on_event)
 
     def predict(
         self,
@@ -469,9 +494,8 @@ class Study:
         Prediction
             With no loss, and the reason, for steps that no table knows (training, structure).
         """
-        return predictions.predict(
-            self._workspace, recipe, model=model, metric=metric, on_progress=on_progress
-        )
+        ready = predictions.forecast(self._workspace, model, metric, on_progress)
+        return ready.predict(Recipe.of(recipe))
 
     def predict_now(
         self,
@@ -484,7 +508,8 @@ class Study:
 
         Meant for sliders: what it reads is kept until the journal has new finished runs.
         """
-        return predictions.predict_now(self._workspace, recipe, model=model, metric=metric)
+        ready = predictions.ready_forecast(self._workspace, model, metric)
+        return None if ready is None else ready.predict(Recipe.of(recipe))
 
     def lacks_predictions(self, model: str | None = None) -> bool:
         """Return whether :meth:`tabulate` has something left to do; nothing is computed."""
@@ -512,9 +537,8 @@ class Study:
             Called with every :class:`workbench.progress.Progress` while the table is made. Default:
             shown on standard error if that is a terminal.
         """
-        return predictions.frontier(
-            self._workspace, model=model, metric=metric, n_mixed=n_mixed, on_progress=on_progress
-        )
+        ready = predictions.forecast(self._workspace, model, metric, on_progress)
+        return ready.frontier(n_mixed)
 
     def sensitivity(
         self,
@@ -535,7 +559,8 @@ class Study:
             Called with every :class:`workbench.progress.Progress` while the table is made. Default:
             shown on standard error if that is a terminal.
         """
-        return predictions.sensitivity(self._workspace, steps, model=model, on_progress=on_progress)
+        ready = predictions.forecast(self._workspace, model, None, on_progress)
+        return Sensitivity(ready.sensitivity(steps))
 
     def fit(
         self,
@@ -604,10 +629,17 @@ class Study:
         metric : str, optional
             Decides the column ``pareto``. Default: the task's first.
         """
-        return overview.table(self._workspace, metric)
+        from workbench.selection import compare
+
+        return compare.table(self._workspace.records(), self._workspace.metric_named(metric))
 
     def plot(
-        self, metric: str | None = None, *, x: str = "size", predicted: bool | None = None
+        self,
+        metric: str | None = None,
+        *,
+        x: str = "size",
+        y: str | None = None,
+        predicted: bool | None = None,
     ) -> go.Figure:
         """Return a plotly figure of a metric against size, with the Pareto front.
 
@@ -618,6 +650,8 @@ class Study:
         x : {"size", "latency", "memory"}
             What the metric is drawn against; the last two are of runs that were measured with
             :meth:`measure`.
+        y : str, optional
+            Another name for ``metric``.
         predicted : bool, optional
             Whether the predicted front is drawn too, hollow, against size. Default: if
             predictions were made already, by :meth:`tabulate` or any method that needs them.
@@ -629,7 +663,12 @@ class Study:
         StudyError
             If predictions are asked for and none were made yet.
         """
-        return overview.plot(self._workspace, metric, x=x, predicted=predicted)
+        if metric is not None and y is not None:
+            raise ConfigError(
+                f"plot({metric!r}, y={y!r}) names the metric twice; give one of them."
+            )
+        chosen = y if metric is None else metric
+        return overview.plot(self._workspace, chosen, x=x, predicted=predicted)
 
     def lineage(self, metric: str | None = None) -> Lineage:
         """Return the tree of runs: which recipe continues which.
@@ -639,24 +678,7 @@ class Study:
         metric : str, optional
             What nodes are coloured by. Default: the task's first.
         """
-        return overview.run_lineage(self._workspace, metric)
-
-    @overload
-    def choose(
-        self, accuracy: Requirements, *, metric: str | None = None, model: str | None = None
-    ) -> Decision: ...
-
-    @overload
-    def choose(
-        self,
-        accuracy: float | None = None,
-        *,
-        relative: bool = True,
-        size_bytes: float | None = None,
-        latency_ms: float | None = None,
-        metric: str | None = None,
-        model: str | None = None,
-    ) -> Choice: ...
+        return lineage(self._workspace.records(), self._workspace.metric_named(metric))
 
     def choose(
         self,
@@ -667,13 +689,12 @@ class Study:
         latency_ms: float | None = None,
         metric: str | None = None,
         model: str | None = None,
-    ) -> Choice:
+    ) -> Decision:
         """Choose the smallest run that passes, or with limits alone the best one that fits.
 
-        With a number a run is judged by its measured value, see
-        :func:`workbench.selection.compare.choose`.
+        With a number a run is judged by its measured value, and the answer says how sure that is.
         With :class:`workbench.Requirements` a run must pass with confidence, however many there
-        are to choose from, see :func:`workbench.selection.decision.decide`.
+        are to choose from. See :func:`workbench.selection.decision.decide`.
 
         Parameters
         ----------
@@ -689,11 +710,6 @@ class Study:
         model : str, optional
             The base model that quality refers to. Default: the study's first. The runs of all
             base models are candidates.
-
-        Returns
-        -------
-        Choice
-            A :class:`Decision` for requirements.
         """
         return choosing.choose(
             self._workspace,
