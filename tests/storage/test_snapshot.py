@@ -101,7 +101,7 @@ def test_a_heartbeat_changes_nothing(store: Store) -> None:
     made = claim(store, "d")
     first = store.snapshot()
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-        db.execute("UPDATE runs SET heartbeat = heartbeat + 5 WHERE id = 'd'")
+        db.execute("UPDATE runs SET heartbeat = heartbeat + 5, state = 'running' WHERE id = 'd'")
     assert store.snapshot() is first
     made.fail(RunState.FAILED, "no")
     assert store.snapshot().by_id["d"].state is RunState.FAILED

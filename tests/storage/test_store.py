@@ -470,6 +470,21 @@ class TestRefusals:
             with pytest.raises(StudyError, match="not a study"):
                 make(tmp_path)
 
+    @pytest.mark.parametrize(
+        "program",
+        [
+            "CREATE VIEW cats AS SELECT 1",
+            "CREATE TRIGGER more AFTER UPDATE ON runs BEGIN DELETE FROM meta; END",
+            "CREATE TRIGGER run_deleted AFTER DELETE ON runs BEGIN DELETE FROM meta; END",
+        ],
+    )
+    def test_a_program_in_the_journal(self, store: Store, program: str) -> None:
+        with sqlite3.connect(store.path / JOURNAL_NAME) as db:
+            db.execute("DROP TRIGGER run_deleted")
+            db.execute(program)
+        with pytest.raises(StudyError, match=r"holds a (view|trigger)"):
+            Store.open(store.path)
+
     def test_a_newer_version(self, store: Store) -> None:
         with sqlite3.connect(store.path / JOURNAL_NAME) as db:
             db.execute("PRAGMA user_version = 5")

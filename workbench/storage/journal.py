@@ -51,10 +51,29 @@ _MEASURED = (
 )
 
 _CHANGED = "UPDATE changes SET count = count + 1"
-_TOUCHED = (
-    f"{_CHANGED}; UPDATE runs SET digest = NULL, revision = (SELECT count FROM changes)"
-    " WHERE position = NEW.position"
+_TOUCHED = f"{_CHANGED}; UPDATE runs SET digest = NULL, revision = (SELECT count FROM changes)"
+_DIFFERS = "({}) IS NOT ({})".format(
+    *(", ".join(f"{row}.{name}" for name in DECISIVE) for row in ("OLD", "NEW"))
 )
+
+_TRIGGERS = (
+    f"CREATE TRIGGER run_added AFTER INSERT ON runs"
+    f" BEGIN {_TOUCHED} WHERE position = NEW.position; END",
+    f"CREATE TRIGGER run_changed AFTER UPDATE ON runs WHEN {_DIFFERS}"
+    f" BEGIN {_TOUCHED} WHERE position = NEW.position; END",
+    f"CREATE TRIGGER run_deleted AFTER DELETE ON runs BEGIN {_CHANGED}; END",
+    *(
+        f"CREATE TRIGGER measurements_{event.lower()} AFTER {event} ON measurements"
+        f" BEGIN {_TOUCHED} WHERE id = {row}.run; END"
+        for event, row in (("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD"))
+    ),
+    *(
+        f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table} BEGIN {_CHANGED}; END"
+        for table in ("meta", "models")
+        for event in ("INSERT", "UPDATE", "DELETE")
+    ),
+)
+"""They see every write, whoever makes it."""
 
 _DIGESTS_AND_CHANGES = (
     "CREATE TABLE changes (count INTEGER NOT NULL)",
@@ -67,27 +86,12 @@ _DIGESTS_AND_CHANGES = (
     "CREATE INDEX runs_by_revision ON runs(revision)",
     "CREATE INDEX runs_unsealed ON runs(position) WHERE digest IS NULL",
     "CREATE INDEX runs_running ON runs(position) WHERE state = 'running'",
-    f"CREATE TRIGGER run_added AFTER INSERT ON runs BEGIN {_TOUCHED}; END",
-    f"CREATE TRIGGER run_changed AFTER UPDATE OF {', '.join(DECISIVE)} ON runs"
-    f" BEGIN {_TOUCHED}; END",
-    f"CREATE TRIGGER run_deleted AFTER DELETE ON runs BEGIN {_CHANGED}; END",
-    *(
-        f"CREATE TRIGGER measurement_{word} AFTER {event} ON measurements"
-        f" BEGIN UPDATE runs SET id = id WHERE id = {row}.run; END"
-        for word, event, row in (
-            ("added", "INSERT", "NEW"), ("changed", "UPDATE", "NEW"), ("deleted", "DELETE", "OLD"),
-        )
-    ),
-    *(
-        f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table} BEGIN {_CHANGED}; END"
-        for table in ("meta", "models")
-        for event in ("INSERT", "UPDATE", "DELETE")
-    ),
-)  # fmt: skip
-"""What version 4 added: what changed since a version, and whether a row is what was written.
+    *_TRIGGERS,
+)
+"""What version 4 added: what changed since a count, and whether a row is what was written.
 
-The triggers see every write, whoever makes it. A row whose digest is NULL is sealed at the end of
-the transaction that wrote it, see :meth:`Journal.writing`.
+A row whose digest is NULL is sealed at the end of the transaction that wrote it, see
+:meth:`Journal.writing`.
 """
 
 _SCHEMA = (
@@ -225,6 +229,15 @@ class Journal:
         with self._transaction("BEGIN") as db:
             version, tables = _version(db)
             found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            programs = db.execute(
+                "SELECT type, name, sql FROM sqlite_master WHERE type IN ('view', 'trigger')"
+            ).fetchall()
+        for kind, name, sql in programs:
+            if sql not in _TRIGGERS:  # it would be run by other statements, and may never end
+                raise StudyError(
+                    f"The journal {self.path} holds a {kind} ({name[:40]!r}), which no study has."
+                    " Do not open a study that you do not trust."
+                )
         if found != "ok":
             raise StudyError(self._explain(sqlite3.DatabaseError(f"malformed: {found}")))
         if version > SCHEMA_VERSION:
