@@ -162,7 +162,8 @@ class Trusting(StudyBase):
         kept = self._store.outcomes_of(id, part)
         if kept is None:
             kept = self._get_engine().outcomes(id, part, monitor=Monitor(on_progress))
-            with contextlib.suppress(OSError):  # a read-only study is looked into all the same
+            # A read-only study is looked into all the same.
+            with contextlib.suppress(OSError, StudyError):
                 self._store.keep_outcomes(id, part, kept)
         return kept
 
