@@ -49,13 +49,13 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def read(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the ids of the runs whose outcomes are read from now on."""
     seen: list[str] = []
-    load = store.outcomes
+    load = store.read_outcomes
 
     def counting(run: str) -> object:
         seen.append(run)
         return load(run)
 
-    monkeypatch.setattr(store, "outcomes", counting)
+    monkeypatch.setattr(store, "read_outcomes", counting)
     return seen
 
 
@@ -170,40 +170,35 @@ def test_only_so_much_is_kept_in_memory(
 def test_a_file_that_was_replaced_is_read_again(store: Store, read: list[str]) -> None:
     found = store.snapshot()
     record = found.by_id["a"]
-    asked = []
-    for _ in range(2):
-        found.derived("sum", (record,), lambda: asked.append(found.outcomes(record)))
-    assert len(asked) == 1
+    assert found.outcomes(record) is found.outcomes(record) is store.outcomes("a")
     outcomes(7.0).save(store.outcomes_path("a"))
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:  # as in a study without digests
         db.execute("DELETE FROM files")
     again = found.outcomes(record)
     assert again is not None
     assert again["loss"][0] == 7.0
-    found.derived("sum", (record,), lambda: asked.append(None))
-    assert len(asked) == 2
+    assert read == ["a", "a"]
 
 
-def test_what_is_derived_is_computed_once_per_pair(store: Store) -> None:
-    first = store.snapshot()
-    count = 0
+def test_a_missing_file_is_missed_once_and_found_when_it_is_there(
+    store: Store, read: list[str]
+) -> None:
+    content = store.outcomes_path("a").read_bytes()
+    store.outcomes_path("a").unlink()
+    for _ in range(2):
+        with pytest.raises(StudyError, match="Run the same recipe again"):
+            store.outcomes("a")
+    assert read == ["a"]
+    store.outcomes_path("a").write_bytes(content)
+    assert store.outcomes("a")["loss"].tolist() == [1.0, 1.0, 1.0]
 
-    def compute() -> int:
-        nonlocal count
-        count += 1
-        return count
 
-    run, base = first.by_id["a"], first.by_id["base"]
-    assert first.derived("interval", (run, base), compute) == 1
-    assert first.derived("interval", (run, base), compute) == 1
-    assert first.derived("interval", (run, first.by_id["b"]), compute) == 2
-    assert first.derived("other", (run, base), compute) == 3
-    finish(store, "d")
-    second = store.snapshot()
-    assert second.derived("interval", (second.by_id["a"], base), compute) == 1
-    store.add_measurements("base", [Measurement("perplexity", 4.0)])
-    third = store.snapshot()
-    assert third.derived("interval", (run, third.by_id["base"]), compute) == 4
+def test_what_is_derived_is_computed_once_for_what_it_depends_on() -> None:
+    run, base, other = outcomes(1.0), outcomes(2.0), outcomes(3.0)
+    count = iter(range(10))
+    asked = [("interval", base), ("interval", base), ("p", base), ("interval", other)]
+    assert [run.derived(what, lambda: next(count), of) for what, of in asked] == [0, 0, 1, 2]
+    assert base.derived("interval", lambda: next(count)) == 3
 
 
 def test_a_damaged_file_is_named_and_the_others_are_read(store: Store) -> None:
@@ -228,7 +223,7 @@ def test_a_damaged_file_is_named_and_the_others_are_read(store: Store) -> None:
 @pytest.mark.parametrize("has_digest", [True, False])
 def test_no_flipped_byte_of_outcomes_gives_other_numbers(store: Store, has_digest: bool) -> None:
     path = store.outcomes_path("a")
-    whole, was = path.read_bytes(), store.outcomes("a")
+    whole, was = path.read_bytes(), store.read_outcomes("a")
     if not has_digest:
         with sqlite3.connect(store.path / JOURNAL_NAME) as db:
             db.execute("DELETE FROM files")
@@ -236,10 +231,10 @@ def test_no_flipped_byte_of_outcomes_gives_other_numbers(store: Store, has_diges
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         if has_digest:
             with pytest.raises(StudyError, match="outcomes of run a are damaged"):
-                store.outcomes("a")
+                store.read_outcomes("a")
             continue
         with contextlib.suppress(StudyError):
-            for name, column in store.outcomes("a").columns.items():
+            for name, column in store.read_outcomes("a").columns.items():
                 if name in was.columns:  # what a name was changed to is no metric's column
                     assert np.array_equal(column, was[name])
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from workbench.atomic_files import FileIdentity, identity_of
 from workbench.errors import StudyError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from workbench.tasks.outcomes import Outcomes
 
-Value = TypeVar("Value")
 OUTCOME_BYTES = 512_000_000
 """So many bytes of outcomes are kept in memory; of more than that the rest is read when asked."""
 
@@ -31,8 +30,8 @@ OUTCOME_BYTES = 512_000_000
 class Source(Protocol):
     """What a snapshot reads outcomes from: the store."""
 
-    def outcomes(self, run: str) -> Outcomes:
-        """Return the outcomes of a run, or raise StudyError."""
+    def read_outcomes(self, run: str) -> Outcomes:
+        """Return what the file of a run's outcomes says, or raise StudyError."""
 
     def outcomes_path(self, run: str, what: str = "") -> Path:
         """Return where they are."""
@@ -81,23 +80,11 @@ class Snapshot:
 
         A file is read once for as long as it is the same file; see :attr:`damaged`.
         """
-        return self._memory.outcomes(record)
-
-    def derived(
-        self, what: Hashable, records: tuple[RunRecord, ...], compute: Callable[[], Value]
-    ) -> Value:
-        """Return what ``compute`` returned for these records and their outcomes the first time.
-
-        Parameters
-        ----------
-        what : hashable
-            Names the question, with every argument that changes its answer.
-        records : tuple of RunRecord
-            Those that the answer depends on, the one that it is about first.
-        compute : callable
-            Called without arguments, unless the answer is known.
-        """
-        return self._memory.derived(what, records, compute)
+        if record.state is not RunState.DONE:
+            return None
+        with contextlib.suppress(StudyError):
+            return self._memory.outcomes(record.id)
+        return None
 
     @property
     def damaged(self) -> Mapping[str, str]:
@@ -107,7 +94,7 @@ class Snapshot:
 
 
 class Memory:
-    """What was read and computed of single runs; snapshots hand it on to the next.
+    """The outcomes that were read, or why they could not be; all snapshots share them.
 
     Parameters
     ----------
@@ -117,66 +104,58 @@ class Memory:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._lock = threading.RLock()
-        self._outcomes: dict[str, tuple[FileIdentity, Outcomes | None, int]] = {}
-        self._derived: dict[str, dict[Hashable, tuple[object, Any]]] = {}
+        self._outcomes: dict[str, tuple[FileIdentity, Outcomes | str]] = {}
         self._bytes = 0
-        self.damaged: dict[str, str] = {}
 
-    def outcomes(self, record: RunRecord) -> Outcomes | None:
-        """See :meth:`Snapshot.outcomes`."""
-        if record.state is not RunState.DONE:
-            return None
-        with self._lock:
-            identity = self._identity(record)
-            known = self._outcomes.get(record.id)
-            if known is not None and known[0] == identity:
-                return known[1]
-            self._forget(record.id)
-            found = self._read(record.id)
-            size = 0 if found is None else sum(c.nbytes for c in found.columns.values())
-            if self._bytes + size <= OUTCOME_BYTES:
-                self._bytes += size
-                self._outcomes[record.id] = (identity, found, size)
-            return found
+    def outcomes(self, run: str) -> Outcomes:
+        """Return the outcomes of a run, read anew only from a file that is another one by now.
 
-    def derived(
-        self, what: Hashable, records: tuple[RunRecord, ...], compute: Callable[[], Value]
-    ) -> Value:
-        """See :meth:`Snapshot.derived`."""
+        Raises
+        ------
+        StudyError
+            If they are missing, or damaged.
+        """
         with self._lock:
-            # A record that did not change is the same object; equal ones may differ in facts.
-            state = tuple((id(record), self._identity(record)) for record in records)
-            key = (what, *(record.id for record in records[1:]))
-            answers = self._derived.setdefault(records[0].id, {})
-            known = answers.get(key)
-            if known is not None and known[0] == state:
-                found: Value = known[1][0]
-                return found
-            found = compute()
-            answers[key] = (state, (found, records))  # which keeps the records' identities theirs
-            return found
+            identity = identity_of(self._source.outcomes_path(run))
+            known = self._outcomes.get(run)
+            if known is None or known[0] != identity:
+                self.forget(run)
+                known = (identity, self._read(run))
+                size = _size(known[1])
+                if self._bytes + size <= OUTCOME_BYTES:
+                    self._bytes += size
+                    self._outcomes[run] = known
+        if isinstance(known[1], str):
+            raise StudyError(known[1])
+        return known[1]
 
     def keep(self, runs: Mapping[str, RunRecord]) -> None:
         """Forget all runs but these."""
         with self._lock:
-            for id in [*self._outcomes, *self._derived]:
-                if id not in runs:
-                    self._forget(id)
-                    self._derived.pop(id, None)
+            for id in [id for id in self._outcomes if id not in runs]:
+                self.forget(id)
 
-    def _read(self, run: str) -> Outcomes | None:
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Why outcomes could not be read, by the run's id."""
+        with self._lock:
+            return {run: f for run, (_, f) in self._outcomes.items() if isinstance(f, str)}
+
+    def forget(self, run: str) -> None:
+        """Read a run's outcomes anew when they are asked for."""
+        with self._lock:
+            if run in self._outcomes:
+                self._bytes -= _size(self._outcomes.pop(run)[1])
+
+    def _read(self, run: str) -> Outcomes | str:
         try:
-            return self._source.outcomes(run)
+            return self._source.read_outcomes(run)
         except StudyError as error:
-            self.damaged[run] = str(error)
-            return None
+            return str(error)
 
-    def _forget(self, run: str) -> None:
-        self._bytes -= self._outcomes.pop(run, (None, None, 0))[2]
-        self.damaged.pop(run, None)
 
-    def _identity(self, record: RunRecord) -> FileIdentity:
-        return identity_of(self._source.outcomes_path(record.id))
+def _size(found: Outcomes | str) -> int:
+    return 0 if isinstance(found, str) else sum(c.nbytes for c in found.columns.values())
 
 
 class Snapshots:
@@ -186,13 +165,17 @@ class Snapshots:
     ----------
     source : Source
     journal : Journal
+
+    Attributes
+    ----------
+    memory : Memory
     """
 
     def __init__(self, source: Source, journal: Journal) -> None:
         self._source = source
         self._journal = journal
         self._lock = threading.Lock()
-        self._memory = Memory(source)
+        self.memory = Memory(source)
         self._last: Snapshot | None = None
         self._count = 0
         self._abandoned: frozenset[str] = frozenset()
@@ -231,8 +214,8 @@ class Snapshots:
                 self._rows = {id: row for id, row in self._rows.items() if id in kept}
         self._count, self._abandoned = count or 0, abandoned
         records = tuple(record for _, record in self._rows.values())
-        self._last = Snapshot(version, records, self._memory)
-        self._memory.keep(self._last.by_id)
+        self._last = Snapshot(version, records, self.memory)
+        self.memory.keep(self._last.by_id)
         return self._last, bool(abandoned)
 
 

@@ -339,13 +339,19 @@ class Store:
         return self._outcomes / (f"{run}.{what}.npz" if what else f"{run}.npz")
 
     def outcomes(self, run: str) -> Outcomes:
-        """Return the per-example outcomes of a finished run.
+        """Return the per-example outcomes of a finished run, not to be changed.
+
+        The file is read once for as long as it is the same file.
 
         Raises
         ------
         StudyError
             If they are missing, or damaged.
         """
+        return self._snapshots.memory.outcomes(run)
+
+    def read_outcomes(self, run: str) -> Outcomes:
+        """Return what the file of a run's outcomes says; see :meth:`outcomes`."""
         path = self.outcomes_path(run)
         if not path.exists():
             raise StudyError(
@@ -376,7 +382,7 @@ class Store:
         if sealed is not None:
             return digest_of_file(path) == sealed
         try:
-            self.outcomes(run)
+            self.read_outcomes(run)
         except StudyError:
             return False
         return True
