@@ -339,11 +339,12 @@ class ComparePanel:
             old.close()
 
     def _tabulate(self, heads: list[tuple[str, str]], rows: Any) -> None:
-        self.table.html = rows_html(heads, rows, caption="Nothing differs.")
+        self.table.fill(heads, rows, caption="Nothing differs.")
         self.table.layout.display = ""
 
     def _clear(self) -> None:
-        self.table.html = self._texts.value = ""
+        self.table.clear()
+        self._texts.value = ""
         self.table.layout.display = "none"
         self._place.children = []
         if self._figure is not None:
