@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets as w
 
 from workbench.app.parts.figure_slot import FigureSlot
-from workbench.app.parts.rows import Rows
+from workbench.app.parts.rows import Row, Rows
 from workbench.app.session import Session
 
 
@@ -57,7 +57,7 @@ class LineagePanel:
             return
         view = self._session.study.lineage()
         name = view.metric.name.replace("_", " ")
-        rows = [
+        rows: list[Row] = [
             (
                 node.run_id,
                 [
