@@ -48,6 +48,7 @@ DECISIVE = (
 
 _MEASURED = (
     *("metric", "value", "unit", "n", "stderr", "part", "spread", "how", "conditions", "samples"),
+    "version",
 )
 
 _CHANGED = "UPDATE changes SET count = count + 1"
@@ -133,7 +134,8 @@ _SCHEMA = (
         spread REAL,
         how TEXT NOT NULL DEFAULT '',
         conditions TEXT NOT NULL DEFAULT '',
-        samples TEXT NOT NULL DEFAULT '[]'
+        samples TEXT NOT NULL DEFAULT '[]',
+        version INTEGER NOT NULL DEFAULT 1
     )""",
     "CREATE INDEX measurements_of_run ON measurements(run)",
     """CREATE TABLE artifacts (
@@ -153,7 +155,10 @@ _UPGRADES = {
     2: (  # the single times, which percentiles follow from
         "ALTER TABLE measurements ADD COLUMN samples TEXT NOT NULL DEFAULT '[]'",
     ),
-    3: _DIGESTS_AND_CHANGES,
+    3: (  # by which definition of its metric a number was computed; digests, and what changed
+        "ALTER TABLE measurements ADD COLUMN version INTEGER NOT NULL DEFAULT 1",
+        *_DIGESTS_AND_CHANGES,
+    ),
 }
 """What turns a journal of one version into the next one."""
 
@@ -429,13 +434,14 @@ def insert_measurements(db: sqlite3.Connection, run: str, rows: Iterable[Measure
         stderr, spread = measurement.stderr, measurement.spread
         db.execute(
             "INSERT INTO measurements (run, metric, value, unit, n, stderr, part, created, spread,"
-            " how, conditions, samples) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " how, conditions, samples, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(run, measurement.metric, float(measurement.value), measurement.unit),
                 *(int(measurement.n), None if stderr is None else float(stderr)),
                 *(measurement.part, now(), None if spread is None else float(spread)),
                 *(measurement.how, measurement.conditions),
                 json.dumps([float(f"{value:.6g}") for value in measurement.samples]),
+                measurement.version,
             ),
         )
 
@@ -477,7 +483,7 @@ def _measurement(row: sqlite3.Row) -> Measurement:
         stderr=row["stderr"],
         part=row["part"],
         samples=tuple(json.loads(row["samples"])) if "samples" in known else (),
-        **{name: row[name] for name in ("spread", "how", "conditions") if name in known},
+        **{name: row[name] for name in ("spread", "how", "conditions", "version") if name in known},
     )
 
 

@@ -90,7 +90,7 @@ class Snapshot:
     def damaged(self) -> Mapping[str, str]:
         """Why outcomes that were asked for could not be read, in words, by the run's id."""
         found = self._memory.damaged
-        return {record.id: found[record.id] for record in self.records if record.id in found}
+        return {record.id: found[record.id] for record in self.done if record.id in found}
 
 
 class Memory:

@@ -145,7 +145,7 @@ def ready_frontiers(
     workspace: Workspace, metric: str | None, predicted: bool | None
 ) -> list[tuple[str, Prediction]]:
     """Return the predicted fronts of the base models that have a table; none is made here."""
-    from workbench.selection.compare import is_baseline, is_measured
+    from workbench.selection.quality import is_baseline, is_measured
 
     decisive, records = workspace.metric_named(metric), workspace.records()
     measured = {r.model for r in records if is_baseline(r) and is_measured(r, decisive)}
@@ -200,7 +200,7 @@ def _forecast(
 
 
 def _ready_forecast(workspace: Workspace, name: str, metric: str | None) -> Forecast | None:
-    from workbench.selection.choice import is_baseline, is_measured
+    from workbench.selection.quality import is_baseline, is_measured
 
     table = cost_table(workspace, name)
     if table is None:

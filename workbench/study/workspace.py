@@ -13,6 +13,8 @@ from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.records import Metric, RunRecord
 from workbench.storage.store import Store
+from workbench.tasks.metrics import recorded_metrics
+from workbench.tasks.output import Output, recorded_output
 
 if TYPE_CHECKING:
     from workbench.models.load import LoadedModel
@@ -101,7 +103,12 @@ class Workspace:
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The task's metrics; the first one decides where none is named."""
-        return tuple(Metric(**metric) for metric in self.store.meta("task")["metrics"])
+        return recorded_metrics(self.store.meta("task"))
+
+    @property
+    def output(self) -> Output:
+        """What the task answers, without loading it."""
+        return recorded_output(self.store.meta("task")["saved"])
 
     def metric_named(self, name: str | None) -> Metric:
         """Return the metric of this name, None for the task's first.
@@ -172,9 +179,10 @@ class Workspace:
         name = self.model_named(model)
         return self.snapshot().baselines.get(name)
 
-    def outcomes(self, record: RunRecord) -> Outcomes | None:
-        """Return a run's outcomes on the evaluation part, None where there are none."""
-        return self.snapshot().outcomes(record)
+    @property
+    def outcomes(self) -> Callable[[RunRecord], Outcomes | None]:
+        """What returns a run's outcomes on the evaluation part, None where there are none."""
+        return self.snapshot().outcomes
 
     def unreadable(self) -> str:
         """Return which outcomes could not be read and what to do, in words; ``""`` for none."""
