@@ -20,7 +20,7 @@ from workbench.recipes import RTN
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunState
 from workbench.storage import store as store_module
-from workbench.storage.journal import STALE_SECONDS
+from workbench.storage.journal import SCHEMA_VERSION, STALE_SECONDS
 from workbench.storage.store import JOURNAL_NAME, Claim, Store
 from workbench.tasks.outcomes import Outcomes
 
@@ -369,7 +369,7 @@ def test_the_journal_uses_no_write_ahead_log(store: Store) -> None:
     finish(store)
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
-        assert db.execute("PRAGMA user_version").fetchone() == (4,)
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
 def old_study(folder: Path, version: int) -> Path:
@@ -403,7 +403,7 @@ def test_a_journal_of_an_earlier_version_is_upgraded(tmp_path: Path, version: in
     assert record is not None
     assert record.measurement("query_ms") == timed
     with sqlite3.connect(path / JOURNAL_NAME) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (4,)
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         assert not db.execute("SELECT * FROM runs WHERE digest IS NULL").fetchall()
 
 
@@ -423,6 +423,16 @@ def test_a_read_only_journal_of_an_earlier_version_is_read(
     assert store.snapshot() is store.snapshot()
     with sqlite3.connect(path / JOURNAL_NAME) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (version,)
+
+
+def test_the_version_of_a_metric_is_kept(store: Store) -> None:
+    finish(store)
+    store.add_measurements("a", [Measurement("macro_f1", 0.5, n=3, version=2)])
+    record = Store.open(store.path).record("a")
+    assert record is not None
+    found = record.measurement("macro_f1")
+    assert found is not None
+    assert found.version == 2
 
 
 def test_a_journal_that_another_process_has_upgraded_stays_as_it_is(store: Store) -> None:
@@ -487,7 +497,7 @@ class TestRefusals:
 
     def test_a_newer_version(self, store: Store) -> None:
         with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-            db.execute("PRAGMA user_version = 5")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
         for make in (Store.create, Store.open):
             with pytest.raises(StudyError, match="Upgrade compression-workbench"):
                 make(store.path)

@@ -169,7 +169,7 @@ def test_a_classifier_without_probabilities_has_a_report_too(study, tmp_path, mo
     def refuse(*_, **__):
         raise ConfigError("more than 256 classes")
 
-    monkeypatch.setattr(type(study), "trust", refuse)
+    monkeypatch.setattr("workbench.study.trust.trust", refuse)
     words = "".join(Page(study.report(tmp_path / "r.html", Requirements(size_bytes=1e9))).words)
     assert "It cannot be told: more than 256 classes" in words
     assert "How to load it" in words

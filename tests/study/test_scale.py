@@ -13,7 +13,7 @@ from benchmarks.study_scale import add_run, counting, grow, state_bytes
 from workbench.storage import snapshot as snapshot_module
 from workbench.storage.store import Store
 
-RUNS = 300
+RUNS = 220
 
 
 @pytest.fixture(scope="module")

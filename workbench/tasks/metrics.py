@@ -47,6 +47,7 @@ Statistic = Callable[[Outcomes], OfRows]
 """Takes outcomes and returns what computes a metric of some of their rows."""
 
 _DERIVED: dict[str, tuple[tuple[str, ...], Callable[..., Any]]] = {
+    "n_predictions": (("label",), np.ones_like),
     "n_correct": (("label", "prediction"), lambda label, prediction: label == prediction),
     "exact_match": (("exact",), lambda exact: exact),  # as PromptAnswers calls it
     "length_error": (("length_ratio",), lambda ratio: np.abs(1 - ratio)),

@@ -53,7 +53,7 @@ def check_finite(values: Tensor, what: str) -> None:
     broken = int((~values.isfinite()).sum())
     if broken:
         raise NotFiniteError(
-            f"The {what} {'is' if what[-1] != 's' else 'are'} not finite for {broken:,} of"
+            f"The {what} {'are' if what.endswith('logits') else 'is'} not finite for {broken:,} of"
             f" {values.numel():,} predictions, so the model cannot be scored. Weights that are"
             " infinite or not a number, or a number format too small for the activations (try"
             ' load_model(..., dtype="float32")), are the usual cause.'

@@ -59,6 +59,7 @@ class RoutingPanel:
         self._session = session
         self._on_found = on_found
         output = session.study.output
+        kind = session.study.describe()["task"]["kind"].replace("_", " ")
         self._is_possible = output.classifies
         self._is_timed = output is Output.LABELS  # a decoder's times are of tokens
         guard = session.banner.guard
@@ -135,7 +136,7 @@ class RoutingPanel:
         self.widget = w.HBox([left, right])
         self.widget.add_class("wb-form-side")
         self.refresh()
-        self._say("" if self._is_possible else OTHER_TASK.format(kind=output.value))
+        self._say("" if self._is_possible else OTHER_TASK.format(kind=kind))
 
     def code(self) -> str:
         """Return the Python of the cascade that is shown, ``""`` if none is."""

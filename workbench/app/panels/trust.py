@@ -102,9 +102,9 @@ class TrustPanel:
             part.add_class("wb-card")
         self.widget = w.HBox([left, right])
         self.widget.add_class("wb-split")
-        output = session.study.output
-        if not output.classifies:
-            only = w.HTML(f"<h3>Trust</h3>{OTHER_TASK.format(kind=output.value)}")
+        if not session.study.output.classifies:
+            kind = html.escape(session.study.describe()["task"]["kind"].replace("_", " "))
+            only = w.HTML(f"<h3>Trust</h3>{OTHER_TASK.format(kind=kind)}")
             only.add_class("wb-card")
             only.add_class("wb-lead")
             self.widget.children = [only]
