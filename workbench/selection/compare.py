@@ -63,14 +63,13 @@ def pareto_front(
     if size.shape != cost.shape:
         raise ValueError(f"{len(size)} sizes and {len(cost)} values; give one value per size.")
     on_front = np.zeros(len(size), dtype=bool)
-    best_of_smaller = math.inf
     finite = np.flatnonzero(np.isfinite(size) & np.isfinite(cost))
-    for one_size in np.unique(size[finite]):
-        same = finite[size[finite] == one_size]
-        best = cost[same].min()
-        if best < best_of_smaller:
-            on_front[same[cost[same] == best]] = True
-            best_of_smaller = best
+    order = finite[np.lexsort((cost[finite], size[finite]))]
+    _, first, group = np.unique(size[order], return_index=True, return_inverse=True)
+    best = cost[order][first]  # of each size
+    best_of_smaller = np.minimum.accumulate(np.append(math.inf, best))[:-1]
+    is_best = (best < best_of_smaller)[group] & (cost[order] == best[group])
+    on_front[order[is_best]] = True
     return on_front
 
 
@@ -317,6 +316,8 @@ class TradeoffView:
         Runs without a point: failed, cancelled, or without a finite value.
     axis : Axis
         What the metric is drawn against.
+    note : str
+        What is doubtful about the points, to be shown below them.
     """
 
     metric: Metric
@@ -326,6 +327,7 @@ class TradeoffView:
     predicted: tuple[PredictedPoint, ...] = ()
     n_unmeasured: int = 0
     axis: Axis = SIZE
+    note: str = ""
 
 
 def tradeoff_view(
