@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
@@ -38,11 +38,12 @@ from workbench.study import (
     trust,
 )
 from workbench.study.cascades import Routed
-from workbench.study.choosing import Choice, Decision
 from workbench.study.computing import Recipes
 from workbench.study.run import Run
 from workbench.study.trust import Trust
 from workbench.study.workspace import Workspace
+from workbench.views.lineage import Lineage, lineage
+from workbench.views.sensitivity import Sensitivity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,12 +54,13 @@ if TYPE_CHECKING:
     from workbench.models.load import LoadedModel
     from workbench.prediction.predict import Prediction
     from workbench.selection.cascades import Signal
+    from workbench.selection.decision import Decision
     from workbench.selection.trust import Perturbation
     from workbench.study.running.runner import OnEvent
     from workbench.tasks import Task
     from workbench.tasks.outcomes import Outcomes
-    from workbench.views import Confusion, FlipsView, LayerErrors, Sensitivity, WeightHistogram
-    from workbench.views.lineage import Lineage
+    from workbench.tasks.output import Output
+    from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
 
 
 class Study:
@@ -151,6 +153,7 @@ class Study:
         self._workspace.given_task = task
         self._workspace.first_model = base_models.add(self._workspace, loaded, None)
         store.recover()
+        store.renew_measurements(self.metrics)
 
     @classmethod
     def open(cls, path: str | Path) -> Study:
@@ -172,6 +175,7 @@ class Study:
         study._workspace.first_model = next(iter(store.models()))
         with contextlib.suppress(StudyError):  # one that is read-only can still be looked at
             store.recover()
+            store.renew_measurements(study.metrics)
         return study
 
     def add_model(self, model: LoadedModel | str | Path, name: str | None = None) -> str:
@@ -216,6 +220,11 @@ class Study:
     def task(self) -> Task:
         """The task, loaded from the study's own snapshot if need be."""
         return self._workspace.task
+
+    @property
+    def output(self) -> Output:
+        """What the task answers: labels, choices, tokens or text."""
+        return self._workspace.output
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -455,7 +464,7 @@ class Study:
         list of int
             The numbers of the jobs; a baseline that is missing adds one.
         """
-        return predictions.submit_tabulate(self._workspace, model=model, on_event=on_event)
+        return self._workspace.worker.submit([(self._workspace.model_named(model), None)], on_event)
 
     def predict(
         self,
@@ -485,9 +494,8 @@ class Study:
         Prediction
             With no loss, and the reason, for steps that no table knows (training, structure).
         """
-        return predictions.predict(
-            self._workspace, recipe, model=model, metric=metric, on_progress=on_progress
-        )
+        ready = predictions.forecast(self._workspace, model, metric, on_progress)
+        return ready.predict(Recipe.of(recipe))
 
     def predict_now(
         self,
@@ -500,7 +508,8 @@ class Study:
 
         Meant for sliders: what it reads is kept until the journal has new finished runs.
         """
-        return predictions.predict_now(self._workspace, recipe, model=model, metric=metric)
+        ready = predictions.ready_forecast(self._workspace, model, metric)
+        return None if ready is None else ready.predict(Recipe.of(recipe))
 
     def lacks_predictions(self, model: str | None = None) -> bool:
         """Return whether :meth:`tabulate` has something left to do; nothing is computed."""
@@ -528,9 +537,8 @@ class Study:
             Called with every :class:`workbench.progress.Progress` while the table is made. Default:
             shown on standard error if that is a terminal.
         """
-        return predictions.frontier(
-            self._workspace, model=model, metric=metric, n_mixed=n_mixed, on_progress=on_progress
-        )
+        ready = predictions.forecast(self._workspace, model, metric, on_progress)
+        return ready.frontier(n_mixed)
 
     def sensitivity(
         self,
@@ -551,7 +559,8 @@ class Study:
             Called with every :class:`workbench.progress.Progress` while the table is made. Default:
             shown on standard error if that is a terminal.
         """
-        return predictions.sensitivity(self._workspace, steps, model=model, on_progress=on_progress)
+        ready = predictions.forecast(self._workspace, model, None, on_progress)
+        return Sensitivity(ready.sensitivity(steps))
 
     def fit(
         self,
@@ -620,7 +629,9 @@ class Study:
         metric : str, optional
             Decides the column ``pareto``. Default: the task's first.
         """
-        return overview.table(self._workspace, metric)
+        from workbench.selection import compare
+
+        return compare.table(self._workspace.records(), self._workspace.metric_named(metric))
 
     def plot(
         self,
@@ -667,24 +678,7 @@ class Study:
         metric : str, optional
             What nodes are coloured by. Default: the task's first.
         """
-        return overview.run_lineage(self._workspace, metric)
-
-    @overload
-    def choose(
-        self, accuracy: Requirements, *, metric: str | None = None, model: str | None = None
-    ) -> Decision: ...
-
-    @overload
-    def choose(
-        self,
-        accuracy: float | None = None,
-        *,
-        relative: bool = True,
-        size_bytes: float | None = None,
-        latency_ms: float | None = None,
-        metric: str | None = None,
-        model: str | None = None,
-    ) -> Choice: ...
+        return lineage(self._workspace.records(), self._workspace.metric_named(metric))
 
     def choose(
         self,
@@ -695,13 +689,12 @@ class Study:
         latency_ms: float | None = None,
         metric: str | None = None,
         model: str | None = None,
-    ) -> Choice:
+    ) -> Decision:
         """Choose the smallest run that passes, or with limits alone the best one that fits.
 
-        With a number a run is judged by its measured value, see
-        :func:`workbench.selection.compare.choose`.
+        With a number a run is judged by its measured value, and the answer says how sure that is.
         With :class:`workbench.Requirements` a run must pass with confidence, however many there
-        are to choose from, see :func:`workbench.selection.decision.decide`.
+        are to choose from. See :func:`workbench.selection.decision.decide`.
 
         Parameters
         ----------
@@ -717,11 +710,6 @@ class Study:
         model : str, optional
             The base model that quality refers to. Default: the study's first. The runs of all
             base models are candidates.
-
-        Returns
-        -------
-        Choice
-            A :class:`Decision` for requirements.
         """
         return choosing.choose(
             self._workspace,
@@ -959,7 +947,7 @@ class Study:
     def report(
         self,
         path: str | Path = "report.html",
-        requirements: Requirements | None = None,
+        requirements: Requirements | float | None = None,
         *,
         question: str = "",
         cost: CostModel | None = None,
@@ -977,8 +965,8 @@ class Study:
         ----------
         path : str or Path
             Of the file, replaced if it is there.
-        requirements : Requirements, optional
-            The bar. Default: 97 % of the base model's quality.
+        requirements : Requirements or float, optional
+            The bar, or the share of the base model's quality that it asks for. Default: 0.97.
         question : str
             What is to be decided, in your words.
         cost : CostModel, optional

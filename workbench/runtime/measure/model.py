@@ -18,6 +18,7 @@ from workbench.runtime.measure.generation import PROMPT_TOKENS, make_generator
 from workbench.runtime.measure.memory import measure_memory
 from workbench.runtime.measure.timing import Summary, summarise, time_repeats
 from workbench.runtime.packed import PackedModel, pack_model
+from workbench.tasks.output import Output
 from workbench.tensors.devices import fast_dtype, is_cpu
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def measure_model(
 
     label = packed.report.label
     add("stored_bytes", "bytes", Summary(model.size_bytes, 0.0, 1), "")
-    if _classifies(task):
+    if task.output is Output.LABELS:
         _measure_classifier(packed, model, task, repeats, monitor, add)
     else:
         _measure_decoder(packed, model, repeats, monitor, add)
@@ -123,12 +124,6 @@ def measure_model(
                 add(f"{name}_bytes", "bytes", Summary(value, 0.0, 1), label, workload)
     monitor.report("measure", 1, 1)
     return tuple(found)
-
-
-def _classifies(task: Task) -> bool:
-    from workbench.tasks import TextClassification
-
-    return isinstance(task, TextClassification)
 
 
 def _measure_decoder(
