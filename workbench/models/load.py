@@ -40,6 +40,7 @@ from workbench.models.loaded import (
     tokenizer_fingerprint,
 )
 from workbench.models.placement import DTYPES, check_memory, choose_device, choose_dtype
+from workbench.models.precision import loading_dtypes, wider_than
 from workbench.models.readers import Codes, check_method, find_gguf, read_codes, read_gguf
 from workbench.models.sources import (
     ACCEPTED,
@@ -156,11 +157,13 @@ def load_model(
         headers = {name: _header(tensor) for name, tensor in codes.dense.items()}
     stored = _stored_dtype(source.ref, headers)
     wanted = compute or (torch.float32 if target.type == "cpu" else stored)
-    reading = wanted if target.type == "cpu" else stored
-    hf_model = _read(auto, source, reading, trust_remote_code, config, codes)
+    hf_model = _read(auto, source, wanted, trust_remote_code, config, codes)
     extras = _read_extras(source.folder)
+    kept_as = DTYPES.get(str(extras.get("stored_dtype")), stored)
+    # Where all tensors are stored alike none of them can be wider, which saves a look at each.
+    mixed = len({dtype for dtype, _ in headers.values() if dtype in STORED}) > 1
     model = LoadedModel(
-        hf_model=_placed(hf_model, target, wanted),
+        hf_model=_placed(hf_model, target),
         tokenizer=text,
         source=ModelSource(
             source.kind,
@@ -169,8 +172,9 @@ def load_model(
             architecture,
             str(extras.get("name", source.name)),
         ),
-        stored_dtype=DTYPES.get(str(extras.get("stored_dtype")), stored),
+        stored_dtype=kept_as,
         head=_read_head(source.folder, extras),
+        wide=wider_than(hf_model, kept_as) if mixed else frozenset(),
     )
     if codes is not None:
         _put_codes(model, codes)
@@ -194,7 +198,8 @@ def save_model(
     folder : str or path
         Made if it is not there.
     lossless : bool
-        False: every tensor is rounded to the stored dtype.
+        False: every tensor is rounded to what it is stored as, see
+        :meth:`LoadedModel.stored_as`.
 
     Returns
     -------
@@ -207,7 +212,7 @@ def save_model(
     smaller: dict[tuple[int, int], Tensor] = {}  # tied tensors stay one tensor
     for name, tensor in model.hf_model.state_dict().items():
         key = tensor_identity(tensor)
-        smaller.setdefault(key, _smaller(tensor, model.stored_dtype, lossless))
+        smaller.setdefault(key, _smaller(tensor, model.stored_as(name), lossless))
         state[name] = smaller[key]
     # Written aside and moved: the model may be reading from the very files that are replaced.
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=path) as temporary:
@@ -294,22 +299,27 @@ def _load_live(
     check_memory(name, sum(sizes.values()), wanted, device)
     short = name.replace("\\", "/").split("/")[-1]
     source = ModelSource("live", name, None, architecture, short)
-    return LoadedModel(_placed(copy.deepcopy(kept), device, wanted), text, source, stored)
+    own = copy.deepcopy(kept)
+    wide = wider_than(own, stored) if len(sizes) > 1 else frozenset()
+    _cast(own, wanted)
+    return LoadedModel(_placed(own, device), text, source, stored, wide=wide)
 
 
-def _placed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """Move a model that is ours, in place, and make it read-only for training.
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Give every stored tensor the dtype that transformers' own loading in ``dtype`` gives it.
 
-    Buffers that are not stored (rotary frequencies) keep their precision, as in transformers, and
-    so do layers whose outputs do not fit into float16 (T5's ``wo``).
+    Buffers that are not stored (rotary frequencies) keep the precision that they are made in.
     """
+    dtypes = loading_dtypes(model, dtype)
+    tensors = {**model.state_dict(keep_vars=True), **dict(model.named_buffers())}
+    for name in dtypes.keys() & tensors.keys():
+        tensors[name].data = tensors[name].data.to(dtypes[name])
+        tensors[name].grad = None
+
+
+def _placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """Move a model that is ours, in place, and make it read-only for training."""
     model.to(device)  # type: ignore[arg-type]
-    wide = set(getattr(model, "_keep_in_fp32_modules", None) or ())
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if tensor.is_floating_point():
-            kept = dtype == torch.float16 and not wide.isdisjoint(name.split("."))
-            tensor.data = tensor.data.to(torch.float32 if kept else dtype)
-            tensor.grad = None
     model.eval()
     model.requires_grad_(False)
     return model

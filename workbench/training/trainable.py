@@ -97,11 +97,11 @@ class Trainable(ABC):
         """Write what was trained into a copy of the given model."""
 
     def _rounded(self, tensor: Tensor, name: str) -> Tensor:
-        rounded = tensor.detach().to(self.given.stored_dtype)
+        dtype = self.given.stored_as(name)
+        rounded = tensor.detach().to(dtype)
         if not bool(torch.isfinite(rounded).all()):
             raise CompressionError(
-                f"After training {name} does not fit into {self.given.stored_dtype}. Lower"
-                " learning_rate."
+                f"After training {name} does not fit into {dtype}. Lower learning_rate."
             )
         return rounded.to(tensor.dtype)
 
@@ -176,7 +176,7 @@ class LowRankProducts(Trainable):
             stored = result.weights.get(name)
             if stored is None:
                 merged = result.site(name).matrix + left @ right
-                result.site(name).put(self._rounded(merged, name))
+                result.site(name).put(self._rounded(merged, f"{name}.weight"))
                 continue
             halves = left.half().cpu(), right.half().cpu()
             if not all(bool(torch.isfinite(half).all()) for half in halves):
