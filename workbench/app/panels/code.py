@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.app.session import Desk
+from workbench.app.session import Session
 from workbench.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ class CodePanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
 
     Attributes
     ----------
@@ -25,8 +25,8 @@ class CodePanel:
     text : ipywidgets.Textarea
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._saved = ""
         self.text = w.Textarea(
             disabled=False,
@@ -50,8 +50,8 @@ class CodePanel:
         )
         self.save = w.Button(description="Save .py", icon="save", layout=w.Layout(width="auto"))
         self.answer = w.HTML()
-        self.folder.observe(desk.banner.guard(lambda _: self.refresh()), names="value")
-        self.save.on_click(desk.banner.guard(self._save))
+        self.folder.observe(session.banner.guard(lambda _: self.refresh()), names="value")
+        self.save.on_click(session.banner.guard(self._save))
         row = w.HBox([self.path, self.save])
         row.add_class("wb-buttons")
         self.widget = w.VBox(
@@ -61,7 +61,7 @@ class CodePanel:
 
     def code(self) -> str:
         """Return the script."""
-        return self._desk.history.code(self._desk.study, self.folder.value.strip() or None)
+        return self._session.history.code(self._session.study, self.folder.value.strip() or None)
 
     def refresh(self) -> None:
         """Show the script as it is now."""
