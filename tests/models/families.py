@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +375,78 @@ PARTLY: dict[str, dict[str, Any]] = {
     },
 }
 """Models with matrices that no step compresses: they stay dense, and the run names them."""
+
+
+_TEXT: dict[str, Any] = {
+    **_HEADS,
+    "vocab_size": 260,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_ROTATED = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+_TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
+_TOWER |= {"num_hidden_layers": 1, "image_size": 28, "patch_size": 14, "num_channels": 3}
+_QWEN_TOWER = {"depth": 1, "hidden_size": 32, "num_heads": 4, "patch_size": 14}
+_QWEN_IDS = {
+    "image_token_id": 255,
+    "video_token_id": 254,
+    "vision_start_token_id": 253,
+    "vision_end_token_id": 252,
+}
+
+WRAPPERS: dict[str, dict[str, Any]] = {
+    "Gemma3": {
+        "text_config": {**_TEXT, "model_type": "gemma3_text", "sliding_window": 8},
+        "vision_config": {**_TOWER, "model_type": "siglip_vision_model"},
+        "mm_tokens_per_image": 4,
+        "image_token_index": 255,
+        "boi_token_index": 253,
+        "eoi_token_index": 254,
+    },
+    "Llava": {
+        "text_config": {**_TEXT, "model_type": "llama"},
+        "vision_config": {**_TOWER, "model_type": "clip_vision_model"},
+        "image_token_index": 255,
+        "image_seq_length": 4,
+    },
+    "Qwen2VL": {
+        "text_config": {**_TEXT, "rope_parameters": _ROTATED},
+        "vision_config": {**_QWEN_TOWER, "embed_dim": 32, "mlp_ratio": 2},
+        **_QWEN_IDS,
+    },
+    "Qwen2_5_VL": {
+        "text_config": {**_TEXT, "rope_parameters": _ROTATED},
+        "vision_config": {
+            **_QWEN_TOWER,
+            "out_hidden_size": 32,
+            "intermediate_size": 48,
+            "fullatt_block_indexes": [0],
+        },
+        **_QWEN_IDS,
+    },
+    "Mistral3": {
+        "text_config": {**_TEXT, "model_type": "mistral"},
+        "vision_config": {**_TOWER, "model_type": "pixtral", "head_dim": 8},
+        "image_token_index": 255,
+        "spatial_merge_size": 2,
+    },
+    "Idefics3": {
+        "text_config": {**_TEXT, "model_type": "llama"},
+        "vision_config": _TOWER,
+        "image_token_id": 255,
+        "scale_factor": 1,
+    },
+}
+"""Models of images and texts, as ``<key>ForConditionalGeneration``."""
+
+
+def wrapper_model(kind: str, seed: int = 0) -> PreTrainedModel:
+    """Return a model of images and texts of random weights; ``kind`` is a key of ``WRAPPERS``."""
+    config = getattr(transformers, f"{kind}Config")(**copy.deepcopy(WRAPPERS[kind]))
+    torch.manual_seed(seed)
+    model: PreTrainedModel = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    return model.eval()
 
 
 def family_model(kind: str, seed: int = 0) -> PreTrainedModel:

@@ -61,13 +61,13 @@ def wraps_decoder(architecture: str, config: PretrainedConfig) -> bool:
 
     Its towers for images and sound are carried along unchanged.
     """
-    from transformers.models.auto import modeling_auto
+    import transformers
 
     text = config.get_text_config()
     if not takes_images(architecture) or text is config:
         return False
-    kinds = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return text.model_type in kinds and not getattr(text, "is_encoder_decoder", False)
+    reads = getattr(getattr(transformers, architecture, None), "main_input_name", "")
+    return reads == "input_ids" and not getattr(text, "is_encoder_decoder", False)
 
 
 def text_part(hf_model: nn.Module) -> tuple[str, nn.Module]:
@@ -75,10 +75,11 @@ def text_part(hf_model: nn.Module) -> tuple[str, nn.Module]:
 
     Of every other model it is the model itself, with an empty name.
     """
-    config: Any = getattr(hf_model, "config", None)
-    if config is None or not _has_towers(config) or not hasattr(hf_model, "get_decoder"):
+    whole: Any = hf_model
+    config = getattr(whole, "config", None)
+    if config is None or not _has_towers(config) or not hasattr(whole, "get_decoder"):
         return "", hf_model
-    found: Any = hf_model.get_decoder()
+    found = whole.get_decoder()
     return next(((n, m) for n, m in hf_model.named_modules() if m is found), ("", hf_model))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,7 +105,7 @@ def find_linears(hf_model: nn.Module) -> dict[str, WeightSite]:
     return found
 
 
-def left_dense(hf_model: PreTrainedModel) -> dict[str, str]:
+def left_dense(hf_model: nn.Module, groups: Iterable[LinearGroup]) -> dict[str, str]:
     """Return what of the blocks no step compresses, by name, and why.
 
     It is what neither is a linear layer's weight nor that of fused experts in a layout that is
@@ -113,7 +113,7 @@ def left_dense(hf_model: PreTrainedModel) -> dict[str, str]:
     of it.
     """
     found, others = _matrices(hf_model)
-    reached = {name for group in shared_inputs(hf_model) for name in group.names}
+    reached = {name for group in groups for name in group.names}
     unread = {n: "no token of a probe entered it" for n in found if n not in reached}
     return {**others, **unread}
 
@@ -135,7 +135,9 @@ def _matrices(hf_model: nn.Module) -> tuple[dict[str, WeightSite], dict[str, str
         for inner, parameter in block.named_parameters():
             name = f"{block_name}.{inner}"
             # Norms and biases are kept dense, never compressed.
-            if name not in handled and parameter.ndim > 1 and not name.endswith("bias"):
+            owner = type(block.get_submodule(inner.rpartition(".")[0])).__name__
+            small = parameter.ndim < 2 or name.endswith("bias") or "Norm" in owner
+            if name not in handled and not small:
                 shape = " by ".join(map(str, parameter.shape))
                 others[name] = f"{shape}, not the weight of a linear layer"
     return found, others

@@ -73,6 +73,15 @@ STORED = {
 }
 EXTRAS = "workbench.json"
 HEAD = "workbench_head.safetensors"
+BESIDE = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "audio_preprocessor_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+"""Files of a processor for images and sound."""
 
 
 def load_model(
@@ -175,6 +184,7 @@ def load_model(
         stored_dtype=kept_as,
         head=_read_head(source.folder, extras),
         wide=wider_than(hf_model, kept_as) if mixed else frozenset(),
+        beside=_read_beside(source.folder),
     )
     if codes is not None:
         _put_codes(model, codes)
@@ -230,7 +240,10 @@ def save_model(
 
 
 def write_extras(model: LoadedModel, folder: Path) -> None:
-    """Write what a checkpoint says beside what transformers reads: name, stored dtype and head."""
+    """Write what a checkpoint says beside weights, configuration and tokenizer.
+
+    That is its name, stored dtype and head, and how its processor reads images and sound.
+    """
     extras: dict[str, Any] = {
         "version": 1,
         "name": model.source.name,
@@ -240,6 +253,9 @@ def write_extras(model: LoadedModel, folder: Path) -> None:
         model.head.save(folder / HEAD)
         extras["head"] = HEAD
     (folder / EXTRAS).write_text(json.dumps(extras, indent=1), encoding="utf-8")
+    for name, text in model.beside.items():
+        if not (folder / name).exists():  # what the tokenizer wrote is newer
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 def _set_dtype(path: Path, dtype: torch.dtype) -> None:
@@ -461,6 +477,11 @@ def _read_extras(folder: Path) -> dict[str, Any]:
         return {}
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return data
+
+
+def _read_beside(folder: Path) -> dict[str, str]:
+    paths = [folder / name for name in BESIDE]
+    return {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
 
 
 def _read_head(folder: Path, extras: dict[str, Any]) -> ClassificationHead | None:

@@ -138,6 +138,9 @@ class LoadedModel:
         What is stored in float32 whatever ``stored_dtype`` is, by its
         :func:`~workbench.models.precision.generic_name`: what the checkpoint holds in more bits
         than most of it, and what the class keeps (the biases of routers).
+    beside : dict of str to str
+        Text of the checkpoint's files that say how images and sound are read, by their names;
+        every checkpoint that is written has them again.
     """
 
     hf_model: PreTrainedModel
@@ -148,6 +151,7 @@ class LoadedModel:
     head: ClassificationHead | None = None
     structure: dict[str, Any] = field(default_factory=dict)
     wide: frozenset[str] = frozenset()
+    beside: dict[str, str] = field(default_factory=dict)
     _fingerprint: tuple[object, str] | None = field(default=None, init=False, repr=False)
 
     def copy(self) -> LoadedModel:
@@ -161,6 +165,7 @@ class LoadedModel:
             self.head,
             dict(self.structure),
             self.wide,
+            dict(self.beside),
         )
 
     def stored_as(self, name: str) -> torch.dtype:

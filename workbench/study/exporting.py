@@ -13,6 +13,8 @@ from workbench.study.base import StudyBase
 from workbench.study.handles import Run
 
 if TYPE_CHECKING:
+    import torch
+
     from workbench.export import Exported, ExportOffer, Format, Proof
     from workbench.models.loaded import LoadedModel
 
@@ -34,10 +36,12 @@ class Exporting(StudyBase):
     ) -> Exported:
         """Write a run's model to a folder in a format that other programs load.
 
-        What was written is loaded again, and its logits on evaluation inputs are compared with
-        the run's; only then does the folder appear under its name. The bytes on disk and the
-        largest difference are recorded on the run (``part="export"``). A model card is written
-        beside the weights.
+        What was written is loaded again, and its predictions for evaluation inputs are compared
+        with the run's; only then does the folder appear under its name. The bytes on disk, the KL
+        divergence and the largest difference of a logit are recorded on the run
+        (``part="export"``). A model card is written beside the weights. A layer whose codes the
+        format cannot hold is written densely where its loaders allow it; the result and the card
+        name it.
 
         Parameters
         ----------
@@ -57,7 +61,7 @@ class Exporting(StudyBase):
         ------
         ExportError
             If the format cannot hold the model (the message names the nearest that can), the
-            folder cannot be written, or what was written gives other logits. What was there
+            folder cannot be written, or what was written predicts otherwise. What was there
             before is still there.
         StudyError
             If the run is not done.
@@ -85,8 +89,8 @@ class Exporting(StudyBase):
             where=conditions(model.device.type),
         )
 
-        def proof_of(found: LoadedModel) -> Proof:
-            return prove(model, found, self.task, monitor=monitor)
+        def proof_of(found: LoadedModel, dtype: torch.dtype) -> Proof:
+            return prove(model, found, self.task, dtype, monitor=monitor)
 
         def card(chosen: Format, n_bytes: int, proof: Proof) -> str:
             return model_card(model, origin, chosen, n_bytes, proof)
@@ -104,6 +108,7 @@ class Exporting(StudyBase):
             "export_bytes": (exported.bytes_on_disk, "bytes", 1),
             "export_tensor_bytes": (exported.tensor_bytes, "bytes", 1),
             "export_difference": (exported.largest_difference, "", exported.proof.n_logits),
+            "export_kl": (exported.proof.kl, "nats", exported.proof.n_predictions),
         }
         self._store.add_measurements(
             id,
