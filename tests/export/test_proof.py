@@ -1,4 +1,4 @@
-"""A correct export is one by its predictions, not by its worst token; a wrong one is still found."""
+"""A correct export is one by its predictions, not by its worst token; a wrong one is found."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ class PackQuantized(Format):
             for part, tensor in self._pack(model, weight).items():
                 packed[f"{name}.{part}"] = tensor
             monitor.report("export", done, len(layers), name)
-        write_checkpoint(model, folder, packed, self._about(model, layers))
+        about = {"quantization_config": self._about(model, layers)}
+        write_checkpoint(model, folder, packed, about)
 
     def _split(self, model: LoadedModel) -> tuple[dict[str, QuantizedWeight], dict[str, str]]:
         return split_codes(model, self._layer_reason)
