@@ -449,12 +449,13 @@ def wrapper_model(kind: str, seed: int = 0) -> PreTrainedModel:
     return model.eval()
 
 
-def family_model(kind: str, seed: int = 0) -> PreTrainedModel:
+def family_model(kind: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """Return a model of random weights, in eval mode.
 
-    ``kind`` is a key of these tables or of the one of :mod:`tests.tiny`.
+    ``kind`` is a key of these tables or of the one of :mod:`tests.tiny`; ``changes`` are made to
+    its configuration.
     """
-    values = dict((FAMILIES | PARTLY | ARCHITECTURES)[kind])
+    values = {**(FAMILIES | PARTLY | ARCHITECTURES)[kind], **changes}
     name = values.pop("class", f"{kind}ForCausalLM")
     config = getattr(transformers, values.pop("config"))
     values = {"vocab_size": 260, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **values}

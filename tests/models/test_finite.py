@@ -105,7 +105,7 @@ def test_padding_and_classes_that_are_ruled_out_are_no_failure() -> None:
         return output
 
     handle = model.hf_model.lm_head.register_forward_hook(spoil)
-    with finite_outputs(model):
+    with finite_outputs(model.hf_model):
         model.hf_model(input_ids=ids, attention_mask=mask)
         with pytest.raises(NotFiniteError, match="lm_head is the first layer"):
             model.hf_model(input_ids=ids)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from workbench.errors import NotFiniteError
 
 if TYPE_CHECKING:
-    from workbench.models.loaded import LoadedModel
+    from transformers import PreTrainedModel
 
 ADVICE = (
     "Nothing is measured with such numbers. Compute in more range (dtype='float32', or 'bfloat16'"
@@ -48,7 +48,7 @@ def check_weight(name: str, weight: Tensor, how: str = "") -> None:
 
 
 @contextmanager
-def finite_outputs(model: LoadedModel) -> Iterator[None]:
+def finite_outputs(hf_model: PreTrainedModel) -> Iterator[None]:
     """Let every call of a model fail whose output no answer can be read from.
 
     An output is usable where at each position that is no padding the largest number is finite;
@@ -66,10 +66,10 @@ def finite_outputs(model: LoadedModel) -> Iterator[None]:
         if found is not None and not _usable(found, kwargs):
             for handle in hooks:
                 handle.remove()
-            raise NotFiniteError(f"{_diagnosis(model, module, args, kwargs)} {ADVICE}")
+            raise NotFiniteError(f"{_diagnosis(hf_model, module, args, kwargs)} {ADVICE}")
 
     # A head of our own stands on the backbone, which is called without the whole then.
-    called = {model.hf_model, model.hf_model.base_model}
+    called: set[nn.Module] = {hf_model, hf_model.base_model}
     hooks = [module.register_forward_hook(hook, with_kwargs=True) for module in called]
     try:
         yield
@@ -105,10 +105,11 @@ def _usable(output: Tensor, inputs: Mapping[str, Any]) -> bool:
 
 
 @torch.no_grad()
-def _diagnosis(model: LoadedModel, called: nn.Module, args: Any, kwargs: dict[str, Any]) -> str:
+def _diagnosis(
+    hf_model: PreTrainedModel, called: nn.Module, args: Any, kwargs: dict[str, Any]
+) -> str:
     """Return a sentence that names the first layer of a failing call that is not finite."""
-    hf_model = model.hf_model
-    start = f"The outputs of {model.source.name} are not finite:"
+    start = f"The outputs of {type(hf_model).__name__} are not finite:"
     for name, tensor in hf_model.named_parameters():
         if not is_finite(tensor):
             return f"{start} the weight {name} is not."
@@ -127,4 +128,4 @@ def _diagnosis(model: LoadedModel, called: nn.Module, args: Any, kwargs: dict[st
         for handle in hooks:
             handle.remove()
     where = f"{found[0]} is the first layer whose output is not" if found else "no layer alone is"
-    return f"{start} {where}, computed in {str(model.dtype).removeprefix('torch.')}."
+    return f"{start} {where}, computed in {str(hf_model.dtype).removeprefix('torch.')}."

@@ -57,6 +57,7 @@ from workbench.models.sources import (
     find_source,
     read_config,
     read_headers,
+    read_pickled,
 )
 
 if TYPE_CHECKING:
@@ -123,8 +124,9 @@ def load_model(
     Returns
     -------
     LoadedModel
-        Of a compressed checkpoint (GPTQ, AWQ, compressed-tensors, GGUF) with its codes in
-        ``weights`` and their dense values in the model.
+        Of a compressed checkpoint (GPTQ, AWQ, compressed-tensors, MLX, GGUF) with its codes in
+        ``weights`` and their dense values in the model. Experts in MXFP4 (gpt-oss) become bfloat16,
+        which holds them exactly.
 
     Raises
     ------
@@ -133,8 +135,9 @@ def load_model(
     TokenizerMissingError
         If no tokenizer comes with the model and none is given.
     UnsupportedArchitectureError
-        If it is no text decoder, encoder or encoder-decoder, has no safetensors, or is compressed
-        in a format that :mod:`workbench.models.readers` does not know.
+        If it is no text decoder, encoder or encoder-decoder, has neither safetensors nor
+        ``pytorch_model.bin`` with tensors alone, or is compressed in a format that
+        :mod:`workbench.models.readers` does not know.
     NotEnoughMemoryError
         If it is estimated not to fit; nothing has been loaded then.
     ConfigError
@@ -159,20 +162,24 @@ def load_model(
     wanted = compute or (torch.float32 if target.type == "cpu" else expected)
     check_memory(source.ref, n_parameters, wanted, target)
 
-    codes = None
+    codes, pickled = None, False
     file = find_gguf(source.folder)
     if file is not None:
         codes = read_gguf(file, parameter_names(auto, config), config)
     else:
         files = checkpoint_files(source)
-        headers = read_headers(files)
+        pickled = any(path.suffix == ".bin" for path in files)
+        if pickled:
+            headers = {n: _header(t) for path in files for n, t in read_pickled(path).items()}
+        else:
+            headers = read_headers(files)
         if packed is not None:
             codes = read_codes(source.ref, packed, _all_tensors(files))
     if codes is not None:
         headers = {name: _header(tensor) for name, tensor in codes.dense.items()}
     stored = _stored_dtype(source.ref, headers)
     wanted = compute or (torch.float32 if target.type == "cpu" else stored)
-    hf_model = _read(auto, source, wanted, trust_remote_code, config, codes)
+    hf_model = _read(auto, source, wanted, trust_remote_code, config, codes, pickled=pickled)
     extras = _read_extras(source.folder)
     kept_as = DTYPES.get(str(extras.get("stored_dtype")), stored)
     # Where all tensors are stored alike none of them can be wider, which saves a look at each.
@@ -354,6 +361,8 @@ def _read(
     trust: bool,
     config: PretrainedConfig,
     codes: Codes | None,
+    *,
+    pickled: bool = False,
 ) -> PreTrainedModel:
     """Read the weights; a pooler that the checkpoint lacks is dropped, not made up."""
     given: dict[str, Any] = {}
@@ -367,7 +376,8 @@ def _read(
                 source.folder if codes is None else None,
                 **given,
                 dtype=dtype,
-                use_safetensors=True,
+                use_safetensors=not pickled,
+                weights_only=True,
                 local_files_only=True,
                 trust_remote_code=trust,
                 output_loading_info=True,
@@ -404,7 +414,10 @@ def _header(tensor: Tensor) -> tuple[str, int]:
 def _all_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors |= read_pickled(file) if file.suffix == ".bin" else load_file(file)
+    return tensors
 
 
 def _put_codes(model: LoadedModel, codes: Codes) -> None:

@@ -63,7 +63,7 @@ def extract_features(
     """
     features, labels, order = [], [], []
     part = batches[0].part if batches else ""
-    with torch.no_grad(), finite_outputs(model):
+    with torch.no_grad(), finite_outputs(model.hf_model):
         for done, batch in enumerate(batches, 1):
             mask = batch.attention_mask
             mask = None if mask is None else mask.to(model.device)

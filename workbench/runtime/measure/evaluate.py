@@ -140,6 +140,6 @@ def evaluate(
     NotFiniteError
         If an output is infinite or not a number; the message names the first such layer.
     """
-    with fast_products(), finite_outputs(model):
+    with fast_products(), finite_outputs(model.hf_model):
         outcomes = task.evaluate(model, part, reference=reference, limit=limit, monitor=monitor)
     return Evaluation(outcomes, task.measure(outcomes, part))
