@@ -74,6 +74,8 @@ def apply_layer_method(
     groups = statistics.groups if statistics else layers.shared_inputs(model.hf_model)
     if isinstance(step, Mixed):
         step.check(group.key for group in groups)
+    if left := layers.left_dense(model.hf_model, groups):
+        facts["left_dense"] = left
     method = method.prepared((site.matrix for site in linears.values()), step)
     stage = step.title.lower()
     errors: dict[str, float] = {}

@@ -119,9 +119,12 @@ def model_card(
         "",
         "## Proof",
         "",
-        f"Loaded again from these files, {proof.n_logits:,} logits on evaluation inputs differ from"
-        f" those of the study's run by at most {proof.largest_difference:.3g}"
-        f" ({proof.relative:.2%} of the largest; up to {proof.bound:.1%} is taken as rounding).",
+        f"Loaded again from these files, {proof.n_predictions:,} predictions for evaluation inputs"
+        f" are {proof.kl:.3g} nats (KL divergence, mean; at most {proof.kl_bound:.2g}) from those"
+        f" of the study's run, and {proof.agreement:.2%} have the same top answer (at least"
+        f" {proof.agreement_bound:.0%}). The largest difference of {proof.n_logits:,} logits is"
+        f" {proof.largest_difference:.3g}, {proof.relative:.2%} of the largest.",
+        *_kept_dense(format.kept_dense(model)),
         "",
         "## Made on",
         "",
@@ -131,6 +134,21 @@ def model_card(
         "",
     ]
     return "\n".join(sections)
+
+
+def _kept_dense(layers: dict[str, str]) -> list[str]:
+    if not layers:
+        return []
+    why = [f"- `{_plain(name)}`: {_plain(reason)}" for name, reason in layers.items()]
+    return [
+        "",
+        "## Layers that are dense here",
+        "",
+        f"{len(layers)} layers that are compressed in the run are stored densely, with the same"
+        " values:",
+        "",
+        *why,
+    ]
 
 
 def _calibration(origin: Origin) -> list[str]:

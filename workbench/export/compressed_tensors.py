@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from workbench.export.base import (
     Format,
-    bits_obstacle,
-    code_layers,
     encoder_decoder_obstacle,
-    kind_obstacle,
-    layer_weights,
+    layer_obstacle,
+    no_codes_obstacle,
     scheme_label,
-    unmasked,
+    split_codes,
+    with_codes,
 )
 from workbench.export.checkpoint import checkpoint_bytes, transformers_code, write_checkpoint
 from workbench.models.loaded import LoadedModel
@@ -34,31 +33,45 @@ class PackQuantized(Format):
     layout: ClassVar[str] = "pack-quantized"
 
     def obstacle(self, model: LoadedModel) -> str | None:
-        model = unmasked(model)
-        reason = encoder_decoder_obstacle(model) or kind_obstacle(model, dense=True)
-        reason = reason or bits_obstacle(model, (2, 4, 8))
-        schemes = {weight.scheme for weight in _layers(model).values()}
-        if reason is None and len(schemes) > 1 and _asymmetric(model):
+        reason = encoder_decoder_obstacle(model)
+        if reason is not None:
+            return reason
+        layers, dense = self._split(model)
+        schemes = {weight.scheme for weight in layers.values()}
+        if len(schemes) > 1 and _asymmetric(layers):
             return (
                 f"its layers have {len(schemes)} different number formats, and transformers loads"
                 " that only where all are symmetric (symmetric=True)"
             )
-        return reason
+        return no_codes_obstacle(layers, dense)
+
+    def kept_dense(self, model: LoadedModel) -> dict[str, str]:
+        return self._split(model)[1]
 
     def predicted_bytes(self, model: LoadedModel) -> int:
-        model = unmasked(model)
-        packed = sum(self._bytes(model, weight) for weight in _layers(model).values())
-        return checkpoint_bytes(model, packed)
+        layers, _ = self._split(model)
+        packed = sum(self._bytes(model, weight) for weight in layers.values())
+        return checkpoint_bytes(with_codes(model, layers), packed)
 
     def write(self, model: LoadedModel, folder: Path, monitor: Monitor = SILENT) -> None:
-        model = unmasked(model)
-        layers = _layers(model)
+        layers, _ = self._split(model)
+        model = with_codes(model, layers)
         packed = {}
         for done, (name, weight) in enumerate(layers.items(), 1):
             for part, tensor in self._pack(model, weight).items():
                 packed[f"{name}.{part}"] = tensor
             monitor.report("export", done, len(layers), name)
-        write_checkpoint(model, folder, packed, {"quantization_config": self._about(model)})
+        about = {"quantization_config": self._about(model, layers)}
+        write_checkpoint(model, folder, packed, about)
+
+    def _split(self, model: LoadedModel) -> tuple[dict[str, QuantizedWeight], dict[str, str]]:
+        return split_codes(model, self._layer_reason)
+
+    def _layer_reason(self, name: str, weight: QuantizedWeight) -> str | None:
+        scheme, rows = weight.scheme, weight.shape[0]
+        if not scheme.symmetric and rows * scheme.bits == 32:
+            return f"{name} has {rows} rows, whose zero points are one word, which it does not read"
+        return layer_obstacle(name, weight, (2, 4, 8))
 
     def _pack(self, model: LoadedModel, weight: QuantizedWeight) -> dict[str, Tensor]:
         return compressed_tensors.pack(weight, model.stored_dtype)
@@ -66,8 +79,7 @@ class PackQuantized(Format):
     def _bytes(self, model: LoadedModel, weight: QuantizedWeight) -> int:
         return compressed_tensors.packed_bytes(weight.shape, weight.scheme, model.stored_dtype)
 
-    def _about(self, model: LoadedModel) -> dict[str, Any]:
-        layers = _layers(model)
+    def _about(self, model: LoadedModel, layers: dict[str, QuantizedWeight]) -> dict[str, Any]:
         schemes = list(dict.fromkeys(weight.scheme for weight in layers.values()))
         groups = {}
         for index, scheme in enumerate(schemes):
@@ -92,12 +104,13 @@ class PackQuantized(Format):
         }
 
     def loading(self, model: LoadedModel) -> str:
+        # Codes stay codes otherwise, and layers without a weight do not run where a class reads it
+        # (Falcon, ModernBERT, GPTBigCode, RWKV); nor are zero points unpacked then.
         code = transformers_code(model)
-        if _asymmetric(model):  # else transformers 5 expects zero points that are not packed
-            code = code.replace("import Auto", "import CompressedTensorsConfig, Auto", 1).replace(
-                'dtype="auto"',
-                'dtype="auto", quantization_config=CompressedTensorsConfig(dequantize=True)',
-            )
+        code = code.replace("import Auto", "import CompressedTensorsConfig, Auto", 1).replace(
+            'dtype="auto"',
+            'dtype="auto", quantization_config=CompressedTensorsConfig(dequantize=True)',
+        )
         return f"# pip install compressed-tensors\n{code}"
 
 
@@ -108,16 +121,11 @@ class IntQuantized(PackQuantized):
     title: ClassVar[str] = "compressed-tensors (int-quantized)"
     layout: ClassVar[str] = "int-quantized"
 
-    def obstacle(self, model: LoadedModel) -> str | None:
-        model = unmasked(model)
-        reason = encoder_decoder_obstacle(model) or kind_obstacle(model, dense=True)
-        reason = reason or bits_obstacle(model, (8,))
-        if reason is not None:
-            return reason
-        for name, weight in _layers(model).items():
-            if not weight.scheme.symmetric:
-                return f"{name} is {scheme_label(weight.scheme)}, and it takes symmetric codes only"
-        return None
+    def _layer_reason(self, name: str, weight: QuantizedWeight) -> str | None:
+        reason = layer_obstacle(name, weight, (8,))
+        if reason is None and not weight.scheme.symmetric:
+            return f"{name} is {scheme_label(weight.scheme)}, and it takes symmetric codes only"
+        return reason
 
     def _pack(self, model: LoadedModel, weight: QuantizedWeight) -> dict[str, Tensor]:
         return compressed_tensors.pack_int8(weight, model.stored_dtype)
@@ -126,18 +134,8 @@ class IntQuantized(PackQuantized):
         return compressed_tensors.int8_bytes(weight.shape, weight.scheme, model.stored_dtype)
 
 
-def _layers(model: LoadedModel) -> dict[str, QuantizedWeight]:
-    """Return the weights to pack, in the order of the model's layers."""
-    found = code_layers(model)
-    return {
-        name: weight
-        for name in layer_weights(model)
-        if isinstance(weight := found.get(name), QuantizedWeight)
-    }
-
-
-def _asymmetric(model: LoadedModel) -> bool:
-    return any(not weight.scheme.symmetric for weight in _layers(model).values())
+def _asymmetric(layers: dict[str, QuantizedWeight]) -> bool:
+    return any(not weight.scheme.symmetric for weight in layers.values())
 
 
 def _arguments(scheme: IntScheme) -> dict[str, Any]:

@@ -1029,10 +1029,12 @@ class Study:
     ) -> Exported:
         """Write a run's model to a folder in a format that other programs load.
 
-        What was written is loaded again, and its logits on evaluation inputs are compared with
-        the run's; only then does the folder appear under its name. The bytes on disk and the
-        largest difference are recorded on the run (``part="export"``). A model card is written
-        beside the weights.
+        What was written is loaded again, and its predictions for evaluation inputs are compared
+        with the run's; only then does the folder appear under its name. The bytes on disk, the KL
+        divergence and the largest difference of a logit are recorded on the run
+        (``part="export"``). A model card is written beside the weights. A layer whose codes the
+        format cannot hold is written densely where its loaders allow that; the result and the card
+        name it.
 
         Parameters
         ----------
@@ -1052,7 +1054,7 @@ class Study:
         ------
         ExportError
             If the format cannot hold the model (the message names the nearest that can), the
-            folder cannot be written, or what was written gives other logits. What was there
+            folder cannot be written, or what was written predicts otherwise. What was there
             before is still there.
         StudyError
             If the run is not done.
