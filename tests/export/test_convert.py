@@ -12,16 +12,19 @@ from tests.export.test_export_formats import WIDE
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from workbench.compression.compress import compress
 from workbench.errors import ConfigError, ExportError
+from workbench.models.layers import shared_inputs
 from workbench.models.load import load_model
 from workbench.models.loaded import LoadedModel
 from workbench.recipes import RTN, Mixed
 from workbench.recipes.recipe import Recipe
 
+SIZE = {"hidden_size": 64, "intermediate_size": 96}
+
 
 @pytest.fixture(scope="module")
 def dense() -> LoadedModel:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ARCHITECTURES, "Wide", WIDE | {"class": "LlamaForCausalLM"})
+        patch.setitem(ARCHITECTURES, "Wide", {**WIDE, **SIZE, "class": "LlamaForCausalLM"})
         return load_model(tiny_model("Wide").half(), tiny_tokenizer(("q", "u")))
 
 
@@ -56,9 +59,11 @@ def test_a_symmetric_one_becomes_gguf(dense: LoadedModel, tmp_path: Path) -> Non
 def test_what_does_not_fit_is_named_and_rounded_only_if_asked(
     dense: LoadedModel, tmp_path: Path
 ) -> None:
-    first = next(iter(compress(dense, Recipe.of(RTN(3))).model.weights))
+    keys = [group.key for group in shared_inputs(dense.hf_model)]
     steps = [RTN(3, group_size=32), RTN(4, group_size=32)]
-    model = compress(dense, Recipe.of(Mixed(steps, {first: 0}))).model
+    parts = {key: int(number > 0) for number, key in enumerate(keys)}
+    model = compress(dense, Recipe.of(Mixed(steps, parts))).model
+    first = keys[0]
     with pytest.raises(ExportError, match=r"cannot be converted without rounding it again"):
         wb.convert(model, tmp_path / "out", "compressed-tensors")
     assert not (tmp_path / "out").exists()
@@ -67,6 +72,10 @@ def test_what_does_not_fit_is_named_and_rounded_only_if_asked(
     found = load_model(made.path)
     assert {weight.scheme.bits for weight in found.weights.values()} == {4}
     assert "rounded to nearest again" in (made.path / "README.md").read_text()
+    kept = [name for name, weight in model.weights.items() if weight.scheme.bits == 4]
+    assert len(kept) > 5
+    for name in kept:
+        assert torch.equal(found.weights[name].codes, model.weights[name].codes)
     assert model.weights[first].scheme.bits == 3  # the source is not changed
     with pytest.raises(ConfigError, match=r"give RTN\(bits"):
         wb.convert(model, tmp_path / "no", "awq", requantize=[step])  # type: ignore[arg-type]

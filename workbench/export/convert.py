@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from workbench.errors import ConfigError, ExportError
 from workbench.export import Exported, export_model, format_named, refusal
 from workbench.export.base import Format, code_layers, layer_weights, scheme_of
+from workbench.export.card import plain
 from workbench.export.proof import BOUNDS, Proof, compare, judge
 from workbench.models.load import load_model
 from workbench.models.loaded import LoadedModel
@@ -136,10 +136,10 @@ def _requantized(
 ) -> tuple[LoadedModel, dict[str, str]]:
     """Return a copy whose layers all fit, and which were rounded anew, with the reason."""
     rounded = dict(format.kept_dense(model))
-    if not code_layers(model):
-        rounded = dict.fromkeys(layer_weights(model), "it was dense")
-    elif refusal(format, model) is not None:
-        others = (n for n, w in code_layers(model).items() if scheme_of(w) != step.scheme)
+    if refusal(format, model) is not None:  # it takes one number format, for all layers
+        codes = code_layers(model)
+        same = {name for name, weight in codes.items() if scheme_of(weight) == step.scheme}
+        others = [name for name in {**layer_weights(model), **codes} if name not in same]
         rounded = dict.fromkeys(others, "the format has one number format for all")
     copy = model.copy()
     for name in rounded:
@@ -173,7 +173,7 @@ def _proof(made: LoadedModel, found: LoadedModel, dtype: torch.dtype) -> Proof:
     for text in TEXTS:
         inputs = dict(made.tokenizer(text, return_tensors="pt").to(made.device))
         pairs.append((_output(made, inputs), _output(found, inputs)))
-    return judge(compare(pairs, BOUNDS[dtype]), BOUNDS[dtype], dtype)
+    return judge(compare(pairs, BOUNDS[dtype]), dtype)
 
 
 def _output(model: LoadedModel, inputs: dict[str, Any]) -> Tensor:
@@ -193,8 +193,6 @@ def _card(
     rounded: dict[str, str],
     step: RTN | None,
 ) -> str:
-    from workbench.export.card import plain
-
     source = model.source.name if model.source.kind == "folder" else model.source.ref
     how = "Its codes are those of the source; nothing was rounded again."
     if rounded and step is not None:

@@ -134,7 +134,18 @@ def prove(
             # An answer of no tokens has no logits.
             pairs += [(a, b) for a, b in zip(expected, found, strict=True) if a.numel()]
             monitor.report("prove", done, len(batches))
-    proof = compare(pairs, bounds)
+    return judge(compare(pairs, bounds), dtype)
+
+
+def judge(proof: Proof, dtype: torch.dtype) -> Proof:
+    """Return a proof if it holds.
+
+    Raises
+    ------
+    ExportError
+        If predictions differ by more than the :class:`Bounds` of the dtype.
+    """
+    bounds = BOUNDS[dtype]
     if not _holds(proof):
         raise ExportError(
             f"The export was loaded again and gives other logits: its predictions are"
