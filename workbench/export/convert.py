@@ -137,9 +137,9 @@ def _requantized(
     """Return a copy whose layers all fit, and which were rounded anew, with the reason."""
     rounded = dict(format.kept_dense(model))
     if refusal(format, model) is not None:  # it takes one number format, for all layers
-        codes = code_layers(model)
-        same = {name for name, weight in codes.items() if scheme_of(weight) == step.scheme}
-        others = [name for name in {**layer_weights(model), **codes} if name not in same]
+        coded = code_layers(model)
+        same = {name for name, weight in coded.items() if scheme_of(weight) == step.scheme}
+        others = [name for name in {**layer_weights(model), **coded} if name not in same]
         rounded = dict.fromkeys(others, "the format has one number format for all")
     copy = model.copy()
     for name in rounded:
@@ -178,7 +178,8 @@ def _proof(made: LoadedModel, found: LoadedModel, dtype: torch.dtype) -> Proof:
 
 def _output(model: LoadedModel, inputs: dict[str, Any]) -> Tensor:
     """Return logits, or the last hidden states of a model without a head, (tokens, values)."""
-    known = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
+    names = ("input_ids", "attention_mask")
+    known: dict[str, Any] = {name: inputs[name] for name in names if name in inputs}
     if model.is_encoder_decoder:
         known["decoder_input_ids"] = known["input_ids"]
     output: Tensor = model.hf_model(**known)[0][0]
