@@ -85,8 +85,9 @@ def convert(
             " needs no data. Other methods are run in a study."
         )
     chosen = format_named(format)
-    model = source if isinstance(source, LoadedModel) else None
-    if model is None:
+    if isinstance(source, LoadedModel):
+        model = source
+    else:
         model = load_model(source, trust_remote_code=trust_remote_code)
     name = model.source.name
     rounded: dict[str, str] = {}
