@@ -24,7 +24,7 @@ from workbench.errors import ConfigError, StudyError
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_SECONDS = 30.0
 STALE_SECONDS = 60.0
 """A run of another computer is given up when its heartbeat is older than this."""
@@ -72,7 +72,8 @@ _SCHEMA = (
         spread REAL,
         how TEXT NOT NULL DEFAULT '',
         conditions TEXT NOT NULL DEFAULT '',
-        samples TEXT NOT NULL DEFAULT '[]'
+        samples TEXT NOT NULL DEFAULT '[]',
+        version INTEGER NOT NULL DEFAULT 1
     )""",
     "CREATE INDEX measurements_of_run ON measurements(run)",
     """CREATE TABLE artifacts (
@@ -90,6 +91,9 @@ _UPGRADES = {
     ),
     2: (  # the single times, which percentiles follow from
         "ALTER TABLE measurements ADD COLUMN samples TEXT NOT NULL DEFAULT '[]'",
+    ),
+    3: (  # by which definition of its metric a number was computed
+        "ALTER TABLE measurements ADD COLUMN version INTEGER NOT NULL DEFAULT 1",
     ),
 }
 """What turns a journal of one version into the next one."""
@@ -291,13 +295,14 @@ def insert_measurements(db: sqlite3.Connection, run: str, rows: Iterable[Measure
         stderr, spread = measurement.stderr, measurement.spread
         db.execute(
             "INSERT INTO measurements (run, metric, value, unit, n, stderr, part, created, spread,"
-            " how, conditions, samples) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " how, conditions, samples, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(run, measurement.metric, float(measurement.value), measurement.unit),
                 *(int(measurement.n), None if stderr is None else float(stderr)),
                 *(measurement.part, now(), None if spread is None else float(spread)),
                 *(measurement.how, measurement.conditions),
                 json.dumps([float(f"{value:.6g}") for value in measurement.samples]),
+                measurement.version,
             ),
         )
 
@@ -306,6 +311,7 @@ def measurements_of(
     db: sqlite3.Connection, run: str | None = None
 ) -> dict[str, tuple[Measurement, ...]]:
     """Return the measurements of one run, or of every run, by its id; oldest first."""
+    named = ("spread", "how", "conditions", "version")
     where, values = ("", ()) if run is None else ("WHERE run = ?", (run,))
     found: dict[str, list[Measurement]] = {}
     rows: Iterator[sqlite3.Row] = db.execute(
@@ -322,7 +328,7 @@ def measurements_of(
                 stderr=row["stderr"],
                 part=row["part"],
                 samples=tuple(json.loads(row["samples"])) if "samples" in known else (),
-                **{name: row[name] for name in ("spread", "how", "conditions") if name in known},
+                **{name: row[name] for name in named if name in known},
             )
         )
     return {name: tuple(measured) for name, measured in found.items()}
