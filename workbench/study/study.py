@@ -957,7 +957,7 @@ class Study:
     def report(
         self,
         path: str | Path = "report.html",
-        requirements: Requirements | None = None,
+        requirements: Requirements | float | None = None,
         *,
         question: str = "",
         cost: CostModel | None = None,
@@ -975,8 +975,8 @@ class Study:
         ----------
         path : str or Path
             Of the file, replaced if it is there.
-        requirements : Requirements, optional
-            The bar. Default: 97 % of the base model's quality.
+        requirements : Requirements or float, optional
+            The bar, or the share of the base model's quality that it asks for. Default: 0.97.
         question : str
             What is to be decided, in your words.
         cost : CostModel, optional
