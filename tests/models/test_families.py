@@ -28,7 +28,7 @@ from workbench.calibration.calibrate import Calibrator
 from workbench.compression.compress import Compressed, compress
 from workbench.export.awq import AWQCheckpoint
 from workbench.export.base import Format
-from workbench.export.compressed_tensors import PackQuantized
+from workbench.export.compressed_tensors import IntQuantized, PackQuantized
 from workbench.export.gptq import GPTQCheckpoint
 from workbench.export.hf import HuggingFace
 from workbench.export.proof import prove
@@ -308,10 +308,8 @@ def test_experts_are_packed_matrix_by_matrix_if_they_are_symmetric(
     assert {place.site for place in places} == experts
     for name in experts:  # gate and up are one matrix in the model, and two in a checkpoint
         rows = sorted((p.start, p.stop) for p in places if p.site == name)
-        assert [stop for _, stop in rows] == [
-            *[start for start, _ in rows[1:]],
-            sites[name].shape[0],
-        ]
+        stops = [*(start for start, _ in rows[1:]), sites[name].shape[0]]
+        assert [stop for _, stop in rows] == stops
     small = compress(model, Recipe.of(RTN(4, group_size=8, symmetric=True))).model
     format = PackQuantized()
     assert not experts & set(format.kept_dense(small))
@@ -319,6 +317,8 @@ def test_experts_are_packed_matrix_by_matrix_if_they_are_symmetric(
     found = [t for f in tmp_path.glob("*.safetensors") for t in load_file(f).items()]
     assert not any("experts.gate_up_proj" in name for name, _ in found)
     assert sum(tensor.nbytes for _, tensor in found) == format.predicted_bytes(small)
+    even = compress(model, Recipe.of(RTN(8, group_size=8, symmetric=True))).model
+    assert experts <= set(IntQuantized().kept_dense(even))
     uneven = compress(model, Recipe.of(RTN(4, group_size=8))).model
     reasons = format.kept_dense(uneven)
     assert experts <= set(reasons)
