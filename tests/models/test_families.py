@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from tests.models.families import (
@@ -27,12 +28,13 @@ from workbench.calibration.calibrate import Calibrator
 from workbench.compression.compress import Compressed, compress
 from workbench.export.awq import AWQCheckpoint
 from workbench.export.base import Format
-from workbench.export.compressed_tensors import PackQuantized
+from workbench.export.compressed_tensors import IntQuantized, PackQuantized
 from workbench.export.gptq import GPTQCheckpoint
 from workbench.export.hf import HuggingFace
 from workbench.export.proof import prove
 from workbench.models import layers
 from workbench.models.architectures import auto_class
+from workbench.models.expert_names import expert_rows
 from workbench.models.layers import find_linears
 from workbench.models.load import LoadedModel, load_model, save_model
 from workbench.models.precision import generic_name
@@ -273,7 +275,8 @@ def exported(model: LoadedModel, folder: Path, format: Format) -> PreTrainedMode
     return found["model"]
 
 
-CARDS = ("Falcon", "ModernBert", "GPTBigCode", "Rwkv", "Bloom", "Lfm2", "DeepseekV3", "Gemma3n")
+EXPERTS = ("Mixtral", "Olmoe", "Qwen3Moe", "DeepseekV3", "NemotronH", "Jamba")
+CARDS = ("Falcon", "ModernBert", "GPTBigCode", "Rwkv", "Bloom", "Lfm2", "Gemma3n", *EXPERTS)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -292,6 +295,34 @@ def test_compressed_tensors_are_loaded_as_the_card_says(
     ours = load_model(tmp_path, device="cpu")
     assert set(ours.weights) == set(small.weights) - set(format.kept_dense(small))
     assert torch.equal(logits(ours.hf_model), expected)
+
+
+@pytest.mark.parametrize("kind", EXPERTS)
+def test_experts_are_packed_matrix_by_matrix_if_they_are_symmetric(
+    kind: str, tmp_path: Path
+) -> None:
+    model = load_model(family_model(kind), tiny_tokenizer(), device="cpu")
+    sites = find_linears(model.hf_model)
+    places = expert_rows(model.hf_model).values()
+    experts = {name for name, site in sites.items() if site.index is not None}
+    assert {place.site for place in places} == experts
+    for name in experts:  # gate and up are one matrix in the model, and two in a checkpoint
+        rows = sorted((p.start, p.stop) for p in places if p.site == name)
+        stops = [*(start for start, _ in rows[1:]), sites[name].shape[0]]
+        assert [stop for _, stop in rows] == stops
+    small = compress(model, Recipe.of(RTN(4, group_size=8, symmetric=True))).model
+    format = PackQuantized()
+    assert not experts & set(format.kept_dense(small))
+    format.write(small, tmp_path)
+    found = [t for f in tmp_path.glob("*.safetensors") for t in load_file(f).items()]
+    assert not any("experts.gate_up_proj" in name for name, _ in found)
+    assert sum(tensor.nbytes for _, tensor in found) == format.predicted_bytes(small)
+    even = compress(model, Recipe.of(RTN(8, group_size=8, symmetric=True))).model
+    assert experts <= set(IntQuantized().kept_dense(even))
+    uneven = compress(model, Recipe.of(RTN(4, group_size=8))).model
+    reasons = format.kept_dense(uneven)
+    assert experts <= set(reasons)
+    assert all("symmetric=True" in reasons[name] for name in experts)
 
 
 @pytest.mark.parametrize("kind", WRAPPERS)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.quantized import quantized
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.toy import texts
 from workbench.compression.compress import compress
@@ -54,10 +55,18 @@ def test_cast_to_float16_that_overflows_names_the_layer() -> None:
     assert compress(model, Recipe.of(Cast("bfloat16"))).model.stored_dtype == torch.bfloat16
 
 
+def test_a_weight_whose_scale_overflows_is_not_cut_off() -> None:
+    with pytest.raises(NotFiniteError, match=f"{NAME}.*A scale of 2e.08 does not fit into float16"):
+        compress(model_with(3e9), Recipe.of(RTN(4)))
+
+
 def test_compressed_weights_are_checked_when_they_are_put_in_place() -> None:
-    model = model_with(3e9)  # a finite number whose scale is not, in float16
+    model = model_with(1.0)
+    weight = quantized(64, 32, RTN(4).scheme)
+    weight.scales[3] = float("inf")
     with pytest.raises(NotFiniteError, match=f"of {NAME} are not finite once it is compressed"):
-        compress(model, Recipe.of(RTN(4)))
+        model.set_weight(NAME, weight)
+    assert is_finite(model.hf_model.get_submodule(NAME).weight)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ def split_codes(
     reason_of: Callable[[str, QuantizedWeight], str | None],
     *,
     outside: bool = False,
+    experts: Collection[str] = (),
 ) -> tuple[dict[str, QuantizedWeight], dict[str, str]]:
     """Return the layers that a format can hold as codes, and why it cannot the other ones.
 
@@ -102,6 +103,8 @@ def split_codes(
         None if it has.
     outside : bool
         Whether embeddings and output head may be stored as codes.
+    experts : collection of str
+        Experts' matrices that the format has names for; a stack is stored as codes or not at all.
     """
     fit: dict[str, QuantizedWeight] = {}
     dense: dict[str, str] = {}
@@ -110,7 +113,7 @@ def split_codes(
         weight = model.weights.get(name)
         if weight is None or isinstance(weight, PrunedWeight):
             continue  # dense already
-        reason = _kind_reason(model, name, weight, permuted=False)
+        reason = _kind_reason(model, name, weight, permuted=False, experts=experts)
         if reason is None and name not in layers and not outside:
             reason = f"{name}, outside of the blocks, is stored as codes too"
         if reason is None:
@@ -120,6 +123,12 @@ def split_codes(
                 fit[name] = weight
                 continue
         dense[name] = reason
+    for name in [name for name in fit if name in experts]:
+        stack = name.rpartition(".")[0]
+        other = next((n for n in dense if n.rpartition(".")[0] == stack), None)
+        if other is not None:
+            del fit[name]
+            dense[name] = f"{other} of the same stack is dense"
     return fit, dense
 
 
@@ -174,10 +183,14 @@ def kind_obstacle(model: LoadedModel, *, permuted: bool = False) -> str | None:
 
 
 def _kind_reason(
-    model: LoadedModel, name: str, weight: CompressedWeight | None, permuted: bool
+    model: LoadedModel,
+    name: str,
+    weight: CompressedWeight | None,
+    permuted: bool,
+    experts: Collection[str] = (),
 ) -> str | None:
     site = model.site(name)
-    if weight is not None and site.index is not None:
+    if weight is not None and site.index is not None and name not in experts:
         return f"{name} is one expert of a stack that transformers keeps in one tensor"
     if weight is not None and site.transposed:
         return f"{name} is a Conv1D layer, which its loaders do not take"

@@ -31,6 +31,7 @@ from workbench.models.architectures import (
     quiet,
     refuse_unsupported,
 )
+from workbench.models.expert_names import expert_rows
 from workbench.models.loaded import (
     ClassificationHead,
     LoadedModel,
@@ -59,6 +60,7 @@ from workbench.models.sources import (
     read_headers,
     read_pickled,
 )
+from workbench.tensors.weights import QuantizedWeight
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -424,9 +426,21 @@ def _put_codes(model: LoadedModel, codes: Codes) -> None:
     """Note the codes under the names that the model's modules have; their values are in place."""
     prefix = f"{model.hf_model.base_model_prefix}."
     modules = {name for name, _ in model.hf_model.named_modules()}
+    experts: dict[str, list[tuple[int, QuantizedWeight]]] = {}
+    rows = None
     for name, weight in codes.weights.items():
         names = (name, name.removeprefix(prefix), prefix + name)
-        model.set_weight(next((n for n in names if n in modules), name), weight)
+        known = next((n for n in names if n in modules), None)
+        if known is None:  # one expert's matrix, which the model has in a stack
+            rows = expert_rows(model.hf_model) if rows is None else rows
+            place = next((rows[n] for n in names if n in rows), None)
+            if place is not None and isinstance(weight, QuantizedWeight):
+                experts.setdefault(place.site, []).append((place.start, weight))
+                continue
+        model.set_weight(known or name, weight)
+    for site, parts in experts.items():
+        ordered = [part for _, part in sorted(parts, key=lambda found: found[0])]
+        model.set_weight(site, QuantizedWeight.stacked(ordered))
 
 
 def _stored_dtype(ref: str, headers: dict[str, tuple[str, int]]) -> torch.dtype:
