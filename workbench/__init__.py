@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from workbench.study import Decision as Decision
     from workbench.study import Run as Run
     from workbench.study import Study as Study
+    from workbench.tasks import DataCheck as DataCheck
     from workbench.tasks import Extraction as Extraction
     from workbench.tasks import HarnessTask as HarnessTask
     from workbench.tasks import LanguageModeling as LanguageModeling
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from workbench.tasks import Summarization as Summarization
     from workbench.tasks import Task as Task
     from workbench.tasks import TextClassification as TextClassification
+    from workbench.tasks import data_check as data_check
     from workbench.tasks import load_task as load_task
     from workbench.training.gradual import gradual_pruning as gradual_pruning
     from workbench.views.plan import Plan as Plan
@@ -107,6 +109,7 @@ _HOMES = {
     ),
     "study": ("Choice", "Decision", "Run", "Study"),
     "tasks": (
+        "DataCheck",
         "Extraction",
         "HarnessTask",
         "LanguageModeling",
@@ -114,6 +117,7 @@ _HOMES = {
         "Summarization",
         "Task",
         "TextClassification",
+        "data_check",
         "load_task",
     ),
     "training.gradual": ("gradual_pruning",),

@@ -16,7 +16,7 @@ from tests.tiny import tiny_tokenizer
 from tests.toy import CALIBRATION, toy_study, toy_task
 from workbench.errors import ModelNotFoundError, StudyError, UnsupportedArchitectureError
 from workbench.models.load import load_model, save_model
-from workbench.recipes import RTN, DepthPruning, MagnitudePruning
+from workbench.recipes import RTN, DepthPruning, FineTuning, MagnitudePruning
 from workbench.study import Study
 from workbench.tensors.weights import PermutedWeight, QuantizedWeight
 
@@ -55,6 +55,11 @@ def test_a_study_of_it(folder: Path, source: Study, tmp_path: Path) -> None:
     smaller = study.run(RTN(2, group_size=8))
     assert smaller.size_bytes is not None
     assert smaller.size_bytes < (baseline.size_bytes or 0)
+    tuned = study.run(FineTuning("scales", epochs=0.5))
+    assert tuned.size_bytes == baseline.size_bytes
+    assert {w.kind for w in tuned.model().weights.values()} == {
+        w.kind for w in baseline.model().weights.values()
+    }
     dense = study.run(MagnitudePruning(0.5))
     assert {w.kind for w in dense.model().weights.values()} == {"pruned"}
     shorter = study.run(DepthPruning(1)).model()

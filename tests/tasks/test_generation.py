@@ -15,10 +15,12 @@ from workbench.errors import ConfigError, DataError, UnsupportedArchitectureErro
 from workbench.models.load import load_model
 from workbench.progress import Monitor
 from workbench.recipes import GPTQ, RTN, FineTuning
+from workbench.records import Metric
 from workbench.study import Study
 from workbench.tasks import Extraction, Summarization, task_from_dict
 from workbench.tasks.base import batch_of
 from workbench.tasks.generation import answer_in
+from workbench.tasks.metrics import estimate
 from workbench.tasks.outcomes import Outcomes
 
 NAMES = ("Ada", "Grace", "Alan", "Edsger", "Barbara")
@@ -104,6 +106,22 @@ def test_a_line_that_ends_at_once_is_an_empty_answer():
     assert answer_in("\n\nAda\nand more", may_be_empty=False) == "Ada"
 
 
+def test_an_older_study_keeps_the_words_that_it_was_scored_by(tmp_path):
+    task = extraction()
+    saved = task.save(tmp_path)
+    assert saved["options"]["words"] == 2
+    assert task.scores("-12", "12")["exact_match"] == 0.0
+    options = {name: value for name, value in task.options.items() if name != "words"}
+    old = type(task).__new__(type(task))
+    old._set(task.rows, task.name, options, task._metrics())
+    described = old.save(tmp_path)
+    assert old.fingerprint != task.fingerprint  # so a study of it takes no new numbers in
+    described.pop("reading")  # which earlier versions did not write
+    back = task_from_dict(described, tmp_path)
+    assert back.fingerprint == old.fingerprint
+    assert back.scores("-12", "12")["exact_match"] == 1.0
+
+
 def test_scores_of_one_field_and_of_several():
     one = extraction()
     assert one.scores("ada!", "Ada") == {"exact_match": 1.0, "f1": 1.0}
@@ -169,7 +187,8 @@ def test_summaries_are_scored_by_rouge_and_length():
     # Too long and too short are equally wrong, and do not make up for each other.
     told = Outcomes({**outcomes.columns, "length_ratio": np.resize([0.5, 1.5], len(outcomes))})
     assert task.estimate("length_error", told).value == 0.5
-    assert task.estimate("length_ratio", told).value == pytest.approx(np.mean(told["length_ratio"]))
+    before = estimate(Metric("length_ratio"), told)  # a metric in studies of earlier versions
+    assert before.value == pytest.approx(np.mean(told["length_ratio"]))
     assert not task.metric("length_error").higher_is_better
 
 

@@ -171,7 +171,7 @@ def refusal(format: Format, model: LoadedModel) -> str | None:
 
 def offers(model: LoadedModel) -> tuple[ExportOffer, ...]:
     """Return for every format whether the model can be exported in it, and its size."""
-    found = []
+    model, found = model.as_measured(), []
     for name, format in FORMATS.items():
         reason = refusal(format, model)
         size = format.predicted_bytes(model) if reason is None else None
@@ -190,7 +190,7 @@ def export_bytes(model: LoadedModel, format: str) -> int:
     ConfigError
         If there is no such format.
     """
-    chosen = format_named(format)
+    chosen, model = format_named(format), model.as_measured()
     reason = refusal(chosen, model)
     if reason is not None:
         raise ExportError(reason)
@@ -237,7 +237,7 @@ def export_model(
     """
     from workbench.models.load import load_model
 
-    chosen = format_named(format)
+    chosen, model = format_named(format), model.as_measured()
     predicted = export_bytes(model, format)
     target = check_target(path, predicted, overwrite=overwrite)
     if model.source.kind == "folder" and os.path.realpath(model.source.ref) == str(target):

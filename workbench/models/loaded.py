@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +173,30 @@ class LoadedModel:
         wide = bool(self.wide) and generic_name(name) in self.wide
         return torch.float32 if wide else self.stored_dtype
 
+    def as_measured(self) -> LoadedModel:
+        """Return the model without a head that its class has and that another one replaces.
+
+        Whoever loads an export with transformers would else get the answers of the head that was
+        never measured. Weights are shared.
+        """
+        if self.head is None or not type(self.hf_model).__name__.endswith(
+            "ForSequenceClassification"
+        ):
+            return self
+        prefix = f"{self.hf_model.base_model_prefix}."
+        bare: Any = self.hf_model.base_model
+        return replace(
+            self,
+            hf_model=bare,
+            weights={
+                name.removeprefix(prefix): weight
+                for name, weight in self.weights.items()
+                if name.startswith(prefix)
+            },
+            structure=dict(self.structure),
+            wide=frozenset(name.removeprefix(prefix) for name in self.wide),
+        )
+
     def set_weight(self, name: str, weight: CompressedWeight) -> None:
         """Store a module's weight compressed, and put its dense copy in place.
 
@@ -250,6 +274,29 @@ class LoadedModel:
         if tokenizer_limit is not None and 0 < tokenizer_limit < 10**9:
             limits.append(int(tokenizer_limit))
         return min(limits, default=None)
+
+    @property
+    def n_embeddings(self) -> int:
+        """Rows of the table of token embeddings: ids from here on cannot be read."""
+        table: Any = self.hf_model.get_input_embeddings()
+        rows = getattr(getattr(table, "weight", None), "shape", (0,))[0]
+        return int(rows or self.hf_model.config.get_text_config().vocab_size)
+
+    @property
+    def pad_token_id(self) -> int:
+        """What batches are filled up with: a token that the model embeds, and never scores.
+
+        The model's own padding where it has one, else the tokenizer's, else an end of text. One
+        that was added to the tokenizer alone has no row in the table of embeddings.
+        """
+        config = self.hf_model.config.get_text_config()
+        candidates = (
+            getattr(config, "pad_token_id", None),
+            self.tokenizer.pad_token_id,
+            self.tokenizer.eos_token_id,
+        )
+        rows = self.n_embeddings
+        return next((int(t) for t in candidates if t is not None and 0 <= t < rows), 0)
 
     @property
     def n_parameters(self) -> int:
@@ -398,7 +445,6 @@ class LoadedModel:
         Tensor of shape (prompts, new tokens), int64
             Filled up with padding after an end-of-text token.
         """
-        paddings = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         options: dict[str, Any] = {}
         first = input_ids.shape[1]
         if self.is_encoder_decoder:
@@ -420,7 +466,7 @@ class LoadedModel:
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
-                pad_token_id=next(token for token in paddings if token is not None),
+                pad_token_id=self.pad_token_id,
                 **options,
             )
         written: Tensor = output[:, first:]

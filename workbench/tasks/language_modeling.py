@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,22 +9,13 @@ from typing import Any, ClassVar
 
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import LoadedModel
-from workbench.records import Metric
-from workbench.tasks.base import (
-    KL,
-    Example,
-    ratio,
-)
+from workbench.tasks.base import Example
 from workbench.tasks.data import read_snapshot, read_texts
-from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
+from workbench.tasks.metric import address, describe_metric, find_metric
+from workbench.tasks.metrics import ACCURACY, BITS_PER_BYTE, KL, PERPLEXITY
 from workbench.tasks.next_token import NextToken
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS, Document, cut_documents, deal, overlap
-from workbench.tasks.uncertainty import Estimate, estimate_statistic
-
-PERPLEXITY = Metric("perplexity", "", higher_is_better=False)
-BITS_PER_BYTE = Metric("bits_per_byte", "bits/byte", higher_is_better=False)
-ACCURACY = Metric("accuracy")
 
 SHARES = {"calibration": 0.4, "validation": 0.2, "evaluation": 0.4}
 """Share of the characters that each part gets where parts are split, not given."""
@@ -61,14 +51,15 @@ class LanguageModeling(NextToken):
         Of the split into parts and of the choice of windows.
     metric : callable, optional
         Your own metric: called with an :class:`~workbench.tasks.outcomes.Outcomes` table (columns
-        ``loss``, ``n_predictions``, ``n_correct``, ``n_bytes``, ``document``), returns a float. It
-        becomes the primary metric; its standard error comes from a jackknife over documents.
+        ``loss``, ``n_predictions``, ``n_correct``, ``n_bytes``, ``document``), returns a float,
+        whose standard error comes from a jackknife over documents, or one number per window, of
+        which it is the mean. It becomes the primary metric.
     higher_is_better : bool, optional
         Of your own metric, where it has no attribute of that name; one of the two is needed.
     name : str, optional
         For tables and plots.
-    encoding : str
-        Of the files.
+    encoding : str, optional
+        Of the files; by default each one's is detected, and a guess is said.
 
     Raises
     ------
@@ -97,15 +88,16 @@ class LanguageModeling(NextToken):
         metric: Callable[[Outcomes], float] | None = None,
         higher_is_better: bool | None = None,
         name: str | None = None,
-        encoding: str = "utf-8",
+        encoding: str | None = None,
     ) -> None:
         given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
+        notes: list[str] = []
         texts = {
-            part: cut_documents(read_texts(value, encoding))
+            part: cut_documents(read_texts(value, encoding, notes))
             for part, value in given.items()
             if value is not None
         }
-        pool = cut_documents(read_texts(source, encoding)) if source is not None else []
+        pool = cut_documents(read_texts(source, encoding, notes)) if source is not None else []
         parts = _complete(texts, pool, seed)
         self._set(
             _number(parts),
@@ -118,7 +110,7 @@ class LanguageModeling(NextToken):
             metric,
             higher_is_better,
         )
-        self._warn(_findings(self.documents))
+        self._warn(notes + _findings(self.documents))
 
     @classmethod
     def from_documents(
@@ -215,8 +207,8 @@ class LanguageModeling(NextToken):
         """Return packed windows of exactly ``sequence_length`` tokens, see :class:`Task`.
 
         The calibration documents are shuffled, joined with the tokenizer's EOS (or BOS) token
-        before each, cut, and shuffled again; a rest shorter than a window is dropped. At most
-        4,096 windows are made.
+        before each, cut, and shuffled again; a rest shorter than a window is dropped, unless it is
+        all there is. At most 4,096 windows are made.
         """
         return self._packed(model, sequence_length, seed, MAX_CALIBRATION_WINDOWS)
 
@@ -244,28 +236,9 @@ class LanguageModeling(NextToken):
                 break
         count = min(len(stream) // sequence_length, most)
         windows = [stream[i * sequence_length : (i + 1) * sequence_length] for i in range(count)]
+        windows = windows or [stream]
         generator.shuffle(windows)
         return windows
-
-    def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
-        """Return a metric of one evaluation with its influence per document."""
-        self.metric(metric)
-        if metric == "perplexity":
-            return ratio(outcomes, "loss", "n_predictions").exp()
-        if metric == "bits_per_byte":
-            nats = ratio(outcomes, "loss", "n_bytes")
-            return nats.transform(nats.value / math.log(2), 1 / math.log(2))
-        if metric == "accuracy":
-            return ratio(outcomes, "n_correct", "n_predictions")
-        if metric == "kl":
-            return ratio(outcomes, "kl", "n_predictions")
-        own = self._own_metric
-        return estimate_statistic(
-            lambda rows: call_metric(
-                own, Outcomes({k: v[rows] for k, v in outcomes.columns.items()})
-            ),
-            outcomes["document"],
-        )
 
     def _rows(self) -> Iterable[dict[str, Any]]:
         for part in PARTS:
@@ -288,7 +261,6 @@ class LanguageModeling(NextToken):
         options.pop("metric", None)
         higher = options.pop("higher_is_better", None)
         task._set(_number(parts), saved["name"], options, metric, higher)
-        task.warnings = tuple(saved.get("warnings", ()))
         task._check_loaded(saved)
         return task
 

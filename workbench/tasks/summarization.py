@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
-
 from workbench.records import Metric
-from workbench.tasks.base import KL
-from workbench.tasks.data import read_rows
 from workbench.tasks.generation import Generation, Pair, one_line
-from workbench.tasks.outcomes import Outcomes
-from workbench.tasks.rouge import rouge_l, rouge_n, words_of
-from workbench.tasks.uncertainty import Estimate, estimate_ratio
+from workbench.tasks.metrics import KL, LENGTH_ERROR, ROUGE_1, ROUGE_2, ROUGE_L
+from workbench.tasks.parts import Tables
+from workbench.tasks.rouge import rouge_l, rouge_n
+from workbench.tasks.tables import Reading
 
 
 class Summarization(Generation):
@@ -32,8 +29,12 @@ class Summarization(Generation):
         Column that says which rows belong together.
     calibration, validation, evaluation : like ``source``, optional
         Parts given explicitly; those not given are split from ``source``.
-    template, shots, sequence_length, max_new_tokens, max_evaluation_examples, seed, name, encoding
+    template, shots, sequence_length, max_new_tokens, max_evaluation_examples, seed, name
         As for :class:`Extraction`.
+    punctuation : bool
+        Whether punctuation counts as words do, see :func:`~workbench.tasks.rouge.words_of`.
+    encoding, delimiter, quote, header, sheet, on_bad_rows
+        How files are read, see :class:`~workbench.tasks.tables.Reading`.
 
     Raises
     ------
@@ -62,16 +63,23 @@ class Summarization(Generation):
         max_evaluation_examples: int | None = 500,
         seed: int = 0,
         name: str | None = None,
-        encoding: str = "utf-8",
+        punctuation: bool = False,
+        encoding: str | None = None,
+        delimiter: str | None = None,
+        quote: str | None = None,
+        header: bool | None = None,
+        sheet: str | None = None,
+        on_bad_rows: str = "error",
     ) -> None:
-        def read(table: Any) -> list[Pair]:
-            rows = read_rows(table, text=text, label=summary, document=document, encoding=encoding)
-            return [Pair(one_line(r.text), one_line(r.label), r.document) for r in rows]
-
-        self._build(
-            read,
+        tables = Tables(
             source,
             {"calibration": calibration, "validation": validation, "evaluation": evaluation},
+            Reading(encoding, delimiter, quote, header, sheet, on_bad_rows),
+        )
+        self._build(
+            tables,
+            {"text": text, "label": summary, "document": document},
+            lambda row: Pair(one_line(row.text), one_line(row.label), row.document),
             name,
             {
                 "sequence_length": sequence_length,
@@ -80,32 +88,20 @@ class Summarization(Generation):
                 "template": template,
                 "shots": shots,
                 "seed": seed,
+                **({"punctuation": True} if punctuation else {}),
             },
         )
 
     def _metrics(self) -> tuple[Metric, ...]:
-        return (
-            Metric("rouge_l"),
-            Metric("rouge_1"),
-            Metric("rouge_2"),
-            Metric("length_error", higher_is_better=False),
-            KL,
-        )
+        return (ROUGE_L, ROUGE_1, ROUGE_2, LENGTH_ERROR, KL)
 
     def scores(self, answer: str, target: str) -> dict[str, float]:
         """Return ROUGE-L, -1 and -2, and the ratio of the lengths."""
+        mine, theirs = self.words(answer), self.words(target)
+        alike = 1.0 if self.options.get("words", 1) < 2 else 0.0  # older studies keep theirs
         return {
-            "rouge_l": rouge_l(answer, target),
-            "rouge_1": rouge_n(answer, target, 1),
-            "rouge_2": rouge_n(answer, target, 2),
-            "length_ratio": len(words_of(answer)) / max(1, len(words_of(target))),
+            "rouge_l": rouge_l(mine, theirs, alike),
+            "rouge_1": rouge_n(mine, theirs, 1, alike),
+            "rouge_2": rouge_n(mine, theirs, 2, alike),
+            "length_ratio": len(mine) / max(1, len(theirs)),
         }
-
-    def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
-        """Return a metric of one evaluation with its influence per document."""
-        if metric not in ("length_error", "length_ratio"):
-            return super().estimate(metric, outcomes)
-        values = np.asarray(outcomes["length_ratio"], dtype=float)
-        if metric == "length_error":  # the ratio itself was a metric in studies of before
-            values = np.abs(1 - values)
-        return estimate_ratio(values, np.ones(len(values)), outcomes["document"])

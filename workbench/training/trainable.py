@@ -236,7 +236,9 @@ class Scales(Trainable):
             self._own(f"{name}.multipliers", scaled.multipliers)
         if not self._weights:
             raise ConfigError(
-                f"{model.source.name} has no quantized layers whose scales could be trained."
+                f"{model.source.name} has no quantized layers whose scales could be trained: it was"
+                " not loaded as codes, and no step before it quantizes. Put the training behind one"
+                " such as GPTQ(4), or leave method at 'full'."
             )
 
     def _finish(self, result: LoadedModel) -> None:

@@ -14,10 +14,12 @@ from workbench.app.panels.router import RouterPanel
 from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows, rows_html
-from workbench.app.session import CLASSIFYING, Session
+from workbench.app.parts.run_options import offered
+from workbench.app.session import Session
 from workbench.recipes.recipe import shortened
 from workbench.records import RunRecord, RunState
 from workbench.selection.cascades import SIGNALS, Cascade, cascade_of, facts
+from workbench.tasks.output import Output
 from workbench.views.figures import cascade_figure
 
 _WIDE = {"description_width": "104px"}
@@ -56,9 +58,10 @@ class RoutingPanel:
     def __init__(self, session: Session, on_found: Callable[[], None] = lambda: None) -> None:
         self._session = session
         self._on_found = on_found
-        kind = session.study.describe()["task"]["kind"]
-        self._is_possible = kind in CLASSIFYING
-        self._is_timed = kind == "text_classification"  # a decoder's times are of tokens
+        output = session.study.output
+        kind = session.study.describe()["task"]["kind"].replace("_", " ")
+        self._is_possible = output.classifies
+        self._is_timed = output is Output.LABELS  # a decoder's times are of tokens
         guard = session.banner.guard
         self.runs = w.SelectMultiple(
             rows=9,
@@ -133,7 +136,7 @@ class RoutingPanel:
         self.widget = w.HBox([left, right])
         self.widget.add_class("wb-form-side")
         self.refresh()
-        self._say("" if self._is_possible else OTHER_TASK.format(kind=kind.replace("_", " ")))
+        self._say("" if self._is_possible else OTHER_TASK.format(kind=kind))
 
     def code(self) -> str:
         """Return the Python of the cascade that is shown, ``""`` if none is."""
@@ -145,7 +148,9 @@ class RoutingPanel:
 
     def refresh(self) -> None:
         """Offer the finished runs; what is shown stays."""
-        options = [(_option(record, self._session), record.id) for record in self._done()]
+        metric = self._session.study.metric.name
+        shown = offered(self._session, self._done(), self.runs.value)
+        options = [(_option(record, metric), record.id) for record in shown]
         if list(self.runs.options) != options:
             kept = [run for run in self.runs.value if run in [id for _, id in options]]
             self.runs.options = options
@@ -258,9 +263,9 @@ def _threshold(found: Cascade, signal: str) -> str:
     return f"Chosen on the validation part: {'; '.join(parts)}."
 
 
-def _option(record: RunRecord, session: Session) -> str:
+def _option(record: RunRecord, metric: str) -> str:
     label = record.label if record.recipe.steps else f"{record.model} (dense)"
-    found = record.measurement(session.study.metric.name)
+    found = record.measurement(metric)
     size = "" if record.size_bytes is None else f" · {record.size_bytes / 1e6:.2f} MB"
     return shortened(label, 34) + size + ("" if found is None else f" · {found.value:.4g}")
 
