@@ -82,8 +82,12 @@ def test_what_is_written_is_read_again(
     model, found = run.model(), load_model(tmp_path / "out")
     assert found.stored_dtype == model.stored_dtype
     if format != "hf":
-        assert found.size_bytes == model.size_bytes
-        assert set(found.weights) == set(model.weights)
+        # Of 8 rows in 4 bits compressed-tensors does not read the zero points.
+        dense = exported.kept_dense
+        assert set(dense) <= {f"model.layers.{i}.self_attn.{x}_proj" for i in (0, 1) for x in "kv"}
+        assert bool(dense) == (format == "compressed-tensors" and step == RTN4)
+        assert dense or found.size_bytes == model.size_bytes
+        assert set(found.weights) == set(model.weights) - set(dense)
         for name, weight in found.weights.items():
             assert torch.equal(weight.dequantize(), model.weights[name].dequantize())
     rows = {m.metric: m for m in run.record.measurements if m.part == "export"}

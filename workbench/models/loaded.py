@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,20 +185,16 @@ class LoadedModel:
             return self
         prefix = f"{self.hf_model.base_model_prefix}."
         bare: Any = self.hf_model.base_model
-        return LoadedModel(
-            bare,
-            self.tokenizer,
-            self.source,
-            self.stored_dtype,
-            {
+        return replace(
+            self,
+            hf_model=bare,
+            weights={
                 name.removeprefix(prefix): weight
                 for name, weight in self.weights.items()
                 if name.startswith(prefix)
             },
-            self.head,
-            dict(self.structure),
-            frozenset(name.removeprefix(prefix) for name in self.wide),
-            dict(self.beside),
+            structure=dict(self.structure),
+            wide=frozenset(name.removeprefix(prefix) for name in self.wide),
         )
 
     def set_weight(self, name: str, weight: CompressedWeight) -> None:
