@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from workbench.errors import WorkbenchError as WorkbenchError
     from workbench.export import Exported as Exported
     from workbench.export import ExportOffer as ExportOffer
+    from workbench.export.convert import convert as convert
     from workbench.models.load import LoadedModel as LoadedModel
     from workbench.models.load import load_model as load_model
     from workbench.models.load import save_model as save_model
@@ -83,6 +84,7 @@ _HOMES = {
         "WorkbenchError",
     ),
     "export": ("ExportOffer", "Exported"),
+    "export.convert": ("convert",),
     "models.load": ("LoadedModel", "load_model", "save_model"),
     "selection.planning": ("Device",),
     "prediction.predict": ("Prediction",),

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Mxfp4Config
 
+from tests.models.families import family_model
+from tests.tiny import tiny_tokenizer
 from tests.toy import CALIBRATION, toy_study, toy_task
 from workbench.errors import ModelNotFoundError, StudyError, UnsupportedArchitectureError
-from workbench.models.load import load_model
+from workbench.models.load import load_model, save_model
 from workbench.recipes import RTN, DepthPruning, FineTuning, MagnitudePruning
 from workbench.study import Study
 from workbench.tensors.weights import PermutedWeight, QuantizedWeight
@@ -236,3 +239,41 @@ def test_several_gguf_files(tmp_path: Path, folder: Path) -> None:
         (folder / name).write_bytes(b"GGUF")
     with pytest.raises(ModelNotFoundError, match="several GGUF files"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_experts_in_mxfp4_are_read_as_transformers_reads_them(dtype, tmp_path):
+    """Random blocks and scales: every code and sixteen powers of two."""
+    generator = torch.Generator().manual_seed(0)
+    model = family_model("GptOss", intermediate_size=32).bfloat16()
+    state = model.state_dict()
+    for name in [n for n in state if n.endswith(("gate_up_proj", "down_proj"))]:
+        experts, columns, rows = state.pop(name).shape
+        shape = (experts, rows, columns // 32)
+        state[f"{name}_blocks"] = torch.randint(
+            256, (*shape, 16), generator=generator, dtype=torch.uint8
+        )
+        state[f"{name}_scales"] = torch.randint(
+            112, 128, shape, generator=generator, dtype=torch.uint8
+        )
+    model.config.architectures = ["GptOssForCausalLM"]
+    model.config.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    about = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]}
+    config = json.loads(path.read_text()) | {"quantization_config": about}
+    path.write_text(json.dumps(config))
+    save_file({n: t.contiguous() for n, t in state.items()}, tmp_path / "model.safetensors")
+    tiny_tokenizer().save_pretrained(tmp_path)
+
+    theirs = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=dtype, quantization_config=Mxfp4Config(dequantize=True)
+    )
+    ours = load_model(tmp_path, dtype=dtype, device="cpu")
+    assert ours.stored_dtype == torch.bfloat16
+    assert ours.weights == {}
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(ours.hf_model.state_dict()[name], tensor), name
+    ids = torch.randint(4, 260, (2, 9), generator=generator)
+    assert torch.equal(ours.hf_model(input_ids=ids).logits, theirs(input_ids=ids).logits)
+    save_model(ours, tmp_path / "dense")  # what is written is no longer quantized
+    assert load_model(tmp_path / "dense", dtype=dtype).fingerprint == ours.fingerprint

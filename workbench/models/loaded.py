@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from workbench.errors import ConfigError, UnsupportedArchitectureError
 from workbench.models.architectures import decoder_start_token, is_causal, is_seq2seq, quiet
+from workbench.models.finite import check_weight
+from workbench.models.precision import generic_name
 from workbench.models.weight_access import WeightSite, find_site, module_site
 
 if TYPE_CHECKING:
@@ -138,6 +140,13 @@ class LoadedModel:
     structure : dict
         Fields of the configuration that structural steps have changed since the model was loaded;
         JSON-ready.
+    wide : frozenset of str
+        What is stored in float32 whatever ``stored_dtype`` is, by its
+        :func:`~workbench.models.precision.generic_name`: what the checkpoint holds in more bits
+        than most of it, and what the class keeps (the biases of routers).
+    beside : dict of str to str
+        Text of the checkpoint's files that say how images and sound are read, by their names;
+        every checkpoint that is written has them again.
     """
 
     hf_model: PreTrainedModel
@@ -147,6 +156,8 @@ class LoadedModel:
     weights: dict[str, CompressedWeight] = field(default_factory=dict)
     head: ClassificationHead | None = None
     structure: dict[str, Any] = field(default_factory=dict)
+    wide: frozenset[str] = frozenset()
+    beside: dict[str, str] = field(default_factory=dict)
     _fingerprint: tuple[object, str] | None = field(default=None, init=False, repr=False)
 
     def copy(self) -> LoadedModel:
@@ -159,7 +170,14 @@ class LoadedModel:
             dict(self.weights),
             self.head,
             dict(self.structure),
+            self.wide,
+            dict(self.beside),
         )
+
+    def stored_as(self, name: str) -> torch.dtype:
+        """Return the dtype in which a floating-point tensor of this name is stored densely."""
+        wide = bool(self.wide) and generic_name(name) in self.wide
+        return torch.float32 if wide else self.stored_dtype
 
     def as_measured(self) -> LoadedModel:
         """Return the model without a head that its class has and that another one replaces.
@@ -173,18 +191,16 @@ class LoadedModel:
             return self
         prefix = f"{self.hf_model.base_model_prefix}."
         bare: Any = self.hf_model.base_model
-        return LoadedModel(
-            bare,
-            self.tokenizer,
-            self.source,
-            self.stored_dtype,
-            {
+        return replace(
+            self,
+            hf_model=bare,
+            weights={
                 name.removeprefix(prefix): weight
                 for name, weight in self.weights.items()
                 if name.startswith(prefix)
             },
-            self.head,
-            dict(self.structure),
+            structure=dict(self.structure),
+            wide=frozenset(name.removeprefix(prefix) for name in self.wide),
         )
 
     def set_weight(self, name: str, weight: CompressedWeight) -> None:
@@ -204,8 +220,12 @@ class LoadedModel:
         ------
         ConfigError
             If there is no such module, or the shapes differ.
+        NotFiniteError
+            If the weight stands for numbers that are not finite.
         """
-        self.site(name).put(weight.dequantize())
+        dense = weight.dequantize()
+        check_weight(name, dense, "once it is compressed")
+        self.site(name).put(dense)
         self.weights[name] = weight
         self._fingerprint = None
 
@@ -229,8 +249,12 @@ class LoadedModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the model computes in."""
-        return next(p.dtype for p in self.hf_model.parameters() if p.is_floating_point())
+        """What the model computes in: the dtype of most of its parameters."""
+        sizes: Counter[torch.dtype] = Counter()
+        for parameter in self.hf_model.parameters():
+            if parameter.is_floating_point():
+                sizes[parameter.dtype] += parameter.numel()
+        return sizes.most_common(1)[0][0]
 
     @property
     def is_decoder(self) -> bool:
@@ -289,7 +313,7 @@ class LoadedModel:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all stored tensors: compressed as packed, the rest in ``stored_dtype``.
+        """Bytes of all stored tensors: compressed as packed, the rest as :meth:`stored_as` says.
 
         Parameters, persistent buffers and the head count; tied tensors count once.
         """
@@ -304,12 +328,12 @@ class LoadedModel:
                 covered[tensor_identity(site.whole)] += site.stored.numel()
                 total += weight.stored_bytes
         counted = set()
-        for _, tensor in _stored_tensors(self.hf_model):
+        for name, tensor in _stored_tensors(self.hf_model):
             identity = tensor_identity(tensor)
             if identity not in counted:
                 counted.add(identity)
                 floating = tensor.is_floating_point()
-                itemsize = self.stored_dtype.itemsize if floating else tensor.element_size()
+                itemsize = self.stored_as(name).itemsize if floating else tensor.element_size()
                 total += (tensor.numel() - covered[identity]) * itemsize
         if self.head is not None:
             total += (
