@@ -43,6 +43,10 @@ class CompressionError(WorkbenchError, RuntimeError):
     """A solver could not produce a usable weight."""
 
 
+class UnsafePathError(WorkbenchError, ValueError):
+    """A folder states a path, or holds a link, that leads out of it, or to no regular file."""
+
+
 class StudyError(WorkbenchError, RuntimeError):
     """A study's folder or journal cannot be used as asked."""
 

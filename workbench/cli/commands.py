@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from workbench.atomic_files import write_file
 from workbench.cli import decide as deciding
 from workbench.cli import export as exporting
 from workbench.cli import predict as predicting
@@ -337,8 +338,7 @@ def _write_plot(study: Study, path: Path, log_x: bool) -> None:
     view = study.plot().view
     try:
         if path.suffix.lower() == ".svg":
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(static_svg(view, log_x=log_x), encoding="utf-8")
+            write_file(path, static_svg(view, log_x=log_x))
         else:
             rows = rows_of(study.table(), study.metric)
             write_html(tradeoff_figure(view, log_x=log_x), path, table=rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-import tempfile
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.atomic_files import aside_of, remove_leftovers
 from workbench.errors import (
     ConfigError,
     ModelNotFoundError,
@@ -209,9 +210,11 @@ def save_model(
         key = tensor_identity(tensor)
         smaller.setdefault(key, _smaller(tensor, model.stored_dtype, lossless))
         state[name] = smaller[key]
+    remove_leftovers(path, ".saving-*")
     # Written aside and moved: the model may be reading from the very files that are replaced.
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=path) as temporary:
-        aside = Path(temporary)
+    aside = aside_of(path / "saving")
+    aside.mkdir()
+    try:
         with quiet():
             model.hf_model.save_pretrained(aside, state_dict=state)
         if not lossless:  # transformers notes what it computes in
@@ -221,6 +224,8 @@ def save_model(
         write_extras(model, aside)
         for file in aside.iterdir():
             file.replace(path / file.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return path
 
 

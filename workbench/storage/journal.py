@@ -21,13 +21,16 @@ from pathlib import Path
 import psutil
 
 from workbench.errors import ConfigError, StudyError
+from workbench.processes import identity, is_same
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_SECONDS = 30.0
 STALE_SECONDS = 60.0
-"""A run of another computer is given up when its heartbeat is older than this."""
+"""A run of another computer is given up when its heartbeat did not change for so long."""
+LOST_SECONDS = 24 * 3600.0
+"""Or, at first sight, when it is older than this by the clocks, which may differ."""
 
 INTERRUPTED = (
     "The process that computed it ended before it was finished. Run the same recipe again."
@@ -57,7 +60,8 @@ _SCHEMA = (
         host TEXT,
         pid INTEGER,
         pid_started REAL,
-        heartbeat REAL
+        heartbeat REAL,
+        process TEXT
     )""",
     """CREATE TABLE measurements (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -91,6 +95,9 @@ _UPGRADES = {
     2: (  # the single times, which percentiles follow from
         "ALTER TABLE measurements ADD COLUMN samples TEXT NOT NULL DEFAULT '[]'",
     ),
+    3: (  # which process computes a run, told apart by what no clock changes
+        "ALTER TABLE runs ADD COLUMN process TEXT",
+    ),
 }
 """What turns a journal of one version into the next one."""
 
@@ -103,18 +110,22 @@ class Owner:
     ----------
     host : str
     pid : int
+    process : str or None
+        See :func:`workbench.processes.identity`; None in rows of earlier versions.
     started : float
-        When the process was created, seconds since 1970.
+        When the process was created, seconds since 1970, which decides for those.
     """
 
     host: str
     pid: int
+    process: str | None
     started: float
 
     @classmethod
     def here(cls) -> Owner:
         """Return this process."""
-        return cls(platform.node(), os.getpid(), psutil.Process().create_time())
+        pid = os.getpid()
+        return cls(platform.node(), pid, identity(pid), psutil.Process().create_time())
 
     def is_alive(self, heartbeat: float) -> bool:
         """Return whether the process still exists, as far as can be known from here.
@@ -125,7 +136,9 @@ class Owner:
             When the process last wrote to the row; decides for processes of other computers.
         """
         if self.host != platform.node():
-            return time.time() - heartbeat < STALE_SECONDS
+            return _beats(self, heartbeat)
+        if self.process is not None:
+            return is_same(self.pid, self.process)
         try:
             process = psutil.Process(self.pid)
             # Linux computes the creation time from a boot time that the clock's drift moves.
@@ -135,6 +148,25 @@ class Owner:
             return False
         except psutil.AccessDenied:
             return True
+
+
+_SEEN: dict[Owner, tuple[float, float]] = {}
+"""Of processes of other computers: the heartbeat seen last, and when by the monotonic clock."""
+
+
+def _beats(owner: Owner, heartbeat: float) -> bool:
+    """Return whether a process of another computer may be alive.
+
+    Two computers' clocks may differ, and either may be set while a run is computed. So a heartbeat
+    is compared with itself, as long as this process has looked at it.
+    """
+    if time.time() - heartbeat > LOST_SECONDS:
+        return False
+    before, since = _SEEN.get(owner, (math.nan, 0.0))
+    if before != heartbeat:
+        _SEEN[owner] = (heartbeat, time.monotonic())
+        return True
+    return time.monotonic() - since < STALE_SECONDS
 
 
 class Journal:
@@ -163,8 +195,17 @@ class Journal:
         """Raise StudyError unless the file is a journal that this version reads."""
         if not self.path.is_file():
             raise StudyError(f"{self.path.parent} is not a study: it has no {self.path.name}.")
+        _check_rollback(self.path)
         with self._transaction("BEGIN") as db:
             version, tables = _version(db)
+            foreign = db.execute(
+                "SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger')"
+            ).fetchone()
+        if foreign is not None:  # it would be run by every query, and may never end
+            raise StudyError(
+                f"The journal {self.path} holds a {foreign[0]} ({foreign[1][:40]!r}), which no"
+                " study has. Do not open a study that you do not trust."
+            )
         if version > SCHEMA_VERSION:
             raise StudyError(
                 f"The study in {self.path.parent} was written by a newer version (journal version"
@@ -210,6 +251,7 @@ class Journal:
             ) as db:
                 db.row_factory = sqlite3.Row
                 db.execute("PRAGMA foreign_keys = ON")
+                db.execute("PRAGMA trusted_schema = OFF")
                 db.execute(begin)
                 try:
                     yield db
@@ -243,6 +285,25 @@ class Journal:
         return f"The journal {self.path} cannot be used: {words}."
 
 
+_ROLLBACK_MAGIC = bytes.fromhex("d9d505f920a163d7")
+
+
+def _check_rollback(path: Path) -> None:
+    """Refuse a rollback journal that names another file: SQLite would delete that one.
+
+    Only transactions over several databases have such a name, and a study has one database.
+    """
+    rollback = path.with_name(f"{path.name}-journal")
+    with contextlib.suppress(OSError), rollback.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(size - len(_ROLLBACK_MAGIC), 0))
+        if size > len(_ROLLBACK_MAGIC) and stream.read() == _ROLLBACK_MAGIC:
+            raise StudyError(
+                f"{rollback} names another file, which opening the study could delete. Do not open"
+                " a study that you do not trust; if it is yours, remove that file."
+            )
+
+
 def _is_read_only(error: BaseException | None) -> bool:
     return "readonly" in str(error) or "unable to open" in str(error)
 
@@ -256,7 +317,8 @@ def is_abandoned(row: sqlite3.Row) -> bool:
     """Return whether a row says that it is being computed, by a process that is gone."""
     if row["state"] != RunState.RUNNING.value:
         return False
-    owner = Owner(row["host"], row["pid"], row["pid_started"])
+    process = row["process"] if "process" in row.keys() else None  # noqa: SIM118
+    owner = Owner(row["host"], row["pid"], process, row["pid_started"])
     return not owner.is_alive(row["heartbeat"])
 
 

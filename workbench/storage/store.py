@@ -7,12 +7,12 @@ so that whatever is found under its final name is complete, at whatever moment a
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import platform
 import re
-import shutil
 import sqlite3
 import threading
 import time
@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.atomic_files import age_seconds as _age_seconds
 from workbench.atomic_files import aside_of as _temporary
-from workbench.atomic_files import is_leftover as _is_leftover
+from workbench.atomic_files import remove_leftovers
 from workbench.errors import StudyError
+from workbench.fields import whole
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
 from workbench.storage.journal import (
@@ -38,6 +39,7 @@ from workbench.storage.journal import (
     now,
     record_of,
 )
+from workbench.stored_paths import check_folder, remove, within
 
 if TYPE_CHECKING:
     from workbench.tasks.outcomes import Outcomes
@@ -61,8 +63,6 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._journal = Journal(path / JOURNAL_NAME)
-        self._artifacts = path / "artifacts"
-        self._outcomes = path / "outcomes"
 
     @classmethod
     def create(cls, path: str | Path, *, disk_budget_bytes: int | None = None) -> Store:
@@ -80,8 +80,14 @@ class Store:
         ------
         StudyError
             If the path is a file, a folder of something else, not writable, or damaged.
+        UnsafePathError
+            If a link in the folder leads out of it.
+        ConfigError
+            If the budget is not accepted.
         """
         store = cls(_folder(path))
+        if disk_budget_bytes is not None:
+            disk_budget_bytes = whole("Study", "disk_budget_bytes", disk_budget_bytes, unit="bytes")
         try:
             store.path.mkdir(parents=True, exist_ok=True)
             names = {entry.name for entry in store.path.iterdir()}
@@ -91,6 +97,7 @@ class Store:
                     f"{store.path} is not a study and not empty. Give a new or an empty folder, so"
                     " that a study never mixes with other files."
                 )
+            check_folder(store.path)
             store.check_writable()
         except OSError as error:
             raise StudyError(
@@ -110,6 +117,8 @@ class Store:
         ------
         StudyError
             If there is no study, or it is damaged or written by a newer version.
+        UnsafePathError
+            If a link in the folder leads out of it.
         """
         store = cls(_folder(path))
         if not store.path.exists():
@@ -117,6 +126,7 @@ class Store:
                 f"There is no folder {store.path}. Give the path of a study, or start one with"
                 " Study(model, task, path=...)."
             )
+        check_folder(store.path)
         store._journal.check()
         return store
 
@@ -126,26 +136,55 @@ class Store:
         probe.touch()
         probe.unlink()  # a new folder is empty still, so whoever is killed here can start again
 
+    def require_writable(self) -> None:
+        """Raise StudyError unless runs can be recorded in the folder."""
+        try:
+            self.check_writable()
+        except OSError as error:
+            raise StudyError(
+                f"Nothing can be computed in the study in {self.path}, because its folder cannot be"
+                f" written to ({error.strerror or error}). What it holds can be looked at; copy it"
+                " to a folder of yours to go on."
+            ) from error
+
     # Where other parts of the study keep their files
+
+    def file(self, *names: str) -> Path:
+        """Return a path in the folder by plain names, one per level; it does not lead out.
+
+        Raises
+        ------
+        UnsafePathError
+            If it would, by a name that the journal states or by a link.
+        """
+        return within(self.path, *names)
 
     @property
     def task_folder(self) -> Path:
         """Where the task keeps its snapshot of the data."""
-        return self.path / "task"
+        return self.file("task")
 
     @property
     def statistics_folder(self) -> Path:
         """Where calibration statistics are cached."""
-        return self.path / "statistics"
+        return self.file("statistics")
 
     @property
     def log_path(self) -> Path:
         """What the worker process and the libraries in it print."""
-        return self.path / "worker.log"
+        return self.file("worker.log")
+
+    @property
+    def _artifacts(self) -> Path:
+        return self.file("artifacts")
+
+    @property
+    def _outcomes(self) -> Path:
+        return self.file("outcomes")
 
     def checkpoint_path(self, run: str) -> Path:
         """Return where a run keeps the state of its training until it is done."""
-        return self.path / "checkpoints" / f"{run}.safetensors"
+        return self.file("checkpoints", f"{run}.safetensors")
 
     @property
     def disk_budget_bytes(self) -> int:
@@ -156,7 +195,7 @@ class Store:
     def model_folder(self, name: str) -> Path:
         """Return where a live model is saved; the name is made safe for every file system."""
         safe = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
-        return self.path / "models" / f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return self.file("models", f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}")
 
     # What the study is about
 
@@ -237,10 +276,10 @@ class Store:
             db.execute(
                 "UPDATE runs SET state = ?, parent = ?, size_bytes = NULL, artifact = NULL,"
                 " facts = '{}', seconds = '{}', error = NULL, created = ?, claim = ?, host = ?,"
-                " pid = ?, pid_started = ?, heartbeat = ? WHERE id = ?",
+                " pid = ?, pid_started = ?, heartbeat = ?, process = ? WHERE id = ?",
                 (
-                    *(RunState.RUNNING.value, parent, now(), claim.token),
-                    *(owner.host, owner.pid, owner.started, time.time(), run),
+                    *(RunState.RUNNING.value, parent, now(), claim.token, owner.host, owner.pid),
+                    *(owner.started, time.time(), owner.process, run),
                 ),
             )
         return claim
@@ -298,13 +337,12 @@ class Store:
             ).fetchone()
             if row["artifact"] and not shared:
                 db.execute("DELETE FROM artifacts WHERE digest = ?", (row["artifact"],))
-        paths = [self._outcomes_path(run), *self._outcomes.glob(f"{run}.*.npz")]
+        paths = [self._outcomes_path(run), *self._outcomes.glob(f"{glob.escape(run)}.*.npz")]
         paths.append(self.checkpoint_path(run))
         if row["artifact"] and not shared:
             paths.append(self._artifact_path(row["artifact"]))
         for path in paths:
-            with contextlib.suppress(OSError):  # gone before, or in use on Windows
-                path.unlink()
+            remove(self.path, path)
 
     def outcomes(self, run: str) -> Outcomes:
         """Return the per-example outcomes of a finished run."""
@@ -322,7 +360,7 @@ class Store:
         """Return outcomes that were evaluated later, such as of the validation part, or None."""
         from workbench.tasks.outcomes import Outcomes
 
-        path = self._outcomes / f"{run}.{what}.npz"
+        path = self._outcomes_path(f"{run}.{what}")
         return Outcomes.load(path) if path.exists() else None
 
     def keep_outcomes(self, run: str, what: str, outcomes: Outcomes) -> None:
@@ -335,7 +373,7 @@ class Store:
         """
         if self.record(run) is None:
             raise StudyError(f"There is no run {run} in {self.path}; was it deleted?")
-        path = self._outcomes / f"{run}.{what}.npz"
+        path = self._outcomes_path(f"{run}.{what}")
         temporary = _temporary(path)
         try:
             outcomes.save(temporary)
@@ -370,7 +408,7 @@ class Store:
         path = self._artifact_path(digest)
         try:
             if _digest(path) != digest:
-                path.unlink()
+                remove(self.path, path)
                 return None
         except FileNotFoundError:
             return None
@@ -393,9 +431,8 @@ class Store:
                     evicted.append(row["digest"])
                     total -= row["size_bytes"]
             db.executemany("DELETE FROM artifacts WHERE digest = ?", [(d,) for d in evicted])
-        for digest in evicted:
-            with contextlib.suppress(OSError):  # in use on Windows: counted no longer, kept a while
-                self._artifact_path(digest).unlink()
+        for digest in evicted:  # one in use on Windows is counted no longer, and kept a while
+            remove(self.path, self._artifact_path(digest))
 
     # Housekeeping
 
@@ -407,38 +444,35 @@ class Store:
             unfinished = {
                 row["id"] for row in db.execute("SELECT id FROM runs WHERE state != 'done'")
             }
-        for path in self.checkpoint_path("any").parent.glob("*.*"):
+        for path in self.file("checkpoints").glob("*.safetensors"):
             if path.stem not in unfinished:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-        for folder in (self.path, self._artifacts, self._outcomes):
-            for path in folder.glob("*.tmp"):
-                if _is_leftover(path):
-                    with contextlib.suppress(OSError):
-                        path.unlink()
-        for folder in self.statistics_folder.glob(".*"):  # a calibration that was killed
-            if min(map(_age_seconds, [folder, *folder.glob("*")])) > 24 * 3600:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove(self.path, path)
         for path in self._artifacts.glob("*.safetensors"):
             if path.stem not in known and _age_seconds(path) > 3600:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+                remove(self.path, path)
+        for name in ("artifacts", "outcomes", "checkpoints", "task"):
+            remove_leftovers(self.file(name), "*.tmp")
+        remove_leftovers(self.path, "*.tmp", ".report.html.*")
+        for name in ("statistics", "predictions"):
+            remove_leftovers(self.file(name), ".*")
+        for folder in self.file("models").glob("*"):
+            remove_leftovers(folder, ".saving-*")
 
     def _give_up_abandoned(self) -> None:
         with self._journal.writing() as db:
             rows = db.execute("SELECT * FROM runs WHERE state = 'running'").fetchall()
             for row in rows:
-                if is_abandoned(row):
+                if is_abandoned(row):  # its claim stays: should it live after all, it can finish
                     db.execute(
-                        "UPDATE runs SET state = ?, error = ?, claim = NULL WHERE id = ?",
+                        "UPDATE runs SET state = ?, error = ? WHERE id = ?",
                         (RunState.INTERRUPTED.value, INTERRUPTED, row["id"]),
                     )
 
     def _artifact_path(self, digest: str) -> Path:
-        return self._artifacts / f"{digest}.safetensors"
+        return self.file("artifacts", f"{digest}.safetensors")
 
     def _outcomes_path(self, run: str) -> Path:
-        return self._outcomes / f"{run}.npz"
+        return self.file("outcomes", f"{run}.npz")
 
 
 class Claim:
@@ -493,6 +527,7 @@ class Claim:
                 self._update(
                     db,
                     RunState.DONE,
+                    error=None,
                     size_bytes=size_bytes,
                     artifact=artifact,
                     facts=json.dumps(facts | {"artifact": artifact}, sort_keys=True),
@@ -526,7 +561,8 @@ class Claim:
         while not self._ended.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(StudyError), self._store._journal.writing() as db:
                 db.execute(
-                    "UPDATE runs SET heartbeat = ? WHERE id = ? AND claim = ?",
+                    "UPDATE runs SET heartbeat = ?, state = 'running', error = NULL"
+                    " WHERE id = ? AND claim = ? AND state IN ('running', 'interrupted')",
                     (time.time(), self.run, self.token),
                 )
 

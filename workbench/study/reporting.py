@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.atomic_files import write_file
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.recipes.recipe import shortened
@@ -150,7 +151,6 @@ class Reporting(Deciding, Routing):
         ConfigError
             If the file cannot be written.
         """
-        from workbench.views.figures import write_page
         from workbench.views.report import Part, render, sentence
 
         wanted = requirements or Requirements(0.97)
@@ -187,7 +187,7 @@ class Reporting(Deciding, Routing):
         parts.append(self._about_part(metric))
         page = render(f"Which model does {task}?", opening, parts)
         try:
-            return write_page(path, page)
+            return write_file(path, page)
         except OSError as error:
             raise ConfigError(
                 f"The report cannot be written to {path}: {error.strerror or error}."

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.atomic_files import aside_of
 from workbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -462,8 +463,7 @@ def write_snapshot(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as gzip JSON lines; equal rows give equal bytes. An existing file is kept."""
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
+    unfinished = aside_of(path)
     with (
         unfinished.open("wb") as raw,
         gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as stream,

@@ -13,13 +13,13 @@ import json
 import platform
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.atomic_files import aside_of
 from workbench.errors import CancelledError, StudyError, TokenizerMissingError
 from workbench.progress import SILENT, Monitor
 from workbench.recipes import Step
@@ -134,7 +134,7 @@ def table_path(store: Store, model: str) -> Path:
         ],
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    return store.path / PREDICTIONS_FOLDER / f"{key}.json"
+    return store.file(PREDICTIONS_FOLDER, f"{key}.json")
 
 
 def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any]:
@@ -520,13 +520,13 @@ class Engine:
         """Bind the model to the task; a head that was trained for it is kept in the study."""
         from workbench.models.load import ClassificationHead
 
-        path = self.store.task_folder / f"{self.store.model_folder(name).name}.head.safetensors"
+        path = self.store.file("task", f"{self.store.model_folder(name).name}.head.safetensors")
         if path.is_file():
             model = dataclasses.replace(model, head=ClassificationHead.load(path))
             return self.task.bind(model, monitor=monitor)
         dense = self.task.bind(model, monitor=monitor)
         if dense.head is not None and dense.head is not model.head:
-            aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+            aside = aside_of(path)
             dense.head.save(aside)
             aside.replace(path)
         return dense
