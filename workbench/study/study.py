@@ -10,6 +10,7 @@ import dataclasses
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,8 +113,16 @@ class Study(Viewing, Reporting, Exporting):
         store.recover()
 
     @classmethod
-    def open(cls, path: str | Path) -> Study:
+    def open(cls, path: str | Path, *, metric: Callable[..., float] | None = None) -> Study:
         """Return the study in a folder; its model and task are loaded when a run needs them.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder.
+        metric : callable, optional
+            Your own metric, where the task was made with one: a study keeps its name and never
+            runs what it names. What it has measured is shown without it.
 
         Raises
         ------
@@ -129,6 +138,10 @@ class Study(Viewing, Reporting, Exporting):
                 " it with Study(model, task, path=...)."
             )
         study._default = next(iter(store.models()))
+        if metric is not None:
+            from workbench.tasks.metric import use_metric
+
+            use_metric(store.meta("task")["saved"], metric)
         with contextlib.suppress(StudyError):  # one that is read-only can still be looked at
             store.recover()
         return study

@@ -9,7 +9,7 @@ import json
 import os
 import warnings as python_warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -24,6 +24,7 @@ from workbench.models.architectures import decoder_start_token
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement, Metric
+from workbench.tasks.metric import saved_metric, use_metric
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS
 from workbench.tasks.uncertainty import (
@@ -166,6 +167,7 @@ class Task(ABC):
     metrics: tuple[Metric, ...]
     warnings: tuple[str, ...] = ()
     options: dict[str, Any]
+    _own_metric: Callable[..., float] | None = None
     _fingerprint: str | None
     _examples: WeakKeyDictionary[Any, dict[tuple[str, int], list[Example]]]
 
@@ -514,11 +516,12 @@ class Task(ABC):
             "options": self.options,
             "warnings": list(self.warnings),
             "data": file,
+            **saved_metric(self._own_metric, self.fingerprint),
         }
 
     def saved_again(self, saved: dict[str, Any]) -> dict[str, Any]:
         """Return what :meth:`save` said of this very task, with its files where they are now."""
-        return saved
+        return saved if self._own_metric is None else use_metric(saved, self._own_metric)
 
     @classmethod
     @abstractmethod
@@ -528,7 +531,7 @@ class Task(ABC):
         Raises
         ------
         DataError
-            If the snapshot is missing or damaged, or its metric cannot be imported.
+            If the snapshot is missing or damaged.
         """
 
     def _check_loaded(self, saved: dict[str, Any]) -> None:

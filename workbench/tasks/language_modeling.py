@@ -17,7 +17,7 @@ from workbench.tasks.base import (
     ratio,
 )
 from workbench.tasks.data import read_snapshot, read_texts
-from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
+from workbench.tasks.metric import call_metric, describe_metric, find_metric
 from workbench.tasks.next_token import NextToken
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS, Document, cut_documents, deal, overlap
@@ -271,10 +271,6 @@ class LanguageModeling(NextToken):
         for part in PARTS:
             for document in self.documents[part]:
                 yield {"part": part, "name": document.name, "text": document.text}
-
-    def save(self, folder: Path) -> dict[str, Any]:
-        """Write a snapshot of the documents and return what :meth:`load` needs."""
-        return {**super().save(folder), "metric_address": address(self._own_metric)}
 
     @classmethod
     def load(cls, saved: dict[str, Any], folder: Path) -> LanguageModeling:

@@ -22,7 +22,7 @@ from workbench.records import Metric
 from workbench.tasks.base import KL, Batch, Example, Task, batches_of, pad_token
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.head import extract_features, pooled_features, train_head
-from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
+from workbench.tasks.metric import call_metric, describe_metric, find_metric
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.scoring import score
 from workbench.tasks.splits import PARTS, deal, overlap
@@ -375,10 +375,6 @@ class TextClassification(Task):
                 if not row.more:  # as it was before there were such columns
                     del found["more"]
                 yield found
-
-    def save(self, folder: Path) -> dict[str, Any]:
-        """Write a snapshot of the rows and return what :meth:`load` needs."""
-        return {**super().save(folder), "metric_address": address(self._own_metric)}
 
     @classmethod
     def load(cls, saved: dict[str, Any], folder: Path) -> TextClassification:
