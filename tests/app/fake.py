@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from workbench import plots
 from workbench.prediction.predict import Prediction
 from workbench.recipes import GPTQ, RTN
 from workbench.recipes.recipe import Recipe
@@ -17,6 +16,7 @@ from workbench.selection import compare
 from workbench.selection.decision import UNCLEAR, decide
 from workbench.study.running.sweep import Event
 from workbench.views import differences
+from workbench.views.figures import tradeoff_figure
 from workbench.views.lineage import lineage
 
 
@@ -60,7 +60,7 @@ class FakeStudy:
             axis=compare.axis_named(x),
             predictions=self.predictions,
         )
-        return plots.tradeoff_figure(view)
+        return tradeoff_figure(view)
 
     def table(self, metric=None):
         return compare.table(self.records, self.metric)

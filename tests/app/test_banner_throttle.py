@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import time
 
-from workbench.app.parts.banner import Banner
+from workbench.app.parts.notice import Notice
 from workbench.app.parts.throttle import Throttle
 from workbench.errors import ConfigError
 
 
 def test_banner_shows_exceptions_of_callbacks_escaped():
-    banner = Banner()
+    banner = Notice()
 
     def callback(_):
         raise ConfigError("<script>bits=99</script> is not accepted")
@@ -26,7 +26,7 @@ def test_banner_shows_exceptions_of_callbacks_escaped():
 
 
 def test_banner_names_the_type_of_unexpected_errors():
-    banner = Banner()
+    banner = Notice()
     banner.guard(lambda: {}["x"])()
     assert "KeyError" in banner.widget.value
 

@@ -40,8 +40,8 @@ def bench(study):
 def asked(bench, monkeypatch):
     """What the other process is asked: (what, answered, failed, progress, arguments) each."""
     found = []
-    monkeypatch.setattr(bench._desk.inspector, "ask", lambda *a, **k: found.append((*a, k)))
-    monkeypatch.setattr(bench._desk.inspector, "stop", lambda told="": found.append(told))
+    monkeypatch.setattr(bench._session.inspector, "ask", lambda *a, **k: found.append((*a, k)))
+    monkeypatch.setattr(bench._session.inspector, "stop", lambda told="": found.append(told))
     return found
 
 
@@ -89,11 +89,11 @@ def test_costs_are_of_the_users_own_prices(study, bench):
     assert "tiny (dense)" in table
     prices = "wb.CostModel(price_per_hour_usd=3.6, utilisation=1.0, queries_per_month=1000000.0"
     assert panel.code().startswith(f"study.costs({prices}")
-    assert eval(panel.code()[12:-1], {"wb": wb}) == bench._desk.prices.model
+    assert eval(panel.code()[12:-1], {"wb": wb}) == bench._session.prices.model
     bench.nav.value = CODE
     assert bench.panels.code.text.value.count("study.costs(") == 1  # not one per change
     panel.form.controls["price_per_hour_usd"].value = 0
-    assert bench._desk.prices.model is None
+    assert bench._session.prices.model is None
     assert "study.costs" not in bench.panels.code.code()
 
 
@@ -151,7 +151,7 @@ def test_what_has_no_times_is_measured_with_progress_and_can_be_stopped(study, b
 
 
 def test_the_script_measures_before_it_writes_what_follows_from_times(bench):
-    history = bench._desk.history
+    history = bench._session.history
     for line in ("study.measure('a')", "study.cascade(['a']).router().save('r')"):
         history.note(line)
     history.note("study.measure('a')")  # again
@@ -205,7 +205,7 @@ def test_a_cascade_from_choosing_tiers_to_what_comes_of_it(bench, asked):
     wanted = {"runs": ["a", "dense"], "signal": "margin", "accuracy": 0.98, "cost": "size"}
     assert (what, arguments) == ("cascade", wanted)  # the smallest is asked first
     failed("no probabilities")
-    assert 'role="alert">no probabilities' in panel._waiting.status.value
+    assert 'role="alert">no probabilities' in panel._question.status.value
     panel.go.click()
     found = found_cascade(times=(2.0,) * 50)
     asked[1][1](answer(found))
@@ -280,7 +280,7 @@ def test_a_router_is_not_written_over_something_without_asking(bench, asked, tmp
     (tmp_path / "out" / "r" / "router.json").touch()
     panel.write.click()
     assert asked == []
-    assert "is there already" in panel._waiting.status.value
+    assert "is there already" in panel._question.status.value
     panel.path.value = "out/r "  # another one would have to be asked for again
     assert panel.write.description == "Write router"
     assert ".save('out/r', overwrite=True)" in panel.code()
@@ -322,7 +322,7 @@ def test_trust_is_asked_once_per_run_and_shown_in_views(bench, asked):
     what, answered, _, progress, arguments = asked[0]
     assert (what, arguments) == ("trust", {"run": "a", "threshold": 0.9})
     progress({"stage": "evaluate", "done": 10, "total": 50, "detail": "validation"})
-    assert "evaluate 10/50 validation" in panel._waiting.status.value
+    assert "evaluate 10/50 validation" in panel._question.status.value
     answered(trust_view().to_dict())
     assert "temperature 1.70" in panel.summary.value
     assert "too sure of itself" in panel.summary.value

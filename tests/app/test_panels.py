@@ -380,10 +380,10 @@ def test_a_clicked_prediction_goes_into_the_form_or_where_none_fits_is_run(study
 
 def test_speed_is_measured_of_what_is_selected_while_nothing_runs(study, bench, monkeypatch):
     asked = []
-    monkeypatch.setattr(bench._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
+    monkeypatch.setattr(bench._session.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
     bench.panels.frontier.measure.click()
     assert "Select the runs" in bench.banner.text
-    bench._desk.selection.set(["a"])
+    bench._session.selection.set(["a"])
     study.is_idle = False
     bench.panels.frontier.measure.click()
     assert "would spoil the times" in bench.banner.text
@@ -445,9 +445,9 @@ def test_flips_need_two_runs(bench):
 def test_answers_of_the_other_process_are_shown_and_old_ones_are_not(bench, monkeypatch):
     panel, asked = bench.panels.compare, []
     monkeypatch.setattr(
-        panel._desk.inspector, "ask", lambda what, *a, **k: asked.append((what, *a, k))
+        panel._session.inspector, "ask", lambda what, *a, **k: asked.append((what, *a, k))
     )
-    monkeypatch.setattr(panel._desk.inspector, "stop", lambda: None)
+    monkeypatch.setattr(panel._session.inspector, "stop", lambda: None)
     panel.runs.value = ("dense", "a")
     panel.view.value = "layers"
     panel.go.click()
@@ -472,7 +472,7 @@ def test_answers_of_the_other_process_are_shown_and_old_ones_are_not(bench, monk
 
 def test_a_run_that_ends_leaves_what_is_compared_as_it_is(study, bench, monkeypatch):
     panel, asked = bench.panels.compare, []
-    monkeypatch.setattr(panel._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
+    monkeypatch.setattr(panel._session.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
     panel.runs.value = ("a",)
     panel.view.value = "layers"
     panel.go.click()
@@ -488,7 +488,7 @@ def test_a_run_that_ends_leaves_what_is_compared_as_it_is(study, bench, monkeypa
 
 def test_an_answer_is_not_shown_under_another_view(bench, monkeypatch):
     panel, asked = bench.panels.compare, []
-    monkeypatch.setattr(panel._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
+    monkeypatch.setattr(panel._session.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
     panel.runs.value = ("a",)
     panel.view.value = "layers"
     panel.go.click()
@@ -499,7 +499,7 @@ def test_an_answer_is_not_shown_under_another_view(bench, monkeypatch):
 
 
 def test_what_stop_ends_in_other_panels_is_told_there(bench):
-    inspector, told = bench._desk.inspector, []
+    inspector, told = bench._session.inspector, []
     for number, tell in enumerate((told.append, bench.panels.export._fail)):
         inspector._open[number] = _Question(lambda a: None, tell, lambda p: None)
     bench.panels.compare._stop()
@@ -563,7 +563,7 @@ def test_what_the_choose_panel_asks_for_is_what_its_code_asks_for(study, bench):
 def test_the_report_is_written_by_the_other_process(bench, monkeypatch, tmp_path):
     panel, asked = bench.panels.report, []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bench._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
+    monkeypatch.setattr(bench._session.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
     panel.path.value = "out/<r>.html"
     panel.write.click()
     ((what, _, failed, progress, arguments),) = asked
@@ -572,7 +572,7 @@ def test_the_report_is_written_by_the_other_process(bench, monkeypatch, tmp_path
     )  # fmt: skip
     assert panel.write.disabled
     progress({"stage": "evaluate", "done": 1, "total": 3, "detail": ""})
-    assert "evaluate 1/3" in panel._waiting.status.value
+    assert "evaluate 1/3" in panel._question.status.value
     failed("The folder cannot be written to")
     assert "cannot be written" in bench.banner.text
     assert "study.report" not in bench.panels.code.code()
@@ -593,7 +593,7 @@ def test_choose_panel_before_the_baseline_is_measured(study):
 def test_export_offers_formats_and_says_why_others_cannot(bench, monkeypatch):
     panel, asked = bench.panels.export, []
     monkeypatch.setattr(
-        panel._desk.inspector, "ask", lambda what, *a, **k: asked.append((what, *a, k))
+        panel._session.inspector, "ask", lambda what, *a, **k: asked.append((what, *a, k))
     )
     panel.run.value = "a"
     panel.look.click()
@@ -617,7 +617,7 @@ def test_export_offers_formats_and_says_why_others_cannot(bench, monkeypatch):
 
 def test_a_run_that_is_chosen_anew_has_no_formats_yet(bench, monkeypatch):
     panel, asked = bench.panels.export, []
-    monkeypatch.setattr(bench._desk.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
+    monkeypatch.setattr(bench._session.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
     panel.format.options = ["hf"]
     panel.look.click()
     panel.run.value = "dense"
@@ -668,7 +668,7 @@ def test_code_of_the_whole(bench):
 def test_the_script_makes_every_finished_run(study, bench):
     study.records.append(record("b", 1, 0.8, [MagnitudePruning(0.3), AWQ(4)]))
     study.records.append(record("f", None, None, Cast("bfloat16"), state=RunState.FAILED))
-    bench._desk.history.setup = "model = ...\ntask = ..."
+    bench._session.history.setup = "model = ...\ntask = ..."
     bench.nav.value = CODE
     script = bench.panels.code.text.value
     compile(script, "session", "exec")
@@ -687,7 +687,7 @@ def test_the_script_of_a_study_that_is_made_anew_has_all_its_models(study, bench
     about["models"] |= {"own": source}
     study.describe = lambda: about
     assert "add_model" not in bench.panels.code.code()  # it is opened, and has them
-    bench._desk.history.setup = "model = ...\ntask = ..."
+    bench._session.history.setup = "model = ...\ntask = ..."
     script = bench.panels.code.code()
     compile(script, "session", "exec")
     assert """\nstudy.add_model("models/o'ther", name="o'ther")\n""" in script

@@ -18,8 +18,8 @@ from workbench.app.workbench import Workbench
 bench = Workbench(path=sys.argv[1])
 bench.panels.queue.submit([wb.RTN(4, group_size=32)])
 run = bench.study.records[0].id
-bench._desk.inspector.ask("layers", print, print, runs=[run])
-print(bench.study._get_worker().pid, bench._desk.inspector._process.pid, flush=True)
+bench._session.inspector.ask("layers", print, print, runs=[run])
+print(bench.study._get_worker().pid, bench._session.inspector._process.pid, flush=True)
 time.sleep(600)
 """
 

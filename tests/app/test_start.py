@@ -14,10 +14,10 @@ import pytest
 
 import workbench as wb
 from tests.toy import CALIBRATION, toy_model, toy_study, toy_task
-from workbench.app import recorded
+from workbench.app import recorded_study
 from workbench.app.magics import workbench_magic
 from workbench.app.panels.start import StartPanel
-from workbench.app.parts.banner import Banner
+from workbench.app.parts.notice import Notice
 from workbench.app.parts.task_kinds import ExtractionKind, SummarizationKind
 from workbench.app.workbench import EXPLORE, START, Workbench
 from workbench.errors import ConfigError
@@ -33,7 +33,7 @@ def ready():
 @pytest.fixture
 def panel(ready, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return StartPanel(Banner(), lambda *found: ready.append(found))
+    return StartPanel(Notice(), lambda *found: ready.append(found))
 
 
 def until(is_true, seconds=60):
@@ -170,8 +170,14 @@ def test_what_fails_in_the_background_is_a_banner(panel):
     until(lambda: not panel.open.disabled)
 
 
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_the_recording_is_shown_and_not_changed():
-    before = {path: path.read_bytes() for path in recorded.FOLDER.rglob("*") if path.is_file()}
+    before = {
+        path: path.read_bytes() for path in recorded_study.FOLDER.rglob("*") if path.is_file()
+    }
     assert sum(map(len, before.values())) < 2_000_000
     bench = Workbench()
     done = threading.Event()
@@ -184,12 +190,12 @@ def test_the_recording_is_shown_and_not_changed():
     assert not bench.study.lacks_predictions()
     assert bench.panels.recipe.run.disabled
     assert bench.panels.queue.pending == ()
-    after = {path: path.read_bytes() for path in recorded.FOLDER.rglob("*") if path.is_file()}
+    after = files_of(recorded_study.FOLDER)
     assert before == after
 
 
 def test_the_copy_of_the_recording_goes_with_its_study():
-    study = recorded.open_recorded()
+    study = recorded_study.open_recorded()
     folder = study.path.parent
     assert folder.is_dir()
     study.close()
@@ -206,7 +212,7 @@ def test_a_cell_that_is_run_again_takes_over_its_processes(tmp_path):
     worker = first.study._get_worker().pid
     again = Workbench(path=tmp_path / "study")
     assert again.study is first.study
-    assert again._desk.inspector is first._desk.inspector
+    assert again._session.inspector is first._session.inspector
     assert again.study.wait(100)
     until(lambda: "RTN 4-bit g32 done" in again.panels.queue.status.value)
     again.panels.table.refresh.flush()

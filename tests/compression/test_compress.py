@@ -6,7 +6,7 @@ import torch
 from tests.calibration.test_calibrate import OPTIONS, RowsTask
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.calibration.calibrate import Calibrator
-from workbench.compression.compress import compress, method_versions, needs_statistics
+from workbench.compression.compress import compress
 from workbench.errors import CancelledError
 from workbench.models.layers import find_linears
 from workbench.models.load import load_model
@@ -250,12 +250,3 @@ def test_progress_and_cancel(llama):
     assert {r.stage for r in reports} == {"gptq"}
     with pytest.raises(CancelledError):
         compress(model, Recipe.of(GPTQ(4)), calibrator, monitor=Monitor(None, lambda: True))
-
-
-def test_what_a_recipe_needs():
-    assert not needs_statistics(Recipe.of([MagnitudePruning(0.5), RTN(4), Cast()]))
-    assert needs_statistics(Recipe.of(AWQ(4)))
-    assert set(method_versions(Recipe.of([MagnitudePruning(0.5), GPTQ(4)]))) == {
-        "MagnitudePruning",
-        "GPTQ",
-    }

@@ -9,7 +9,6 @@ import torch
 
 from tests.structured import loaded, outputs, run
 from tests.toy import toy_study
-from workbench.compression.compress import starts_from_statistics
 from workbench.errors import ConfigError, UnsupportedArchitectureError
 from workbench.models.load import load_model, save_model
 from workbench.models.loaded import ClassificationHead, tensor_identity
@@ -196,18 +195,6 @@ def test_labels_and_json():
     ]
     assert [step_from_dict(step.to_dict()) for step in steps] == steps
     assert {"DepthPruning", "WidthPruning"} <= set(STEPS)
-
-
-def test_statistics_of_the_dense_model_are_collected_only_where_they_are_read():
-    def reads(*steps):
-        return starts_from_statistics(Recipe.of(steps))
-
-    assert reads(GPTQ(4))
-    assert reads(WidthPruning(0.5), GPTQ(4))
-    assert reads(Cast(), GPTQ(4))
-    assert not reads(DepthPruning(1))
-    assert not reads(DepthPruning(1), GPTQ(4))
-    assert not reads(MagnitudePruning(0.5))
 
 
 @pytest.mark.parametrize("recipe", ["both", "gptq", "depth"])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from functools import partial
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.tasks import metric as metric_module
-from workbench.tasks.metric import digest_of, use_metric
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
 from workbench.models.load import LoadedModel, load_model
 from workbench.tasks import LanguageModeling, load_task, task_from_dict
+from workbench.tasks import metric as metric_module
+from workbench.tasks.metric import digest_of, use_metric
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS
 

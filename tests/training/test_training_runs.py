@@ -14,7 +14,7 @@ import pytest
 
 from tests.toy import toy_model, toy_study
 from tests.training.classes import class_task, encoder
-from workbench.compression.compress import compress, teaching_prefix, trained_prefix
+from workbench.compression.compress import compress
 from workbench.errors import CancelledError, ConfigError, StudyError
 from workbench.recipes import (
     GPTQ,
@@ -42,15 +42,6 @@ def study(tmp_path: Path) -> Study:
 
 def artifact(run) -> str:
     return run.record.facts["artifact"]
-
-
-def test_prefixes():
-    recipe = Recipe.of([TUNED, PRUNED, DISTILLED, GPTQ(4)])
-    assert trained_prefix(recipe) == recipe.prefix(3)
-    assert trained_prefix(recipe.prefix(3)) == recipe.prefix(1)
-    assert trained_prefix(recipe.prefix(1)) is None
-    assert teaching_prefix(recipe) == recipe.prefix(1)
-    assert teaching_prefix(Recipe.of([PRUNED, TUNED])).steps == ()
 
 
 def test_recipes_that_begin_alike_train_once(study: Study) -> None:

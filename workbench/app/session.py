@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.app.history import History
 from workbench.app.inspector_client import Inspector
-from workbench.app.parts.banner import Banner
+from workbench.app.parts.notice import Notice
 
 if TYPE_CHECKING:
     from workbench.selection.cost import CostModel
@@ -69,13 +69,13 @@ class Prices:
 
 
 @dataclass(eq=False)
-class Desk:
+class Session:
     """What panels work with.
 
     Attributes
     ----------
     study : Study
-    banner : Banner
+    banner : Notice
     selection : Selection
     inspector : Inspector
         Answers questions about models.
@@ -90,7 +90,7 @@ class Desk:
     """
 
     study: Study
-    banner: Banner
+    banner: Notice
     inspector: Inspector
     selection: Selection = field(default_factory=Selection)
     history: History = field(default_factory=History)

@@ -20,9 +20,9 @@ from workbench.app.panels.report import ReportPanel
 from workbench.app.panels.routing import RoutingPanel
 from workbench.app.panels.trust import TrustPanel
 from workbench.app.parts.hints import hints_html
-from workbench.app.parts.subtabs import Sub, Subtabs
+from workbench.app.parts.subtabs import Subtab, Subtabs
 from workbench.app.parts.table import TablePanel
-from workbench.app.session import Desk
+from workbench.app.session import Session
 from workbench.study.running.sweep import Event
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Panels:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
     on_event : callable
         Called, in a background thread, when a job has started or ended.
     edit : callable
@@ -53,24 +53,24 @@ routing, code
 
     def __init__(
         self,
-        desk: Desk,
+        session: Session,
         on_event: Callable[[Event], None],
         edit: Callable[[Recipe], None],
         on_measured: Callable[[], None],
     ) -> None:
-        self.queue = QueuePanel(desk, on_event)
-        self.frontier = FrontierPanel(desk, edit, on_measured)
-        self.recipe = RecipePanel(desk, self.queue.submit, self.frontier.show_draft)
-        self.table = TablePanel(desk)
-        self.compare = ComparePanel(desk)
-        self.lineage = LineagePanel(desk)
-        self.trust = TrustPanel(desk)
-        self.choose = ChoosePanel(desk, self.frontier.show_bar)
-        self.export = ExportPanel(desk)
-        self.report = ReportPanel(desk, self.choose)
-        self.cost = CostPanel(desk, on_measured)
-        self.routing = RoutingPanel(desk, self.report.refresh)
-        self.code = CodePanel(desk)
+        self.queue = QueuePanel(session, on_event)
+        self.frontier = FrontierPanel(session, edit, on_measured)
+        self.recipe = RecipePanel(session, self.queue.submit, self.frontier.show_draft)
+        self.table = TablePanel(session)
+        self.compare = ComparePanel(session)
+        self.lineage = LineagePanel(session)
+        self.trust = TrustPanel(session)
+        self.choose = ChoosePanel(session, self.frontier.show_bar)
+        self.export = ExportPanel(session)
+        self.report = ReportPanel(session, self.choose)
+        self.cost = CostPanel(session, on_measured)
+        self.routing = RoutingPanel(session, self.report.refresh)
+        self.code = CodePanel(session)
         keeping = w.VBox([self.export.widget, self.report.widget])
         keeping.add_class("wb-column")
         keep = w.HBox([self.choose.widget, keeping])
@@ -78,11 +78,11 @@ routing, code
         self.deciding = Subtabs(
             "what is decided",
             [
-                Sub("Choose", keep),
-                Sub("Cost", self.cost.widget),
-                Sub("Routing", self.routing.widget, self.routing.show),
+                Subtab("Choose", keep),
+                Subtab("Cost", self.cost.widget),
+                Subtab("Routing", self.routing.widget, self.routing.show),
             ],
-            desk.banner.guard,
+            session.banner.guard,
         )
 
     def explore(self) -> w.Widget:

@@ -17,10 +17,9 @@ from workbench.app import recorded_study
 from workbench.app.inspector_client import Inspector
 from workbench.app.panels.plan import PlanPanel
 from workbench.app.panels.start import StartPanel
-from workbench.app.parts.banner import Banner
+from workbench.app.parts.notice import Notice
 from workbench.app.parts.table import table_html
-from workbench.app.registry import forget, living_at, remember
-from workbench.app.session import Desk
+from workbench.app.session import Session
 from workbench.app.tabs import Panels
 from workbench.errors import ConfigError
 from workbench.recipes.recipe import shortened
@@ -89,11 +88,11 @@ class Workbench:
         study = _study_in(what, path)
         model = None if study is not None else what
         self.study: Study | None = None
-        self.banner = Banner()
+        self.banner = Notice()
         self._css = f"wb-picture-{uuid.uuid4().hex[:12]}"
         self._picture: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._desk: Desk | None = None
+        self._session: Session | None = None
         self._is_own = self._is_followed = False
         self._of: tuple[str, ...] = ()
         self.nav = w.ToggleButtons(options=list(TABS))
@@ -116,7 +115,7 @@ class Workbench:
         )
         self.widget.add_class("wb-app")
         if study is not None:
-            self._take(study, "", is_recorded=False, is_own=study is not what)
+            self._show_study(study, "", is_recorded=False, is_own=study is not what)
         self._switch()
 
     def close(self) -> None:
@@ -125,44 +124,48 @@ class Workbench:
         What was computed is in the study's folder. A study that was given stays as it is; one
         that was opened or started here is closed.
         """
-        if self._desk is not None:
-            forget(self._desk.study.path, self)
+        if self._session is not None:
+            self._unregister()
             if not self._is_followed:
-                self._desk.inspector.stop()
+                self._session.inspector.stop()
             if self._is_own:
-                self._desk.study.close()
+                self._session.study.close()
         _close(self.widget)
 
     # A study is there
 
     def _ready(self, study: Study, setup: str, is_recorded: bool) -> None:
-        self._take(study, setup, is_recorded=is_recorded, is_own=True)
+        self._show_study(study, setup, is_recorded=is_recorded, is_own=True)
         self.begin()
 
     def begin(self) -> None:
         """Evaluate the base model and make predictions ready, unless both were done already."""
-        desk = self._desk
-        if desk is None or desk.is_recorded:
+        session = self._session
+        if session is None or session.is_recorded:
             return
-        done = [r for r in desk.study.records if r.state is RunState.DONE]
+        done = [r for r in session.study.records if r.state is RunState.DONE]
         if not any(not record.recipe.steps for record in done):
             from workbench.recipes.recipe import Recipe
 
             self.panels.queue.submit([Recipe()])
-        if desk.study.lacks_predictions():
+        if session.study.lacks_predictions():
             self.panels.queue.submit_predictions()
 
-    def _take(self, study: Study, setup: str, *, is_recorded: bool, is_own: bool) -> None:
-        """Show a study in place of what was shown before; see :mod:`workbench.app.registry`."""
+    def _show_study(self, study: Study, setup: str, *, is_recorded: bool, is_own: bool) -> None:
+        """Show a study in place of what was shown before, taking over what an earlier one has open.
+
+        ipywidgets keeps every widget, so a workbench whose cell is run again is never collected.
+        The new one takes over its study and its processes, and what is being computed goes on.
+        """
         if is_own and self._has_open(study):  # what it computes goes on
-            assert self._desk is not None
+            assert self._session is not None
             study.close()
-            self._desk.history.setup = setup or self._desk.history.setup
+            self._session.history.setup = setup or self._session.history.setup
             self.refresh()
             self.nav.value = EXPLORE
             return
-        self._let_go()
-        earlier = living_at(study.path)
+        self._release()
+        earlier = _OPEN.get(study.path.resolve())
         if earlier is not None and is_own and earlier._is_own and earlier.study is not study:
             assert earlier.study is not None
             if earlier._has_open(study):  # with its worker, and what that computes
@@ -177,14 +180,14 @@ class Workbench:
             inspector = earlier._hand_over()
         self.study, self._is_own, self._is_followed = study, is_own, False
         self._of = study.fingerprints if is_own else ()
-        desk = Desk(study, self.banner, inspector, is_recorded=is_recorded)
-        desk.history.setup = setup
-        self._desk = desk
-        self._finalizer = weakref.finalize(self, desk.inspector.stop)
-        self.panels = Panels(desk, self._changed, self._edit, self.refresh)
+        session = Session(study, self.banner, inspector, is_recorded=is_recorded)
+        session.history.setup = setup
+        self._session = session
+        self._finalizer = weakref.finalize(self, session.inspector.stop)
+        self.panels = Panels(session, self._changed, self._edit, self.refresh)
         if earlier is not None and follows:
             self.panels.queue.follow(earlier.panels.queue)
-        remember(study.path, self)
+        _OPEN[study.path.resolve()] = self
         self.plan.offer(study)
         self._bodies = {
             START: self.start.widget,
@@ -202,6 +205,11 @@ class Workbench:
         self._switch()
         self._schedule_picture()
 
+    def _unregister(self) -> None:
+        path = self.study.path.resolve() if self.study is not None else None
+        if path is not None and _OPEN.get(path) is self:
+            del _OPEN[path]
+
     def _has_open(self, study: Study) -> bool:
         """Return whether it has the same study open itself, to compute in its own worker."""
         if self.study is None or not self._is_own or not self.study.is_open:
@@ -211,32 +219,32 @@ class Workbench:
 
     def _hand_over(self) -> Inspector:
         """Leave the study and its processes to another workbench, and return the inspector."""
-        assert self._desk is not None
+        assert self._session is not None
         self._finalizer.detach()
         self._is_own, self._is_followed = False, True
-        return self._desk.inspector
+        return self._session.inspector
 
-    def _let_go(self) -> None:
-        if self._desk is None:
+    def _release(self) -> None:
+        if self._session is None:
             return
-        forget(self._desk.study.path, self)
+        self._unregister()
         if not self._is_followed:
-            self._desk.inspector.stop()
+            self._session.inspector.stop()
         for name, body in self._bodies.items():
             if name not in (START, PLAN):
                 _close(body)
         if self._is_own:
             threading.Thread(
-                target=_end, args=(self._desk.study,), name="wb-end", daemon=True
+                target=_end, args=(self._session.study,), name="wb-end", daemon=True
             ).start()
 
     def _edit(self, recipe: Recipe) -> None:
         """Take a predicted recipe that was clicked: into the form, or to be run where none fits."""
-        assert self._desk is not None
+        assert self._session is not None
         try:
             self.panels.recipe.recipe = recipe
         except ConfigError:
-            if self._desk.is_recorded:
+            if self._session.is_recorded:
                 raise
             self.panels.queue.submit([recipe])
             self.banner.note(
@@ -252,17 +260,17 @@ class Workbench:
             self.refresh()
 
     def _show_pending(self) -> None:
-        assert self._desk is not None
+        assert self._session is not None
         pending: list[tuple[Prediction, str]] = []
         for recipe, state in self.panels.queue.pending:
-            found = self._desk.study.predict_now(recipe) if recipe.steps else None
+            found = self._session.study.predict_now(recipe) if recipe.steps else None
             if found is not None:
                 pending.append((found, state))
         self.panels.frontier.show_pending(tuple(pending))
 
     def refresh(self) -> None:
         """Show what the study holds now; may be called from any thread."""
-        if self._desk is None:
+        if self._session is None:
             return
         guard = self.banner.guard
         for show in (*self.panels.refreshing(), self._show_head):
@@ -279,19 +287,19 @@ class Workbench:
         for name, body in self._bodies.items():
             body.layout.display = "" if name == chosen else "none"
         self.plan.show(chosen == PLAN)
-        if self._desk is None:
+        if self._session is None:
             return
         self.panels.lineage.show(chosen == LINEAGE)
         self.panels.trust.show(chosen == TRUST)
         self.panels.deciding.show(chosen == KEEP)
         if chosen == CODE:
-            self._desk.history.keep("plan", self.plan.code())
+            self._session.history.keep("plan", self.plan.code())
             self.panels.code.refresh()
         elif chosen == COMPARE:
             self.panels.compare.refresh()
 
     def _show_head(self) -> None:
-        if self.study is None or self._desk is None:
+        if self.study is None or self._session is None:
             return
         described = self.study.describe()
         parts = []
@@ -309,17 +317,17 @@ class Workbench:
             name = html.escape(metric.name.replace("_", " "))
             error = "" if found.stderr is None else f" ± {1.96 * found.stderr:.2g}"
             parts.append(f"{name} <b>{found.value:.4g}</b>{error}")
-        if not self._desk.is_recorded:
+        if not self._session.is_recorded:
             parts.append(html.escape(_short(self.study.path)))
         text = '<span class="wb-dot">·</span>'.join(parts)
         note = ""
-        if self._desk.is_recorded:
+        if self._session.is_recorded:
             note = f'<div class="wb-recorded" role="note">{html.escape(recorded_study.ABOUT)}</div>'
         self.head.value = f'<div class="wb-head">{text}</div>{note}'
 
     def code(self) -> str:
         """Return the Python that does what the panels show."""
-        if self._desk is None:
+        if self._session is None:
             return self.start.code()
         panels = self.panels
         shown = (
@@ -331,7 +339,7 @@ class Workbench:
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        if self._desk is not None:
+        if self._session is not None:
             self.panels.frontier.rebuild()
         display(self.widget)
         # Beside the widget, which is blank without a kernel (GitHub, nbconvert, a mail's preview).
@@ -365,6 +373,10 @@ class Workbench:
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+_OPEN: weakref.WeakValueDictionary[Path, Workbench] = weakref.WeakValueDictionary()
+"""The workbenches of this kernel by their study's folder."""
 
 
 def _end(study: Study) -> None:

@@ -12,12 +12,13 @@ import torch
 from workbench.calibration.calibrate import Calibrator
 from workbench.compression.joint_solving import SolvedAhead
 from workbench.compression.layerwise import apply_layer_method
+from workbench.compression.needs import RecipeNeeds
 from workbench.compression.sequential import apply_sequentially
-from workbench.methods import LAYER_METHODS, METHODS, MODEL_METHODS, ModelContext, ModelMethod
+from workbench.methods import LAYER_METHODS, MODEL_METHODS, ModelContext
 from workbench.methods.backends import backend_of
 from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.progress import SILENT, Monitor
-from workbench.recipes import GPTQ, FineTuning, Training
+from workbench.recipes import GPTQ
 from workbench.recipes.recipe import Recipe
 from workbench.training import CheckpointFile
 
@@ -71,58 +72,6 @@ class Compressed:
     facts: dict[str, Any]
 
 
-def needs_statistics(recipe: Recipe) -> bool:
-    """Return whether a step of the recipe reads calibration data."""
-    return any(METHODS[type(step)].needs or backend_of(step) for step in recipe.steps)
-
-
-def starts_from_statistics(recipe: Recipe) -> bool:
-    """Return whether statistics of the model before the recipe are read.
-
-    Those of a model that a step has changed the structure of are other ones, collected later.
-    """
-    for step in recipe.steps:
-        method = METHODS[type(step)]
-        if method.needs - {"windows"} and backend_of(step) is None:
-            return True
-        if isinstance(method, ModelMethod) and method.renews_statistics:
-            return False
-    return False
-
-
-def trained_prefix(recipe: Recipe) -> Recipe | None:
-    """Return the longest beginning of a recipe that ends with a training, None if there is none.
-
-    What comes after it does not depend on what came before: statistics are collected anew. The
-    recipe itself does not count.
-    """
-    for length in range(len(recipe.steps) - 1, 0, -1):
-        if isinstance(recipe.steps[length - 1], Training):
-            return recipe.prefix(length)
-    return None
-
-
-def teaching_prefix(recipe: Recipe) -> Recipe:
-    """Return the leading fine-tuning steps: what distillation learns from, the base if none."""
-    length = 0
-    while length < len(recipe.steps) and isinstance(recipe.steps[length], FineTuning):
-        length += 1
-    return recipe.prefix(length)
-
-
-def method_versions(recipe: Recipe) -> dict[str, int]:
-    """Return the version of every method that the recipe uses; part of every run's identity."""
-    parts = [part for step in recipe.steps for part in (step, *step.parts)]
-    versions = {}
-    for step in parts:
-        backend = backend_of(step)
-        if backend is None:
-            versions[type(step).__name__] = METHODS[type(step)].version
-        else:
-            versions[backend.name] = backend.version
-    return versions
-
-
 @torch.no_grad()
 def compress(
     model: LoadedModel,
@@ -143,7 +92,7 @@ def compress(
         Never changed.
     recipe : Recipe
     calibrator : Calibrator, optional
-        Gives the statistics; not needed if :func:`needs_statistics` says so. Steps that change
+        Gives the statistics; may be left out where :class:`RecipeNeeds` says so. Steps that change
         weights in place go on with the statistics of the model before them; after a step that
         changes the architecture or trains, statistics are collected anew. Steps that train read
         the calibrator's task.
@@ -171,10 +120,10 @@ def compress(
     # or was trained.
     origin = model if start is None else start.model
     result = origin.copy()
-    teacher, teaching = model, len(teaching_prefix(recipe).steps)
-    facts: dict[str, Any] = {"method_versions": method_versions(recipe)}
+    needs = RecipeNeeds.of(recipe)
+    teacher, teaching = model, len(needs.teaching_prefix.steps)
+    facts: dict[str, Any] = {"method_versions": needs.method_versions}
     facts |= {} if start is None else start.facts
-    last = max((i for i, step in enumerate(recipe.steps) if isinstance(step, Training)), default=-1)
     for index, step in enumerate(recipe.steps):
         if start is not None and index < start.steps:
             continue
@@ -205,7 +154,7 @@ def compress(
                 monitor,
                 partial(_given, teacher) if start is None else start.make_teacher,
                 load_run,
-                checkpoint if index == last else None,
+                checkpoint if index == needs.last_training else None,
             )
             applied = method.apply(result, context, step)
             result = applied.model

@@ -13,7 +13,7 @@ from workbench.app.parts.prices_form import prices_code
 from workbench.app.parts.rows import Rows
 from workbench.app.parts.throttle import Throttle
 from workbench.app.parts.verdict_rows import verdicts_html
-from workbench.app.session import Desk
+from workbench.app.session import Session
 from workbench.errors import WorkbenchError
 from workbench.selection.requirements import Requirements
 
@@ -28,7 +28,7 @@ class ChoosePanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
     on_bar : callable
         Called with the limits by axis (MB, ms) and the worst accepted value of the metric.
 
@@ -45,12 +45,12 @@ class ChoosePanel:
 
     def __init__(
         self,
-        desk: Desk,
+        session: Session,
         on_bar: Callable[[dict[str, float], float | None], None] = lambda most, bar: None,
     ) -> None:
-        self._desk = desk
+        self._session = session
         self._on_bar = on_bar
-        metric = desk.study.metric.name.replace("_", " ")
+        metric = session.study.metric.name.replace("_", " ")
         self.bar = w.FloatSlider(
             value=0.97,
             min=0.5,
@@ -63,7 +63,7 @@ class ChoosePanel:
             style=WIDE,
             layout=w.Layout(width="auto", max_width="520px"),
         )
-        self.limits = Limits(desk)
+        self.limits = Limits(session)
         self.confidence = w.Dropdown(
             options=[(f"{share:.0%}", share) for share in (0.8, 0.9, _USUAL, 0.99)],
             value=_USUAL,
@@ -83,15 +83,15 @@ class ChoosePanel:
             layout=w.Layout(width="auto"),
         )
         self._found: str | None = None
-        guard = desk.banner.guard
+        guard = session.banner.guard
         for control in (self.bar, self.confidence, *self.limits.controls):
             control.observe(guard(lambda _: self._refresh()), names="value")
-        desk.prices.listen(guard(self._refresh))
+        session.prices.listen(guard(self._refresh))
         self.pick.on_click(guard(self._pick))
         self.verdicts.observe(
-            guard(lambda _: desk.selection.set(self.verdicts.selected)), names="selected"
+            guard(lambda _: session.selection.set(self.verdicts.selected)), names="selected"
         )
-        desk.selection.listen(self._mark)
+        session.selection.listen(self._mark)
         picking = w.HBox([self.pick])
         picking.add_class("wb-buttons")
         self.widget = w.VBox(
@@ -137,10 +137,10 @@ class ChoosePanel:
 
     def _pick(self, _: Any) -> None:
         if self._found is not None:
-            self._desk.selection.set([self._found])
+            self._session.selection.set([self._found])
 
     def _mark(self) -> None:
-        self.verdicts.selected = list(self._desk.selection.runs)
+        self.verdicts.selected = list(self._session.selection.runs)
 
     # What is shown
 
@@ -149,7 +149,7 @@ class ChoosePanel:
         verdicts: tuple[Verdict, ...] = ()
         self._found = None
         try:
-            decision = self._desk.study.choose(Requirements(**self.requirements()))
+            decision = self._session.study.choose(Requirements(**self.requirements()))
             text, verdicts = decision.nearest, decision.verdicts
             if decision.run is not None:
                 self._found, kind = decision.run.id, "pass"
@@ -162,11 +162,11 @@ class ChoosePanel:
             f'<div class="wb-answer wb-answer-{kind}">'
             f'<span role="status">{html.escape(text)}</span></div>'
         )
-        self.verdicts.html = verdicts_html(verdicts, self._desk.study.models[0])
+        self.verdicts.html = verdicts_html(verdicts, self._session.study.models[0])
         self._on_bar(self.limits.by_axis(), self._worst())
 
     def _worst(self) -> float | None:
-        study = self._desk.study
+        study = self._session.study
         metric = study.metric
         for record in study.records:
             found = record.measurement(metric.name)

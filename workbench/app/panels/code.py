@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.app.session import Desk
+from workbench.app.session import Session
 from workbench.atomic_files import write_file
 from workbench.errors import ConfigError
 from workbench.stored_paths import writable_file
@@ -18,7 +18,7 @@ class CodePanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
 
     Attributes
     ----------
@@ -26,8 +26,8 @@ class CodePanel:
     text : ipywidgets.Textarea
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._saved = ""
         self.text = w.Textarea(
             disabled=False,
@@ -51,8 +51,8 @@ class CodePanel:
         )
         self.save = w.Button(description="Save .py", icon="save", layout=w.Layout(width="auto"))
         self.answer = w.HTML()
-        self.folder.observe(desk.banner.guard(lambda _: self.refresh()), names="value")
-        self.save.on_click(desk.banner.guard(self._save))
+        self.folder.observe(session.banner.guard(lambda _: self.refresh()), names="value")
+        self.save.on_click(session.banner.guard(self._save))
         row = w.HBox([self.path, self.save])
         row.add_class("wb-buttons")
         self.widget = w.VBox(
@@ -62,7 +62,7 @@ class CodePanel:
 
     def code(self) -> str:
         """Return the script."""
-        return self._desk.history.code(self._desk.study, self.folder.value.strip() or None)
+        return self._session.history.code(self._session.study, self.folder.value.strip() or None)
 
     def refresh(self) -> None:
         """Show the script as it is now."""

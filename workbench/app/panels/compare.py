@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from workbench.app.parts.live_figure import LiveFigure
 from workbench.app.parts.rows import Rows, rows_html
-from workbench.app.session import Desk
+from workbench.app.session import Session
 from workbench.recipes.recipe import shortened
 from workbench.records import RunRecord, RunState
 from workbench.views import Confusion, FlipsView, LayerErrorsView, WeightHistogramView
@@ -43,7 +43,7 @@ class ComparePanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
 
     Attributes
     ----------
@@ -55,9 +55,9 @@ class ComparePanel:
         The table twin of whatever is shown.
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        guard = desk.banner.guard
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        guard = session.banner.guard
         self.runs = w.SelectMultiple(
             rows=14,
             description="runs",
@@ -108,7 +108,7 @@ class ComparePanel:
         self.view.observe(guard(lambda _: self._switch()), names="value")
         self.go.on_click(guard(lambda _: self._show()))
         self.stop.on_click(guard(lambda _: self._stop()))
-        desk.selection.listen(guard(self._follow))
+        session.selection.listen(guard(self._follow))
         controls = w.HBox([self.layer, self.tokens, self.go, self.stop])
         controls.add_class("wb-toolbar")
         right = w.VBox(
@@ -128,7 +128,7 @@ class ComparePanel:
 
     def code(self) -> str:
         """Return the Python that makes what is shown."""
-        chosen = list(self._desk.selection.runs)
+        chosen = list(self._session.selection.runs)
         last, first = (repr(chosen[-1]), repr(chosen[0])) if chosen else ("...", "...")
         return {
             "differences": f"study.differences({chosen!r})",
@@ -142,7 +142,7 @@ class ComparePanel:
 
     def refresh(self) -> None:
         """Offer the finished runs; what is shown of the selected ones stays."""
-        options = [(_option(record, self._desk), record.id) for record in self._done()]
+        options = [(_option(record, self._session), record.id) for record in self._done()]
         if list(self.runs.options) != options:
             self._is_loading = True
             self.runs.options = options
@@ -150,17 +150,17 @@ class ComparePanel:
         self._follow()
 
     def _done(self) -> list[RunRecord]:
-        return [r for r in self._desk.study.records if r.state is RunState.DONE]
+        return [r for r in self._session.study.records if r.state is RunState.DONE]
 
     def _picked(self, _: Any) -> None:
         if not self._is_loading:
-            kept = [run for run in self._desk.selection.runs if run in self.runs.value]
-            self._desk.selection.set([*kept, *self.runs.value])
+            kept = [run for run in self._session.selection.runs if run in self.runs.value]
+            self._session.selection.set([*kept, *self.runs.value])
 
     def _follow(self) -> None:
         known = [id for _, id in self.runs.options]
         self._is_loading = True
-        self.runs.value = tuple(id for id in known if id in self._desk.selection.runs)
+        self.runs.value = tuple(id for id in known if id in self._session.selection.runs)
         self._is_loading = False
         if self._shown != tuple(self.runs.value):
             self._shown = tuple(self.runs.value)
@@ -168,7 +168,7 @@ class ComparePanel:
 
     def _selected(self) -> list[RunRecord]:
         known = {record.id: record for record in self._done()}
-        return [known[run] for run in self._desk.selection.runs if run in known]
+        return [known[run] for run in self._session.selection.runs if run in known]
 
     # What is shown
 
@@ -190,7 +190,7 @@ class ComparePanel:
             self._show_differences(chosen)
 
     def _show_differences(self, chosen: list[RunRecord]) -> None:
-        table = self._desk.study.differences([record.id for record in chosen])
+        table = self._session.study.differences([record.id for record in chosen])
         heads = [("", "text"), *((shortened(record.label, 34), "text") for record in chosen)]
         rows = [
             ("", [fact, *(row[place] for place in range(len(chosen)))])
@@ -230,18 +230,18 @@ class ComparePanel:
             if number == self._asked:
                 self.stop.disabled, self.go.disabled = True, False
                 self._say("")
-                self._desk.banner.guard(answer)(found)
+                self._session.banner.guard(answer)(found)
 
         def failed(text: str) -> None:
             if number == self._asked:
                 self.stop.disabled, self.go.disabled = True, False
                 self._say(text)
 
-        self._desk.inspector.ask(what, answered, failed, **arguments)
+        self._session.inspector.ask(what, answered, failed, **arguments)
 
     def _stop(self) -> None:
         self._asked += 1
-        self._desk.inspector.stop("Stopped, as Stop was pressed under Compare. Start it again.")
+        self._session.inspector.stop("Stopped, as Stop was pressed under Compare. Start it again.")
         self.stop.disabled, self.go.disabled = True, False
         self._say("Stopped.")
 
@@ -369,8 +369,8 @@ def _lacks(view: str, chosen: list[RunRecord]) -> str:
     return ""
 
 
-def _option(record: RunRecord, desk: Desk) -> str:
+def _option(record: RunRecord, session: Session) -> str:
     label = record.label if record.recipe.steps else f"{record.model} (dense)"
     size = "" if record.size_bytes is None else f" · {record.size_bytes / 1e6:.2f} MB"
-    found = record.measurement(desk.study.metric.name)
+    found = record.measurement(session.study.metric.name)
     return shortened(label, 40) + size + ("" if found is None else f" · {found.value:.4g}")

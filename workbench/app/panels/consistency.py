@@ -7,9 +7,9 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.app.parts.inspector_question import Waiting
+from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows, rows_html
-from workbench.app.session import Desk
+from workbench.app.session import Session
 from workbench.errors import ConfigError
 
 ABOUT = (
@@ -23,7 +23,7 @@ class ConsistencyPanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
     run : callable
         Returns the id of the chosen run, None without one.
 
@@ -36,8 +36,8 @@ class ConsistencyPanel:
     table : Rows
     """
 
-    def __init__(self, desk: Desk, run: Callable[[], str | None]) -> None:
-        self._desk = desk
+    def __init__(self, session: Session, run: Callable[[], str | None]) -> None:
+        self._session = session
         self._run = run
         self._known: dict[str, list[dict[str, Any]]] = {}
         self.templates = w.Textarea(
@@ -48,19 +48,19 @@ class ConsistencyPanel:
             style={"description_width": "70px"},
             layout=w.Layout(width="100%"),
         )
-        self._waiting = Waiting(desk, "Consistency", self._switch)
+        self._question = InspectorQuestion(session, "Consistency", self._switch)
         self.go = w.Button(
             description="Change the texts",
             icon="play",
             button_style="primary",
             layout=w.Layout(width="auto"),
         )
-        self.go.on_click(desk.banner.guard(lambda _: self._ask()))
+        self.go.on_click(session.banner.guard(lambda _: self._ask()))
         self.table = Rows(height="420px")
-        buttons = w.HBox([self.go, self._waiting.stop])
+        buttons = w.HBox([self.go, self._question.stop])
         buttons.add_class("wb-buttons")
         about = w.HTML(f'<div class="wb-about">{ABOUT}</div>')
-        self.widget = w.VBox([about, self.templates, buttons, self._waiting.status, self.table])
+        self.widget = w.VBox([about, self.templates, buttons, self._question.status, self.table])
 
     def code(self, run: str, templates: list[str]) -> str:
         """Return the Python that does the same."""
@@ -79,7 +79,7 @@ class ConsistencyPanel:
         self.table.html = "" if found is None else _rows(found)
 
     def _switch(self) -> None:
-        self.go.disabled = self._waiting.is_busy or self._run() is None
+        self.go.disabled = self._question.is_busy or self._run() is None
 
     def _ask(self) -> None:
         run = self._run()
@@ -95,10 +95,10 @@ class ConsistencyPanel:
 
         def answered(found: list[dict[str, Any]]) -> None:
             self._known[run] = found
-            self._desk.history.note(self.code(run, templates))
+            self._session.history.note(self.code(run, templates))
             self.refresh()
 
-        self._waiting.ask(
+        self._question.ask(
             "consistency",
             answered,
             "Loading the model in a process of its own …",

@@ -10,10 +10,10 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.app.parts.measure_button import Measuring
+from workbench.app.parts.measure_button import MeasureButton
 from workbench.app.parts.prices_form import PricesForm, prices_code
 from workbench.app.parts.rows import Rows, rows_html
-from workbench.app.session import Desk
+from workbench.app.session import Session
 from workbench.errors import WorkbenchError
 from workbench.records import RunState
 
@@ -26,7 +26,7 @@ class CostPanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
     on_measured : callable
         Called, in a background thread, when speeds were measured.
 
@@ -40,13 +40,13 @@ class CostPanel:
     table : Rows
     """
 
-    def __init__(self, desk: Desk, on_measured: Callable[[], None] = lambda: None) -> None:
-        self._desk = desk
-        guard = desk.banner.guard
-        kind = desk.study.describe()["task"]["kind"]
+    def __init__(self, session: Session, on_measured: Callable[[], None] = lambda: None) -> None:
+        self._session = session
+        guard = session.banner.guard
+        kind = session.study.describe()["task"]["kind"]
         self.form = PricesForm(guard(self._priced), writes_tokens=kind != "text_classification")
-        self._measuring = Measuring(
-            desk,
+        self._measuring = MeasureButton(
+            session,
             self._untimed,
             on_measured,
             text="Measure what is missing",
@@ -59,9 +59,9 @@ class CostPanel:
         self.about = w.HTML()
         self.table = Rows(height="460px")
         self.table.observe(
-            guard(lambda _: desk.selection.set(self.table.selected)), names="selected"
+            guard(lambda _: session.selection.set(self.table.selected)), names="selected"
         )
-        desk.selection.listen(self._mark)
+        session.selection.listen(self._mark)
         buttons = w.HBox([self.measure, self._measuring.stop])
         buttons.add_class("wb-buttons")
         left = w.VBox(
@@ -83,7 +83,7 @@ class CostPanel:
 
     def code(self) -> str:
         """Return the Python that makes the table, ``""`` without prices."""
-        prices = self._desk.prices.model
+        prices = self._session.prices.model
         return "" if prices is None else f"study.costs({prices_code(prices)})"
 
     def refresh(self) -> None:
@@ -96,19 +96,19 @@ class CostPanel:
         self._mark()
 
     def _untimed(self) -> list[str]:
-        done = [r for r in self._desk.study.records if r.state is RunState.DONE]
+        done = [r for r in self._session.study.records if r.state is RunState.DONE]
         return [record.id for record in done if record.measurement("latency_ms") is None]
 
     def _priced(self) -> None:
-        self._desk.prices.set(self.form.model)
-        self._desk.history.keep("costs", self.code())
+        self._session.prices.set(self.form.model)
+        self._session.history.keep("costs", self.code())
         self._show()
 
     def _mark(self) -> None:
-        self.table.selected = list(self._desk.selection.runs)
+        self.table.selected = list(self._session.selection.runs)
 
     def _show(self) -> None:
-        prices = self._desk.prices.model
+        prices = self._session.prices.model
         self.table.html = ""
         if prices is None:
             self._say(UNPRICED)
@@ -116,7 +116,7 @@ class CostPanel:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that nothing was measured is said below
-                frame = self._desk.study.costs(prices)
+                frame = self._session.study.costs(prices)
         except WorkbenchError as error:  # such as runs of two machines: an answer, not an accident
             self._say(str(error))
             return
@@ -131,7 +131,7 @@ class CostPanel:
         self._tabulate(frame.to_dict("records"), prices.api_per_1k_usd)
 
     def _tabulate(self, rows: list[dict[Any, Any]], api: float | None) -> None:
-        prices = self._desk.prices.model
+        prices = self._session.prices.model
         assert prices is not None
         month = prices.queries_per_month
         energy = any(_is_known(row["energy_per_1k_kwh"]) for row in rows)
@@ -141,7 +141,7 @@ class CostPanel:
         heads += [("of the base model", "")]
         heads += [("of the API", "")] * (api is not None)
         heads += [("kWh per 1,000", "")] * energy
-        known = {record.id: record for record in self._desk.study.records}
+        known = {record.id: record for record in self._session.study.records}
         shown: list[tuple[str, list[object]]] = []
         for row in rows:
             name = row["recipe"] if known[row["run"]].recipe.steps else f"{row['model']} (dense)"

@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.app.session import Desk
+from workbench.app.session import Session
 from workbench.recipes.recipe import shortened
 from workbench.records import RunState
 
@@ -20,7 +20,7 @@ class ExportPanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
 
     Attributes
     ----------
@@ -31,8 +31,8 @@ class ExportPanel:
     answer, refused : ipywidgets.HTML
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self.run = w.Dropdown(
             description="run", style=_WIDE, layout=w.Layout(width="auto", max_width="520px")
         )
@@ -65,9 +65,9 @@ class ExportPanel:
         self.answer, self.refused = w.HTML(), w.HTML()
         self._is_loading = False
         self.run.observe(lambda _: self._forget(), names="value")
-        self.look.on_click(desk.banner.guard(self._look))
-        self.export.on_click(desk.banner.guard(self._export))
-        desk.selection.listen(self._follow)
+        self.look.on_click(session.banner.guard(self._look))
+        self.export.on_click(session.banner.guard(self._export))
+        session.selection.listen(self._follow)
         buttons = w.HBox([self.look, self.export])
         buttons.add_class("wb-buttons")
         self.widget = w.VBox(
@@ -86,7 +86,7 @@ class ExportPanel:
 
     def code(self) -> str:
         """Return the Python that exports the same run."""
-        study, run = self._desk.study, self.run.value or ""
+        study, run = self._session.study, self.run.value or ""
         record = next((r for r in study.records if r.id == run), None)
         recipe = "[]" if record is None else record.recipe.code()
         other = record is not None and record.model != study.models[0]
@@ -98,7 +98,7 @@ class ExportPanel:
         """Offer the finished runs."""
         options = [
             (shortened(record.label, 60), record.id)
-            for record in self._desk.study.records
+            for record in self._session.study.records
             if record.state is RunState.DONE
         ]
         if list(self.run.options) != options:
@@ -110,7 +110,7 @@ class ExportPanel:
         self.look.disabled = not options
 
     def _follow(self) -> None:
-        chosen = self._desk.selection.runs
+        chosen = self._session.selection.runs
         if chosen and chosen[-1] in [id for _, id in self.run.options]:
             self.run.value = chosen[-1]
 
@@ -125,7 +125,7 @@ class ExportPanel:
         self.look.disabled = True
         self._say("Looking at the model …")
         run = self.run.value
-        self._desk.inspector.ask(
+        self._session.inspector.ask(
             "offers", lambda offers: self._offer(run, offers), self._fail, run=run
         )
 
@@ -155,7 +155,7 @@ class ExportPanel:
         self._say("Exporting …")
         path = str(Path(self.path.value).expanduser().absolute())
         line = self.code()
-        self._desk.inspector.ask(
+        self._session.inspector.ask(
             "export",
             lambda found: self._done(line, found),
             self._fail,
@@ -166,7 +166,7 @@ class ExportPanel:
         )
 
     def _done(self, line: str, found: dict[str, Any]) -> None:
-        self._desk.history.note(line)
+        self._session.history.note(line)
         self.export.disabled = self.format.disabled
         text = f"Wrote {found['path']} ({found['bytes_on_disk'] / 1e6:.2f} MB)."
         if found["largest_difference"] is not None:
@@ -179,7 +179,7 @@ class ExportPanel:
         self.look.disabled = False
         self.export.disabled = self.format.disabled
         self._say("")
-        self._desk.banner.note(text)
+        self._session.banner.note(text)
 
     def _say(self, text: str, kind: str = "none") -> None:
         shown = f'<span role="status">{html.escape(text)}</span>'

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from workbench.app.parts.live_figure import LiveFigure
-from workbench.app.parts.measure_button import Measuring
+from workbench.app.parts.measure_button import MeasureButton
 from workbench.app.parts.throttle import Throttle
-from workbench.app.session import Desk
+from workbench.app.session import Session
 from workbench.atomic_files import write_file
 from workbench.errors import StudyError
 from workbench.records import RunState
@@ -44,7 +44,7 @@ class FrontierPanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
     on_predicted : callable
         Called with the recipe of a predicted point that was clicked.
     on_measured : callable
@@ -60,17 +60,17 @@ class FrontierPanel:
 
     def __init__(
         self,
-        desk: Desk,
+        session: Session,
         on_predicted: Callable[[Recipe], None] = lambda recipe: None,
         on_measured: Callable[[], None] = lambda: None,
     ) -> None:
-        self._desk = desk
+        self._session = session
         self._on_predicted = on_predicted
         self._lock = threading.RLock()
         self._draft: Prediction | None = None
         self._pending: tuple[tuple[Prediction, str], ...] = ()
         self.overlay = Overlay()
-        names = [metric.name for metric in desk.study.metrics]
+        names = [metric.name for metric in session.study.metrics]
         self.metric = _dropdown([(name.replace("_", " "), name) for name in names], "metric")
         self.axis = _dropdown(list(AXES), "against")
         self.log_x = _check("log x", "Spread small models out")
@@ -80,8 +80,8 @@ class FrontierPanel:
             tooltip="Save the plot in the study's folder; the camera above the plot saves a PNG",
             layout=w.Layout(width="auto"),
         )
-        self._measuring = Measuring(
-            desk,
+        self._measuring = MeasureButton(
+            session,
             self._to_measure,
             on_measured,
             tooltip="Latency and memory of the selected runs and the base model, on this machine",
@@ -96,11 +96,11 @@ class FrontierPanel:
         self._view = self._read()
         self.figure = self._new_figure()
         for control in (self.metric, self.axis):
-            control.observe(desk.banner.guard(lambda _: self._refresh()), names="value")
+            control.observe(session.banner.guard(lambda _: self._refresh()), names="value")
         for control in (self.log_x, self.log_y):
-            control.observe(desk.banner.guard(lambda _: self._draw()), names="value")
-        self.save.observe(desk.banner.guard(self._save), names="value")
-        desk.selection.listen(self._ring)
+            control.observe(session.banner.guard(lambda _: self._draw()), names="value")
+        self.save.observe(session.banner.guard(self._save), names="value")
+        session.selection.listen(self._ring)
         bar = w.HBox(
             [
                 self.metric, self.axis, self.log_x, self.log_y, self.save, self.measure,
@@ -111,7 +111,7 @@ class FrontierPanel:
         self._place = w.VBox([self.figure])
         self.widget = w.VBox([bar, self._place, self.caption, self._measuring.status, self.note])
         self.widget.add_class("wb-frontier")
-        self.refresh = Throttle(desk.banner.guard(self._refresh))
+        self.refresh = Throttle(session.banner.guard(self._refresh))
 
     @property
     def view(self) -> TradeoffView:
@@ -163,7 +163,7 @@ class FrontierPanel:
     def code(self) -> str:
         """Return the Python that makes the plot."""
         given = []
-        if self.metric.value != self._desk.study.metric.name:
+        if self.metric.value != self._session.study.metric.name:
             given.append(repr(self.metric.value))
         if self.axis.value != "size":
             given.append(f"x={self.axis.value!r}")
@@ -175,7 +175,7 @@ class FrontierPanel:
 
     def _asked(self) -> dict[str, float | None]:
         """Return what is accepted in the units that are shown: the bar is of the first metric."""
-        is_decisive = self.metric.value == self._desk.study.metric.name
+        is_decisive = self.metric.value == self._session.study.metric.name
         return {"most": self._most.get(self.axis.value), "bar": self._bar if is_decisive else None}
 
     def _place_of(self, prediction: Prediction | None) -> PredictedPoint | None:
@@ -184,18 +184,18 @@ class FrontierPanel:
             return None
         if self.axis.value != SIZE.name:
             return None
-        return _point(prediction, self._desk.study.models[0])
+        return _point(prediction, self._session.study.models[0])
 
     def _read(self) -> TradeoffView:
         """Return the view of the chosen axis, of the size where nothing was measured on it."""
         self.note.value = ""
         try:
-            figure = self._desk.study.plot(self.metric.value, x=self.axis.value)
+            figure = self._session.study.plot(self.metric.value, x=self.axis.value)
         except StudyError as error:
             if self.axis.value == SIZE.name:
                 raise
             self.note.value = f'<span role="status">{html.escape(str(error))}</span>'
-            return TradeoffView(self._desk.study.metric)
+            return TradeoffView(self._session.study.metric)
         return figure.view
 
     def _frame(self) -> Frame:
@@ -207,7 +207,7 @@ class FrontierPanel:
             live_figure(self._view, self.overlay, log_x=self.log_x.value, log_y=self.log_y.value)
         )
         for trace in figure.data[OVERLAYS:]:
-            trace.on_click(self._desk.banner.guard(self._clicked))
+            trace.on_click(self._session.banner.guard(self._clicked))
         return figure
 
     def _refresh(self) -> None:
@@ -236,7 +236,7 @@ class FrontierPanel:
 
     def _ring(self) -> None:
         with self._lock:
-            self.overlay = _with(self.overlay, selected=self._desk.selection.runs)
+            self.overlay = _with(self.overlay, selected=self._session.selection.runs)
             with self.figure.batch_update():
                 self.figure.data[0].update(ring(self._view, self.overlay.selected, self._frame()))
 
@@ -248,13 +248,13 @@ class FrontierPanel:
         if predicted:
             self._on_predicted(predicted[0].recipe)
         elif any(point.run_id == id for point in self._view.points):
-            self._desk.selection.toggle(id)
+            self._session.selection.toggle(id)
 
     def _to_measure(self) -> list[str]:
         """Return the selected runs, and the base models that have no times yet."""
         # Not of the points that are seen: against latency those without times have none.
-        done = [r for r in self._desk.study.records if r.state is RunState.DONE]
-        chosen = [record.id for record in done if record.id in self._desk.selection.runs]
+        done = [r for r in self._session.study.records if r.state is RunState.DONE]
+        chosen = [record.id for record in done if record.id in self._session.selection.runs]
         bases = [r.id for r in done if not r.recipe.steps and r.measurement(LATENCY) is None]
         return list(dict.fromkeys([*bases, *chosen])) if chosen else []
 
@@ -264,13 +264,13 @@ class FrontierPanel:
             return
         self.save.value = ""
         name = f"{self._view.metric.name}-against-{self._view.axis.name}.{kind}"
-        path = within(Path(self._desk.study.path), name)
+        path = within(Path(self._session.study.path), name)
         if kind == "svg":
             write_file(path, static_svg(self._view, log_x=self.log_x.value))
         else:
             figure = tradeoff_figure(self._view, log_x=self.log_x.value)
-            write_html(figure, path, table=self._desk.study.table(self.metric.value))
-        self._desk.banner.note(f"Saved {path}")
+            write_html(figure, path, table=self._session.study.table(self.metric.value))
+        self._session.banner.note(f"Saved {path}")
 
 
 def _point(prediction: Prediction, model: str) -> PredictedPoint | None:

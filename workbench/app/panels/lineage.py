@@ -7,9 +7,9 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.app.parts.figure_slot import FigurePlace
+from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.rows import Rows, rows_html
-from workbench.app.session import Desk
+from workbench.app.session import Session
 from workbench.views.figures import lineage_figure
 
 
@@ -18,7 +18,7 @@ class LineagePanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
 
     Attributes
     ----------
@@ -26,15 +26,16 @@ class LineagePanel:
     table : Rows
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._is_open = False
-        self._place = FigurePlace()
+        self._place = FigureSlot()
         self.table = Rows(searchable=True, label="Filter runs", height="460px")
         self.table.observe(
-            desk.banner.guard(lambda _: desk.selection.set(self.table.selected)), names="selected"
+            session.banner.guard(lambda _: session.selection.set(self.table.selected)),
+            names="selected",
         )
-        desk.selection.listen(desk.banner.guard(self.refresh))
+        session.selection.listen(session.banner.guard(self.refresh))
         left, right = w.VBox([self._place.widget]), w.VBox([self.table])
         for part in (left, right):
             part.add_class("wb-card")
@@ -55,7 +56,7 @@ class LineagePanel:
         """Show the tree as it is now."""
         if not self._is_open:
             return
-        view = self._desk.study.lineage()
+        view = self._session.study.lineage()
         name = view.metric.name.replace("_", " ")
         rows = [
             (
@@ -71,12 +72,12 @@ class LineagePanel:
         ]
         heads = [("run", "text wb-tree"), ("size (MB)", ""), (name, ""), ("state", "text")]
         self.table.html = rows_html(heads, rows, caption="No runs yet.")
-        self.table.selected = list(self._desk.selection.runs)
-        chosen = self._desk.selection.runs
+        self.table.selected = list(self._session.selection.runs)
+        chosen = self._session.selection.runs
         self._place.draw(
-            lambda: lineage_figure(view, selected=chosen), self._desk.banner.guard(self._clicked)
+            lambda: lineage_figure(view, selected=chosen), self._session.banner.guard(self._clicked)
         )
 
     def _clicked(self, trace: Any, points: Any, state: Any) -> None:
         if points.point_inds and trace.customdata:
-            self._desk.selection.toggle(trace.customdata[points.point_inds[0]])
+            self._session.selection.toggle(trace.customdata[points.point_inds[0]])

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
-from workbench.app.parts.banner import Banner
 from workbench.app.parts.device_form import DeviceForm
-from workbench.app.parts.figure_slot import FigurePlace
+from workbench.app.parts.figure_slot import FigureSlot
+from workbench.app.parts.notice import Notice
 from workbench.app.parts.rows import Rows, rows_html
 from workbench.errors import ConfigError
 from workbench.selection.planning import PRECISIONS, known_devices, known_models
@@ -37,7 +37,7 @@ class PlanPanel:
 
     Parameters
     ----------
-    banner : Banner
+    banner : Notice
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class PlanPanel:
     table : Rows
     """
 
-    def __init__(self, banner: Banner) -> None:
+    def __init__(self, banner: Notice) -> None:
         self._banner = banner
         guard = banner.guard
         self._devices: dict[str, Device] = {d.name: d for d in known_devices()}
@@ -84,7 +84,7 @@ class PlanPanel:
         )
         self.go.on_click(guard(lambda _: self._estimate()))
         self.status, self.answer = w.HTML(), w.HTML()
-        self.place = FigurePlace()
+        self.place = FigureSlot()
         self.table = Rows(searchable=True, label="Filter", height="420px")
         self.table.layout.display = "none"
         buttons = w.HBox([self.go])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import ipywidgets as w
 
 from workbench.app.parts.throttle import Throttle
-from workbench.app.session import Desk
+from workbench.app.session import Session
 from workbench.prediction.estimates import estimate_seconds
 from workbench.recipes.recipe import Recipe, shortened
 from workbench.study.running.sweep import FINAL, Event
@@ -46,7 +46,7 @@ class QueuePanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
     on_change : callable
         Called, in a background thread, when a job has started or ended.
 
@@ -58,8 +58,10 @@ class QueuePanel:
     status, list : ipywidgets.HTML
     """
 
-    def __init__(self, desk: Desk, on_change: Callable[[Event], None] = lambda event: None) -> None:
-        self._desk = desk
+    def __init__(
+        self, session: Session, on_change: Callable[[Event], None] = lambda event: None
+    ) -> None:
+        self._session = session
         self._on_change = on_change
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
@@ -81,8 +83,8 @@ class QueuePanel:
             tooltip="Stop the current run and forget those that wait; finished runs are kept",
             layout=w.Layout(width="auto"),
         )
-        self.cancel.on_click(desk.banner.guard(lambda _: self._cancel(current_only=True)))
-        self.cancel_all.on_click(desk.banner.guard(lambda _: self._cancel(current_only=False)))
+        self.cancel.on_click(session.banner.guard(lambda _: self._cancel(current_only=True)))
+        self.cancel_all.on_click(session.banner.guard(lambda _: self._cancel(current_only=False)))
         self.bar = w.FloatProgress(min=0, max=1, layout=w.Layout(width="100%"))
         self.status = w.HTML()
         self.list = w.HTML()
@@ -108,11 +110,11 @@ class QueuePanel:
 
     def submit(self, recipes: list[Recipe]) -> None:
         """Queue recipes and return at once."""
-        self._desk.study.submit(recipes, on_event=self.on_event)
+        self._session.study.submit(recipes, on_event=self.on_event)
 
     def submit_predictions(self) -> None:
         """Queue the predictions of the study's first model, after what waits already."""
-        self._desk.study.submit_tabulate(on_event=self.on_event)
+        self._session.study.submit_tabulate(on_event=self.on_event)
 
     def code(self) -> str:
         """Return the Python that stops what the Cancel all button stops."""
@@ -121,7 +123,7 @@ class QueuePanel:
     def _cancel(self, *, current_only: bool) -> None:
         self.cancel.disabled = True
         self._say("Cancelling …")
-        self._desk.study.cancel(current_only=current_only)
+        self._session.study.cancel(current_only=current_only)
 
     def follow(self, earlier: QueuePanel) -> None:
         """Show what another panel's clicks have queued, and all that comes of it."""
@@ -141,7 +143,7 @@ class QueuePanel:
         try:
             self._show(event)
         except Exception as error:
-            self._desk.banner.error(error)
+            self._session.banner.error(error)
 
     def _show(self, event: Event) -> None:
         if event.kind == "progress":
@@ -178,7 +180,7 @@ class QueuePanel:
 
     def _tell_end(self, event: Event) -> None:
         if event.kind == "failed":
-            self._desk.banner.note(f"{event.label} failed: {event.error}")
+            self._session.banner.note(f"{event.label} failed: {event.error}")
             self._say(f"{event.label} failed")
         elif event.kind == "cancelled":
             self._say(f"{event.label} was cancelled; finished runs are kept")
@@ -207,7 +209,7 @@ class QueuePanel:
             guesses.append(taken * (1 - share) / share)
         if event.recipe:
             recipe = Recipe.from_json(event.recipe)
-            whole = estimate_seconds(self._desk.study.records, recipe, event.model)
+            whole = estimate_seconds(self._session.study.records, recipe, event.model)
             if whole is not None:
                 guesses.append(whole - (now - self._started))
         if not guesses or max(guesses) < 1:

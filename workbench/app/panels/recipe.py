@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from workbench.app.parts.form import MethodForm
-from workbench.app.session import Desk
+from workbench.app.session import Session
 from workbench.errors import ConfigError, WorkbenchError
 from workbench.prediction.estimates import estimate_memory_bytes, estimate_seconds
 from workbench.recipes import AWQ, GPTQ, RTN, STEPS, Step, fields_of
@@ -32,7 +32,7 @@ class RecipePanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
     submit : callable
         Called with the recipes to compute.
     on_draft : callable
@@ -49,17 +49,17 @@ class RecipePanel:
 
     def __init__(
         self,
-        desk: Desk,
+        session: Session,
         submit: Callable[[list[Recipe]], None],
         on_draft: Callable[[Prediction | None], None] = lambda prediction: None,
     ) -> None:
-        self._desk = desk
+        self._session = session
         self._submit = submit
         self._on_draft = on_draft
         self._steps: list[Step] = [GPTQ(4)]
         self._chosen = 0
         self._is_loading = True
-        guard = desk.banner.guard
+        guard = session.banner.guard
         self.form = MethodForm(guard(self._edited))
         self.source = w.Dropdown(
             description="continue from",
@@ -117,7 +117,7 @@ class RecipePanel:
         self.refresh_sources()
         self._is_loading = False
         self._show_form()
-        if desk.is_recorded:
+        if session.is_recorded:
             for button in (self.run, self.starter, self.sweep):
                 button.disabled = True
                 button.tooltip = "This study is a recording; continue with a copy to run anything"
@@ -154,10 +154,10 @@ class RecipePanel:
         """Offer the finished runs to continue from."""
         done = [
             record
-            for record in self._desk.study.records
+            for record in self._session.study.records
             if record.state is RunState.DONE
             and record.recipe.steps
-            and record.model == self._desk.study.models[0]  # what is run here is run on that one
+            and record.model == self._session.study.models[0]  # what is run here is run on that one
             and all(type(step).__name__ in STEPS for step in record.recipe.steps)
         ]
         options = [("the base model", _BASE)]
@@ -177,15 +177,15 @@ class RecipePanel:
     # What is clicked
 
     def _run(self) -> None:
-        self._desk.banner.clear()
+        self._session.banner.clear()
         self._submit([self.recipe])
 
     def _start(self) -> None:
-        self._desk.banner.clear()
+        self._session.banner.clear()
         self._submit([Recipe.of(step) for step in STARTER])
 
     def _sweep(self) -> None:
-        self._desk.banner.clear()
+        self._session.banner.clear()
         recipe, name = self.recipe, self.field.value
         info = next(i for i in fields_of(type(recipe.steps[self._chosen])) if i.name == name)
         recipes = []
@@ -227,7 +227,7 @@ class RecipePanel:
     def _continue(self, _: Any) -> None:
         if self._is_loading:
             return
-        record = next((r for r in self._desk.study.records if r.id == self.source.value), None)
+        record = next((r for r in self._session.study.records if r.id == self.source.value), None)
         self._steps = [] if record is None else list(record.recipe.steps)
         self._steps.append(_next_step(self._steps))
         self._chosen = len(self._steps) - 1
@@ -267,13 +267,13 @@ class RecipePanel:
             name.add_class("wb-step-name")
             if place == self._chosen:
                 name.add_class("wb-chosen")
-            name.on_click(self._desk.banner.guard(lambda _, place=place: self._choose(place)))
+            name.on_click(self._session.banner.guard(lambda _, place=place: self._choose(place)))
             up = _icon("arrow-up", f"Do step {place + 1} earlier", disabled=place == 0)
             down = _icon("arrow-down", f"Do step {place + 1} later", disabled=place == last)
             gone = _icon("trash", f"Remove step {place + 1}", disabled=last == 0)
-            up.on_click(self._desk.banner.guard(lambda _, place=place: self._move(place, -1)))
-            down.on_click(self._desk.banner.guard(lambda _, place=place: self._move(place, 1)))
-            gone.on_click(self._desk.banner.guard(lambda _, place=place: self._remove(place)))
+            up.on_click(self._session.banner.guard(lambda _, place=place: self._move(place, -1)))
+            down.on_click(self._session.banner.guard(lambda _, place=place: self._move(place, 1)))
+            gone.on_click(self._session.banner.guard(lambda _, place=place: self._remove(place)))
             rows.append(w.HBox([name, up, down, gone]))
         key = [(step.label, place == self._chosen) for place, step in enumerate(self._steps)]
         if key != self._shown:
@@ -292,7 +292,7 @@ class RecipePanel:
             self.field.options = [(name.replace("_", " "), name) for name in names]
             self.field.value = names[0] if names else None
             self._suggest()
-        self.sweep.disabled = not names or self._desk.is_recorded
+        self.sweep.disabled = not names or self._session.is_recorded
 
     def _suggest(self) -> None:
         suggestions = {
@@ -316,13 +316,13 @@ class RecipePanel:
             self._on_draft(None)
             return
         self._say_problem("")
-        prediction = self._desk.study.predict_now(recipe)
+        prediction = self._session.study.predict_now(recipe)
         self._on_draft(prediction)
         self.estimate.value = self._estimate_html(recipe, prediction)
         self._code.value = f"<code>{html.escape(self.code())}</code>"
 
     def _estimate_html(self, recipe: Recipe, prediction: Prediction | None) -> str:
-        study = self._desk.study
+        study = self._session.study
         rows: list[tuple[str, str]] = []
         if prediction is None:
             rows.append(("quality", "predictions are being made ready"))

@@ -10,9 +10,9 @@ from typing import Any
 import ipywidgets as w
 
 from workbench.app.panels.choose import ChoosePanel
-from workbench.app.parts.inspector_question import Waiting
+from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.prices_form import prices_code
-from workbench.app.session import Desk
+from workbench.app.session import Session
 
 _WIDE = {"description_width": "150px"}
 
@@ -22,7 +22,7 @@ class ReportPanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
     bar : ChoosePanel
         Where the bar is from.
 
@@ -35,8 +35,8 @@ class ReportPanel:
     written : ipywidgets.HTML
     """
 
-    def __init__(self, desk: Desk, bar: ChoosePanel) -> None:
-        self._desk = desk
+    def __init__(self, session: Session, bar: ChoosePanel) -> None:
+        self._session = session
         self._bar = bar
         self.question = w.Text(
             description="question",
@@ -54,17 +54,17 @@ class ReportPanel:
         )
         self.with_costs = _check("with what it costs", "Needs your prices, under Cost")
         self.with_cascade = _check("with the cascade", "Needs one that was shown under Routing")
-        self._waiting = Waiting(desk, "Report", self.refresh)
+        self._question = InspectorQuestion(session, "Report", self.refresh)
         self.write = w.Button(
             description="Write report",
             icon="file-text-o",
             tooltip="One page for the person who decides; no script in it",
             layout=w.Layout(width="auto"),
         )
-        self.write.on_click(desk.banner.guard(self._write))
+        self.write.on_click(session.banner.guard(self._write))
         self.written = w.HTML()
-        desk.prices.listen(self.refresh)
-        buttons = w.HBox([self.write, self._waiting.stop])
+        session.prices.listen(self.refresh)
+        buttons = w.HBox([self.write, self._question.stop])
         buttons.add_class("wb-buttons")
         self.widget = w.VBox(
             [
@@ -74,7 +74,7 @@ class ReportPanel:
                 self.with_costs,
                 self.with_cascade,
                 buttons,
-                self._waiting.status,
+                self._question.status,
                 self.written,
             ]
         )
@@ -83,54 +83,54 @@ class ReportPanel:
 
     def code(self) -> str:
         """Return the Python that writes the same report."""
-        desk = self._desk
+        session = self._session
         given = [repr(self._file()), self._bar.requirements_code()]
         if self.question.value.strip():
             given.append(f"question={self.question.value.strip()!r}")
-        if self.with_costs.value and desk.prices.model is not None:
-            given.append(f"cost={prices_code(desk.prices.model)}")
-        if self.with_cascade.value and desk.cascade is not None:
-            given.append(f"cascade={cascade_code(desk.cascade)}")
+        if self.with_costs.value and session.prices.model is not None:
+            given.append(f"cost={prices_code(session.prices.model)}")
+        if self.with_cascade.value and session.cascade is not None:
+            given.append(f"cascade={cascade_code(session.cascade)}")
         return f"study.report({', '.join(given)})"
 
     def refresh(self) -> None:
         """Offer what the other panels have by now."""
         for box, is_there in (
-            (self.with_costs, self._desk.prices.model is not None),
-            (self.with_cascade, self._desk.cascade is not None),
+            (self.with_costs, self._session.prices.model is not None),
+            (self.with_cascade, self._session.cascade is not None),
         ):
             if box.disabled and is_there:
                 box.value = True
             box.disabled = not is_there
             box.value = box.value and is_there
-        self.write.disabled = self._waiting.is_busy
+        self.write.disabled = self._question.is_busy
 
     def _file(self) -> str:
         return self.path.value.strip() or "report.html"
 
     def _write(self, _: Any) -> None:
-        desk, line = self._desk, self.code()
+        session, line = self._session, self.code()
         self.written.value = ""
         further: dict[str, Any] = {}
         if self.question.value.strip():
             further["question"] = self.question.value.strip()
-        if self.with_costs.value and desk.prices.model is not None:
-            further["cost"] = dataclasses.asdict(desk.prices.model)
-        if self.with_cascade.value and desk.cascade is not None:
-            further["cascade"] = desk.cascade
+        if self.with_costs.value and session.prices.model is not None:
+            further["cost"] = dataclasses.asdict(session.prices.model)
+        if self.with_cascade.value and session.cascade is not None:
+            further["cascade"] = session.cascade
 
         def done(path: str) -> None:
-            desk.history.note(line)
+            session.history.note(line)
             self.written.value = (
                 '<div class="wb-answer wb-answer-pass"><span role="status">'
                 f"Wrote {html.escape(path)}</span></div>"
             )
 
-        self._waiting.ask(
+        self._question.ask(
             "report",
             done,
             "Writing the report …",
-            desk.banner.note,
+            session.banner.note,
             path=str(Path(self._file()).expanduser().absolute()),
             requirements=_plain(self._bar.requirements()),
             **further,
@@ -138,7 +138,7 @@ class ReportPanel:
 
 
 def cascade_code(asked: dict[str, Any]) -> str:
-    """Return the Python of a cascade that was asked so; see ``Desk.cascade``."""
+    """Return the Python of a cascade that was asked so; see ``Session.cascade``."""
     given = [repr(asked["runs"])]
     if asked["signal"] != "confidence":
         given.append(f"signal={asked['signal']!r}")

@@ -9,8 +9,8 @@ from typing import Any
 import ipywidgets as w
 
 from workbench.app.panels.report import cascade_code
-from workbench.app.parts.inspector_question import Waiting
-from workbench.app.session import Desk
+from workbench.app.parts.inspector_question import InspectorQuestion
+from workbench.app.session import Session
 from workbench.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ class RouterPanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
 
     Attributes
     ----------
@@ -29,8 +29,8 @@ class RouterPanel:
     answer : ipywidgets.HTML
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._asked: dict[str, Any] | None = None
         self._confirmed: Path | None = None
         self.path = w.Text(
@@ -40,24 +40,24 @@ class RouterPanel:
             style={"description_width": "104px"},
             layout=w.Layout(width="auto", max_width="520px"),
         )
-        self._waiting = Waiting(desk, "Keep the cascade", self._switch)
+        self._question = InspectorQuestion(session, "Keep the cascade", self._switch)
         self.write = w.Button(
             description="Write router",
             icon="download",
             tooltip="The models of the cascade and its thresholds, ready to classify texts",
             layout=w.Layout(width="auto"),
         )
-        self.write.on_click(desk.banner.guard(lambda _: self._write()))
+        self.write.on_click(session.banner.guard(lambda _: self._write()))
         self.path.observe(lambda _: self._forget(), names="value")
         self.answer = w.HTML()
-        buttons = w.HBox([self.write, self._waiting.stop])
+        buttons = w.HBox([self.write, self._question.stop])
         buttons.add_class("wb-buttons")
         self.widget = w.VBox(
             [
                 w.HTML("<h3>Keep the cascade</h3>"),
                 self.path,
                 buttons,
-                self._waiting.status,
+                self._question.status,
                 self.answer,
             ]
         )
@@ -65,7 +65,7 @@ class RouterPanel:
         self._switch()
 
     def offer(self, asked: dict[str, Any]) -> None:
-        """Take the cascade that is shown from now on; see ``Desk.cascade``."""
+        """Take the cascade that is shown from now on; see ``Session.cascade``."""
         self._asked = asked
         self.answer.value = ""
         self._forget()
@@ -87,7 +87,7 @@ class RouterPanel:
         self._switch()
 
     def _switch(self) -> None:
-        self.write.disabled = self._waiting.is_busy or self._asked is None
+        self.write.disabled = self._question.is_busy or self._asked is None
 
     def _write(self) -> None:
         assert self._asked is not None
@@ -99,7 +99,7 @@ class RouterPanel:
         if is_there and self._confirmed != folder:
             self._confirmed = folder
             self.write.description = "Replace it"
-            self._waiting.say(
+            self._question.say(
                 f"{folder} is there already. Press Replace it to put this router in its place, or"
                 " give another folder."
             )
@@ -108,7 +108,7 @@ class RouterPanel:
 
         def done(path: str) -> None:
             self._forget()
-            self._desk.history.note(line)
+            self._session.history.note(line)
             self.answer.value = (
                 '<div class="wb-answer wb-answer-pass"><span role="status">'
                 f"Wrote {html.escape(path)}</span></div>"
@@ -117,10 +117,10 @@ class RouterPanel:
 
         def failed(text: str) -> None:
             self._forget()
-            self._waiting.say(text, is_problem=True)
+            self._question.say(text, is_problem=True)
 
         self.answer.value = ""
-        self._waiting.ask(
+        self._question.ask(
             "router",
             done,
             "Writing the router …",

@@ -11,10 +11,10 @@ import ipywidgets as w
 
 from workbench.app.panels.report import cascade_code
 from workbench.app.panels.router import RouterPanel
-from workbench.app.parts.figure_slot import FigurePlace
-from workbench.app.parts.inspector_question import Waiting
+from workbench.app.parts.figure_slot import FigureSlot
+from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows, rows_html
-from workbench.app.session import CLASSIFYING, Desk
+from workbench.app.session import CLASSIFYING, Session
 from workbench.recipes.recipe import shortened
 from workbench.records import RunRecord, RunState
 from workbench.selection.cascades import SIGNALS, Cascade, cascade_of, facts
@@ -36,7 +36,7 @@ class RoutingPanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
     on_found : callable
         Called when another cascade is shown.
 
@@ -53,13 +53,13 @@ class RoutingPanel:
     router : RouterPanel
     """
 
-    def __init__(self, desk: Desk, on_found: Callable[[], None] = lambda: None) -> None:
-        self._desk = desk
+    def __init__(self, session: Session, on_found: Callable[[], None] = lambda: None) -> None:
+        self._session = session
         self._on_found = on_found
-        kind = desk.study.describe()["task"]["kind"]
+        kind = session.study.describe()["task"]["kind"]
         self._is_possible = kind in CLASSIFYING
         self._is_timed = kind == "text_classification"  # a decoder's times are of tokens
-        guard = desk.banner.guard
+        guard = session.banner.guard
         self.runs = w.SelectMultiple(
             rows=9,
             description="tiers",
@@ -94,7 +94,7 @@ class RoutingPanel:
             style=_WIDE,
             layout=w.Layout(width="auto"),
         )
-        self._waiting = Waiting(desk, "Routing", self._switch)
+        self._question = InspectorQuestion(session, "Routing", self._switch)
         self.go = w.Button(
             description="Show",
             icon="play",
@@ -103,14 +103,14 @@ class RoutingPanel:
             layout=w.Layout(width="auto"),
         )
         self.answer = w.HTML()
-        self.place = FigurePlace()
+        self.place = FigureSlot()
         self.table = Rows(height="260px")
-        self.router = RouterPanel(desk)
+        self.router = RouterPanel(session)
         self._usual: str | None = None  # the cost that was offered last
         self.runs.observe(guard(lambda _: self._choose()), names="value")
         self.go.on_click(guard(lambda _: self._show()))
-        desk.prices.listen(guard(self._offer_costs))
-        buttons = w.HBox([self.go, self._waiting.stop])
+        session.prices.listen(guard(self._offer_costs))
+        buttons = w.HBox([self.go, self._question.stop])
         buttons.add_class("wb-buttons")
         left = w.VBox(
             [
@@ -122,7 +122,7 @@ class RoutingPanel:
                 self.accuracy,
                 self.cost,
                 buttons,
-                self._waiting.status,
+                self._question.status,
             ]
         )
         self._right = w.VBox([self.answer, self.place.widget, self.table])
@@ -137,7 +137,7 @@ class RoutingPanel:
 
     def code(self) -> str:
         """Return the Python of the cascade that is shown, ``""`` if none is."""
-        return "" if self._desk.cascade is None else cascade_code(self._desk.cascade)
+        return "" if self._session.cascade is None else cascade_code(self._session.cascade)
 
     def show(self, is_seen: bool) -> None:
         """Say whether the panel is seen from now on."""
@@ -145,7 +145,7 @@ class RoutingPanel:
 
     def refresh(self) -> None:
         """Offer the finished runs; what is shown stays."""
-        options = [(_option(record, self._desk), record.id) for record in self._done()]
+        options = [(_option(record, self._session), record.id) for record in self._done()]
         if list(self.runs.options) != options:
             kept = [run for run in self.runs.value if run in [id for _, id in options]]
             self.runs.options = options
@@ -154,7 +154,7 @@ class RoutingPanel:
         self._switch()
 
     def _done(self) -> list[RunRecord]:
-        done = [r for r in self._desk.study.records if r.state is RunState.DONE]
+        done = [r for r in self._session.study.records if r.state is RunState.DONE]
         return sorted(done, key=lambda record: record.size_bytes or 0)
 
     def _choose(self) -> None:
@@ -165,13 +165,13 @@ class RoutingPanel:
 
     def _switch(self) -> None:
         enough = len(self.runs.value) > 1
-        self.go.disabled = self._waiting.is_busy or not enough or not self._is_possible
+        self.go.disabled = self._question.is_busy or not enough or not self._is_possible
 
     def _offer_costs(self) -> None:
         options: list[tuple[str, str]] = [("size: MB that are read", "size")]
         if self._is_timed:
             options.append(("measured latency", "latency"))
-        if self._desk.prices.model is not None:
+        if self._session.prices.model is not None:
             options.append(("dollars at your prices", "dollars"))
         kept = self.cost.value
         if list(self.cost.options) != options:
@@ -186,15 +186,15 @@ class RoutingPanel:
         runs = [record.id for record in self._done() if record.id in self.runs.value]
         cost: Any = self.cost.value
         if cost == "dollars":
-            assert self._desk.prices.model is not None
-            cost = dataclasses.asdict(self._desk.prices.model)
+            assert self._session.prices.model is not None
+            cost = dataclasses.asdict(self._session.prices.model)
         asked = {
             "runs": runs,
             "signal": self.signal.value,
             "accuracy": round(self.accuracy.value, 6),
             "cost": cost,
         }
-        self._waiting.ask(
+        self._question.ask(
             "cascade",
             lambda found: self._answered(asked, found),
             "Looking at the outcomes of each model …",
@@ -203,8 +203,8 @@ class RoutingPanel:
 
     def _answered(self, asked: dict[str, Any], told: dict[str, Any]) -> None:
         found, unit = cascade_of(told["found"]), told["unit"]
-        self._desk.cascade = asked
-        self._desk.history.keep("cascade", f"cascade = {self.code()}\nprint(cascade)")
+        self._session.cascade = asked
+        self._session.history.keep("cascade", f"cascade = {self.code()}\nprint(cascade)")
         self._say(told["words"], _threshold(found, asked["signal"]), found.winner)
         self.place.draw(lambda: cascade_figure(found, unit))
         self._tabulate(found, unit)
@@ -258,9 +258,9 @@ def _threshold(found: Cascade, signal: str) -> str:
     return f"Chosen on the validation part: {'; '.join(parts)}."
 
 
-def _option(record: RunRecord, desk: Desk) -> str:
+def _option(record: RunRecord, session: Session) -> str:
     label = record.label if record.recipe.steps else f"{record.model} (dense)"
-    found = record.measurement(desk.study.metric.name)
+    found = record.measurement(session.study.metric.name)
     size = "" if record.size_bytes is None else f" · {record.size_bytes / 1e6:.2f} MB"
     return shortened(label, 34) + size + ("" if found is None else f" · {found.value:.4g}")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from workbench.app import recorded_study
-from workbench.app.parts.banner import Banner
+from workbench.app.parts.notice import Notice
 from workbench.app.parts.task_form import TaskForm
 from workbench.errors import DataError
 
@@ -29,7 +29,7 @@ class StartPanel:
 
     Parameters
     ----------
-    banner : Banner
+    banner : Notice
     on_ready : callable
         Called with the study, the Python that made it, and whether it is a recording.
     model : str or LoadedModel, optional
@@ -45,7 +45,7 @@ class StartPanel:
     """
 
     def __init__(
-        self, banner: Banner, on_ready: OnReady, model: Any = None, path: str | Path | None = None
+        self, banner: Notice, on_ready: OnReady, model: Any = None, path: str | Path | None = None
     ) -> None:
         self._banner = banner
         self._on_ready = on_ready

@@ -8,11 +8,11 @@ from typing import Any
 import ipywidgets as w
 
 from workbench.app.panels.consistency import ConsistencyPanel
-from workbench.app.parts.figure_slot import FigurePlace
-from workbench.app.parts.inspector_question import Waiting
+from workbench.app.parts.figure_slot import FigureSlot
+from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows
 from workbench.app.parts.trust_views import VIEWS, View
-from workbench.app.session import CLASSIFYING, Desk
+from workbench.app.session import CLASSIFYING, Session
 from workbench.recipes.recipe import shortened
 from workbench.records import RunState
 from workbench.selection.trust import TrustView
@@ -34,7 +34,7 @@ class TrustPanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
 
     Attributes
     ----------
@@ -49,11 +49,11 @@ class TrustPanel:
     consistency : ConsistencyPanel
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._known: dict[tuple[str, float], TrustView] = {}
         self._is_loading = False
-        guard = desk.banner.guard
+        guard = session.banner.guard
         self.run = w.Select(
             rows=12,
             description="run",
@@ -72,7 +72,7 @@ class TrustPanel:
             style={"description_width": "70px"},
             layout=w.Layout(width="auto"),
         )
-        self._waiting = Waiting(desk, "Trust", self._switch)
+        self._question = InspectorQuestion(session, "Trust", self._switch)
         self.go = w.Button(
             description="Show", icon="play", button_style="primary", layout=w.Layout(width="auto")
         )
@@ -82,18 +82,18 @@ class TrustPanel:
         )
         self.view.add_class("wb-subnav")
         self.summary, self.about = w.HTML(), w.HTML()
-        self.place = FigurePlace()
+        self.place = FigureSlot()
         self.table = Rows(searchable=True, label="Search", height="420px")
-        self.consistency = ConsistencyPanel(desk, lambda: self.run.value)
+        self.consistency = ConsistencyPanel(session, lambda: self.run.value)
         self.run.observe(guard(lambda _: self._draw()), names="value")
         self.threshold.observe(guard(lambda _: self._draw()), names="value")
         self.view.observe(guard(lambda _: self._draw()), names="value")
         self.go.on_click(guard(lambda _: self._show()))
-        desk.selection.listen(guard(self._follow))
-        buttons = w.HBox([self.go, self._waiting.stop])
+        session.selection.listen(guard(self._follow))
+        buttons = w.HBox([self.go, self._question.stop])
         buttons.add_class("wb-buttons")
         left = w.VBox(
-            [w.HTML("<h3>Run</h3>"), self.run, self.threshold, buttons, self._waiting.status]
+            [w.HTML("<h3>Run</h3>"), self.run, self.threshold, buttons, self._question.status]
         )
         self._views = w.VBox([self.summary, self.about, self.place.widget, self.table])
         right = w.VBox([self.view, self._views, self.consistency.widget])
@@ -101,7 +101,7 @@ class TrustPanel:
             part.add_class("wb-card")
         self.widget = w.HBox([left, right])
         self.widget.add_class("wb-split")
-        kind = desk.study.describe()["task"]["kind"]
+        kind = session.study.describe()["task"]["kind"]
         if kind not in CLASSIFYING:
             spoken = html.escape(kind.replace("_", " "))
             only = w.HTML(f"<h3>Trust</h3>{OTHER_TASK.format(kind=spoken)}")
@@ -122,7 +122,7 @@ class TrustPanel:
 
     def refresh(self) -> None:
         """Offer the finished runs; what is shown of the chosen one stays."""
-        done = [r for r in self._desk.study.records if r.state is RunState.DONE]
+        done = [r for r in self._session.study.records if r.state is RunState.DONE]
         options = [
             (
                 shortened(r.label if r.recipe.steps else f"{r.model} (dense)", 40),
@@ -139,13 +139,13 @@ class TrustPanel:
         self._switch()
 
     def _follow(self) -> None:
-        chosen = self._desk.selection.runs
+        chosen = self._session.selection.runs
         if chosen and chosen[-1] in [id for _, id in self.run.options]:
             self.run.value = chosen[-1]
 
     def _switch(self) -> None:
         known = self._found() is not None
-        self.go.disabled = self._waiting.is_busy or known or self.run.value is None
+        self.go.disabled = self._question.is_busy or known or self.run.value is None
 
     def _found(self) -> TrustView | None:
         return self._known.get((self.run.value or "", self.threshold.value))
@@ -157,9 +157,9 @@ class TrustPanel:
             self._known[key] = TrustView.from_dict(told)
             self._draw()
             # of what was asked: another run may be chosen by now
-            self._desk.history.keep("trust", f"trust = {_code(*key)}\nprint(trust)")
+            self._session.history.keep("trust", f"trust = {_code(*key)}\nprint(trust)")
 
-        self._waiting.ask(
+        self._question.ask(
             "trust",
             answered,
             "Loading the models in a process of its own …",
@@ -176,7 +176,7 @@ class TrustPanel:
         self._views.layout.display = "none" if is_steady else ""
         self.consistency.widget.layout.display = "" if is_steady else "none"
         self.threshold.layout.display = "" if self.view.value == "Sure mistakes" else "none"
-        self.go.layout.display = self._waiting.stop.layout.display = "none" if is_steady else ""
+        self.go.layout.display = self._question.stop.layout.display = "none" if is_steady else ""
         if is_steady:
             self.consistency.refresh()
             self.place.clear()

@@ -13,7 +13,7 @@ from workbench.app.parts.live_figure import LiveFigure
 OnClick = Callable[[Any, Any, Any], None]
 
 
-class FigurePlace:
+class FigureSlot:
     """Holds one figure; one that is hidden is closed, and made again when it is seen.
 
     Attributes

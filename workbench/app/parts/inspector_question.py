@@ -8,15 +8,15 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.app.session import Desk
+from workbench.app.session import Session
 
 
-class Waiting:
+class InspectorQuestion:
     """At most one question of a panel at a time.
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
     where : str
         What the panel is called, for those whose questions end when this one is stopped.
     on_change : callable
@@ -30,9 +30,9 @@ class Waiting:
     """
 
     def __init__(
-        self, desk: Desk, where: str, on_change: Callable[[], None] = lambda: None
+        self, session: Session, where: str, on_change: Callable[[], None] = lambda: None
     ) -> None:
-        self._desk = desk
+        self._session = session
         self._where = where
         self._on_change = on_change
         self._number = 0
@@ -44,7 +44,7 @@ class Waiting:
             tooltip="What was finished before is kept",
             layout=w.Layout(width="auto"),
         )
-        self.stop.on_click(desk.banner.guard(lambda _: self._stop()))
+        self.stop.on_click(session.banner.guard(lambda _: self._stop()))
         self.status = w.HTML()
 
     def ask(
@@ -76,7 +76,7 @@ class Waiting:
         def answered(found: Any) -> None:
             if is_current():
                 self._end("")
-                self._desk.banner.guard(on_answer)(found)
+                self._session.banner.guard(on_answer)(found)
 
         def failed(text: str) -> None:
             if is_current():
@@ -89,10 +89,10 @@ class Waiting:
                 self.say(_words(found))
 
         self.is_busy, self.stop.disabled = True, False
-        self._desk.banner.clear()  # of what was wrong with an earlier one
+        self._session.banner.clear()  # of what was wrong with an earlier one
         self.say(told)
         self._on_change()
-        self._desk.inspector.ask(what, answered, failed, progress, **arguments)
+        self._session.inspector.ask(what, answered, failed, progress, **arguments)
 
     def forget(self) -> None:
         """Take no answer that is on its way."""
@@ -111,7 +111,7 @@ class Waiting:
 
     def _stop(self) -> None:
         self._number += 1
-        self._desk.inspector.stop(
+        self._session.inspector.stop(
             f"Stopped, as Stop was pressed under {self._where}. Start it again."
         )
         self._end("Stopped. What was finished before is kept.")

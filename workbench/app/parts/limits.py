@@ -6,7 +6,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.app.session import Desk
+from workbench.app.session import Session
 
 WIDE = {"description_width": "150px"}
 
@@ -16,7 +16,7 @@ class Limits:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
         A limit of money needs its prices.
 
     Attributes
@@ -25,14 +25,14 @@ class Limits:
     controls : tuple of ipywidgets.BoundedFloatText
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self.size_mb = _limit("at most, MB", "Of the stored model; 0 is no limit")
         self.latency_ms = _limit("at most, ms", "Measured latency; 0 is no limit")
         self.memory_mb = _limit("at most, MB of memory", "Measured while it runs; 0 is no limit")
         self.cost_per_1k = _limit("at most, $ per 1,000", "")
         self.controls = (self.size_mb, self.latency_ms, self.memory_mb, self.cost_per_1k)
-        desk.prices.listen(self._switch)
+        session.prices.listen(self._switch)
         self._switch()
 
     def asked(self) -> dict[str, Any]:
@@ -44,9 +44,9 @@ class Limits:
             found["latency_ms"] = self.latency_ms.value
         if self.memory_mb.value > 0:
             found["memory_bytes"] = round(self.memory_mb.value * 1e6)
-        if self.cost_per_1k.value > 0 and self._desk.prices.model is not None:
+        if self.cost_per_1k.value > 0 and self._session.prices.model is not None:
             found["cost_per_1k_usd"] = self.cost_per_1k.value
-            found["cost"] = self._desk.prices.model
+            found["cost"] = self._session.prices.model
         return found
 
     def by_axis(self) -> dict[str, float]:
@@ -59,7 +59,7 @@ class Limits:
         return {axis: value for axis, value in most.items() if value > 0}
 
     def _switch(self) -> None:
-        priced = self._desk.prices.model is not None
+        priced = self._session.prices.model is not None
         self.cost_per_1k.disabled = not priced
         self.cost_per_1k.tooltip = (
             "Dollars for 1,000 queries at your prices; 0 is no limit"

@@ -9,7 +9,7 @@ import ipywidgets as w
 
 
 @dataclass(frozen=True)
-class Sub:
+class Subtab:
     """One panel of a tab.
 
     Attributes
@@ -32,7 +32,7 @@ class Subtabs:
     ----------
     name : str
         What the choice is about, for those who do not see it.
-    subs : sequence of Sub
+    subs : sequence of Subtab
     guard : callable
         Wraps callbacks, so that what they raise is seen.
 
@@ -43,7 +43,7 @@ class Subtabs:
     """
 
     def __init__(
-        self, name: str, subs: list[Sub], guard: Callable[[Callable], Callable[..., None]]
+        self, name: str, subs: list[Subtab], guard: Callable[[Callable], Callable[..., None]]
     ) -> None:
         self._subs = subs
         self._is_seen = False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from workbench.app.parts.rows import Rows, rows_html
 from workbench.app.parts.throttle import Throttle
-from workbench.app.session import Desk
+from workbench.app.session import Session
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,21 +29,22 @@ class TablePanel:
 
     Parameters
     ----------
-    desk : Desk
+    session : Session
 
     Attributes
     ----------
     widget : Rows
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self.widget = Rows(label="Filter runs", searchable=True, height="320px")
         self.widget.observe(
-            desk.banner.guard(lambda _: desk.selection.set(self.widget.selected)), names="selected"
+            session.banner.guard(lambda _: session.selection.set(self.widget.selected)),
+            names="selected",
         )
-        desk.selection.listen(self._mark)
-        self.refresh = Throttle(desk.banner.guard(self._refresh))
+        session.selection.listen(self._mark)
+        self.refresh = Throttle(session.banner.guard(self._refresh))
         self._refresh()
 
     def code(self) -> str:
@@ -51,10 +52,10 @@ class TablePanel:
         return "study.table()"
 
     def _mark(self) -> None:
-        self.widget.selected = list(self._desk.selection.runs)
+        self.widget.selected = list(self._session.selection.runs)
 
     def _refresh(self) -> None:
-        study = self._desk.study
+        study = self._session.study
         self.widget.html = runs_html(study.table(), study.metric.name)
 
 

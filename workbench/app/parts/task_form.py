@@ -10,7 +10,7 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.app.parts.banner import Banner
+from workbench.app.parts.notice import Notice
 from workbench.app.parts.table_preview import read_rows, table_html, text_html
 from workbench.app.parts.task_kinds import KINDS, Kind
 from workbench.app.parts.uploads import keep_upload
@@ -24,7 +24,7 @@ class TaskForm:
 
     Parameters
     ----------
-    banner : Banner
+    banner : Notice
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class TaskForm:
         By name.
     """
 
-    def __init__(self, banner: Banner) -> None:
+    def __init__(self, banner: Notice) -> None:
         self._uploaded: Path | None = None
         self._number = 0
         self.kinds: dict[str, Kind] = {kind.name: kind() for kind in KINDS}

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from workbench.calibration.calibrate import CalibrationOptions, Calibrator
     from workbench.compression.compress import Start
     from workbench.compression.joint_solving import SolvedAhead
+    from workbench.compression.needs import RecipeNeeds
     from workbench.models.load import LoadedModel
     from workbench.prediction.cost_table import CostTable
     from workbench.runtime.measure.evaluate import Reference
@@ -93,10 +94,11 @@ def run_id(store: Store, model: str, recipe: Recipe) -> str:
         "evaluation": EVALUATION,
     }
     if recipe.steps:
-        from workbench.compression.compress import method_versions, needs_statistics
+        from workbench.compression.needs import RecipeNeeds
 
-        parts["methods"] = method_versions(recipe)
-        if needs_statistics(recipe):
+        needs = RecipeNeeds.of(recipe)
+        parts["methods"] = needs.method_versions
+        if needs.calibration:
             parts["calibration"] = dataclasses.asdict(calibration_options(store))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -111,14 +113,14 @@ def calibration_options(store: Store) -> CalibrationOptions:
 def table_path(store: Store, model: str) -> Path:
     """Return where a base model's table of costs is kept; its name holds what changes it."""
     from workbench.calibration import calibrate, gradients
-    from workbench.compression.compress import method_versions
+    from workbench.compression.needs import RecipeNeeds
     from workbench.prediction import cost_table, tabulate
     from workbench.prediction.tabulate import GRID, WHOLE
 
     description = _described(store, model)
     versions: dict[str, int] = {}
     for step in (*GRID, *WHOLE):
-        versions |= method_versions(Recipe((step,)))
+        versions |= RecipeNeeds.of(Recipe((step,))).method_versions
     parts = {
         "model": description["fingerprint"],
         "stored_dtype": description["stored_dtype"],
@@ -308,9 +310,9 @@ class Engine:
 
         So nothing is trained twice, and every training is a node that others continue from.
         """
-        from workbench.compression.compress import trained_prefix
+        from workbench.compression.needs import RecipeNeeds
 
-        prefix = trained_prefix(recipe)
+        prefix = RecipeNeeds.of(recipe).trained_prefix
         return None if prefix is None else self.execute(model, prefix, monitor=monitor)
 
     def tabulate(self, model: str, *, monitor: Monitor = SILENT) -> CostTable:
@@ -349,9 +351,9 @@ class Engine:
         path = self.store.artifact(record.facts["artifact"])
         return self._solve_again(base, record, monitor) if path is None else path
 
-    def _start(self, base: _Base, recipe: Recipe, monitor: Monitor) -> Start | None:
+    def _start(self, base: _Base, needs: RecipeNeeds, monitor: Monitor) -> Start | None:
         """Return what the first steps of a recipe left, from the run that stored it."""
-        from workbench.compression.compress import Start, teaching_prefix, trained_prefix
+        from workbench.compression.compress import Start
         from workbench.storage.artifacts import load_weights
 
         def stored(prefix: Recipe) -> tuple[RunRecord, LoadedModel]:
@@ -366,10 +368,10 @@ class Engine:
             return record, load_weights(self._weights_of(base, record, monitor), base.dense)
 
         def make_teacher() -> LoadedModel:
-            teaching = teaching_prefix(recipe)
+            teaching = needs.teaching_prefix
             return stored(teaching)[1] if teaching.steps else base.dense
 
-        prefix = trained_prefix(recipe)
+        prefix = needs.trained_prefix
         if prefix is None:
             return None
         record, model = stored(prefix)
@@ -377,10 +379,8 @@ class Engine:
         facts = {name: record.facts[name] for name in kept if name in record.facts}
         return Start(model, len(prefix.steps), make_teacher, facts)
 
-    def _checkpoint(self, recipe: Recipe, run: str) -> CheckpointFile | None:
-        from workbench.recipes import Training
-
-        if not any(isinstance(step, Training) for step in recipe.steps):
+    def _checkpoint(self, needs: RecipeNeeds, run: str) -> CheckpointFile | None:
+        if needs.last_training is None:
             return None
         from workbench.training import CheckpointFile
 
@@ -419,11 +419,8 @@ class Engine:
         return found.outcomes
 
     def _compute(self, claim: Claim, name: str, recipe: Recipe, monitor: Monitor) -> None:
-        from workbench.compression.compress import (
-            compress,
-            needs_statistics,
-            starts_from_statistics,
-        )
+        from workbench.compression.compress import compress
+        from workbench.compression.needs import RecipeNeeds
         from workbench.runtime.measure.evaluate import evaluate
         from workbench.tensors.weights import codes_label
 
@@ -438,14 +435,15 @@ class Engine:
         if loaded is not None and not recipe.steps:
             facts[CODES_FACT] = loaded
         if recipe.steps:
+            needs = RecipeNeeds.of(recipe)
             options = calibration_options(self.store)
             calibrator = self._calibrator(base, options)
-            if needs_statistics(recipe):
+            if needs.calibration:
                 facts["calibration"] = dataclasses.asdict(options)
             with _timed(seconds, "load"):
-                start = self._start(base, recipe, monitor)
-            checkpoint = self._checkpoint(recipe, claim.run)
-            if start is None and starts_from_statistics(recipe):
+                start = self._start(base, needs, monitor)
+            checkpoint = self._checkpoint(needs, claim.run)
+            if start is None and needs.base_statistics:
                 with _timed(seconds, "calibrate"):
                     statistics = calibrator.statistics(base.dense, monitor=monitor)
                 facts["calibration_tokens"] = statistics.n_tokens
@@ -551,10 +549,11 @@ class Engine:
     def _solve_again(self, base: _Base, record: RunRecord, monitor: Monitor) -> Path:
         from workbench.calibration.calibrate import CalibrationOptions
         from workbench.compression.compress import compress
+        from workbench.compression.needs import RecipeNeeds
 
         options = CalibrationOptions(**record.facts.get("calibration", {}))
         calibrator = self._calibrator(base, options)
-        start = self._start(base, record.recipe, monitor)
+        start = self._start(base, RecipeNeeds.of(record.recipe), monitor)
         compressed = compress(
             base.dense,
             record.recipe,

@@ -17,7 +17,7 @@ _STYLE = (
 )
 
 
-class Banner:
+class Notice:
     """Shows one message at a time; hidden while there is none."""
 
     def __init__(self) -> None:
