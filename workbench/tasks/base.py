@@ -9,7 +9,7 @@ import json
 import os
 import warnings as python_warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
+from workbench.fields import seed, whole
 from workbench.models.architectures import decoder_start_token
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
@@ -558,6 +559,40 @@ def _users_level() -> int:
     while frame is not None and frame.f_code.co_filename.startswith(package):
         frame, level = frame.f_back, level + 1
     return level
+
+
+MOST_LENGTH = 2**20
+"""Tokens of the longest example; models of more are not known."""
+
+
+def checked_options(owner: str, options: Mapping[str, Any], *, least: int = 2) -> dict[str, Any]:
+    """Return a task's options with the numbers that all kinds of task share checked.
+
+    Parameters
+    ----------
+    owner : str
+        The class, for the message.
+    options : mapping
+    least : int
+        Of the sequence length.
+
+    Raises
+    ------
+    ConfigError
+        If one is not accepted.
+    """
+    found = dict(options)
+    length = found["sequence_length"]
+    found["sequence_length"] = whole(
+        owner, "sequence_length", length, minimum=least, maximum=MOST_LENGTH, unit="tokens"
+    )
+    for name in ("max_evaluation_examples", "max_evaluation_tokens"):
+        if name in found:
+            meaning = "all of the evaluation part"
+            found[name] = whole(owner, name, found[name], none_means=meaning)
+    if "seed" in found:
+        found["seed"] = seed(owner, found["seed"])
+    return found
 
 
 def check_part(part: str) -> str:

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from workbench.errors import ConfigError, DataError
+from workbench.fields import whole, words
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
 from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
-from workbench.tasks.base import DenseReference, Example, pad_token
+from workbench.tasks.base import MOST_LENGTH, DenseReference, Example, checked_options, pad_token
 from workbench.tasks.data import read_snapshot
 from workbench.tasks.language_modeling import start_token
 from workbench.tasks.next_token import NextToken
@@ -63,6 +64,8 @@ class Generation(NextToken):
         options: dict[str, Any],
     ) -> None:
         """Read the tables, deal them out over the parts, and say what is doubtful about them."""
+        options = self._checked(options)
+        name = words(type(self).__name__, "name", name, none_means="that of the file")
         parts = {part: read(table) for part, table in given.items() if table is not None}
         pool = read(source) if source is not None else []
         named = source if source is not None else given["evaluation"]
@@ -74,6 +77,17 @@ class Generation(NextToken):
         )
         self._warn(self.findings())
 
+    def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options with their numbers checked."""
+        owner = type(self).__name__
+        found = checked_options(owner, options)
+        found["max_new_tokens"] = whole(
+            owner, "max_new_tokens", options["max_new_tokens"], minimum=2, maximum=MOST_LENGTH
+        )
+        found["shots"] = whole(owner, "shots", options["shots"], minimum=0, maximum=32)
+        found["template"] = words(owner, "template", options["template"], most=100_000)
+        return found
+
     def _set(
         self,
         rows: Mapping[str, Sequence[Pair]],
@@ -81,10 +95,7 @@ class Generation(NextToken):
         options: dict[str, Any],
         metrics: tuple[Metric, ...],
     ) -> None:
-        for option in ("sequence_length", "max_new_tokens"):
-            value = options[option]
-            if isinstance(value, bool) or not isinstance(value, int) or value < 2:
-                raise ConfigError(f"{option}={value!r} is not accepted; give 2 or more tokens.")
+        options = self._checked(options)
         if options["max_new_tokens"] >= options["sequence_length"]:
             raise ConfigError(
                 f"max_new_tokens={options['max_new_tokens']} leaves no room for a text within"
@@ -95,8 +106,6 @@ class Generation(NextToken):
                 f"template={options['template']!r} has no {{text}}; give one such as"
                 " 'Text: {text}\\nAnswer:'."
             )
-        if isinstance(options["shots"], bool) or options["shots"] not in range(0, 33):
-            raise ConfigError(f"shots={options['shots']!r} is not accepted; give 0 to 32.")
         super().__init__(name, metrics, options)
         self.rows = {part: tuple(rows[part]) for part in PARTS}
         if options["shots"] > len(self.rows["calibration"]):

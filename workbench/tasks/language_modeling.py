@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from workbench.errors import ConfigError, DataError
+from workbench.errors import DataError
+from workbench.fields import words
 from workbench.models.load import LoadedModel
 from workbench.records import Metric
 from workbench.tasks.base import (
     KL,
     Example,
+    checked_options,
     ratio,
 )
 from workbench.tasks.data import read_snapshot, read_texts
@@ -99,6 +101,15 @@ class LanguageModeling(NextToken):
         name: str | None = None,
         encoding: str = "utf-8",
     ) -> None:
+        options = checked_options(
+            type(self).__name__,
+            {
+                "sequence_length": sequence_length,
+                "max_evaluation_tokens": max_evaluation_tokens,
+                "seed": seed,
+            },
+        )
+        name = words(type(self).__name__, "name", name, none_means="that of the file")
         given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
         texts = {
             part: cut_documents(read_texts(value, encoding))
@@ -106,15 +117,11 @@ class LanguageModeling(NextToken):
             if value is not None
         }
         pool = cut_documents(read_texts(source, encoding)) if source is not None else []
-        parts = _complete(texts, pool, seed)
+        parts = _complete(texts, pool, options["seed"])
         self._set(
             _number(parts),
             name or _default_name(source if source is not None else evaluation),
-            {
-                "sequence_length": sequence_length,
-                "max_evaluation_tokens": max_evaluation_tokens,
-                "seed": seed,
-            },
+            options,
             metric,
             higher_is_better,
         )
@@ -163,15 +170,8 @@ class LanguageModeling(NextToken):
         metric: Callable[[Outcomes], float] | None,
         higher_is_better: bool | None,
     ) -> None:
-        length, most = options["sequence_length"], options["max_evaluation_tokens"]
-        if not isinstance(length, int) or length < 2:
-            raise ConfigError(f"sequence_length={length} is not accepted; give 2 or more tokens.")
-        if most is not None and most < 1:
-            raise ConfigError(
-                f"max_evaluation_tokens={most} is not accepted; give a positive number, or None"
-                " for all of the evaluation part."
-            )
-        super().__init__(name, (PERPLEXITY, BITS_PER_BYTE, ACCURACY, KL), dict(options))
+        options = checked_options(type(self).__name__, options)
+        super().__init__(name, (PERPLEXITY, BITS_PER_BYTE, ACCURACY, KL), options)
         self.documents = documents
         self._own_metric = metric
         if metric is not None:

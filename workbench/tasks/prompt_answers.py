@@ -12,10 +12,11 @@ import numpy as np
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
+from workbench.fields import shown, words
 from workbench.models.load import LoadedModel
 from workbench.records import Metric
 from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
-from workbench.tasks.base import KL, Batch, Example, Task, ratio
+from workbench.tasks.base import KL, Batch, Example, Task, checked_options, ratio
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.language_modeling import LanguageModeling, start_token
 from workbench.tasks.outcomes import Outcomes
@@ -94,6 +95,19 @@ class PromptAnswers(LanguageModeling):
         name: str | None = None,
         encoding: str = "utf-8",
     ) -> None:
+        options = checked_options(
+            type(self).__name__,
+            {
+                "sequence_length": sequence_length,
+                "max_evaluation_examples": max_evaluation_examples,
+                "seed": seed,
+                "separator": separator,
+            },
+            least=4,
+        )
+        name = words(type(self).__name__, "name", name, none_means="that of the file")
+        if not isinstance(separator, str):
+            raise ConfigError(f"separator={shown(separator)} is not accepted; give a text.")
         given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
 
         def read(table: Any) -> list[Row]:
@@ -103,29 +117,17 @@ class PromptAnswers(LanguageModeling):
         pool = read(source) if source is not None else []
         named = source if source is not None else evaluation
         self._set_rows(
-            _complete(rows, pool, seed),
+            _complete(rows, pool, options["seed"]),
             name or (Path(named).stem if isinstance(named, (str, Path)) else "prompts"),
-            {
-                "sequence_length": sequence_length,
-                "max_evaluation_examples": max_evaluation_examples,
-                "seed": seed,
-                "separator": separator,
-            },
+            options,
         )
         self._warn(overlap({part: [r.text for r in found] for part, found in self.rows.items()}))
 
     def _set_rows(
         self, rows: dict[str, tuple[Row, ...]], name: str, options: dict[str, Any]
     ) -> None:
-        length, most = options["sequence_length"], options["max_evaluation_examples"]
-        if not isinstance(length, int) or length < 4:
-            raise ConfigError(f"sequence_length={length} is not accepted; give 4 or more tokens.")
-        if most is not None and most < 1:
-            raise ConfigError(
-                f"max_evaluation_examples={most} is not accepted; give a positive number, or None"
-                " for all of the evaluation part."
-            )
-        Task.__init__(self, name, (EXACT_MATCH, PERPLEXITY, ACCURACY, KL), dict(options))
+        options = checked_options(type(self).__name__, options, least=4)
+        Task.__init__(self, name, (EXACT_MATCH, PERPLEXITY, ACCURACY, KL), options)
         self.rows = rows
 
     def __repr__(self) -> str:

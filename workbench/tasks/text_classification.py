@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
+from workbench.fields import words
 from workbench.models.architectures import has_lone_encoder, is_seq2seq, refuse_unsupported
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
-from workbench.tasks.base import KL, Batch, Example, Task, batches_of, pad_token
+from workbench.tasks.base import KL, Batch, Example, Task, batches_of, checked_options, pad_token
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.head import extract_features, pooled_features, train_head
 from workbench.tasks.metric import call_metric, describe_metric, find_metric
@@ -119,6 +120,15 @@ class TextClassification(Task):
         name: str | None = None,
         encoding: str = "utf-8",
     ) -> None:
+        options = checked_options(
+            type(self).__name__,
+            {
+                "sequence_length": sequence_length,
+                "max_evaluation_examples": max_evaluation_examples,
+                "seed": seed,
+            },
+        )
+        name = words(type(self).__name__, "name", name, none_means="that of the file")
         given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
         if isinstance(source, Mapping) and hasattr(source.get("train"), "shape"):
             given |= {_SPLITS[key]: source[key] for key in _SPLITS if key in source}
@@ -133,13 +143,9 @@ class TextClassification(Task):
         pool = read(source) if source is not None else []
         named = source if source is not None else evaluation
         self._set(
-            _complete(rows, pool, label, seed),
+            _complete(rows, pool, label, options["seed"]),
             name or (Path(named).stem if isinstance(named, (str, Path)) else "classification"),
-            {
-                "sequence_length": sequence_length,
-                "max_evaluation_examples": max_evaluation_examples,
-                "seed": seed,
-            },
+            options,
             metric,
             higher_is_better,
         )
@@ -153,15 +159,8 @@ class TextClassification(Task):
         metric: Callable[..., float] | None,
         higher_is_better: bool | None,
     ) -> None:
-        length, most = options["sequence_length"], options["max_evaluation_examples"]
-        if not isinstance(length, int) or length < 2:
-            raise ConfigError(f"sequence_length={length} is not accepted; give 2 or more tokens.")
-        if most is not None and most < 1:
-            raise ConfigError(
-                f"max_evaluation_examples={most} is not accepted; give a positive number, or None"
-                " for all of the evaluation part."
-            )
-        super().__init__(name, (ACCURACY, MACRO_F1, KL), dict(options))
+        options = checked_options(type(self).__name__, options)
+        super().__init__(name, (ACCURACY, MACRO_F1, KL), options)
         self.rows = rows
         self.labels = _ordered({row.label for part in PARTS for row in rows[part]})
         self._own_metric = metric

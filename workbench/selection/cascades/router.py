@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.errors import ConfigError, DataError
+from workbench.fields import number as check_number
+from workbench.fields import whole
 from workbench.selection.cascades.latency import Percentiles, percentiles
 from workbench.selection.cascades.signals import SIGNALS, Signal, signal_named, surety
 
@@ -108,9 +112,11 @@ class Router:
             )
         self.models = tuple(models)
         self.labels = tuple(labels)
-        self.thresholds = tuple(float(threshold) for threshold in thresholds)
+        self.thresholds = tuple(_threshold(value) for value in thresholds)
         self.signal = signal
-        self.sequence_length = sequence_length
+        self.sequence_length = whole(
+            "Router", "sequence_length", sequence_length, minimum=2, maximum=2**20, unit="tokens"
+        )
         self._bases = tuple(models if bases is None else bases)
         self._signal = signal_named(signal)
 
@@ -336,6 +342,14 @@ class Router:
     def __repr__(self) -> str:
         names = " -> ".join(model.source.name for model in self.models)
         return f"<Router {names}, {self.signal} at least {self.thresholds}>"
+
+
+def _threshold(value: Any) -> float:
+    """Return a threshold; infinity is one, which nothing stays below."""
+    if isinstance(value, Real) and math.isinf(value):
+        return float(value)
+    found: float = check_number("Router", "thresholds", value)
+    return found
 
 
 def _is_router(folder: Path) -> bool:

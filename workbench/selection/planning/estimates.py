@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError
+from workbench.fields import number, whole
 from workbench.selection.planning.devices import Device, known_devices
 from workbench.selection.planning.footprint import Footprint, footprint_of
 from workbench.selection.planning.precisions import PRECISIONS, Precision
@@ -187,11 +188,9 @@ def plan(
     ConfigError
         If a device or precision is not known, or a number has no meaning.
     """
-    for name, value in (("context", context), ("batch", batch)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name}={value!r} is not accepted; give a whole number from 1 on.")
-    if not 0 <= margin < 1:
-        raise ConfigError(f"margin={margin!r} is not accepted; give a share from 0 on, below 1.")
+    context = whole("plan", "context", context, maximum=10**9, unit="tokens")
+    batch = whole("plan", "batch", batch, maximum=10**9)
+    margin = number("plan", "margin", margin, minimum=0, below=1)
     devices, forms = _devices(device), _precisions(precisions)
     rows = []
     names: set[str] = set()

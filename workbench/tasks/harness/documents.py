@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import ConfigError, DataError
+from workbench.fields import whole
 from workbench.tasks.harness.library import harness_at_work, in_words
 from workbench.tasks.harness.trusted_code import Code, check_code, replaced
 from workbench.tasks.splits import deal
@@ -293,8 +294,7 @@ def _shots(task: Any, config: dict[str, Any], shots: int | None) -> int:
     own = task.config.num_fewshot
     if shots is None:
         return int(own or 0)
-    if isinstance(shots, bool) or not isinstance(shots, int) or shots < 0:
-        raise ConfigError(f"shots={shots!r} is not accepted; give 0 or more, or None.")
+    shots = int(whole("HarnessTask", "shots", shots, minimum=0, maximum=1000))
     if own == 0 and shots:
         raise ConfigError(
             f"The task {config['task']!r} fixes num_fewshot: 0, which the harness never overrides;"
