@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import math
 import numbers
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -236,7 +237,20 @@ def words(owner: str, name: str, value: Any, *, none_means: str = "", most: int 
             f"{owner}: {name}={shown(value)} is not accepted; give a text of 1 to {most:,}"
             f" characters{more}."
         )
+    if _HIDDEN.search(value):
+        raise ConfigError(
+            f"{owner}: {name}={shown(value)} has marks that cannot be seen; give it without them."
+        )
     return value
+
+
+_HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and marks that turn the direction of what is written around them."""
+
+
+def printable(text: str) -> str:
+    """Return a name that somebody else wrote without what could disguise it, each mark as a �."""
+    return _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def shown(value: Any) -> str:
@@ -244,7 +258,7 @@ def shown(value: Any) -> str:
     if isinstance(value, numbers.Integral) and abs(int(value)) >= 10**30:
         return f"a number of {len(f'{int(value):x}') * 4} bits"
     try:
-        text = repr(value)
+        text = printable(repr(value))
     except Exception:  # whatever a stranger's class does
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 80 else f"{text[:76]} …"

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.atomic_files import aside_of
 from workbench.errors import DataError
+from workbench.stored_paths import readable_file
+from workbench.tasks.outcomes import EXPANDED_BYTES, EXPANSION, check_expansion
 
 if TYPE_CHECKING:
     import pandas
@@ -43,7 +46,7 @@ def existing_path(source: str | Path, *, table: bool = False) -> Path | None:
     path = Path(source).expanduser()
     try:
         if path.exists() and str(source).strip():
-            return path
+            return readable_file(path)
     except OSError:  # such as a name that is too long
         return None
     known = str(source).lower().endswith((*TEXT_FILES, *TABLE_FILES))
@@ -482,10 +485,19 @@ def read_snapshot(path: Path) -> Iterator[dict[str, Any]]:
         If the file is missing or damaged.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="\n") as stream:
-            for line in stream:
-                yield json.loads(line)
-    except (OSError, EOFError, ValueError) as error:
+        most = max(EXPANDED_BYTES, EXPANSION * path.stat().st_size)
+        with gzip.open(path, "rb") as stream:
+            total = 0
+            while line := stream.readline(most + 1 - total):
+                total += len(line)
+                check_expansion(path, total)
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("a row is no object")
+                yield row
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise DataError(
             f"The task's data in {str(path)!r} cannot be read ({error}); give the task again when"
             " opening the study."

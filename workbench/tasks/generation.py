@@ -18,6 +18,7 @@ from workbench.fields import whole, words
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
+from workbench.stored_paths import within
 from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
 from workbench.tasks.base import MOST_LENGTH, DenseReference, Example, checked_options, pad_token
 from workbench.tasks.data import read_snapshot
@@ -309,7 +310,7 @@ class Generation(NextToken):
     def load(cls, saved: dict[str, Any], folder: Path) -> Generation:
         """Return the task that :meth:`save` wrote, see :class:`Task`."""
         parts: dict[str, list[Pair]] = {part: [] for part in PARTS}
-        for row in read_snapshot(folder / saved["data"]):
+        for row in read_snapshot(within(folder, saved["data"])):
             parts[row.pop("part")].append(Pair(**row))
         task = cls.__new__(cls)
         task._set(parts, saved["name"], dict(saved["options"]), task._metrics())

@@ -12,6 +12,7 @@ from workbench.errors import DataError
 from workbench.fields import words
 from workbench.models.load import LoadedModel
 from workbench.records import Metric
+from workbench.stored_paths import within
 from workbench.tasks.base import (
     KL,
     Example,
@@ -276,7 +277,7 @@ class LanguageModeling(NextToken):
     def load(cls, saved: dict[str, Any], folder: Path) -> LanguageModeling:
         """Return the task that :meth:`save` wrote, see :class:`Task`."""
         parts: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}
-        for row in read_snapshot(folder / saved["data"]):
+        for row in read_snapshot(within(folder, saved["data"])):
             parts[row["part"]].append((row["name"], row["text"]))
         options = dict(saved["options"])
         task = cls.__new__(cls)

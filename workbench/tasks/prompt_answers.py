@@ -15,6 +15,7 @@ from workbench.errors import ConfigError, DataError
 from workbench.fields import shown, words
 from workbench.models.load import LoadedModel
 from workbench.records import Metric
+from workbench.stored_paths import within
 from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
 from workbench.tasks.base import KL, Batch, Example, Task, checked_options, ratio
 from workbench.tasks.data import Row, read_rows, read_snapshot
@@ -219,7 +220,7 @@ class PromptAnswers(LanguageModeling):
     def load(cls, saved: dict[str, Any], folder: Path) -> PromptAnswers:
         """Return the task that :meth:`save` wrote, see :class:`Task`."""
         parts: dict[str, list[Row]] = {part: [] for part in PARTS}
-        for row in read_snapshot(folder / saved["data"]):
+        for row in read_snapshot(within(folder, saved["data"])):
             parts[row.pop("part")].append(Row(**row))
         task = cls.__new__(cls)
         rows = {part: tuple(found) for part, found in parts.items()}

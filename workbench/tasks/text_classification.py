@@ -20,6 +20,7 @@ from workbench.models.architectures import has_lone_encoder, is_seq2seq, refuse_
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
+from workbench.stored_paths import within
 from workbench.tasks.base import KL, Batch, Example, Task, batches_of, checked_options, pad_token
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.head import extract_features, pooled_features, train_head
@@ -379,7 +380,7 @@ class TextClassification(Task):
     def load(cls, saved: dict[str, Any], folder: Path) -> TextClassification:
         """Return the task that :meth:`save` wrote, see :class:`Task`."""
         parts: dict[str, list[Row]] = {part: [] for part in PARTS}
-        for row in read_snapshot(folder / saved["data"]):
+        for row in read_snapshot(within(folder, saved["data"])):
             more = tuple((str(name), str(value)) for name, value in row.pop("more", ()))
             parts[row.pop("part")].append(Row(**row, more=more))
         options = dict(saved["options"])

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
 
-from workbench.errors import ConfigError, DataError
+from workbench.errors import ConfigError, DataError, WorkbenchError
 from workbench.fields import number as check_number
 from workbench.fields import whole
 from workbench.selection.cascades.latency import Percentiles, percentiles
 from workbench.selection.cascades.signals import SIGNALS, Signal, signal_named, surety
+from workbench.stored_paths import check_folder, within
 
 if TYPE_CHECKING:
     from workbench.models.load import LoadedModel
@@ -297,11 +299,14 @@ class Router:
         ------
         DataError
             If there is no router, it is damaged, or a newer version wrote it.
+        UnsafePathError
+            If it names a file outside of its folder, or a link leads out of it.
         """
         from workbench.models.load import load_model
         from workbench.storage.artifacts import load_weights
 
         path = Path(folder).expanduser()
+        check_folder(path)
         try:
             saved = json.loads((path / FILE).read_text(encoding="utf-8"))
             if saved["version"] > VERSION:
@@ -313,8 +318,7 @@ class Router:
             models, of = [], []
             for tier in saved["tiers"]:
                 name = str(tier["base"])
-                inside = (path / name).resolve().parent == path.resolve()
-                if not inside or not (path / name).is_dir():
+                if not within(path, name).is_dir():
                     raise DataError(f"The router in {path} lacks its model {name!r}.")
                 if name not in bases:
                     bases[name] = load_model(path / name)
@@ -323,7 +327,7 @@ class Router:
                 models.append(
                     bases[name]
                     if weights is None
-                    else load_weights(path / Path(str(weights)).name, bases[name])
+                    else load_weights(within(path, str(weights)), bases[name])
                 )
             return cls(
                 models,
@@ -333,7 +337,9 @@ class Router:
                 sequence_length=int(saved["sequence_length"]),
                 bases=of,
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except WorkbenchError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError, RecursionError) as error:
             raise DataError(
                 f"There is no router in {path}, or it is damaged ({error}); router.save(folder)"
                 " writes one."

@@ -145,13 +145,13 @@ def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any
     A live model is written into the study; of others only the tokenizer, for the case that it
     did not come from the same place.
     """
-    from workbench.models.load import save_model
+    from workbench.models.load import save_model, save_tokenizer
 
     folder = store.model_folder(name)
     if model.source.kind == "live":
         save_model(model, folder)
     elif model.source.kind != "demo":
-        model.tokenizer.save_pretrained(folder)
+        save_tokenizer(model.tokenizer, folder)
     return {
         "source": model.source.to_dict(),
         "fingerprint": model.fingerprint,

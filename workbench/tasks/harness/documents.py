@@ -273,6 +273,11 @@ def _found(files: Any, folder: Path) -> Any:
         return {split: _found(inner, folder) for split, inner in files.items()}
     if isinstance(files, (list, tuple)):
         return [_found(inner, folder) for inner in files]
+    if "://" in str(files):
+        raise DataError(
+            f"{str(files)[:200]!r} is an address; nothing is downloaded here. Download the file,"
+            " put it beside the task file and give its name."
+        )
     beside = str(folder / str(files))
     if not _is_there(beside) or Path(beside).resolve() == Path(str(files)).resolve():
         return files

@@ -22,6 +22,7 @@ from workbench.fields import flag, whole, words
 from workbench.fields import seed as check_seed
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
+from workbench.stored_paths import within
 from workbench.tasks.base import KL, MOST_LENGTH, Batch, DenseReference, Example
 from workbench.tasks.data import read_snapshot
 from workbench.tasks.harness.configs import find_config
@@ -566,7 +567,7 @@ class HarnessTask(NextToken):
         harness when a model is evaluated.
         """
         parts: dict[str, list[HarnessRow]] = {part: [] for part in PARTS}
-        for row in read_snapshot(folder / saved["data"]):
+        for row in read_snapshot(within(folder, saved["data"])):
             parts[row.pop("part")].append(HarnessRow.from_dict(row))
         task = cls.__new__(cls)
         rows = {part: tuple(found) for part, found in parts.items()}
