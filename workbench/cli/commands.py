@@ -34,7 +34,7 @@ from workbench.cli.options import (
     open_study,
     recipes_of,
 )
-from workbench.cli.tables import errors, output, print_runs, rows_of
+from workbench.cli.tables import csv_of, errors, output, print_runs, rows_of
 from workbench.cli.tasks import Kind, Shots, Target, TaskOptions, Template, TrustRemoteCode, task_of
 from workbench.errors import ConfigError, DataError, StudyError, WorkbenchError
 from workbench.records import RunState
@@ -157,7 +157,7 @@ def table(
     """Print the runs of a study."""
     opened = open_study(study)
     if csv:
-        typer.echo(opened.table().to_csv(), nl=False)
+        typer.echo(csv_of(opened.table()), nl=False)
     else:
         print_runs(opened.table(), opened.metric)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from workbench.errors import ConfigError, StudyError
+from workbench.fields import printable
 from workbench.processes import identity, is_same
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
@@ -334,7 +335,7 @@ def record_of(row: sqlite3.Row, measurements: tuple[Measurement, ...]) -> RunRec
         ) from error
     return RunRecord(
         id=row["id"],
-        model=row["model"],
+        model=printable(row["model"]),
         recipe=recipe,
         state=RunState.INTERRUPTED if abandoned else RunState(row["state"]),
         parent=row["parent"],

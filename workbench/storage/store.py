@@ -26,7 +26,7 @@ from workbench.atomic_files import age_seconds as _age_seconds
 from workbench.atomic_files import aside_of as _temporary
 from workbench.atomic_files import remove_leftovers
 from workbench.errors import StudyError
-from workbench.fields import whole
+from workbench.fields import printable, whole
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
 from workbench.storage.journal import (
@@ -190,7 +190,7 @@ class Store:
     def disk_budget_bytes(self) -> int:
         """Limit for the compressed weights that are kept, and again for checkpoints."""
         budget = self.meta("disk_budget_bytes")
-        return DISK_BUDGET_BYTES if budget is None else int(budget)
+        return budget if isinstance(budget, int) and budget > 0 else DISK_BUDGET_BYTES
 
     def model_folder(self, name: str) -> Path:
         """Return where a live model is saved; the name is made safe for every file system."""
@@ -203,7 +203,18 @@ class Store:
         """Return what :meth:`set_meta` stored, or None."""
         with self._journal.reading() as db:
             row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row["value"])
+        if row is None:
+            return None
+        try:
+            found = json.loads(row["value"])
+        except (ValueError, RecursionError) as error:
+            raise StudyError(
+                f"The journal of {self.path} is damaged: what it says of {key!r} cannot be read."
+                " Restore the folder from a copy."
+            ) from error
+        if isinstance(found, dict) and isinstance(found.get("name"), str):
+            found["name"] = printable(found["name"])
+        return found
 
     def set_meta(self, key: str, value: Any) -> None:
         """Store JSON-ready data under a key."""
@@ -214,7 +225,7 @@ class Store:
         """Return the base models in the order of their addition: name and description."""
         with self._journal.reading() as db:
             rows = db.execute("SELECT * FROM models ORDER BY position").fetchall()
-        return {row["name"]: json.loads(row["description"]) for row in rows}
+        return {printable(row["name"]): json.loads(row["description"]) for row in rows}
 
     def add_model(self, name: str, description: dict[str, Any]) -> None:
         """Add a base model; its JSON-ready description says how to load it again."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
+from workbench.fields import words
 from workbench.storage.store import Store
 from workbench.study.exporting import Exporting
 from workbench.study.reporting import Reporting
@@ -173,8 +174,7 @@ class Study(Viewing, Reporting, Exporting):
             if description["fingerprint"] == model.fingerprint and name in (None, known):
                 self._attach(known, model)
                 return known
-        if name is not None and (not name.strip() or len(name) > 100):
-            raise ConfigError(f"name={name!r} is not accepted; give 1 to 100 characters.")
+        name = words("add_model", "name", name, none_means="its own", most=100)
         wanted = name or model.source.name
         chosen, number = wanted, 1
         while name is None and chosen in models:
