@@ -23,7 +23,7 @@ from workbench.app.parts.hints import hints_html
 from workbench.app.parts.subtabs import Subtab, Subtabs
 from workbench.app.parts.table import TablePanel
 from workbench.app.session import Session
-from workbench.study.running.sweep import Event
+from workbench.study.running.runner import Event
 
 if TYPE_CHECKING:
     from workbench.recipes.recipe import Recipe

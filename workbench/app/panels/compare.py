@@ -14,8 +14,7 @@ from workbench.app.parts.rows import Rows, rows_html
 from workbench.app.session import Session
 from workbench.recipes.recipe import shortened
 from workbench.records import RunRecord, RunState
-from workbench.views import Confusion, FlipsView, LayerErrorsView, WeightHistogramView
-from workbench.views.figures import confusion_figure, layer_errors_figure, weight_histogram_figure
+from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
 
 VIEWS = (
     ("Differences", "differences"),
@@ -246,9 +245,9 @@ class ComparePanel:
         self._say("Stopped.")
 
     def _layers(self, found: Any) -> None:
-        view = LayerErrorsView.from_dict(found)
+        view = LayerErrors.from_dict(found)
         self._offer_layers(view)
-        self._draw(layer_errors_figure(view))
+        self._draw(view.plot())
         heads = [("layer", "text"), *((shortened(run, 34), "") for run in view.runs)]
         rows = [
             ("", [layer, *("–" if e is None else f"{e:.3g}" for e in errors)])
@@ -257,18 +256,18 @@ class ComparePanel:
         self._tabulate(heads, rows)
 
     def _layer_names(self, found: Any) -> None:
-        self._offer_layers(LayerErrorsView.from_dict(found))
+        self._offer_layers(LayerErrors.from_dict(found))
         self.layer.layout.display = ""
         self._show()
 
-    def _offer_layers(self, view: LayerErrorsView) -> None:
+    def _offer_layers(self, view: LayerErrors) -> None:
         if tuple(self.layer.options) != view.layers:
             self.layer.options = view.layers
             self.layer.value = view.layers[0]
 
     def _histogram(self, found: Any) -> None:
-        view = WeightHistogramView.from_dict(found)
-        self._draw(weight_histogram_figure(view))
+        view = WeightHistogram.from_dict(found)
+        self._draw(view.plot())
         heads = [("from", ""), ("to", ""), ("before", ""), ("after", "")]
         self._tabulate(
             heads,
@@ -314,7 +313,7 @@ class ComparePanel:
     def _confusion(self, found: Any) -> None:
         counts = tuple(tuple(row) for row in found["counts"])
         view = Confusion(found["run"], tuple(found["labels"]), counts)
-        self._draw(confusion_figure(view))
+        self._draw(view.plot())
         rows = [
             ("", [label, other, count])
             for label, row in zip(view.labels, view.counts, strict=True)

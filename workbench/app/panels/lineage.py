@@ -10,7 +10,6 @@ import ipywidgets as w
 from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.rows import Rows, rows_html
 from workbench.app.session import Session
-from workbench.views.figures import lineage_figure
 
 
 class LineagePanel:
@@ -75,7 +74,7 @@ class LineagePanel:
         self.table.selected = list(self._session.selection.runs)
         chosen = self._session.selection.runs
         self._place.draw(
-            lambda: lineage_figure(view, selected=chosen), self._session.banner.guard(self._clicked)
+            lambda: view.plot(selected=chosen), self._session.banner.guard(self._clicked)
         )
 
     def _clicked(self, trace: Any, points: Any, state: Any) -> None:

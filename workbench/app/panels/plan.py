@@ -18,8 +18,9 @@ from workbench.selection.planning import PRECISIONS, known_devices, known_models
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.selection.planning import Device, Plan
+    from workbench.selection.planning import Device
     from workbench.study import Study
+    from workbench.views.plan import Plan
 
 _WIDE = {"description_width": "104px"}
 _USUAL = ("16-bit", "8-bit", "4-bit")
@@ -160,7 +161,7 @@ class PlanPanel:
 
         def work() -> None:
             try:
-                from workbench.selection.planning import plan
+                from workbench.views.plan import plan
 
                 found = plan(refs, devices, precisions=precisions, context=context, batch=batch)
                 if number == self._number:

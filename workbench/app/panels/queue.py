@@ -14,7 +14,7 @@ from workbench.app.parts.throttle import Throttle
 from workbench.app.session import Session
 from workbench.prediction.estimates import estimate_seconds
 from workbench.recipes.recipe import Recipe, shortened
-from workbench.study.running.sweep import FINAL, Event
+from workbench.study.running.runner import FINAL, Event
 
 MOST_SHOWN = 8
 IDLE = "Nothing is running."
