@@ -244,6 +244,33 @@ def words(owner: str, name: str, value: Any, *, none_means: str = "", most: int 
     return value
 
 
+def listed(owner: str, name: str, value: Any, what: str) -> list[Any]:
+    """Return the members of a list, or of another collection that is no text.
+
+    Parameters
+    ----------
+    owner, name : str
+    value : object
+    what : str
+        What is accepted, for the message.
+    """
+    try:
+        if isinstance(value, (str, bytes, type)):
+            raise TypeError
+        return list(value)
+    except TypeError as error:
+        raise ConfigError(
+            f"{owner}: {name}={shown(value)} is not accepted; give {what}."
+        ) from error
+
+
+def instance(owner: str, name: str, value: Any, kind: type | tuple[type, ...], what: str) -> Any:
+    """Return a value that must be of a class, or None."""
+    if value is not None and not isinstance(value, kind):
+        raise ConfigError(f"{owner}: {name}={shown(value)} is not accepted; give {what}.")
+    return value
+
+
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Control characters, and marks that turn the direction of what is written around them."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from workbench.atomic_files import write_file
 from workbench.errors import ConfigError, StudyError
+from workbench.fields import instance
 from workbench.progress import Progress
 from workbench.recipes.recipe import shortened
 from workbench.records import FOR_INFORMATION
@@ -48,6 +49,11 @@ def report(
     """Write the page for the person who decides; see :meth:`Study.report`."""
     from workbench.views.report import Part, render, sentence
 
+    instance("report", "requirements", requirements, Requirements, "Requirements(…)")
+    instance("report", "cost", cost, CostModel, "CostModel(…)")
+    instance("report", "question", question, str, "a text")
+    instance("report", "trust", trust, (bool, Trust), "True, False or what study.trust returned")
+    instance("report", "cascade", cascade, Routed, "what study.cascade returned")
     wanted = requirements or Requirements(0.97)
     prices = cost or wanted.cost
     decision = decide(workspace, wanted, metric=metric, model=model)

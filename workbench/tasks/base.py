@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
-from workbench.fields import seed, whole
+from workbench.fields import flag, seed, whole, words
 from workbench.models.architectures import decoder_start_token
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
@@ -269,6 +269,7 @@ class Task(ABC):
         limit : int, optional
             Take so many of them, evenly spread.
         """
+        limit = whole("examples", "limit", limit, none_means="all of them")
         length = min(self.options["sequence_length"], model.max_length or 2**31)
         kept = self._examples.setdefault(model.tokenizer, {})
         key = (check_part(part), length)
@@ -593,6 +594,20 @@ def checked_options(owner: str, options: Mapping[str, Any], *, least: int = 2) -
     if "seed" in found:
         found["seed"] = seed(owner, found["seed"])
     return found
+
+
+def checked_name(owner: str, name: Any, encoding: Any, higher_is_better: Any = None) -> Any:
+    """Return the name that was given to a task, after checking what else is not data.
+
+    Raises
+    ------
+    ConfigError
+        If the name, the encoding of its files or a metric's direction is not accepted.
+    """
+    words(owner, "encoding", encoding, most=100)
+    if higher_is_better is not None:
+        flag(owner, "higher_is_better", higher_is_better)
+    return words(owner, "name", name, none_means="that of the data")
 
 
 def check_part(part: str) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from workbench.errors import DataError
-from workbench.fields import words
 from workbench.models.load import LoadedModel
 from workbench.records import Metric
 from workbench.stored_paths import within
 from workbench.tasks.base import (
     KL,
     Example,
+    checked_name,
     checked_options,
     ratio,
 )
@@ -110,7 +110,7 @@ class LanguageModeling(NextToken):
                 "seed": seed,
             },
         )
-        name = words(type(self).__name__, "name", name, none_means="that of the file")
+        name = checked_name(type(self).__name__, name, encoding, higher_is_better)
         given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
         texts = {
             part: cut_documents(read_texts(value, encoding))

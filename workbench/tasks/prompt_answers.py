@@ -12,12 +12,12 @@ import numpy as np
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
-from workbench.fields import shown, words
+from workbench.fields import shown
 from workbench.models.load import LoadedModel
 from workbench.records import Metric
 from workbench.stored_paths import within
 from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
-from workbench.tasks.base import KL, Batch, Example, Task, checked_options, ratio
+from workbench.tasks.base import KL, Batch, Example, Task, checked_name, checked_options, ratio
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.language_modeling import LanguageModeling, start_token
 from workbench.tasks.outcomes import Outcomes
@@ -106,7 +106,7 @@ class PromptAnswers(LanguageModeling):
             },
             least=4,
         )
-        name = words(type(self).__name__, "name", name, none_means="that of the file")
+        name = checked_name(type(self).__name__, name, encoding)
         if not isinstance(separator, str):
             raise ConfigError(f"separator={shown(separator)} is not accepted; give a text.")
         given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}

@@ -15,13 +15,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
-from workbench.fields import words
+from workbench.fields import listed
 from workbench.models.architectures import has_lone_encoder, is_seq2seq, refuse_unsupported
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
 from workbench.stored_paths import within
-from workbench.tasks.base import KL, Batch, Example, Task, batches_of, checked_options, pad_token
+from workbench.tasks.base import (
+    KL,
+    Batch,
+    Example,
+    Task,
+    batches_of,
+    checked_name,
+    checked_options,
+    pad_token,
+)
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.head import extract_features, pooled_features, train_head
 from workbench.tasks.metric import call_metric, describe_metric, find_metric
@@ -129,7 +138,8 @@ class TextClassification(Task):
                 "seed": seed,
             },
         )
-        name = words(type(self).__name__, "name", name, none_means="that of the file")
+        name = checked_name(type(self).__name__, name, encoding, higher_is_better)
+        columns = listed(type(self).__name__, "columns", columns, "a list of names of columns")
         given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
         if isinstance(source, Mapping) and hasattr(source.get("train"), "shape"):
             given |= {_SPLITS[key]: source[key] for key in _SPLITS if key in source}

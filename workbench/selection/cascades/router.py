@@ -15,8 +15,8 @@ import numpy as np
 from safetensors import SafetensorError
 
 from workbench.errors import ConfigError, DataError, WorkbenchError
+from workbench.fields import listed, whole
 from workbench.fields import number as check_number
-from workbench.fields import whole
 from workbench.selection.cascades.latency import Percentiles, percentiles
 from workbench.selection.cascades.signals import SIGNALS, Signal, signal_named, surety
 from workbench.stored_paths import check_folder, within
@@ -107,6 +107,9 @@ class Router:
         sequence_length: int = 256,
         bases: Sequence[LoadedModel] | None = None,
     ) -> None:
+        models = listed("Router", "models", models, "two models or more")
+        labels = listed("Router", "labels", labels, "the task's labels")
+        thresholds = listed("Router", "thresholds", thresholds, "one number less than models")
         if len(models) < 2 or len(thresholds) != len(models) - 1:
             raise ConfigError(
                 f"{len(models)} models and {len(thresholds)} thresholds do not make a router; give"
