@@ -271,7 +271,9 @@ def instance(owner: str, name: str, value: Any, kind: type | tuple[type, ...], w
     return value
 
 
-_HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_HIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 """Control characters, and marks that turn the direction of what is written around them."""
 
 

@@ -6,6 +6,7 @@ import psutil
 import torch
 
 from workbench.errors import ConfigError, NotEnoughMemoryError
+from workbench.fields import shown
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -18,6 +19,8 @@ def choose_device(device: str | torch.device) -> torch.device:
     ConfigError
         If it is not a device, or not one of this machine.
     """
+    if not isinstance(device, (str, torch.device)):
+        raise ConfigError(f"load_model: device={shown(device)} is not accepted; give a text.")
     if device == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     accepted = "give 'auto', 'cpu', 'cuda' (or 'cuda:1'), or 'mps'"
@@ -48,12 +51,13 @@ def choose_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     ConfigError
         If it is not one of :data:`DTYPES`.
     """
-    if dtype == "auto":
+    known = isinstance(dtype, (str, torch.dtype))
+    if known and dtype == "auto":
         return None
-    found = DTYPES.get(str(dtype).removeprefix("torch."))
+    found = DTYPES.get(str(dtype).removeprefix("torch.")) if known else None
     if found is None:
         raise ConfigError(
-            f"dtype={dtype!r} is not accepted; give 'auto', {', '.join(map(repr, DTYPES))} or the"
+            f"dtype={shown(dtype)} is not accepted; give 'auto', {', '.join(map(repr, DTYPES))} or the"
             " torch.dtype of that name."
         )
     return found
