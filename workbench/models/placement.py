@@ -57,8 +57,8 @@ def choose_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     found = DTYPES.get(str(dtype).removeprefix("torch.")) if known else None
     if found is None:
         raise ConfigError(
-            f"dtype={shown(dtype)} is not accepted; give 'auto', {', '.join(map(repr, DTYPES))} or the"
-            " torch.dtype of that name."
+            f"dtype={shown(dtype)} is not accepted; give 'auto', {', '.join(map(repr, DTYPES))} or"
+            " the torch.dtype of that name."
         )
     return found
 
