@@ -167,7 +167,7 @@ def accepted(owner: str, info: FieldInfo, value: Any) -> Any:
         )
     if not fits:
         raise ConfigError(
-            f"{owner}: {info.name}={shown(value)} is not accepted; give {_accepts(info)}."
+            f"{owner}: {info.name}={shown(value)} is not accepted; give {what_is_accepted(info)}."
             f"{_meant(info, value)}"
         )
     return found
@@ -317,7 +317,8 @@ def _as_type(kind: type, value: Any) -> Any:
     return None
 
 
-def _accepts(info: FieldInfo) -> str:
+def what_is_accepted(info: FieldInfo) -> str:
+    """Return in words what a field takes."""
     kind = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
     if info.choices and info.minimum is None:
         text = "one of " + ", ".join(repr(c) for c in info.choices)

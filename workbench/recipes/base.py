@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import textwrap
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.errors import ConfigError
-from workbench.fields import FieldInfo, check_fields, fields_of, option
+from workbench.fields import FieldInfo, check_fields, fields_of, option, what_is_accepted
 
 __all__ = ["FieldInfo", "Step", "fields_of", "option"]
 
@@ -92,3 +94,12 @@ class Step:
             elif value != info.default:
                 parts.append(f"{info.name}={value!r}")
         return f"wb.{type(self).__name__}({', '.join(parts)})"
+
+
+def documented(step: type[Step]) -> str:
+    """Return a step's docstring with its parameters, as its fields describe themselves."""
+    lines = [inspect.cleandoc(step.__doc__ or ""), "", "Parameters", "----------"]
+    for info in fields_of(step):
+        lines.append(f"{info.name} : {what_is_accepted(info)}; default {info.default!r}")
+        lines += textwrap.wrap(info.help, 92, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
