@@ -51,6 +51,10 @@ class StudyError(WorkbenchError, RuntimeError):
     """A study's folder or journal cannot be used as asked."""
 
 
+class DiskFullError(StudyError):
+    """The disk is full; what was finished before is kept."""
+
+
 class ExportError(WorkbenchError, RuntimeError):
     """A model cannot be exported as asked; what was there before is still there."""
 

@@ -12,6 +12,7 @@ import difflib
 import math
 import numbers
 import re
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 
 from workbench.errors import ConfigError
 
+MOST_WHOLE = 2**63 - 1
 MOST_SEED = 2**32 - 1
 """What numpy and torch both take."""
 
@@ -159,7 +161,7 @@ def accepted(owner: str, info: FieldInfo, value: Any) -> Any:
         fits = found in info.choices
     if fits and not isinstance(found, (str, bool)):
         fits = (
-            math.isfinite(found)
+            abs(found) <= (MOST_WHOLE if info.type is int else sys.float_info.max)
             and (info.minimum is None or found >= info.minimum)
             and (info.maximum is None or found <= info.maximum)
             and (info.above is None or found > info.above)
@@ -179,7 +181,7 @@ def whole(
     value: Any,
     *,
     minimum: int = 1,
-    maximum: int = 10**15,
+    maximum: int | None = None,
     unit: str = "",
     none_means: str = "",
 ) -> Any:
@@ -341,7 +343,8 @@ def what_is_accepted(info: FieldInfo) -> str:
 
 
 def _bound(value: float) -> str:
-    return f"{value:g}" if abs(value) < 1e5 else f"{value:,.12g}"
+    large = abs(value) >= 1e5 and float(value).is_integer()
+    return f"{int(value):,}" if large else f"{value:g}"
 
 
 def _meant(info: FieldInfo, value: Any) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from workbench.errors import ConfigError, StudyError
+from workbench.errors import ConfigError, DiskFullError, StudyError
 from workbench.fields import printable
 from workbench.processes import identity, is_same
 from workbench.recipes.recipe import Recipe
@@ -262,10 +262,13 @@ class Journal:
                     raise
                 db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise StudyError(self._explain(error)) from error
+            kind = DiskFullError if "full" in str(error) else StudyError
+            raise kind(self._explain(error)) from error
 
     def _explain(self, error: sqlite3.Error) -> str:
         folder, words = self.path.parent, str(error)
+        if not folder.exists():
+            return f"The study's folder {folder} is not there any more: it was moved or deleted."
         if _is_read_only(error):
             return (
                 f"The study in {folder} cannot be written: the folder or its journal is read-only"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import platform
@@ -20,7 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.atomic_files import aside_of
-from workbench.errors import CancelledError, StudyError, TokenizerMissingError
+from workbench.errors import (
+    CancelledError,
+    DiskFullError,
+    NotEnoughMemoryError,
+    StudyError,
+    TokenizerMissingError,
+    WorkbenchError,
+)
 from workbench.progress import SILENT, Monitor
 from workbench.recipes import Step
 from workbench.recipes.recipe import Recipe
@@ -309,8 +317,10 @@ class Engine:
                 claim.fail(RunState.CANCELLED, "Interrupted from the keyboard.")
                 raise
             except Exception as error:
-                failure = error.with_traceback(None)  # its frames would keep the model in memory
-                claim.fail(RunState.FAILED, in_words(error))
+                failure = said(
+                    error.with_traceback(None), self.store.path
+                )  # its frames hold models
+                claim.fail(RunState.FAILED, in_words(failure))
         record = self.store.record(run)
         if record is None:
             raise StudyError(f"Run {run} was deleted while it was computed.")
@@ -600,6 +610,35 @@ class Engine:
                 f"The base model {model!r} was not evaluated, so there is nothing to compare"
                 f" with{why}"
             )
+
+
+def said(error: Exception, folder: Path) -> Exception:
+    """Return an error of a library about a full disk or too little memory as one that says so.
+
+    Parameters
+    ----------
+    error : Exception
+    folder : Path
+        Of the study.
+    """
+    text = str(error)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or any(words in text for words in _FULL):
+        return DiskFullError(
+            f"The disk with {folder} is full. Finished runs are kept: free some space, and run the"
+            " same again."
+        )
+    if not isinstance(error, WorkbenchError) and any(words in text for words in _NO_MEMORY):
+        return NotEnoughMemoryError(
+            "There is too little memory for this run: the machine's, or a limit that is set for"
+            f" the process ({text.splitlines()[0][:200]}). Close other programs, or take a smaller"
+            " model, shorter texts or a smaller batch."
+        )
+    return error
+
+
+_FULL = ("No space left on device", "os error 28", "The disk with ", "disk quota exceeded")
+_NO_MEMORY = ("could not create a primitive", "can't allocate memory", "Cannot allocate memory")
 
 
 def in_words(error: BaseException) -> str:
