@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import tempfile
-from types import SimpleNamespace
 
 import pandas as pd
 
@@ -13,8 +12,9 @@ from workbench.recipes import GPTQ, RTN
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
 from workbench.selection import compare
-from workbench.selection.decision import UNCLEAR, decide
+from workbench.selection.decision import decide
 from workbench.study.running.runner import Event
+from workbench.tasks.output import Output
 from workbench.views import differences
 from workbench.views.figures import tradeoff_figure
 from workbench.views.lineage import lineage
@@ -31,6 +31,7 @@ class FakeStudy:
     metric = Metric("accuracy")
     metrics = (Metric("accuracy"), Metric("kl", "nats", higher_is_better=False))
     models = ("tiny",)
+    output = Output.TOKENS
 
     def __init__(self):
         self.path = pathlib.Path(tempfile.mkdtemp(prefix="fake-study-"))
@@ -67,13 +68,7 @@ class FakeStudy:
 
     def choose(self, requirements):
         baseline = next((r for r in self.records if not r.recipe.steps), None)
-        found = decide(self.records, baseline, self.metric, requirements)
-        return SimpleNamespace(
-            run=found.chosen and SimpleNamespace(id=found.chosen.run.id),
-            answer=UNCLEAR if found.nearest is None else found.nearest.answer,
-            nearest=found.words,
-            verdicts=found.verdicts,
-        )
+        return decide(self.records, baseline, self.metric, requirements)
 
     def costs(self, prices):
         rows = [

@@ -431,7 +431,7 @@ def test_the_journal_uses_no_write_ahead_log(store: Store) -> None:
 def as_version_1(store: Store) -> None:
     """Make the journal what the first version wrote: measurements without how and where."""
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-        for column in ("spread", "how", "conditions", "samples"):
+        for column in ("spread", "how", "conditions", "samples", "version"):
             db.execute(f"ALTER TABLE measurements DROP COLUMN {column}")
         db.execute("ALTER TABLE runs DROP COLUMN process")
         db.execute("PRAGMA user_version = 1")
@@ -459,7 +459,8 @@ def test_a_journal_of_the_first_version_is_upgraded(store: Store) -> None:
 def test_a_journal_of_the_second_version_is_upgraded(store: Store) -> None:
     finish(store)
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-        db.execute("ALTER TABLE measurements DROP COLUMN samples")
+        for column in ("samples", "version"):
+            db.execute(f"ALTER TABLE measurements DROP COLUMN {column}")
         db.execute("ALTER TABLE runs DROP COLUMN process")
         db.execute("PRAGMA user_version = 2")
     opened = Store.open(store.path)
@@ -471,6 +472,17 @@ def test_a_journal_of_the_second_version_is_upgraded(store: Store) -> None:
     found = record.measurement("perplexity")
     assert found is not None
     assert found.samples == ()
+    assert found.version == 1
+
+
+def test_the_version_of_a_metric_is_kept(store: Store) -> None:
+    finish(store)
+    store.add_measurements("a", [Measurement("macro_f1", 0.5, n=3, version=2)])
+    record = Store.open(store.path).record("a")
+    assert record is not None
+    found = record.measurement("macro_f1")
+    assert found is not None
+    assert found.version == 2
 
 
 def test_a_read_only_journal_of_the_first_version_is_read(
@@ -537,7 +549,7 @@ class TestRefusals:
 
     def test_a_newer_version(self, store: Store) -> None:
         with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-            db.execute("PRAGMA user_version = 99")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
         for make in (Store.create, Store.open):
             with pytest.raises(StudyError, match="Upgrade compression-workbench"):
                 make(store.path)

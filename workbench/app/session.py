@@ -15,13 +15,6 @@ if TYPE_CHECKING:
     from workbench.study import Study
 
 
-CLASSIFYING = ("text_classification", "lm_eval")
-"""Kinds of task with one answer per example, which trust and routing need.
-
-Tasks of the harness that are no multiple choice say so when they are asked.
-"""
-
-
 class Selection:
     """The runs that are selected, in the order of their selection; the same in every panel."""
 

@@ -11,7 +11,7 @@ from workbench.selection.cost import CostModel
 
 @dataclass(frozen=True)
 class Requirements:
-    """A bar for quality that must be passed with confidence, and limits.
+    """A bar for quality, passed with confidence unless that is None, and limits.
 
     Parameters
     ----------
@@ -27,9 +27,9 @@ class Requirements:
         Most dollars for 1,000 queries; needs ``cost``.
     cost : CostModel, optional
         Your prices.
-    confidence : float
+    confidence : float or None
         1 minus the chance that is accepted of choosing a run that truly fails ``accuracy``,
-        however many runs there are to choose from.
+        however many runs there are to choose from. None: its measured value decides.
 
     Raises
     ------
@@ -49,7 +49,7 @@ class Requirements:
     memory_bytes: float | None = None
     cost_per_1k_usd: float | None = None
     cost: CostModel | None = None
-    confidence: float = 0.95
+    confidence: float | None = 0.95
 
     def __post_init__(self) -> None:
         units = {
@@ -76,7 +76,14 @@ class Requirements:
                 f" {self.accuracy:g} times its quality; for {self.accuracy:g} % give"
                 f" {self.accuracy / 100:g}, for a value of the metric give relative=False."
             )
-        sure = number("Requirements", "confidence", self.confidence, minimum=0.5, below=1)
+        sure = number(
+            "Requirements",
+            "confidence",
+            self.confidence,
+            minimum=0.5,
+            below=1,
+            none_means="judging by the measured value",
+        )
         object.__setattr__(self, "confidence", sure)
         if self.cost is not None and not isinstance(self.cost, CostModel):
             raise ConfigError(
@@ -103,6 +110,6 @@ class Requirements:
         if self.cost_per_1k_usd is not None:
             parts.append(f"at most {self.cost_per_1k_usd:g} dollars for 1,000 queries")
         text = ", ".join(parts)
-        if self.accuracy is not None:
+        if self.accuracy is not None and self.confidence is not None:
             text += f"; with {100 * self.confidence:g} % confidence"
         return text

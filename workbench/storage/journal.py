@@ -26,7 +26,7 @@ from workbench.processes import identity, is_same
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 BUSY_SECONDS = 30.0
 STALE_SECONDS = 60.0
 """A run of another computer is given up when its heartbeat did not change for so long."""
@@ -77,7 +77,8 @@ _SCHEMA = (
         spread REAL,
         how TEXT NOT NULL DEFAULT '',
         conditions TEXT NOT NULL DEFAULT '',
-        samples TEXT NOT NULL DEFAULT '[]'
+        samples TEXT NOT NULL DEFAULT '[]',
+        version INTEGER NOT NULL DEFAULT 1
     )""",
     "CREATE INDEX measurements_of_run ON measurements(run)",
     """CREATE TABLE artifacts (
@@ -96,7 +97,10 @@ _UPGRADES = {
     2: (  # the single times, which percentiles follow from
         "ALTER TABLE measurements ADD COLUMN samples TEXT NOT NULL DEFAULT '[]'",
     ),
-    3: (  # which process computes a run, told apart by what no clock changes
+    3: (  # by which definition of its metric a number was computed
+        "ALTER TABLE measurements ADD COLUMN version INTEGER NOT NULL DEFAULT 1",
+    ),
+    4: (  # which process computes a run, told apart by what no clock changes
         "ALTER TABLE runs ADD COLUMN process TEXT",
     ),
 }
@@ -357,13 +361,14 @@ def insert_measurements(db: sqlite3.Connection, run: str, rows: Iterable[Measure
         stderr, spread = measurement.stderr, measurement.spread
         db.execute(
             "INSERT INTO measurements (run, metric, value, unit, n, stderr, part, created, spread,"
-            " how, conditions, samples) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " how, conditions, samples, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(run, measurement.metric, float(measurement.value), measurement.unit),
                 *(int(measurement.n), None if stderr is None else float(stderr)),
                 *(measurement.part, now(), None if spread is None else float(spread)),
                 *(measurement.how, measurement.conditions),
                 json.dumps([float(f"{value:.6g}") for value in measurement.samples]),
+                measurement.version,
             ),
         )
 
@@ -372,6 +377,7 @@ def measurements_of(
     db: sqlite3.Connection, run: str | None = None
 ) -> dict[str, tuple[Measurement, ...]]:
     """Return the measurements of one run, or of every run, by its id; oldest first."""
+    named = ("spread", "how", "conditions", "version")
     where, values = ("", ()) if run is None else ("WHERE run = ?", (run,))
     found: dict[str, list[Measurement]] = {}
     rows: Iterator[sqlite3.Row] = db.execute(
@@ -388,7 +394,7 @@ def measurements_of(
                 stderr=row["stderr"],
                 part=row["part"],
                 samples=tuple(json.loads(row["samples"])) if "samples" in known else (),
-                **{name: row[name] for name in ("spread", "how", "conditions") if name in known},
+                **{name: row[name] for name in named if name in known},
             )
         )
     return {name: tuple(measured) for name, measured in found.items()}

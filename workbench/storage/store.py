@@ -10,6 +10,7 @@ import contextlib
 import glob
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -28,7 +29,7 @@ from workbench.atomic_files import remove_leftovers
 from workbench.errors import StudyError
 from workbench.fields import printable, whole
 from workbench.recipes.recipe import Recipe
-from workbench.records import Measurement, RunRecord, RunState
+from workbench.records import Measurement, Metric, RunRecord, RunState
 from workbench.storage.journal import (
     INTERRUPTED,
     Journal,
@@ -328,6 +329,40 @@ class Store:
             if not db.execute("UPDATE runs SET id = id WHERE id = ?", (run,)).rowcount:
                 raise StudyError(f"There is no run {run} in {self.path}; was it deleted?")
             insert_measurements(db, run, measurements)
+
+    def renew_measurements(self, metrics: Iterable[Metric]) -> None:
+        """Compute again, from outcomes, what was measured by earlier definitions of its metric.
+
+        Where a run has no outcomes the number becomes NaN, so that no two definitions mix.
+        """
+        from workbench.tasks.metrics import measurement, score_outcomes
+
+        for metric in metrics:
+            if metric.version == 1:
+                continue
+            old = "metric = ? AND part = 'evaluation' AND version < ?"
+            with self._journal.reading() as db:
+                rows = db.execute(
+                    f"SELECT run, max(n) AS n FROM measurements WHERE {old} GROUP BY run",
+                    (metric.name, metric.version),
+                ).fetchall()
+            for row in rows:
+                again = Measurement(
+                    *(metric.name, math.nan, metric.unit, row["n"]),
+                    how="by an earlier definition; its outcomes are gone",
+                    version=metric.version,
+                )
+                with contextlib.suppress(StudyError):
+                    outcomes = self.outcomes(row["run"])
+                    found = score_outcomes(metric, outcomes)
+                    if found is not None:
+                        again = measurement(metric, found.estimate, len(outcomes))
+                with self._journal.writing() as db:
+                    db.execute(
+                        f"DELETE FROM measurements WHERE run = ? AND {old}",
+                        (row["run"], metric.name, metric.version),
+                    )
+                    insert_measurements(db, row["run"], (again,))
 
     def delete(self, run: str) -> None:
         """Delete a run, its outcomes, and its weights unless another run has the same.

@@ -15,6 +15,8 @@ from workbench.fields import shown
 from workbench.progress import Progress
 from workbench.records import Metric, RunRecord
 from workbench.storage.store import Store
+from workbench.tasks.metrics import recorded_metrics
+from workbench.tasks.output import Output, recorded_output
 
 if TYPE_CHECKING:
     from workbench.models.load import LoadedModel
@@ -102,7 +104,12 @@ class Workspace:
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The task's metrics; the first one decides where none is named."""
-        return tuple(Metric(**metric) for metric in self.store.meta("task")["metrics"])
+        return recorded_metrics(self.store.meta("task"))
+
+    @property
+    def output(self) -> Output:
+        """What the task answers, without loading it."""
+        return recorded_output(self.store.meta("task")["saved"])
 
     def metric_named(self, name: str | None) -> Metric:
         """Return the metric of this name, None for the task's first.

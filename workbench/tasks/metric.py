@@ -15,11 +15,16 @@ import os
 import textwrap
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from workbench.errors import ConfigError, DataError, WorkbenchError
 from workbench.fields import flag
 from workbench.records import Metric
+
+_Read = TypeVar("_Read")
 
 
 def describe_metric(
@@ -63,11 +68,28 @@ def describe_metric(
             " higher_is_better=True (such as a score) or higher_is_better=False (such as a cost"
             " or an error) beside metric=."
         )
-    higher = flag(f"your metric {name!r}", "higher_is_better", higher_is_better)
-    return Metric(name, "", higher)
+    better = flag(f"your metric {name!r}", "higher_is_better", higher_is_better)
+    return Metric(name, higher_is_better=better, numerator=f"{name}:each", statistic="own")
 
 
-def call_metric(function: Callable[..., float] | None, *arguments: Any) -> float:
+def scores_of_examples(
+    function: Callable[..., Any] | None, *arguments: Any
+) -> NDArray[np.float64] | None:
+    """Call the user's metric, and return its numbers if it gives several, else None.
+
+    Raises
+    ------
+    ConfigError
+        If it raises.
+    """
+    return _called(
+        function,
+        arguments,
+        lambda found: None if np.ndim(found) != 1 else np.asarray(found, dtype=np.float64),
+    )
+
+
+def call_metric(function: Callable[..., Any] | None, *arguments: Any) -> float:
     """Call the user's metric.
 
     Raises
@@ -77,9 +99,17 @@ def call_metric(function: Callable[..., float] | None, *arguments: Any) -> float
     DataError
         If the study was opened without it.
     """
+    return _called(function, arguments, float)
+
+
+def _called(
+    function: Callable[..., Any] | None,
+    arguments: tuple[Any, ...],
+    read: Callable[[Any], _Read],
+) -> _Read:
     assert function is not None
     try:
-        return float(function(*arguments))
+        return read(function(*arguments))
     except (MemoryError, WorkbenchError):
         raise
     except Exception as error:
@@ -87,7 +117,7 @@ def call_metric(function: Callable[..., float] | None, *arguments: Any) -> float
         raise ConfigError(
             f"Your metric {name!r} failed: {type(error).__name__}: {error}. It gets"
             " (labels, predictions) as arrays for classification, or a table of outcomes for"
-            " language models, and must return one number."
+            " language models, and must return one number, or one per example."
         ) from error
 
 

@@ -22,8 +22,8 @@ class Outcomes:
     model to this one summed over the predictions; NaN where no dense reference was given). Tasks
     add theirs: ``n_correct``, ``n_bytes``, ``label``, ``prediction``, ``confidence``, ``margin``
     (probability of the likeliest class minus that of the next), ``entropy`` (nats) and
-    ``log_probabilities`` (float16, (examples, classes), nats). A column with the name of a metric
-    is what that metric is the mean of. Evaluations of earlier versions
+    ``log_probabilities`` (float16, (examples, classes), nats). A metric says which columns it is
+    computed from. Evaluations of earlier versions
     lack the last three.
     """
 
@@ -42,6 +42,15 @@ class Outcomes:
 
     def __contains__(self, name: str) -> bool:
         return name in self.columns
+
+    @property
+    def is_classified(self) -> bool:
+        """Whether every example has one label and one prediction."""
+        return "label" in self and "prediction" in self
+
+    def at(self, rows: NDArray[np.int64]) -> Outcomes:
+        """Return the table of some rows."""
+        return Outcomes({name: column[rows] for name, column in self.columns.items()})
 
     def save(self, path: Path) -> None:
         """Write all columns to a compressed ``.npz`` file; nothing in it needs pickle."""

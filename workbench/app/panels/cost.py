@@ -16,6 +16,7 @@ from workbench.app.parts.rows import Rows, rows_html
 from workbench.app.session import Session
 from workbench.errors import WorkbenchError
 from workbench.records import RunState
+from workbench.tasks.output import Output
 
 UNPRICED = "Enter what an hour of your machine costs. No price is built in."
 UNTIMED = "No run has measured times yet, from which its cost follows. Measure them first."
@@ -43,8 +44,8 @@ class CostPanel:
     def __init__(self, session: Session, on_measured: Callable[[], None] = lambda: None) -> None:
         self._session = session
         guard = session.banner.guard
-        kind = session.study.describe()["task"]["kind"]
-        self.form = PricesForm(guard(self._priced), writes_tokens=kind != "text_classification")
+        writes = session.study.output is not Output.LABELS
+        self.form = PricesForm(guard(self._priced), writes_tokens=writes)
         self._measuring = MeasureButton(
             session,
             self._untimed,

@@ -18,8 +18,8 @@ from workbench.app.session import Session
 from workbench.atomic_files import write_file
 from workbench.errors import StudyError
 from workbench.records import RunState
-from workbench.selection.choice import LATENCY
 from workbench.selection.compare import SIZE, PredictedPoint, TradeoffView, family_of
+from workbench.selection.quality import LATENCY
 from workbench.stored_paths import within
 from workbench.views.figures import (
     Overlay,

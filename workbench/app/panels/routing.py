@@ -14,10 +14,11 @@ from workbench.app.panels.router import RouterPanel
 from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows, rows_html
-from workbench.app.session import CLASSIFYING, Session
+from workbench.app.session import Session
 from workbench.recipes.recipe import shortened
 from workbench.records import RunRecord, RunState
 from workbench.selection.cascades import SIGNALS, Cascade, cascade_of, facts
+from workbench.tasks.output import Output
 from workbench.views.figures import cascade_figure
 
 _WIDE = {"description_width": "104px"}
@@ -56,9 +57,10 @@ class RoutingPanel:
     def __init__(self, session: Session, on_found: Callable[[], None] = lambda: None) -> None:
         self._session = session
         self._on_found = on_found
-        kind = session.study.describe()["task"]["kind"]
-        self._is_possible = kind in CLASSIFYING
-        self._is_timed = kind == "text_classification"  # a decoder's times are of tokens
+        output = session.study.output
+        kind = session.study.describe()["task"]["kind"].replace("_", " ")
+        self._is_possible = output.classifies
+        self._is_timed = output is Output.LABELS  # a decoder's times are of tokens
         guard = session.banner.guard
         self.runs = w.SelectMultiple(
             rows=9,
@@ -133,7 +135,7 @@ class RoutingPanel:
         self.widget = w.HBox([left, right])
         self.widget.add_class("wb-form-side")
         self.refresh()
-        self._say("" if self._is_possible else OTHER_TASK.format(kind=kind.replace("_", " ")))
+        self._say("" if self._is_possible else OTHER_TASK.format(kind=kind))
 
     def code(self) -> str:
         """Return the Python of the cascade that is shown, ``""`` if none is."""

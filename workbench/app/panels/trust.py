@@ -12,7 +12,7 @@ from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows
 from workbench.app.parts.trust_views import VIEWS, View
-from workbench.app.session import CLASSIFYING, Session
+from workbench.app.session import Session
 from workbench.recipes.recipe import shortened
 from workbench.records import RunState
 from workbench.selection.trust import TrustView
@@ -101,10 +101,9 @@ class TrustPanel:
             part.add_class("wb-card")
         self.widget = w.HBox([left, right])
         self.widget.add_class("wb-split")
-        kind = session.study.describe()["task"]["kind"]
-        if kind not in CLASSIFYING:
-            spoken = html.escape(kind.replace("_", " "))
-            only = w.HTML(f"<h3>Trust</h3>{OTHER_TASK.format(kind=spoken)}")
+        if not session.study.output.classifies:
+            kind = html.escape(session.study.describe()["task"]["kind"].replace("_", " "))
+            only = w.HTML(f"<h3>Trust</h3>{OTHER_TASK.format(kind=kind)}")
             only.add_class("wb-card")
             only.add_class("wb-lead")
             self.widget.children = [only]

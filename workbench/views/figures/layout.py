@@ -13,8 +13,8 @@ from workbench.selection.compare import (
     TradeoffPoint,
     TradeoffView,
     pareto_front,
-    relative_quality,
 )
+from workbench.selection.quality import relative_quality
 
 INK = "#777777"
 HEIGHT = 480
