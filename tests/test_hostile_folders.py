@@ -116,9 +116,9 @@ class TestLinks:
             (folder / "worker.log").symlink_to(precious / "notes.txt")
             (folder / "checkpoints").symlink_to(precious)
             with pytest.raises(UnsafePathError):
-                study._store.log_path.open("w")
+                study._workspace.store.log_path.open("w")
             with pytest.raises(UnsafePathError):
-                study._store.recover()
+                study._workspace.store.recover()
 
     def test_a_link_within_the_folder_is_followed(self, folder: Path) -> None:
         (folder / "artifacts").rename(folder / "weights")
@@ -189,7 +189,7 @@ class TestJournal:
         change(folder, "UPDATE artifacts SET digest = ?, size_bytes = 1e12, last_used = 0", outside)
         with Study.open(folder) as study:
             run = study.runs[-1]
-            for act in (run.model, run.delete, lambda: study._store.artifact(outside)):
+            for act in (run.model, run.delete, lambda: study._workspace.store.artifact(outside)):
                 with pytest.raises(UnsafePathError):
                     act()
 
