@@ -314,7 +314,8 @@ def test_a_mean_of_a_column_of_its_name_is_paired():
     assert choice.interval.method == "paired"
     half = 1.96 * (lower - scores).std(ddof=1) / math.sqrt(500) / scores.mean()
     assert choice.interval.high - choice.quality == pytest.approx(half, rel=0.05)
-    tables["run"].columns["rouge"][0] = math.nan  # an example without a score is no zero
+    lower[0] = math.nan  # an example without a score is no zero
+    tables["run"] = Outcomes({**tables["run"].columns, "rouge": lower.copy()})
     choice = choose([run], base, metric, accuracy=0.9, outcomes=lambda r: tables[r.id])
     assert choice.interval.method == "independent"
 

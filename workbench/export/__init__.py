@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, ExportError
 from workbench.export.awq import AWQCheckpoint
@@ -22,6 +22,9 @@ from workbench.export.publish import MARK, PROGRAM, check_target, published
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.version import __version__
+
+if TYPE_CHECKING:
+    import torch
 
 FORMATS: dict[str, Format] = {
     format.name: format
@@ -71,6 +74,8 @@ class ExportOffer:
         Bytes of its tensors; None if it is refused.
     refusal : str or None
         Why not, and the nearest format that can hold the model.
+    kept_dense : dict of str to str
+        Compressed layers that it would hold densely, by name, and why.
     """
 
     format: str
@@ -78,6 +83,7 @@ class ExportOffer:
     loaders: str
     size_bytes: int | None
     refusal: str | None
+    kept_dense: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,8 @@ class Exported:
         Of any logit from the model that was exported, on evaluation inputs.
     proof : Proof
         More about that.
+    kept_dense : dict of str to str
+        Compressed layers that were written densely, by name, and why.
     """
 
     path: Path
@@ -108,12 +116,17 @@ class Exported:
     predicted_bytes: int
     largest_difference: float
     proof: Proof
+    kept_dense: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
+        dense = ""
+        if self.kept_dense:
+            first = next(iter(self.kept_dense.values()))
+            dense = f" {len(self.kept_dense)} compressed layers are dense in it (first: {first})."
         return (
             f"Exported to {self.path} ({self.format}, {self.bytes_on_disk / 1e6:.2f} MB); loaded"
-            f" again, its logits differ by at most {self.largest_difference:.2g}"
-            f" ({self.proof.relative:.2%} of the largest)."
+            f" again, its predictions are {self.proof.kl:.2g} nats from the run's, and"
+            f" {self.proof.agreement:.1%} have the same top answer.{dense}"
         )
 
 
@@ -158,11 +171,12 @@ def refusal(format: Format, model: LoadedModel) -> str | None:
 
 def offers(model: LoadedModel) -> tuple[ExportOffer, ...]:
     """Return for every format whether the model can be exported in it, and its size."""
-    found = []
+    model, found = model.as_measured(), []
     for name, format in FORMATS.items():
         reason = refusal(format, model)
         size = format.predicted_bytes(model) if reason is None else None
-        found.append(ExportOffer(name, format.title, format.loaders, size, reason))
+        dense = format.kept_dense(model) if reason is None else {}
+        found.append(ExportOffer(name, format.title, format.loaders, size, reason, dense))
     return tuple(found)
 
 
@@ -176,7 +190,7 @@ def export_bytes(model: LoadedModel, format: str) -> int:
     ConfigError
         If there is no such format.
     """
-    chosen = format_named(format)
+    chosen, model = format_named(format), model.as_measured()
     reason = refusal(chosen, model)
     if reason is not None:
         raise ExportError(reason)
@@ -188,7 +202,7 @@ def export_model(
     path: str | os.PathLike[str],
     format: str,
     *,
-    prove: Callable[[LoadedModel], Proof],
+    prove: Callable[[LoadedModel, torch.dtype], Proof],
     card: Callable[[Format, int, Proof], str],
     overwrite: bool = False,
     monitor: Monitor = SILENT,
@@ -204,7 +218,8 @@ def export_model(
     format : str
         A key of :data:`FORMATS`.
     prove : callable
-        Given the model that was loaded again; raises if it is another one.
+        Given the model that was loaded again and the dtype that the format rounds dense tensors
+        to; raises if it is another one.
     card : callable
         Given the format, the tensors' bytes and the proof; returns the text of the model card.
     overwrite : bool
@@ -222,7 +237,7 @@ def export_model(
     """
     from workbench.models.load import load_model
 
-    chosen = format_named(format)
+    chosen, model = format_named(format), model.as_measured()
     predicted = export_bytes(model, format)
     target = check_target(path, predicted, overwrite=overwrite)
     if model.source.kind == "folder" and os.path.realpath(model.source.ref) == str(target):
@@ -233,7 +248,7 @@ def export_model(
     with published(target, overwrite=overwrite) as folder:
         chosen.write(model, folder, monitor)
         found = load_model(folder, device=str(model.device), dtype=model.dtype)
-        proof = prove(found)
+        proof = prove(found, chosen.dense_dtype(model))
         del found  # its tensors may be mapped from the files that are renamed now
         n_bytes = tensor_bytes(folder)
         (folder / CARD).write_text(card(chosen, n_bytes, proof), encoding="utf-8")
@@ -242,12 +257,22 @@ def export_model(
             PROGRAM: __version__,
             "tensor_bytes": n_bytes,
             "predicted_bytes": predicted,
+            "kept_dense": chosen.kept_dense(model),
             "proof": asdict(proof),
         }
         (folder / MARK).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         monitor.report("export", 1, 1, "complete")
-    return Exported(target, format, size, n_bytes, predicted, proof.largest_difference, proof)
+    return Exported(
+        target,
+        format,
+        size,
+        n_bytes,
+        predicted,
+        proof.largest_difference,
+        proof,
+        chosen.kept_dense(model),
+    )
 
 
 def tensor_bytes(folder: Path) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from workbench.errors import ConfigError, StudyError
 from workbench.recipes.recipe import Recipe
-from workbench.records import Metric, RunRecord, RunState
+from workbench.records import NOTES_FACT, Metric, RunRecord, RunState
 from workbench.selection.quality import (
     LATENCY,
     Z95,
@@ -63,14 +63,13 @@ def pareto_front(
     if size.shape != cost.shape:
         raise ValueError(f"{len(size)} sizes and {len(cost)} values; give one value per size.")
     on_front = np.zeros(len(size), dtype=bool)
-    best_of_smaller = math.inf
     finite = np.flatnonzero(np.isfinite(size) & np.isfinite(cost))
-    for one_size in np.unique(size[finite]):
-        same = finite[size[finite] == one_size]
-        best = cost[same].min()
-        if best < best_of_smaller:
-            on_front[same[cost[same] == best]] = True
-            best_of_smaller = best
+    order = finite[np.lexsort((cost[finite], size[finite]))]
+    _, first, group = np.unique(size[order], return_index=True, return_inverse=True)
+    best = cost[order][first]  # of each size
+    best_of_smaller = np.minimum.accumulate(np.append(math.inf, best))[:-1]
+    is_best = (best < best_of_smaller)[group] & (cost[order] == best[group])
+    on_front[order[is_best]] = True
     return on_front
 
 
@@ -158,7 +157,9 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         was not measured is NaN. If any run's speed was measured, before ``pareto`` also each of
         those metrics (such as ``latency_ms``) with ``<metric>_spread``, their interquartile
         range, ``runs_as`` (what ran packed, what dense) and ``measured_on``: compare the speeds of
-        rows only if it is equal up to the bar.
+        rows only if it is equal up to the bar. Where anything is to be said of a run's numbers,
+        such as that they are of another head or of texts that were cut, the last column is
+        ``notes``.
     """
     import pandas as pd
 
@@ -200,6 +201,7 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         row["pareto"] = record.id in front
         row["seconds"] = sum(record.seconds.values()) if record.seconds else math.nan
         row["error"] = record.error or ""
+        row["notes"] = " ".join(record.facts.get(NOTES_FACT, ()))
         rows.append(row)
     columns = ["model", "recipe", "state", "size_mb", "size_ratio", "compressed_share"]
     columns += [column for name in names for column in (name, f"{name}_stderr")]
@@ -207,6 +209,7 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         columns += [column for name in speeds for column in (name, f"{name}_spread")]
         columns += ["runs_as", "measured_on"]
     columns += ["pareto", "seconds", "error"]
+    columns += ["notes"] if any(row["notes"] for row in rows) else []
     index = pd.Index([record.id for record in records], name="run", dtype=object)
     return pd.DataFrame(rows, index=index, columns=columns)
 
@@ -313,6 +316,8 @@ class TradeoffView:
         Runs without a point: failed, cancelled, or without a finite value.
     axis : Axis
         What the metric is drawn against.
+    note : str
+        What is doubtful about the points, to be shown below them.
     """
 
     metric: Metric
@@ -322,6 +327,7 @@ class TradeoffView:
     predicted: tuple[PredictedPoint, ...] = ()
     n_unmeasured: int = 0
     axis: Axis = SIZE
+    note: str = ""
 
 
 def tradeoff_view(

@@ -494,10 +494,14 @@ class _OfContrast:
         self.n_examples, self.method = found.n_examples, found.method
         self.p_value = tilted_p_value(found.advantages, found.worst)
 
-    def fails(self) -> bool:
+    @cached_property
+    def _fails(self) -> bool:
         found = self._found
         is_below = found.advantages.mean() < 0
         return is_below and tilted_p_value(-found.advantages, -found.best) <= FAIL_LEVEL
+
+    def fails(self) -> bool:
+        return self._fails
 
     def enough(self, level: float) -> int | None:
         sums, n = self._found.advantages, self.n_examples
@@ -552,11 +556,20 @@ def _test(
     bar = float(wanted.accuracy or 0.0)
     pair = [record] if not wanted.relative or baseline is None else [record, baseline]
     mine, theirs = scores.of(record), None if len(pair) == 1 else scores.of(pair[1])
-    known = mine is not None and (len(pair) == 1 or theirs is not None)
-    found = contrast(mine, theirs, bar) if mine is not None and known else None
-    if found is not None and len(found.advantages) > 1:
-        return _OfContrast(found)
+    if mine is not None and (len(pair) == 1 or theirs is not None):
+        test = scores.derived(
+            record,
+            ("test", len(pair), bar),
+            lambda: _of_contrast(contrast(mine, theirs, bar)),
+            theirs,
+        )
+        if test is not None:
+            return test
     return _OfErrors(pair, metric, bar)
+
+
+def _of_contrast(found: Contrast | None) -> _OfContrast | None:
+    return None if found is None or len(found.advantages) < 2 else _OfContrast(found)
 
 
 def _limits(record: RunRecord, wanted: Requirements) -> list[tuple[float, str]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from workbench.errors import ConfigError, DataError, StudyError
 from workbench.records import Metric, RunRecord, RunState
 from workbench.tasks.metrics import Scored, Statistic, relative_interval, score_outcomes
-from workbench.tasks.outcomes import Outcomes
+from workbench.tasks.outcomes import Outcomes, Value
 
 LATENCY = "latency_ms"
 """The metric that a limit of latency is about: per new token, or one text of a classifier."""
@@ -105,8 +105,23 @@ class Scores:
             if table is not None and len(table):
                 # A metric of a notebook that is gone is still compared by its recorded errors.
                 with contextlib.suppress(ConfigError, DataError):
-                    self._found[record.id] = score_outcomes(self.metric, table, self._statistic)
+                    self._found[record.id] = self.derived(
+                        record, "score", lambda: score_outcomes(self.metric, table, self._statistic)
+                    )
         return self._found[record.id]
+
+    def derived(
+        self,
+        record: RunRecord,
+        what: Hashable,
+        compute: Callable[[], Value],
+        other: object = None,
+    ) -> Value:
+        """Return what was computed of a run's outcomes; see :meth:`Outcomes.derived`."""
+        table = None if self._outcomes is None else self._outcomes(record)
+        if table is None:
+            return compute()
+        return table.derived((what, self.metric, self._statistic is None), compute, other)
 
     def interval(self, record: RunRecord, baseline: RunRecord) -> Interval | None:
         """Return the 95 % interval of a run's quality relative to the baseline, or None.
@@ -114,7 +129,11 @@ class Scores:
         Paired where the outcomes of both runs give the metric; else from the two standard errors.
         """
         mine, theirs = self.of(record), self.of(baseline)
-        paired = None if mine is None or theirs is None else relative_interval(mine, theirs)
+        paired = None
+        if mine is not None and theirs is not None:
+            paired = self.derived(
+                record, "interval", lambda: relative_interval(mine, theirs), theirs
+            )
         if paired is not None:
             return Interval(*paired, "paired")
         one, other = (r.measurement(self.metric.name) for r in (record, baseline))

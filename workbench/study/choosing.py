@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from workbench.study.run import Run
@@ -26,7 +27,7 @@ def choose(
     from workbench.selection import decision
 
     chosen = workspace.metric_named(metric)
-    return decision.choose(
+    found = decision.choose(
         workspace.records(),
         workspace.baseline(model),
         chosen,
@@ -38,3 +39,5 @@ def choose(
         statistic=lambda outcomes: workspace.task.statistic(chosen, outcomes),
         handle=lambda record: Run(workspace, record.id),
     )
+    note = workspace.unreadable()
+    return replace(found, nearest=f"{found.nearest} {note}") if note else found

@@ -37,7 +37,8 @@ def outcomes(
     kept = workspace.store.outcomes_of(id, part)
     if kept is None:
         kept = workspace.engine.outcomes(id, part, monitor=Monitor(on_progress))
-        with contextlib.suppress(OSError):  # a read-only study is looked into all the same
+        # A read-only study is looked into all the same.
+        with contextlib.suppress(OSError, StudyError):
             workspace.store.keep_outcomes(id, part, kept)
     return kept
 

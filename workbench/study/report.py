@@ -37,7 +37,7 @@ LONGEST_TEXT = 300
 def report(
     workspace: Workspace,
     path: str | Path = "report.html",
-    requirements: Requirements | None = None,
+    requirements: Requirements | float | None = None,
     *,
     question: str = "",
     cost: CostModel | None = None,
@@ -50,12 +50,13 @@ def report(
     """Write the page for the person who decides; see :meth:`Study.report`."""
     from workbench.views.report import Part, render, sentence
 
-    instance("report", "requirements", requirements, Requirements, "Requirements(…)")
     instance("report", "cost", cost, CostModel, "CostModel(…)")
     instance("report", "question", question, str, "a text")
     instance("report", "trust", trust, (bool, Trust), "True, False or what study.trust returned")
     instance("report", "cascade", cascade, Routed, "what study.cascade returned")
-    wanted = requirements or Requirements(0.97)
+    wanted = Requirements(0.97) if requirements is None else requirements
+    if not isinstance(wanted, Requirements):
+        wanted = Requirements(wanted)
     prices = cost or wanted.cost
     decision = choose(workspace, wanted, metric=metric, model=model)
     found = decision.nearest_run

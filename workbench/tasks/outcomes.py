@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import DataError
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,9 @@ class Outcomes:
     """
 
     columns: dict[str, NDArray[np.generic]]
+    _derived: dict[Hashable, tuple[Any, Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         lengths = {name: len(column) for name, column in self.columns.items()}
@@ -42,6 +49,24 @@ class Outcomes:
 
     def __contains__(self, name: str) -> bool:
         return name in self.columns
+
+    def derived(self, what: Hashable, compute: Callable[[], Value], other: object = None) -> Value:
+        """Return what ``compute`` returned the first time; kept as long as the outcomes are.
+
+        Parameters
+        ----------
+        what : hashable
+            Names the question, with every argument that changes its answer.
+        compute : callable
+            Called without arguments, unless the answer is known.
+        other : object, optional
+            What the answer depends on besides, such as the base model's outcomes.
+        """
+        known = self._derived.get(what)
+        if known is None or known[0] is not other:
+            known = self._derived[what] = (other, compute())
+        found: Value = known[1]
+        return found
 
     @property
     def is_classified(self) -> bool:

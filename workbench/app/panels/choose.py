@@ -12,7 +12,7 @@ from workbench.app.parts.limits import WIDE, Limits
 from workbench.app.parts.prices_form import prices_code
 from workbench.app.parts.rows import Rows
 from workbench.app.parts.throttle import Throttle
-from workbench.app.parts.verdict_rows import verdicts_html
+from workbench.app.parts.verdict_rows import HEADS, verdict_rows
 from workbench.app.session import Session
 from workbench.errors import WorkbenchError
 from workbench.selection.requirements import Requirements
@@ -162,7 +162,10 @@ class ChoosePanel:
             f'<div class="wb-answer wb-answer-{kind}">'
             f'<span role="status">{html.escape(text)}</span></div>'
         )
-        self.verdicts.html = verdicts_html(verdicts, self._session.study.models[0])
+        if verdicts:
+            self.verdicts.fill(HEADS, verdict_rows(verdicts, self._session.study.models[0]))
+        else:
+            self.verdicts.clear()
         self._on_bar(self.limits.by_axis(), self._worst())
 
     def _worst(self) -> float | None:

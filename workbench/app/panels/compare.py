@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from workbench.app.parts.live_figure import LiveFigure
 from workbench.app.parts.rows import Rows, rows_html
+from workbench.app.parts.run_options import offered
 from workbench.app.session import Session
 from workbench.recipes.recipe import shortened
 from workbench.records import RunRecord, RunState
@@ -141,12 +142,16 @@ class ComparePanel:
 
     def refresh(self) -> None:
         """Offer the finished runs; what is shown of the selected ones stays."""
-        options = [(_option(record, self._session), record.id) for record in self._done()]
+        self._follow()
+
+    def _offer(self) -> None:
+        metric = self._session.study.metric.name
+        shown = offered(self._session, self._done())
+        options = [(_option(record, metric), record.id) for record in shown]
         if list(self.runs.options) != options:
             self._is_loading = True
             self.runs.options = options
             self._is_loading = False
-        self._follow()
 
     def _done(self) -> list[RunRecord]:
         return [r for r in self._session.study.records if r.state is RunState.DONE]
@@ -157,6 +162,7 @@ class ComparePanel:
             self._session.selection.set([*kept, *self.runs.value])
 
     def _follow(self) -> None:
+        self._offer()
         known = [id for _, id in self.runs.options]
         self._is_loading = True
         self.runs.value = tuple(id for id in known if id in self._session.selection.runs)
@@ -339,11 +345,12 @@ class ComparePanel:
             old.close()
 
     def _tabulate(self, heads: list[tuple[str, str]], rows: Any) -> None:
-        self.table.html = rows_html(heads, rows, caption="Nothing differs.")
+        self.table.fill(heads, rows, caption="Nothing differs.")
         self.table.layout.display = ""
 
     def _clear(self) -> None:
-        self.table.html = self._texts.value = ""
+        self.table.clear()
+        self._texts.value = ""
         self.table.layout.display = "none"
         self._place.children = []
         if self._figure is not None:
@@ -368,8 +375,8 @@ def _lacks(view: str, chosen: list[RunRecord]) -> str:
     return ""
 
 
-def _option(record: RunRecord, session: Session) -> str:
+def _option(record: RunRecord, metric: str) -> str:
     label = record.label if record.recipe.steps else f"{record.model} (dense)"
     size = "" if record.size_bytes is None else f" · {record.size_bytes / 1e6:.2f} MB"
-    found = record.measurement(session.study.metric.name)
+    found = record.measurement(metric)
     return shortened(label, 40) + size + ("" if found is None else f" · {found.value:.4g}")

@@ -12,7 +12,7 @@ import ipywidgets as w
 
 from workbench.app.parts.measure_button import MeasureButton
 from workbench.app.parts.prices_form import PricesForm, prices_code
-from workbench.app.parts.rows import Rows, rows_html
+from workbench.app.parts.rows import Row, Rows
 from workbench.app.session import Session
 from workbench.errors import WorkbenchError
 from workbench.records import RunState
@@ -110,7 +110,7 @@ class CostPanel:
 
     def _show(self) -> None:
         prices = self._session.prices.model
-        self.table.html = ""
+        self.table.clear()
         if prices is None:
             self._say(UNPRICED)
             return
@@ -143,7 +143,7 @@ class CostPanel:
         heads += [("of the API", "")] * (api is not None)
         heads += [("kWh per 1,000", "")] * energy
         known = {record.id: record for record in self._session.study.records}
-        shown: list[tuple[str, list[object]]] = []
+        shown: list[Row] = []
         for row in rows:
             name = row["recipe"] if known[row["run"]].recipe.steps else f"{row['model']} (dense)"
             if several and known[row["run"]].recipe.steps:
@@ -160,7 +160,7 @@ class CostPanel:
             cells = ["the service", "–", f"{api:.3g}"]
             cells += [f"{api * month / 1000:,.2f}"] if month is not None else []
             shown.append(("", [*cells, "–", "100.0%", *["–"] * energy]))
-        self.table.html = rows_html(heads, shown)
+        self.table.fill(heads, shown)
 
     def _say(self, text: str) -> None:
         shown = f'<span role="status">{html.escape(text)}</span>'

@@ -8,6 +8,7 @@ from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.parts.run_options import offered
 from workbench.app.session import Session
 from workbench.recipes.recipe import shortened
 from workbench.records import RunState
@@ -96,10 +97,10 @@ class ExportPanel:
 
     def refresh(self) -> None:
         """Offer the finished runs."""
+        done = [r for r in self._session.study.records if r.state is RunState.DONE]
         options = [
             (shortened(record.label, 60), record.id)
-            for record in self._session.study.records
-            if record.state is RunState.DONE
+            for record in offered(self._session, done, [self.run.value])
         ]
         if list(self.run.options) != options:
             kept, ids = self.run.value, [id for _, id in options]
@@ -111,6 +112,7 @@ class ExportPanel:
 
     def _follow(self) -> None:
         chosen = self._session.selection.runs
+        self.refresh()
         if chosen and chosen[-1] in [id for _, id in self.run.options]:
             self.run.value = chosen[-1]
 

@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets as w
 
 from workbench.app.parts.figure_slot import FigureSlot
-from workbench.app.parts.rows import Rows, rows_html
+from workbench.app.parts.rows import Row, Rows
 from workbench.app.session import Session
 
 
@@ -57,7 +57,7 @@ class LineagePanel:
             return
         view = self._session.study.lineage()
         name = view.metric.name.replace("_", " ")
-        rows = [
+        rows: list[Row] = [
             (
                 node.run_id,
                 [
@@ -70,7 +70,7 @@ class LineagePanel:
             for node in view.nodes
         ]
         heads = [("run", "text wb-tree"), ("size (MB)", ""), (name, ""), ("state", "text")]
-        self.table.html = rows_html(heads, rows, caption="No runs yet.")
+        self.table.fill(heads, rows, caption="No runs yet.")
         self.table.selected = list(self._session.selection.runs)
         chosen = self._session.selection.runs
         self._place.draw(

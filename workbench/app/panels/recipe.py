@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from workbench.app.parts.form import MethodForm
+from workbench.app.parts.run_options import offered
 from workbench.app.session import Session
 from workbench.errors import ConfigError, WorkbenchError
 from workbench.prediction.estimates import estimate_memory_bytes, estimate_seconds
@@ -152,16 +153,18 @@ class RecipePanel:
 
     def refresh_sources(self) -> None:
         """Offer the finished runs to continue from."""
+        first = self._session.study.models[0]  # what is run here is run on that one
         done = [
             record
             for record in self._session.study.records
             if record.state is RunState.DONE
             and record.recipe.steps
-            and record.model == self._session.study.models[0]  # what is run here is run on that one
+            and record.model == first
             and all(type(step).__name__ in STEPS for step in record.recipe.steps)
         ]
         options = [("the base model", _BASE)]
-        options += [(shortened(record.label, 40), record.id) for record in done]
+        shown = offered(self._session, done, [self.source.value])
+        options += [(shortened(record.label, 40), record.id) for record in shown]
         if list(self.source.options) != options:
             kept, was = self.source.value, self._is_loading
             self._is_loading = True

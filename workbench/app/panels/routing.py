@@ -14,6 +14,7 @@ from workbench.app.panels.router import RouterPanel
 from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows, rows_html
+from workbench.app.parts.run_options import offered
 from workbench.app.session import Session
 from workbench.recipes.recipe import shortened
 from workbench.records import RunRecord, RunState
@@ -147,7 +148,9 @@ class RoutingPanel:
 
     def refresh(self) -> None:
         """Offer the finished runs; what is shown stays."""
-        options = [(_option(record, self._session), record.id) for record in self._done()]
+        metric = self._session.study.metric.name
+        shown = offered(self._session, self._done(), self.runs.value)
+        options = [(_option(record, metric), record.id) for record in shown]
         if list(self.runs.options) != options:
             kept = [run for run in self.runs.value if run in [id for _, id in options]]
             self.runs.options = options
@@ -260,9 +263,9 @@ def _threshold(found: Cascade, signal: str) -> str:
     return f"Chosen on the validation part: {'; '.join(parts)}."
 
 
-def _option(record: RunRecord, session: Session) -> str:
+def _option(record: RunRecord, metric: str) -> str:
     label = record.label if record.recipe.steps else f"{record.model} (dense)"
-    found = record.measurement(session.study.metric.name)
+    found = record.measurement(metric)
     size = "" if record.size_bytes is None else f" · {record.size_bytes / 1e6:.2f} MB"
     return shortened(label, 34) + size + ("" if found is None else f" · {found.value:.4g}")
 

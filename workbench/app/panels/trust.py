@@ -11,6 +11,7 @@ from workbench.app.panels.consistency import ConsistencyPanel
 from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows
+from workbench.app.parts.run_options import offered
 from workbench.app.parts.trust_views import VIEWS, View
 from workbench.app.session import Session
 from workbench.recipes.recipe import shortened
@@ -121,13 +122,17 @@ class TrustPanel:
 
     def refresh(self) -> None:
         """Offer the finished runs; what is shown of the chosen one stays."""
+        self._offer()
+        self._switch()
+
+    def _offer(self) -> None:
         done = [r for r in self._session.study.records if r.state is RunState.DONE]
         options = [
             (
                 shortened(r.label if r.recipe.steps else f"{r.model} (dense)", 40),
                 r.id,
             )
-            for r in done
+            for r in offered(self._session, done, [self.run.value])
         ]
         if list(self.run.options) != options:
             kept, ids = self.run.value, [id for _, id in options]
@@ -135,10 +140,10 @@ class TrustPanel:
             self.run.options = options
             self.run.value = kept if kept in ids else (ids[-1] if ids else None)
             self._is_loading = False
-        self._switch()
 
     def _follow(self) -> None:
         chosen = self._session.selection.runs
+        self._offer()
         if chosen and chosen[-1] in [id for _, id in self.run.options]:
             self.run.value = chosen[-1]
 

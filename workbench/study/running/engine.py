@@ -32,7 +32,7 @@ from workbench.errors import (
 from workbench.progress import SILENT, Monitor
 from workbench.recipes import Step
 from workbench.recipes.recipe import Recipe
-from workbench.records import CODES_FACT, RunRecord, RunState
+from workbench.records import CODES_FACT, NOTES_FACT, RunRecord, RunState
 from workbench.storage.store import Claim, Store
 from workbench.version import __version__
 
@@ -84,6 +84,7 @@ class _Base:
     dense: LoadedModel
     reference: Reference
     ahead: SolvedAhead
+    notes: tuple[str, ...] = ()
     calibrators: dict[CalibrationOptions, Calibrator] = field(default_factory=dict)
 
 
@@ -286,7 +287,11 @@ class Engine:
         claim, before = None, None
         while claim is None:
             record = self.store.record(run)
-            if record is not None and record.state is RunState.DONE:
+            if (
+                record is not None
+                and record.state is RunState.DONE
+                and self.store.has_outcomes(run)
+            ):
                 return Execution(record, cached=True)
             if before is None:
                 before = self._execute_prefix(model, recipe, monitor)
@@ -455,6 +460,8 @@ class Engine:
         loaded = codes_label(model.weights.values())
         if loaded is not None and not recipe.steps:
             facts[CODES_FACT] = loaded
+        if base.notes:
+            facts[NOTES_FACT] = list(base.notes)
         if recipe.steps:
             needs = RecipeNeeds.of(recipe)
             options = calibration_options(self.store)
@@ -530,7 +537,9 @@ class Engine:
             monitor.report("load", 0, 1, name)
             model = given if given is not None else reload_model(self.store, name)
             dense = self._bound(name, model, monitor)
-            self._base = _Base(name, dense, Reference(dense, self.task), SolvedAhead())
+            notes = tuple(self.task.notes(model, dense))
+            self._base = _Base(name, dense, Reference(dense, self.task), SolvedAhead(), notes)
+            self.task.say(notes)
             monitor.report("load", 1, 1, name)
         return self._base
 
@@ -540,13 +549,19 @@ class Engine:
 
         path = self.store.file("task", f"{self.store.model_folder(name).name}.head.safetensors")
         if path.is_file():
+            if not self.store.is_as_sealed(path):
+                raise StudyError(
+                    f"The task's classifier is damaged: {path} is not as it was written, and every"
+                    " run would answer otherwise. Restore the file from a copy of the study; or"
+                    " delete it, and it is trained again like the first time."
+                )
             model = dataclasses.replace(model, head=ClassificationHead.load(path))
             return self.task.bind(model, monitor=monitor)
         dense = self.task.bind(model, monitor=monitor)
         if dense.head is not None and dense.head is not model.head:
             aside = aside_of(path)
             dense.head.save(aside)
-            aside.replace(path)
+            self.store.keep_file(aside, path)
         return dense
 
     def _calibrator(self, base: _Base, options: CalibrationOptions) -> Calibrator:
