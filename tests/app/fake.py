@@ -31,6 +31,7 @@ class FakeStudy:
     metric = Metric("accuracy")
     metrics = (Metric("accuracy"), Metric("kl", "nats", higher_is_better=False))
     models = ("tiny",)
+    fingerprints = ("tiny", "toy")
 
     def __init__(self):
         self.path = pathlib.Path(tempfile.mkdtemp(prefix="fake-study-"))

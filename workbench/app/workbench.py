@@ -16,9 +16,10 @@ import ipywidgets as w
 from workbench.app import recorded_study
 from workbench.app.inspector_client import Inspector
 from workbench.app.panels.plan import PlanPanel
+from workbench.app.panels.runs import table_html
 from workbench.app.panels.start import StartPanel
+from workbench.app.parts.controls import buttons, classed, show
 from workbench.app.parts.notice import Notice
-from workbench.app.parts.table import table_html
 from workbench.app.session import Session
 from workbench.app.tabs import Panels
 from workbench.errors import ConfigError
@@ -87,30 +88,40 @@ class Workbench:
     def __init__(self, what: Any = None, *, path: str | Path | None = None) -> None:
         study = _study_in(what, path)
         model = None if study is not None else what
+        key = _key(study, model, path)
+        earlier = _OPEN.get(key)
+        if earlier is not None and study is not None and not earlier._shows(study, what is study):
+            earlier._end()
+            earlier = None
+        if earlier is not None:
+            if study is not None and study is not earlier.study:
+                study.close()
+            self._join(earlier)
+            return
+        _OPEN[key] = self
+        self._newest = self
         self.study: Study | None = None
-        self.banner = Notice()
+        self.notice = Notice()
         self._css = f"wb-picture-{uuid.uuid4().hex[:12]}"
         self._picture: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: Session | None = None
-        self._is_own = self._is_followed = False
+        self._is_own = False
         self._of: tuple[str, ...] = ()
-        self.nav = w.ToggleButtons(options=list(TABS))
-        self.nav.add_class("wb-nav")
+        self.nav = buttons(TABS, kind="wb-nav")
         self.head = w.HTML()
-        self.start = StartPanel(self.banner, self._ready, model, path)
-        self.plan = PlanPanel(self.banner)
+        self.start = StartPanel(self._ready, model, path)
+        self.plan = PlanPanel()
         self._bodies: dict[str, w.Widget] = {START: self.start.widget, PLAN: self.plan.widget}
-        self._body = w.VBox(list(self._bodies.values()))
-        self._body.add_class("wb-body")
-        self.nav.observe(self.banner.guard(lambda _: self._switch()), names="value")
+        self._body = classed(w.VBox(list(self._bodies.values())), "wb-body")
+        self.nav.observe(self.notice.guard(lambda _: self._switch()), names="value")
         # The picture for notebooks without a kernel is hidden for as long as this is shown.
         hide = w.HTML(f"<style>.{self._css} {{ display: none; }}</style>")
         style = w.HTML(f"<style>{STYLE}</style>")
         for hidden in (style, hide):
             hidden.layout.display = "contents"
         self.widget = w.VBox(
-            [style, self.head, self.nav, self.banner.widget, self._body, hide],
+            [style, self.head, self.nav, self.notice.widget, self._body, hide],
             layout=w.Layout(width="100%"),
         )
         self.widget.add_class("wb-app")
@@ -122,15 +133,29 @@ class Workbench:
         """End the processes that were started for it, and take it off the page.
 
         What was computed is in the study's folder. A study that was given stays as it is; one
-        that was opened or started here is closed.
+        that was opened or started here is closed. A workbench whose cell was run again leaves all
+        that to the later one.
         """
+        if self._newest is self:
+            self._end()
+
+    def _end(self) -> None:
+        self._unregister()
         if self._session is not None:
-            self._unregister()
-            if not self._is_followed:
-                self._session.inspector.stop()
+            self._session.inspector.stop()
             if self._is_own:
                 self._session.study.close()
         _close(self.widget)
+
+    def _join(self, other: Workbench) -> None:
+        """Be one more handle of a workbench that is there.
+
+        ipywidgets keeps every widget for as long as the kernel runs: a cell that is run again
+        would leave another thousand behind, and all that their study computes.
+        """
+        self.__dict__ = other.__dict__
+        self._newest = self
+        self.refresh()
 
     # A study is there
 
@@ -147,47 +172,42 @@ class Workbench:
         if not any(not record.recipe.steps for record in done):
             from workbench.recipes.recipe import Recipe
 
-            self.panels.queue.submit([Recipe()])
+            session.submit([Recipe()])
         if session.study.lacks_predictions():
-            self.panels.queue.submit_predictions()
+            session.study.submit_tabulate(on_event=session.events.emit)
 
     def _show_study(self, study: Study, setup: str, *, is_recorded: bool, is_own: bool) -> None:
-        """Show a study in place of what was shown before, taking over what an earlier one has open.
-
-        ipywidgets keeps every widget, so a workbench whose cell is run again is never collected.
-        The new one takes over its study and its processes, and what is being computed goes on.
-        """
-        if is_own and self._has_open(study):  # what it computes goes on
-            assert self._session is not None
+        """Show a study in place of what was shown before."""
+        earlier = _OPEN.get(_key(study))
+        if is_own and earlier is not None and earlier._shows(study):  # what it computes goes on
             study.close()
+            if earlier.__dict__ is not self.__dict__:
+                place, parts = self.widget, self.widget.children
+                self._release()
+                for part in parts[:-1]:  # the last one hides the picture
+                    _close(part)
+                self._join(earlier)
+                place.children = [self.widget, parts[-1]]
+            assert self._session is not None
             self._session.history.setup = setup or self._session.history.setup
             self.refresh()
             self.nav.value = EXPLORE
             return
+        if earlier is not None and earlier.__dict__ is not self.__dict__:
+            earlier._end()  # its folder was deleted, and is another study's now
         self._release()
-        earlier = _OPEN.get(study.path.resolve())
-        if earlier is not None and is_own and earlier._is_own and earlier.study is not study:
-            assert earlier.study is not None
-            if earlier._has_open(study):  # with its worker, and what that computes
-                study.close()
-                study = earlier.study
-            else:  # it was closed, or its folder was deleted and is another study's now
-                earlier._hand_over().stop()
-                earlier.study.close()
-        follows = earlier is not None and earlier.study is study
         inspector = Inspector(study.path)
-        if earlier is not None and follows:
-            inspector = earlier._hand_over()
-        self.study, self._is_own, self._is_followed = study, is_own, False
-        self._of = study.fingerprints if is_own else ()
-        session = Session(study, self.banner, inspector, is_recorded=is_recorded)
+        self.study, self._is_own = study, is_own
+        self._of = study.fingerprints
+        session = Session(study, self.notice, inspector, is_recorded=is_recorded)
         session.history.setup = setup
         self._session = session
         self._finalizer = weakref.finalize(self, session.inspector.stop)
-        self.panels = Panels(session, self._changed, self._edit, self.refresh)
-        if earlier is not None and follows:
-            self.panels.queue.follow(earlier.panels.queue)
-        _OPEN[study.path.resolve()] = self
+        self.panels = Panels(session)
+        session.events.listen(self.notice.watch(self._changed))
+        session.edited.listen(self._edit)
+        session.measured.listen(self.refresh)
+        _OPEN[_key(study)] = self
         self.plan.offer(study)
         self._bodies = {
             START: self.start.widget,
@@ -206,36 +226,28 @@ class Workbench:
         self._schedule_picture()
 
     def _unregister(self) -> None:
-        path = self.study.path.resolve() if self.study is not None else None
-        if path is not None and _OPEN.get(path) is self:
-            del _OPEN[path]
+        for key in [key for key, bench in _OPEN.items() if bench.__dict__ is self.__dict__]:
+            del _OPEN[key]
 
-    def _has_open(self, study: Study) -> bool:
-        """Return whether it has the same study open itself, to compute in its own worker."""
-        if self.study is None or not self._is_own or not self.study.is_open:
+    def _shows(self, study: Study, is_same: bool = False) -> bool:
+        """Return whether it has a study open to compute in: that very one, or the same folder's."""
+        if is_same or self.study is study:
+            return self.study is study
+        if self.study is None or not self.study.is_open:
             return False
-        is_there = self.study.path.resolve() == study.path.resolve()
-        return is_there and study.fingerprints[: len(self._of)] == self._of
-
-    def _hand_over(self) -> Inspector:
-        """Leave the study and its processes to another workbench, and return the inspector."""
-        assert self._session is not None
-        self._finalizer.detach()
-        self._is_own, self._is_followed = False, True
-        return self._session.inspector
+        return study.fingerprints[: len(self._of)] == self._of
 
     def _release(self) -> None:
+        self._unregister()
         if self._session is None:
             return
-        self._unregister()
-        if not self._is_followed:
-            self._session.inspector.stop()
+        self._session.inspector.stop()
         for name, body in self._bodies.items():
             if name not in (START, PLAN):
                 _close(body)
         if self._is_own:
             threading.Thread(
-                target=_end, args=(self._session.study,), name="wb-end", daemon=True
+                target=_finish, args=(self._session.study,), name="wb-end", daemon=True
             ).start()
 
     def _edit(self, recipe: Recipe) -> None:
@@ -246,8 +258,8 @@ class Workbench:
         except ConfigError:
             if self._session.is_recorded:
                 raise
-            self.panels.queue.submit([recipe])
-            self.banner.note(
+            self._session.submit([recipe])
+            self.notice.note(
                 f"{shortened(recipe.label)} is queued: it has a precision of its own for every"
                 " layer, so there is no form for it. Cancel is below."
             )
@@ -272,9 +284,9 @@ class Workbench:
         """Show what the study holds now; may be called from any thread."""
         if self._session is None:
             return
-        guard = self.banner.guard
-        for show in (*self.panels.refreshing(), self._show_head):
-            guard(show)()
+        for panel in self.panels.all:
+            panel.refresh()
+        self.notice.watch(self._show_head)()
         self._schedule_picture()
 
     # What is shown
@@ -282,21 +294,20 @@ class Workbench:
     def _switch(self) -> None:
         chosen = self.nav.value
         if chosen not in self._bodies:
-            self.banner.note("Start or open a study first.")
+            self.notice.note("Start or open a study first.")
             self.nav.value = chosen = START
         for name, body in self._bodies.items():
-            body.layout.display = "" if name == chosen else "none"
+            show(body, is_shown=name == chosen)
+        self.start.show(chosen == START)
         self.plan.show(chosen == PLAN)
         if self._session is None:
             return
+        self._session.history.keep("plan", self.plan.code())
+        self.panels.compare.show(chosen == COMPARE)
         self.panels.lineage.show(chosen == LINEAGE)
         self.panels.trust.show(chosen == TRUST)
         self.panels.deciding.show(chosen == KEEP)
-        if chosen == CODE:
-            self._session.history.keep("plan", self.plan.code())
-            self.panels.code.refresh()
-        elif chosen == COMPARE:
-            self.panels.compare.refresh()
+        self.panels.code.show(chosen == CODE)
 
     def _show_head(self) -> None:
         if self.study is None or self._session is None:
@@ -331,9 +342,9 @@ class Workbench:
             return self.start.code()
         panels = self.panels
         shown = (
-            *(panels.recipe, panels.frontier, panels.choose, panels.cost, panels.routing),
-            *(panels.trust, self.plan, panels.table),
-        )
+            panels.recipe, panels.frontier, panels.choose, panels.cost, panels.routing,
+            panels.trust, self.plan, panels.table,
+        )  # fmt: skip
         return "\n".join(filter(None, (panel.code() for panel in shown)))
 
     def _ipython_display_(self) -> None:
@@ -375,11 +386,18 @@ class Workbench:
         return f"<pre>{html.escape(repr(self))}</pre>"
 
 
-_OPEN: weakref.WeakValueDictionary[Path, Workbench] = weakref.WeakValueDictionary()
-"""The workbenches of this kernel by their study's folder."""
+_OPEN: dict[tuple[str, str], Workbench] = {}
+"""The workbenches of this kernel, by what they show."""
 
 
-def _end(study: Study) -> None:
+def _key(study: Study | None, model: Any = None, path: str | Path | None = None) -> tuple[str, str]:
+    if study is not None:
+        return "study", str(study.path.resolve())
+    given = model if isinstance(model, (str, Path)) or model is None else id(model)
+    return f"start {given}", str(path)
+
+
+def _finish(study: Study) -> None:
     """Close a study that nobody looks at any more, once what it computes is done."""
     study.wait()
     study.close()

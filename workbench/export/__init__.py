@@ -69,6 +69,8 @@ class ExportOffer:
         Bytes of its tensors; None if it is refused.
     refusal : str or None
         Why not, and the nearest format that can hold the model.
+    is_uncompressed : bool
+        Whether it stores the values of a model that has codes, which undoes the compression.
     """
 
     format: str
@@ -76,6 +78,7 @@ class ExportOffer:
     loaders: str
     size_bytes: int | None
     refusal: str | None
+    is_uncompressed: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,8 @@ def offers(model: LoadedModel) -> tuple[ExportOffer, ...]:
     for name, format in FORMATS.items():
         reason = refusal(format, model)
         size = format.predicted_bytes(model) if reason is None else None
-        found.append(ExportOffer(name, format.title, format.loaders, size, reason))
+        undone = name == HuggingFace.name and bool(code_layers(model))
+        found.append(ExportOffer(name, format.title, format.loaders, size, reason, undone))
     return tuple(found)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import html
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import ipywidgets as w
 
+from workbench.app.panels.base import StudyPanel
+from workbench.app.parts.controls import button, card, classed, row
+from workbench.app.parts.inspector_question import words_of
 from workbench.app.parts.throttle import Throttle
 from workbench.app.session import Session
 from workbench.prediction.estimates import estimate_seconds
@@ -39,61 +41,50 @@ class Entry:
     note: str = ""
 
 
-class QueuePanel:
+class QueuePanel(StudyPanel):
     """The queue of the study's worker process.
 
     Clicks only submit and cancel; everything is computed in the worker, so the kernel stays free.
 
-    Parameters
-    ----------
-    session : Session
-    on_change : callable
-        Called, in a background thread, when a job has started or ended.
-
     Attributes
     ----------
-    widget : ipywidgets.Widget
     cancel, cancel_all : ipywidgets.Button
     bar : ipywidgets.FloatProgress
     status, list : ipywidgets.HTML
     """
 
-    def __init__(
-        self, session: Session, on_change: Callable[[Event], None] = lambda event: None
-    ) -> None:
-        self._session = session
-        self._on_change = on_change
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
         self._current: int | None = None
-        self._follower: QueuePanel | None = None
         self._started = self._stage_started = 0.0
         self._stage = ""
-        self.cancel = w.Button(
-            description="Cancel",
-            icon="stop",
+        self.cancel = button(
+            "Cancel",
+            "stop",
+            "Stop the current run and go on with the next; finished runs are kept",
+            self._guard(lambda _: self._cancel(current_only=True)),
             disabled=True,
-            tooltip="Stop the current run and go on with the next; finished runs are kept",
-            layout=w.Layout(width="auto"),
         )
-        self.cancel_all = w.Button(
-            description="Cancel all",
-            icon="ban",
+        self.cancel_all = button(
+            "Cancel all",
+            "ban",
+            "Stop the current run and forget those that wait; finished runs are kept",
+            self._guard(lambda _: self._cancel(current_only=False)),
             disabled=True,
-            tooltip="Stop the current run and forget those that wait; finished runs are kept",
-            layout=w.Layout(width="auto"),
         )
-        self.cancel.on_click(session.banner.guard(lambda _: self._cancel(current_only=True)))
-        self.cancel_all.on_click(session.banner.guard(lambda _: self._cancel(current_only=False)))
         self.bar = w.FloatProgress(min=0, max=1, layout=w.Layout(width="100%"))
-        self.status = w.HTML()
-        self.list = w.HTML()
+        self.status, self.list = w.HTML(), w.HTML()
         self._progress = Throttle(self._show_progress)
-        buttons = w.HBox([self.cancel, self.cancel_all])
-        buttons.add_class("wb-buttons")
-        self.widget = w.VBox([w.HTML("<h3>Queue</h3>"), self.status, self.bar, buttons, self.list])
-        self.widget.add_class("wb-card")
-        self.widget.add_class("wb-queue")
+        session.events.listen(self.notice.watch(self._show))
+        self.widget = classed(
+            card(
+                "Queue", self.status, self.bar, row(self.cancel, self.cancel_all),
+                self.notice.widget, self.list,
+            ),
+            "wb-queue",
+        )  # fmt: skip
         self._say(IDLE)
 
     @property
@@ -108,14 +99,6 @@ class QueuePanel:
             if entry.state in words and entry.recipe
         )
 
-    def submit(self, recipes: list[Recipe]) -> None:
-        """Queue recipes and return at once."""
-        self._session.study.submit(recipes, on_event=self.on_event)
-
-    def submit_predictions(self) -> None:
-        """Queue the predictions of the study's first model, after what waits already."""
-        self._session.study.submit_tabulate(on_event=self.on_event)
-
     def code(self) -> str:
         """Return the Python that stops what the Cancel all button stops."""
         return "study.cancel()"
@@ -124,26 +107,6 @@ class QueuePanel:
         self.cancel.disabled = True
         self._say("Cancelling …")
         self._session.study.cancel(current_only=current_only)
-
-    def follow(self, earlier: QueuePanel) -> None:
-        """Show what another panel's clicks have queued, and all that comes of it."""
-        with earlier._lock:
-            self._entries, self._current = dict(earlier._entries), earlier._current
-            earlier._follower = self
-        self._started = self._stage_started = time.monotonic()
-        self.cancel.disabled = earlier.cancel.disabled
-        self.cancel_all.disabled = earlier.cancel_all.disabled
-        self.bar.value, self.status.value = earlier.bar.value, earlier.status.value
-        self._show_list()
-
-    def on_event(self, event: Event) -> None:
-        """Show an event of the study's worker; called in a background thread."""
-        if self._follower is not None:
-            self._follower.on_event(event)
-        try:
-            self._show(event)
-        except Exception as error:
-            self._session.banner.error(error)
 
     def _show(self, event: Event) -> None:
         if event.kind == "progress":
@@ -175,12 +138,10 @@ class QueuePanel:
             self.bar.value = 1 if event.kind == "finished" else 0
             self._tell_end(event)
         self._show_list()
-        if event.kind != "queued":
-            self._on_change(event)
 
     def _tell_end(self, event: Event) -> None:
         if event.kind == "failed":
-            self._session.banner.note(f"{event.label} failed: {event.error}")
+            self._session.notice.note(f"{event.label} failed: {event.error}")
             self._say(f"{event.label} failed")
         elif event.kind == "cancelled":
             self._say(f"{event.label} was cancelled; finished runs are kept")
@@ -194,7 +155,7 @@ class QueuePanel:
         if event.stage != self._stage:
             self._stage, self._stage_started = event.stage, now
         share = min(event.done / max(event.total, 1), 1.0)
-        where = f"{event.stage} {event.done}/{event.total} {shortened(event.detail, 40)}".rstrip()
+        where = words_of(event.stage, event.done, event.total, shortened(event.detail, 40))
         left = self._left(event, share, now)
         with self._lock:
             if self._current == event.job:
@@ -209,7 +170,7 @@ class QueuePanel:
             guesses.append(taken * (1 - share) / share)
         if event.recipe:
             recipe = Recipe.from_json(event.recipe)
-            whole = estimate_seconds(self._session.study.records, recipe, event.model)
+            whole = estimate_seconds(self._session.records, recipe, event.model)
             if whole is not None:
                 guesses.append(whole - (now - self._started))
         if not guesses or max(guesses) < 1:
