@@ -16,7 +16,7 @@ import psutil
 def aside_of(path: Path) -> Path:
     """Return a name beside ``path``, in a folder that is made if it is not there, to write to."""
     path.parent.mkdir(exist_ok=True)
-    return path.with_name(f"{path.stem}.{_host_tag()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    return path.with_name(f"{path.stem}.{host_tag()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
 
 
 def is_leftover(path: Path) -> bool:
@@ -25,7 +25,7 @@ def is_leftover(path: Path) -> bool:
     What another computer writes is taken to be abandoned after a day.
     """
     found = re.search(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp$", path.name)
-    if found and found[1] == _host_tag():
+    if found and found[1] == host_tag():
         return not psutil.pid_exists(int(found[2]))
     return age_seconds(path) > 24 * 3600
 
@@ -38,5 +38,6 @@ def age_seconds(path: Path) -> float:
         return 0.0
 
 
-def _host_tag() -> str:
+def host_tag() -> str:
+    """Return eight hexadecimal digits that tell this computer from others."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]

@@ -55,8 +55,11 @@ VIEW = tradeoff_view(RECORDS, PERPLEXITY, task="stdlib")
 def test_every_method_has_a_colour_and_shape_of_its_own():
     families = families_of(VIEW)
     assert {step.title for step in STEPS.values()} <= set(families)
-    styles = [style_of(position) for position in range(len(families))]
+    styles = [style_of(family) for family in families]
     assert len(set(styles)) == len(styles)
+    student, small = style_of("Distil"), style_of("Distil → GPTQ")
+    assert small.symbol == style_of("GPTQ").symbol  # the last step, and what came before it
+    assert small.edge == student.colour
 
 
 def traces(figure):
@@ -68,7 +71,7 @@ def test_every_point_is_in_its_family_at_its_place():
     assert list(found["GPTQ"].customdata) == ["gptq2", "gptq4"]
     assert list(found["GPTQ"].x) == [2.5, 4.0]
     assert list(found["GPTQ"].y) == [80.0, 50.5]
-    assert list(found["Magnitude"].customdata) == ["both"]
+    assert list(found["Magnitude → GPTQ"].customdata) == ["both"]
     assert list(found["dense baseline"].text) == ["tiny"]
     assert found["GPTQ"].error_y.array[1] == pytest.approx(0.98, abs=0.001)
     assert found["GPTQ"].error_y.arrayminus[1] == pytest.approx(0.98, abs=0.001)

@@ -150,6 +150,7 @@ class Session:
         """Return a run by its id, None without one."""
         return next((record for record in self.records if record.id == run), None)
 
-    def submit(self, recipes: list[Recipe]) -> None:
-        """Queue recipes and return at once."""
-        self.study.submit(recipes, on_event=self.events.emit)
+    def submit(self, recipes: list[Recipe], model: str | None = None) -> None:
+        """Queue recipes of the first base model, or another one, and return at once."""
+        given = {} if model is None else {"model": model}
+        self.study.submit(recipes, on_event=self.events.emit, **given)

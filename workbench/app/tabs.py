@@ -62,19 +62,19 @@ routing, code
         )  # fmt: skip
         keeping = classed(w.VBox([self.export.widget, self.report.widget]), "wb-column")
         keep = columns("wb-keep", self.choose.widget, keeping)
-        self.deciding = Subtabs(
-            "what is decided",
-            [
-                Subtab("Choose", keep),
-                Subtab("Cost", self.cost.widget),
-                Subtab("Routing", self.routing.widget, self.routing.show),
-            ],
-            session.notice.guard,
-        )
+        deciding = [
+            Subtab("Choose", keep),
+            Subtab("Cost", self.cost.widget),
+            Subtab("Routing", self.routing.widget, self.routing.show),
+        ]
+        if not self.routing.is_possible:
+            del deciding[2]
+        self.deciding = Subtabs("what is decided", deciding, session.notice.guard)
 
     def explore(self) -> w.Widget:
         """Return the recipe and the queue beside the plot and the table."""
         plot, table = card("", self.frontier.widget), card("Runs", self.table.widget)
         hints = card("Good to know", w.HTML(hints_html()))
         left = w.VBox([self.recipe.widget, self.queue.widget])
-        return columns("wb-explore", left, w.VBox([plot, table, hints]))
+        right = w.VBox([classed(plot, "wb-first"), table, hints])
+        return columns("wb-explore", self.queue.strip, left, right)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
-from workbench.app import recorded_study
+from workbench.app import last_study, recorded_study
 from workbench.app.inspector_client import Inspector
+from workbench.app.journal_watch import JournalWatch
 from workbench.app.panels.plan import PlanPanel
 from workbench.app.panels.runs import table_html
 from workbench.app.panels.start import StartPanel
@@ -68,6 +69,7 @@ class Workbench:
         Default: the start screen.
     path : str or Path, optional
         A study's folder. One that is there is opened; else the start screen keeps its study there.
+        Default: what this notebook showed last, if its kernel was started anew.
 
     Attributes
     ----------
@@ -142,6 +144,7 @@ class Workbench:
     def _end(self) -> None:
         self._unregister()
         if self._session is not None:
+            self._watch.stop()
             self._session.inspector.stop()
             if self._is_own:
                 self._session.study.close()
@@ -224,6 +227,10 @@ class Workbench:
         self.nav.value = EXPLORE
         self._switch()
         self._schedule_picture()
+        self._watch = JournalWatch(study, self.refresh)
+        if is_own and not is_recorded:
+            last_study.remember(study.path)
+            self.notice.watch(self.panels.queue.resume)()
 
     def _unregister(self) -> None:
         for key in [key for key, bench in _OPEN.items() if bench.__dict__ is self.__dict__]:
@@ -241,6 +248,7 @@ class Workbench:
         self._unregister()
         if self._session is None:
             return
+        self._watch.stop()
         self._session.inspector.stop()
         for name, body in self._bodies.items():
             if name not in (START, PLAN):
@@ -427,6 +435,8 @@ def _study_in(what: Any, path: str | Path | None) -> Study | None:
             f"Workbench takes a study or a model, not a {type(what).__name__}; make a study with"
             " wb.Study(model, task, path=...), or give nothing for the start screen."
         )
+    if what is None and path is None:
+        path = last_study.last()  # the notebook's cell is run again after a restart
     if path is not None and what is None:
         from workbench.storage.store import JOURNAL_NAME
         from workbench.study import Study

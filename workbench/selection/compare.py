@@ -60,9 +60,13 @@ SHARE_FACT = "compressed_share"
 """Key in ``RunRecord.facts``: share of all parameters that the recipe compressed, 0 to 1."""
 
 
+CHAIN = " → "
+"""Between the steps of a family's name."""
+
+
 def family_of(run: RunRecord | Prediction) -> str:
-    """Return the title of the recipe's first step; ``"dense"`` for a base model."""
-    return run.recipe.steps[0].title if run.recipe.steps else "dense"
+    """Return the titles of a recipe's steps as a chain; ``"dense"`` for a base model."""
+    return CHAIN.join(dict.fromkeys(step.title for step in run.recipe.steps)) or "dense"
 
 
 def pareto_front(

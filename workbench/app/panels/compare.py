@@ -27,7 +27,7 @@ from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows, rows_html
 from workbench.app.parts.run_picker import RunPicker
-from workbench.app.session import Session
+from workbench.app.session import CLASSIFYING, Session
 from workbench.records import RunRecord
 from workbench.views import Confusion, FlipsView, LayerErrorsView, WeightHistogramView
 from workbench.views.figures import confusion_figure, layer_errors_figure, weight_histogram_figure
@@ -43,7 +43,9 @@ VIEWS = (
 )
 _ABOUT = {
     "differences": "Rows in bold differ.",
-    "layers": "How far each layer's weights are from the base model's. Bright layers lost most.",
+    "layers": "How far each layer's weights are from the base model's: the squared difference,"
+    " relative to the squared weights, without any data. Bright layers changed most. Training"
+    " moves weights on purpose, so a better model can be further away.",
     "histogram": "One layer's weights before and after: quantized ones sit on few values.",
     "flips": "Examples that the last selected run answers differently from the first one.",
     "confusion": "Which labels the last selected run mistakes for which.",
@@ -71,7 +73,9 @@ class ComparePanel(StudyPanel):
         guard = self._guard
         self.runs = several_of("runs", 14)
         self._picker = RunPicker(session, self.runs, guard(self._picked), facts=True)
-        self.view = buttons(VIEWS, kind="wb-subnav", tooltips=[_ABOUT[name] for _, name in VIEWS])
+        kind = session.study.describe()["task"]["kind"]
+        views = [v for v in VIEWS if v[1] != "confusion" or kind in CLASSIFYING]
+        self.view = buttons(views, kind="wb-subnav", tooltips=[_ABOUT[name] for _, name in views])
         self.about = w.HTML()
         look = {"label": "auto", "most": "460px"}
         self.layer = dropdown("layer", **look)

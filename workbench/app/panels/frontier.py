@@ -28,7 +28,15 @@ from workbench.views.figures import (
     write_html,
 )
 from workbench.views.figures.layout import Frame, footnote
-from workbench.views.figures.live import OVERLAYS, draft_trace, frame_with, region, ring, x_range
+from workbench.views.figures.live import (
+    OVERLAYS,
+    draft_trace,
+    frame_with,
+    region,
+    region_note,
+    ring,
+    x_range,
+)
 
 if TYPE_CHECKING:
     from workbench.prediction.predict import Prediction
@@ -140,7 +148,10 @@ class FrontierPanel(StudyPanel):
         """Shade what is accepted: at most so much on an axis, at least so good."""
         with self._lock:
             self.overlay = replace(self.overlay, **self._asked())
-            self.figure.layout.shapes = [region(self.overlay, self._frame())]
+            frame = self._frame()
+            with self.figure.batch_update():
+                self.figure.layout.shapes = [region(self.overlay, frame)]
+                self.figure.layout.annotations[-1].update(region_note(self.overlay, frame))
 
     def picture(self) -> str:
         """Return the plot as an image element that needs no script and no kernel."""
@@ -193,9 +204,12 @@ class FrontierPanel(StudyPanel):
         figure = LiveFigure(
             live_figure(self._view, self.overlay, log_x=self.log_x.value, log_y=self.log_y.value)
         )
-        for trace in figure.data[OVERLAYS:]:
-            trace.on_click(self._guard(self._clicked))
+        self._listen(figure, OVERLAYS)
         return figure
+
+    def _listen(self, figure: LiveFigure, start: int) -> None:
+        for trace in figure.data[start:]:
+            trace.on_click(self._guard(self._clicked))
 
     def _refresh(self) -> None:
         view = self._read()
@@ -213,6 +227,7 @@ class FrontierPanel(StudyPanel):
     def _draw(self) -> None:
         with self._lock:
             self.caption.value = html.escape(footnote(self._view, self._frame()))
+            known = len(self.figure.data)
             update_live(
                 self.figure,
                 self._view,
@@ -220,6 +235,7 @@ class FrontierPanel(StudyPanel):
                 log_x=self.log_x.value,
                 log_y=self.log_y.value,
             )
+            self._listen(self.figure, known)
 
     def _ring(self) -> None:
         with self._lock:

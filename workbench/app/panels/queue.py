@@ -13,12 +13,15 @@ from workbench.app.panels.base import StudyPanel
 from workbench.app.parts.controls import button, card, classed, row
 from workbench.app.parts.inspector_question import words_of
 from workbench.app.parts.throttle import Throttle
+from workbench.app.queue_file import QueueFile
 from workbench.app.session import Session
 from workbench.prediction.estimates import estimate_seconds
 from workbench.recipes.recipe import Recipe, shortened
 from workbench.study.running.sweep import FINAL, Event
 
 MOST_SHOWN = 8
+_OPEN = {"queued": "queued", "started": "running"}
+"""States of jobs that have not ended, and what they are called."""
 IDLE = "Nothing is running."
 
 
@@ -33,12 +36,15 @@ class Entry:
         the last event that changed it.
     note : str
         Why it ended without a result.
+    model : str
+        Name of the base model.
     """
 
     label: str
     recipe: str
     state: str
     note: str = ""
+    model: str = ""
 
 
 class QueuePanel(StudyPanel):
@@ -51,6 +57,8 @@ class QueuePanel(StudyPanel):
     cancel, cancel_all : ipywidgets.Button
     bar : ipywidgets.FloatProgress
     status, list : ipywidgets.HTML
+    strip : ipywidgets.Widget
+        How far the current job is; above everything, where it is seen without scrolling.
     """
 
     def __init__(self, session: Session) -> None:
@@ -77,27 +85,34 @@ class QueuePanel(StudyPanel):
         self.bar = w.FloatProgress(min=0, max=1, layout=w.Layout(width="100%"))
         self.status, self.list = w.HTML(), w.HTML()
         self._progress = Throttle(self._show_progress)
+        self._file = QueueFile(session.study.path)
         session.events.listen(self.notice.watch(self._show))
-        self.widget = classed(
-            card(
-                "Queue", self.status, self.bar, row(self.cancel, self.cancel_all),
-                self.notice.widget, self.list,
-            ),
+        self.strip = classed(
+            card("", self.status, self.bar, row(self.cancel, self.cancel_all), self.notice.widget),
             "wb-queue",
-        )  # fmt: skip
+        )
+        self.widget = card("Queue", self.list)
         self._say(IDLE)
 
     @property
     def pending(self) -> tuple[tuple[Recipe, str], ...]:
         """Recipes that wait or are being computed, and which of the two."""
-        words = {"queued": "queued", "started": "running"}
         with self._lock:
             entries = list(self._entries.values())
         return tuple(
-            (Recipe.from_json(entry.recipe), words[entry.state])
+            (Recipe.from_json(entry.recipe), _OPEN[entry.state])
             for entry in entries
-            if entry.state in words and entry.recipe
+            if entry.state in _OPEN and entry.recipe
         )
+
+    def resume(self) -> None:
+        """Queue what a kernel that has ended left in the study's queue."""
+        left = self._file.left()
+        for model, recipe in left:
+            self._session.submit([Recipe.from_json(recipe)], model=model)
+        if left:
+            runs = "1 run goes" if len(left) == 1 else f"{len(left)} runs go"
+            self.notice.note(f"{runs} on that waited when the kernel ended.")
 
     def code(self) -> str:
         """Return the Python that stops what the Cancel all button stops."""
@@ -117,9 +132,14 @@ class QueuePanel(StudyPanel):
             self.cancel.disabled = self.cancel_all.disabled = True
             return
         with self._lock:
-            old = self._entries.get(event.job, Entry(event.label, event.recipe, ""))
+            old = self._entries.get(
+                event.job, Entry(event.label, event.recipe, "", model=event.model)
+            )
             note = event.error or ("was done already" if event.cached else "")
             self._entries[event.job] = replace(old, state=event.kind, note=note)
+            waiting = [e for e in self._entries.values() if e.recipe and e.state in _OPEN]
+        if event.kind in FINAL or event.kind == "queued":
+            self._file.write([(entry.model, entry.recipe) for entry in waiting])
         if event.kind == "queued":
             self.cancel_all.disabled = False
             if self._current is None:

@@ -12,7 +12,7 @@ import ipywidgets as w
 from workbench.app.panels.base import StudyPanel
 from workbench.app.parts.controls import button, card, classed, dropdown, problem_html, row, text
 from workbench.app.parts.form import MethodForm
-from workbench.app.parts.notice import Notice
+from workbench.app.parts.notice import Notice, plain
 from workbench.app.parts.run_picker import RunPicker
 from workbench.app.session import Session
 from workbench.errors import ConfigError, WorkbenchError
@@ -255,7 +255,7 @@ class RecipePanel(StudyPanel):
         self.values.value = suggestions.get(self.field.value or "", "")
 
     def _say_problem(self, text: str) -> None:
-        self.problem.value = problem_html(text)
+        self.problem.value = problem_html(plain(text))
 
     def _tell(self) -> None:
         """Show what the recipe will cost, its code, and its predicted point."""

@@ -58,13 +58,15 @@ class RoutingPanel(StudyPanel):
     answer : ipywidgets.HTML
     table : Rows
     router : RouterPanel
+    is_possible : bool
+        Whether the task has one answer per example, so that a cascade can be asked for.
     """
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         guard = self._guard
         kind = session.study.describe()["task"]["kind"]
-        self._is_possible = kind in CLASSIFYING
+        self.is_possible = kind in CLASSIFYING
         self._is_timed = kind == "text_classification"  # a decoder's times are of tokens
         self.runs = several_of("tiers", 9)
         self._tiers = RunPicker(session, self.runs, guard(self._choose), most=34, facts=True)
@@ -97,7 +99,7 @@ class RoutingPanel(StudyPanel):
         right = classed(w.VBox([found, self.router.widget]), "wb-column")
         self.widget = columns("wb-form-side", left, right)
         self.refresh()
-        self._say("" if self._is_possible else OTHER_TASK.format(kind=kind.replace("_", " ")))
+        self._say("" if self.is_possible else OTHER_TASK.format(kind=kind.replace("_", " ")))
 
     def code(self) -> str:
         """Return the Python of the cascade that is shown, ``""`` if none is."""
@@ -124,7 +126,7 @@ class RoutingPanel(StudyPanel):
 
     def _switch(self) -> None:
         enough = len(self.runs.value) > 1
-        self.go.disabled = self._question.is_busy or not enough or not self._is_possible
+        self.go.disabled = self._question.is_busy or not enough or not self.is_possible
 
     def _offer_costs(self) -> None:
         options: list[tuple[str, str]] = [("size: MB that are read", "size")]

@@ -153,8 +153,11 @@ class _Other:
 _OTHER = _Other()
 
 
+_SPOKEN = {"method": "what is trained"}  # the form has a method of its own
+
+
 def _spoken(info: FieldInfo) -> str:
-    return info.name.replace("_", " ")
+    return _SPOKEN.get(info.name, info.name.replace("_", " "))
 
 
 class StepForm:

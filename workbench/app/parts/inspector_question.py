@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets as w
 
 from workbench.app.parts.controls import answer_html, button, problem_html
+from workbench.app.parts.notice import plain
 from workbench.app.session import Session
 
 
@@ -94,7 +95,7 @@ class InspectorQuestion:
 
     def say(self, text: str, *, is_problem: bool = False) -> None:
         """Show a line, escaped; an empty one is hidden."""
-        self.status.value = problem_html(text) if is_problem else answer_html(text)
+        self.status.value = problem_html(plain(text)) if is_problem else answer_html(text)
 
     def _stop(self) -> None:
         self._number += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,7 @@ class Notice:
 
     def problem(self, text: str) -> None:
         """Show what went wrong."""
-        self._show(text, "wb-notice-error", "alert")
+        self._show(plain(text), "wb-notice-error", "alert")
 
     def note(self, text: str) -> None:
         """Show a message that is not an error."""
@@ -78,3 +79,15 @@ class Notice:
         self.text = text
         self.widget.value = f'<div role="{role}" class="{kind}">{html.escape(text)}</div>'
         show(self.widget, is_shown=True)
+
+
+def plain(text: str) -> str:
+    """Return an error's text without the words of Python that only its API takes."""
+    text = re.sub(r",? or None for ([^.;,]+)", r", or “\1”", text)
+    text = re.sub(r",? or None\b", "", text)
+    text = re.sub(r",? or overwrite=True[^.;]*", "", text)
+    return re.sub(r"\b([a-z]+(?:_[a-z]+)*)=(?=[\w'\"-])", _spoken, text)
+
+
+def _spoken(found: re.Match[str]) -> str:
+    return found[1].replace("_", " ") + " "
