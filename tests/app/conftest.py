@@ -10,5 +10,5 @@ from workbench.app.workbench import _OPEN
 @pytest.fixture(autouse=True)
 def no_workbench():
     yield
-    for bench in list(_OPEN.values()):
-        bench._end()
+    for app in list(_OPEN.values()):
+        app.end()

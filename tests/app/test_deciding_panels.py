@@ -442,6 +442,7 @@ def test_the_studys_own_models_are_planned_where_they_can_be_read(study, bench):
     assert ("tiny (of this study)", "tiny") not in bench.plan.models.options  # a live one
     about = study.describe()
     about["models"]["tiny"] |= {"kind": "folder", "ref": "/models/tiny"}
+    study = Classifying()
     study.describe = lambda: about
     again = Workbench(study)
     assert again.plan.models.options[0] == ("tiny (of this study)", "/models/tiny")

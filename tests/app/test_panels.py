@@ -291,8 +291,8 @@ def test_a_page_that_shows_the_figure_is_sent_it_as_it_is_now(study, bench, monk
     bench.panels.frontier.refresh.flush()
     figure._asked(figure, {"type": "show", "needed": False}, [])
     assert sent[-2:] == [["_widget_data", "_widget_layout"], {"type": "fresh"}]
-    shown = {run for data in figure._widget_data for run in data.get("customdata", ())}
-    assert "b" in shown
+    state = figure.get_state(sent[-2])
+    assert "b" in {run for data in state["_widget_data"] for run in data.get("customdata", ())}
 
 
 def test_what_is_predicted_is_shown_beside_what_is_measured(study, bench):

@@ -95,7 +95,7 @@ def test_a_given_model_is_started_with_a_text_file(tmp_path, monkeypatch):
     bench.start.task.kind.value = "texts"
     bench.start.task.data_path.value = "corpus.txt"
     until(lambda: "the fox number 0" in bench.start.task.preview.value)
-    bench.begin = lambda: None  # running it is not what is tested
+    bench._app.begin = lambda: None  # running it is not what is tested
     bench.start.path.value = "runs/mine"
     bench.start.start.click()
     assert bench.start.start.disabled
@@ -160,15 +160,15 @@ def test_what_is_missing_is_said_before_anything_is_loaded(panel, ready):
     panel.start.click()
     assert "No model" in panel.notice.text
     panel.open.click()
-    assert "No folder" in panel.notice.text
+    assert "No folder" in panel.open_notice.text
     assert ready == []
 
 
 def test_what_fails_in_the_background_is_told_beside_the_button(panel):
     panel.open_path.value = "nothing/here"
     panel.open.click()
-    until(lambda: panel.notice.text)
-    assert "There is no folder" in panel.notice.text
+    until(lambda: panel.open_notice.text)
+    assert "There is no folder" in panel.open_notice.text
     until(lambda: not panel.open.disabled)
 
 
@@ -233,7 +233,7 @@ def test_a_study_that_is_displayed_again_adds_no_widgets(tmp_path):
     for _ in range(2):
         benches += [Workbench(study), Workbench(path=tmp_path / "study"), Workbench()]
     benches[-1].start.open_path.value = str(tmp_path / "study")
-    benches[-1].begin = lambda: None
+    benches[-1]._app.begin = lambda: None
     benches[-1].start.open.click()  # from a start screen, which it then takes the place of
     until(lambda: benches[-1].nav.value == EXPLORE)
     assert all(bench.panels is benches[0].panels for bench in benches)
@@ -275,7 +275,7 @@ def test_a_study_that_is_opened_again_where_it_is_shown_goes_on(tmp_path):
     first, queue = bench.study, bench.panels.queue
     bench.nav.value = "start"
     bench.start.open_path.value = str(tmp_path / "study")
-    bench.begin = lambda: None
+    bench._app.begin = lambda: None
     bench.start.open.click()
     until(lambda: bench.nav.value == "explore")
     assert bench.study is first
@@ -302,7 +302,7 @@ def test_a_study_that_is_replaced_is_closed(tmp_path):
     bench = Workbench(path=tmp_path / "one")
     first, figure = bench.study, bench.panels.frontier.figure
     bench.start.open_path.value = str(tmp_path / "two")
-    bench.begin = lambda: None
+    bench._app.begin = lambda: None
     bench.start.open.click()
     until(lambda: bench.study is not first)
     until(lambda: not first._finalizer.alive)
@@ -321,8 +321,8 @@ def test_a_copy_of_the_recording_can_be_gone_on_with(panel, ready, tmp_path):
     assert "load_model" in setup
     until(lambda: not panel.copy.disabled)
     panel.copy.click()
-    until(lambda: panel.notice.text)
-    assert "is there already" in panel.notice.text
+    until(lambda: panel.open_notice.text)
+    assert "is there already" in panel.open_notice.text
 
 
 def test_the_magic_takes_a_model_and_a_folder(tmp_path):

@@ -106,6 +106,8 @@ class Session:
         What is asked of a run, as :class:`workbench.Requirements` takes it.
     accepted : Shared of (dict of str to float, float or None)
         The limits by axis (MB, ms), and the worst accepted value of the metric.
+    choice : Shared of str or None
+        Id of the run that was chosen.
     draft : Shared of Prediction or None
         What is predicted of the recipe that is being edited.
     cascade : Shared of dict or None
@@ -130,6 +132,7 @@ class Session:
     accepted: Shared[tuple[dict[str, float], float | None]] = field(
         default_factory=lambda: Shared(({}, None))
     )
+    choice: Shared[str | None] = field(default_factory=lambda: Shared(None))
     draft: Shared[Prediction | None] = field(default_factory=lambda: Shared(None))
     cascade: Shared[dict[str, Any] | None] = field(default_factory=lambda: Shared(None))
     events: Signal = field(default_factory=Signal)

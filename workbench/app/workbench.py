@@ -56,56 +56,31 @@ TABS = (
 STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
-class Workbench:
-    """Work on a study with sliders and buttons. Displaying it in a notebook shows it.
+class Application:
+    """The one application that shows a study in this kernel, however often it is displayed.
 
-    Runs are computed in the study's worker process; the kernel stays free, and whatever is done
-    here is in the study too. Each panel's ``code()`` is the Python that does the same.
-
-    Parameters
-    ----------
-    what : Study, LoadedModel or str, optional
-        A study; or a model (a reference such as ``"demo"``, or a loaded one) to start one with.
-        Default: the start screen.
-    path : str or Path, optional
-        A study's folder. One that is there is opened; else the start screen keeps its study there.
-        Default: what this notebook showed last, if its kernel was started anew.
+    ipywidgets keeps every widget for as long as the kernel runs: a cell that is run again would
+    leave another thousand behind, and all that their study computes.
 
     Attributes
     ----------
-    widget : ipywidgets.Widget
-        The whole, for use inside other widgets.
-    study : Study or None
-    start : StartPanel
-    plan : PlanPanel
-    panels : Panels
-        Those of the study; there once there is one.
-
-    Examples
-    --------
-    >>> wb.Workbench()  # doctest: +SKIP
-    >>> wb.Workbench(path="runs/demo")  # doctest: +SKIP
+    newest : Workbench or None
+        Whose it is to close.
+    joined : Application or None
+        The one whose place this one's widget takes: its study was open there already.
     """
 
-    def __init__(self, what: Any = None, *, path: str | Path | None = None) -> None:
-        study = _study_in(what, path)
-        model = None if study is not None else what
-        key = _key(study, model, path)
-        earlier = _OPEN.get(key)
-        if earlier is not None and study is not None and not earlier._shows(study, what is study):
-            earlier._end()
-            earlier = None
-        if earlier is not None:
-            if study is not None and study is not earlier.study:
-                study.close()
-            self._join(earlier)
-            return
-        _OPEN[key] = self
-        self._newest = self
+    newest: Workbench | None = None
+    joined: Application | None = None
+
+    def __init__(
+        self, study: Study | None, model: Any, path: str | Path | None, *, is_own: bool
+    ) -> None:
         self.study: Study | None = None
         self.notice = Notice()
         self._css = f"wb-picture-{uuid.uuid4().hex[:12]}"
         self._picture: Any = None
+        self._words = "<Workbench>"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: Session | None = None
         self._is_own = False
@@ -128,20 +103,11 @@ class Workbench:
         )
         self.widget.add_class("wb-app")
         if study is not None:
-            self._show_study(study, "", is_recorded=False, is_own=study is not what)
+            self._show_study(study, "", is_recorded=False, is_own=is_own)
         self._switch()
 
-    def close(self) -> None:
-        """End the processes that were started for it, and take it off the page.
-
-        What was computed is in the study's folder. A study that was given stays as it is; one
-        that was opened or started here is closed. A workbench whose cell was run again leaves all
-        that to the later one.
-        """
-        if self._newest is self:
-            self._end()
-
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End the processes that were started for it, and take it off the page."""
         self._unregister()
         if self._session is not None:
             self._watch.stop()
@@ -149,16 +115,6 @@ class Workbench:
             if self._is_own:
                 self._session.study.close()
         _close(self.widget)
-
-    def _join(self, other: Workbench) -> None:
-        """Be one more handle of a workbench that is there.
-
-        ipywidgets keeps every widget for as long as the kernel runs: a cell that is run again
-        would leave another thousand behind, and all that their study computes.
-        """
-        self.__dict__ = other.__dict__
-        self._newest = self
-        self.refresh()
 
     # A study is there
 
@@ -182,22 +138,21 @@ class Workbench:
     def _show_study(self, study: Study, setup: str, *, is_recorded: bool, is_own: bool) -> None:
         """Show a study in place of what was shown before."""
         earlier = _OPEN.get(_key(study))
-        if is_own and earlier is not None and earlier._shows(study):  # what it computes goes on
+        if is_own and earlier is not None and earlier.shows(study):  # what it computes goes on
             study.close()
-            if earlier.__dict__ is not self.__dict__:
-                place, parts = self.widget, self.widget.children
+            if earlier is not self:
                 self._release()
-                for part in parts[:-1]:  # the last one hides the picture
+                for part in self.widget.children[:-1]:  # the last one hides the picture
                     _close(part)
-                self._join(earlier)
-                place.children = [self.widget, parts[-1]]
-            assert self._session is not None
-            self._session.history.setup = setup or self._session.history.setup
-            self.refresh()
-            self.nav.value = EXPLORE
+                self.widget.children = [earlier.widget, self.widget.children[-1]]
+                self.joined, earlier.newest = earlier, self.newest
+            assert earlier._session is not None
+            earlier._session.history.setup = setup or earlier._session.history.setup
+            earlier.refresh()
+            earlier.nav.value = EXPLORE
             return
-        if earlier is not None and earlier.__dict__ is not self.__dict__:
-            earlier._end()  # its folder was deleted, and is another study's now
+        if earlier is not None and earlier is not self:
+            earlier.end()  # its folder was deleted, and is another study's now
         self._release()
         inspector = Inspector(study.path)
         self.study, self._is_own = study, is_own
@@ -233,12 +188,12 @@ class Workbench:
             self.notice.watch(self.panels.queue.resume)()
 
     def _unregister(self) -> None:
-        for key in [key for key, bench in _OPEN.items() if bench.__dict__ is self.__dict__]:
+        for key in [key for key, app in _OPEN.items() if app is self]:
             del _OPEN[key]
 
-    def _shows(self, study: Study, is_same: bool = False) -> bool:
+    def shows(self, study: Study, *, is_given: bool = False) -> bool:
         """Return whether it has a study open to compute in: that very one, or the same folder's."""
-        if is_same or self.study is study:
+        if is_given or self.study is study:
             return self.study is study
         if self.study is None or not self.study.is_open:
             return False
@@ -292,6 +247,7 @@ class Workbench:
         """Show what the study holds now; may be called from any thread."""
         if self._session is None:
             return
+        self.plan.offer(self._session.study)
         for panel in self.panels.all:
             panel.refresh()
         self.notice.watch(self._show_head)()
@@ -302,8 +258,8 @@ class Workbench:
     def _switch(self) -> None:
         chosen = self.nav.value
         if chosen not in self._bodies:
-            self.notice.note("Start or open a study first.")
             self.nav.value = chosen = START
+            self.notice.note("Start or open a study first.")
         for name, body in self._bodies.items():
             show(body, is_shown=name == chosen)
         self.start.show(chosen == START)
@@ -355,9 +311,11 @@ class Workbench:
         )  # fmt: skip
         return "\n".join(filter(None, (panel.code() for panel in shown)))
 
-    def _ipython_display_(self) -> None:
+    def display(self, words: str) -> None:
+        """Show it in the output of a cell, and a picture beside it."""
         from IPython.display import display
 
+        self._words = words
         if self._session is not None:
             self.panels.frontier.rebuild()
         display(self.widget)
@@ -375,7 +333,7 @@ class Workbench:
             content = f"{self.panels.frontier.picture()}{table}"
         return {
             "text/html": f'<div class="{self._css}">{content}</div>',
-            "text/plain": repr(self),
+            "text/plain": self._words,
         }
 
     def _schedule_picture(self) -> None:
@@ -387,15 +345,98 @@ class Workbench:
         with contextlib.suppress(Exception):  # only the saved picture is older then
             self._picture.update(self._saved(), raw=True)
 
+
+class Workbench:
+    """Work on a study with sliders and buttons. Displaying it in a notebook shows it.
+
+    Runs are computed in the study's worker process; the kernel stays free, and whatever is done
+    here is in the study too. Each panel's ``code()`` is the Python that does the same.
+
+    Parameters
+    ----------
+    what : Study, LoadedModel or str, optional
+        A study; or a model (a reference such as ``"demo"``, or a loaded one) to start one with.
+        Default: the start screen.
+    path : str or Path, optional
+        A study's folder. One that is there is opened; else the start screen keeps its study there.
+        Default: what this notebook showed last, if its kernel was started anew.
+
+    Attributes
+    ----------
+    widget : ipywidgets.Widget
+        The whole, for use inside other widgets.
+    study : Study or None
+    start : StartPanel
+    plan : PlanPanel
+    panels : Panels
+        Those of the study; there once there is one.
+
+    Examples
+    --------
+    >>> wb.Workbench()  # doctest: +SKIP
+    >>> wb.Workbench(path="runs/demo")  # doctest: +SKIP
+    """
+
+    def __init__(self, what: Any = None, *, path: str | Path | None = None) -> None:
+        study = _study_in(what, path)
+        key = _key(study, what, path)
+        app = _OPEN.get(key)
+        if app is not None and study is not None and not app.shows(study, is_given=study is what):
+            app.end()
+            app = None
+        if app is None:
+            model = None if study is not None else what
+            app = _OPEN[key] = Application(study, model, path, is_own=study is not what)
+        else:
+            if study is not None and study is not app.study:
+                study.close()
+            app.refresh()
+        self._held = app
+        app.newest = self
+
+    @property
+    def _app(self) -> Application:
+        app = self._held
+        while app.joined is not None:
+            app = app.joined
+        return app
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_held":
+            raise AttributeError(name)
+        return getattr(self._app, name)
+
+    def close(self) -> None:
+        """End the processes that were started for it, and take it off the page.
+
+        What was computed is in the study's folder. A study that was given stays as it is; one
+        that was opened or started here is closed. A workbench whose cell was run again leaves all
+        that to the later one.
+        """
+        if self._app.newest is self:
+            self._app.end()
+
+    def refresh(self) -> None:
+        """Show what the study holds now; may be called from any thread."""
+        self._app.refresh()
+
+    def code(self) -> str:
+        """Return the Python that does what the panels show."""
+        return self._app.code()
+
+    def _ipython_display_(self) -> None:
+        self._app.display(repr(self))
+
     def __repr__(self) -> str:
-        return "<Workbench>" if self.study is None else f"<Workbench of {self.study!r}>"
+        study = self._app.study
+        return "<Workbench>" if study is None else f"<Workbench of {study!r}>"
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"
 
 
-_OPEN: dict[tuple[str, str], Workbench] = {}
-"""The workbenches of this kernel, by what they show."""
+_OPEN: dict[tuple[str, str], Application] = {}
+"""The applications of this kernel, by what they show."""
 
 
 def _key(study: Study | None, model: Any = None, path: str | Path | None = None) -> tuple[str, str]:

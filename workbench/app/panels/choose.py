@@ -122,6 +122,7 @@ class ChoosePanel(StudyPanel):
                 kind = "maybe"
         except WorkbenchError as error:  # such as no baseline yet: an answer, not an accident
             text = str(error)
+        self._session.choice.set(self._found)
         self.pick.disabled = self._found is None
         self.answer.value = answer_html(text, kind)
         self.verdicts.html = verdicts_html(verdicts, study.models[0])

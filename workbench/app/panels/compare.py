@@ -85,7 +85,7 @@ class ComparePanel(StudyPanel):
         )
         self._question = InspectorQuestion(session, "Compare", self._allow)
         self.go = button("Show", "play", on_click=guard(lambda _: self._show()), primary=True)
-        self.stop = self._question.stop
+        self.stop, self.status = self._question.stop, self._question.status
         self.table = Rows(searchable=True, label="Search", height="420px")
         self.place = FigureSlot()
         self._texts = w.HTML()
@@ -95,7 +95,7 @@ class ComparePanel(StudyPanel):
         right = card(
             "", self.view, self.about, self.prompt,
             row(self.layer, self.tokens, self.go, self.stop, kind="wb-toolbar"),
-            self.notice.widget, self._question.status, self._texts, self.place.widget, self.table,
+            self.notice.widget, self.status, self._texts, self.place.widget, self.table,
         )  # fmt: skip
         left = card("Runs", self.runs, about(f"{SEVERAL}."))
         self.widget = columns("wb-split", left, right)

@@ -32,6 +32,7 @@ class ExportPanel(StudyPanel):
         look = {"label": LONG_LABEL, "most": "520px"}
         self.run = dropdown("run", **look)
         self._runs = RunPicker(session, self.run, self._forget, follows=True, most=60)
+        session.choice.listen(self.notice.watch(self._take_choice))
         self.look = button(
             "Which formats?", "search", "Loads the run's model and asks every format whether it"
             " can hold it", self._guard(self._look),
@@ -51,6 +52,7 @@ class ExportPanel(StudyPanel):
             self._question.status, self.answer, self.refused,
         )  # fmt: skip
         self.refresh()
+        self._take_choice()
 
     def code(self) -> str:
         """Return the Python that exports the same run."""
@@ -65,6 +67,10 @@ class ExportPanel(StudyPanel):
     def _refresh(self) -> None:
         self._runs.offer(self._session.done)
         self._switch()
+
+    def _take_choice(self) -> None:
+        if self._session.choice.value in self._runs.ids:
+            self.run.value = self._session.choice.value
 
     def _switch(self) -> None:
         busy = self._question.is_busy

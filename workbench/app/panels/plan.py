@@ -112,8 +112,9 @@ class PlanPanel:
             if known["kind"] in ("demo", "folder", "hub")
         ]
         known = [(name, name) for name in known_models()]
-        self.models.options = [*own, *known]
-        self.models.value = [ref for _, ref in own]
+        if list(self.models.options) != [*own, *known]:
+            self.models.options = [*own, *known]
+            self.models.value = [ref for _, ref in own]
 
     def code(self) -> str:
         """Return the Python that makes the estimates that are shown, ``""`` if none are."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ class LiveFigure(go.FigureWidget):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._changing = threading.RLock()
         self._is_made = True
         self._config = CONFIG
         self.on_msg(self._asked)
@@ -42,10 +45,17 @@ class LiveFigure(go.FigureWidget):
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
         """Return the state, its figure as it is now: a page that reconnects is sent this."""
         state = super().get_state(key=key, drop_defaults=drop_defaults)
-        for name, read in _NOW.items():
-            if name in state and self._is_made:
-                state[name] = self.trait_metadata(name, "to_json")(read(self), self)
+        if self._is_made:
+            with self._changing:  # never half of a change that another thread makes
+                for name in state.keys() & _NOW.keys():
+                    state[name] = self.trait_metadata(name, "to_json")(_NOW[name](self), self)
         return state
+
+    @contextlib.contextmanager
+    def batch_update(self) -> Iterator[None]:
+        """Make several changes in one message to the browser."""
+        with self._changing, super().batch_update():
+            yield
 
     _is_made = False
 

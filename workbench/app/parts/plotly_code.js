@@ -10,6 +10,7 @@ export default {
     const module = await import(/* webpackIgnore: true */ url);
     URL.revokeObjectURL(url);
     globalThis.__compressionWorkbench?.found?.(module.default);
-    model.send({ type: 'done' });
+    // The widget is closed when this is heard; it has to be made first.
+    setTimeout(() => model.send({ type: 'done' }), 1000);
   }
 };
