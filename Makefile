@@ -36,11 +36,12 @@ lab: $(VENV)/.lab ## open the quickstart notebook in JupyterLab
 
 test: unit notebooks browser ## everything but the slow tests
 
-check: test-install ## style, types and the direction of imports
+check: test-install ## style, types, the direction of imports and no circle among them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --quiet tests/test_import.py
 
 bench: test-install ## the sweep against llm-compressor, which gets an environment of its own
 	$(BIN)/python benchmarks/sweep_vs_peers.py --pip-args="$(PIP_ARGS)" $(BENCH_ARGS)

@@ -40,6 +40,7 @@ from workbench.prediction.predict import raw_cost
 from workbench.progress import Monitor, Progress
 from workbench.recipes.recipe import Recipe
 from workbench.records import RunState
+from workbench.study.predictions import cost_table
 
 NAMES = (
     *("Ada", "Alan", "Alonzo", "Barbara", "Claude", "Dana", "Dorothy", "Edsger", "Emmy", "Evelyn"),
@@ -166,7 +167,7 @@ def _say(progress: Progress) -> None:
 def points_of(study: wb.Study) -> list[dict[str, Any]]:
     """Predict every recipe before any is run, run them, and return both."""
     study.tabulate()
-    table = study._table(study.models[0])
+    table = cost_table(study._workspace, study.models[0])
     assert table is not None
     before = {step: study.predict(step, metric="kl") for step in RECIPES}
     raw = {step: raw_cost(table, Recipe.of(step)).nats for step in RECIPES}

@@ -37,6 +37,7 @@ from workbench.prediction.tabulate import step_costs
 from workbench.recipes.recipe import Recipe
 from workbench.records import RunState
 from workbench.study.forecast import Forecast
+from workbench.study.predictions import cost_table
 
 RECIPES = [
     *(m(b, group_size=g) for m in (wb.RTN, wb.GPTQ, wb.AWQ) for b in (4, 3, 2) for g in (128, 32)),
@@ -115,10 +116,10 @@ def points_of(name: str, model: Any, task: wb.Task, folder: Path) -> dict[str, A
     before = {step: study.predict(step, metric="kl") for step in RECIPES}
     runs = study.sweep(RECIPES)
     assert all(run.state is RunState.DONE for run in runs), [run.error for run in runs]
-    table = study._table(study.models[0])
+    table = cost_table(study._workspace, study.models[0])
     assert table is not None
     learned_from = [r for r in study.records if not r.recipe.steps or r.label in LEARNED]
-    after = Forecast(table, learned_from, study.models[0], study._metric("kl"))
+    after = Forecast(table, learned_from, study.models[0], study._workspace.metric_named("kl"))
     rows = []
     for run, step in zip(runs, RECIPES, strict=True):
         measured = run.record.measurement("kl")

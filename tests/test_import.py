@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 import workbench as wb
@@ -95,3 +97,10 @@ def test_a_name_with_a_typo_is_told_the_nearest():
     with pytest.raises(AttributeError, match=r"'nothing_like_it'$"):
         _ = wb.nothing_like_it
     assert not hasattr(wb, "__wrapped__")
+
+
+def test_no_module_imports_itself_over_others() -> None:
+    """Not even where only a type checker looks; a contract of import-linter adds the folders."""
+    graph = grimp.build_graph("workbench", cache_dir=None)
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    TopologicalSorter(imports).prepare()  # an error names the modules of a circle

@@ -1,4 +1,4 @@
-"""Progress that nobody asked for is shown on a terminal only."""
+"""Progress: what is thinned, and what is shown where nobody asked for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import sys
 import types
 
-from workbench.progress import Progress, on_terminal
+from workbench.progress import Progress, Throttle, on_terminal
 
 
 class Terminal(io.StringIO):
@@ -31,3 +31,16 @@ def test_nothing_is_shown_elsewhere(monkeypatch):
     for stream in (io.StringIO(), None, closed, types.SimpleNamespace(write=print)):
         monkeypatch.setattr(sys, "stderr", stream)
         assert on_terminal() is None
+
+
+def test_progress_is_thinned_but_not_at_the_ends_of_a_stage():
+    passed: list[Progress] = []
+    throttle = Throttle(passed.append)
+    for stage in ("calibrate", "evaluate"):
+        for done in range(1, 1001):
+            throttle(Progress(stage, done, 1000))
+    ends = [(p.stage, p.done) for p in passed]
+    for stage in ("calibrate", "evaluate"):
+        assert (stage, 1) in ends
+        assert (stage, 1000) in ends
+    assert len(ends) < 20

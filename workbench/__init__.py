@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from workbench.selection.cascades import Router as Router
     from workbench.selection.cost import CostModel as CostModel
     from workbench.selection.planning import Device as Device
-    from workbench.selection.planning import Plan as Plan
-    from workbench.selection.planning import plan as plan
     from workbench.selection.requirements import Requirements as Requirements
     from workbench.study import Choice as Choice
     from workbench.study import Decision as Decision
@@ -68,6 +66,8 @@ if TYPE_CHECKING:
     from workbench.tasks import TextClassification as TextClassification
     from workbench.tasks import load_task as load_task
     from workbench.training.gradual import gradual_pruning as gradual_pruning
+    from workbench.views.plan import Plan as Plan
+    from workbench.views.plan import plan as plan
 
 _HOMES = {
     "calibration.calibrate": ("CalibrationOptions",),
@@ -82,7 +82,7 @@ _HOMES = {
     ),
     "export": ("ExportOffer", "Exported"),
     "models.load": ("LoadedModel", "load_model", "save_model"),
-    "selection.planning": ("Device", "Plan", "plan"),
+    "selection.planning": ("Device",),
     "prediction.predict": ("Prediction",),
     "progress": ("Progress",),
     "recipes.recipe": ("Recipe",),
@@ -117,6 +117,7 @@ _HOMES = {
         "load_task",
     ),
     "training.gradual": ("gradual_pruning",),
+    "views.plan": ("Plan", "plan"),
     "app": ("Workbench",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,6 +59,32 @@ class Monitor:
         """Raise CancelledError if the user asked to stop."""
         if self._is_cancelled is not None and self._is_cancelled():
             raise CancelledError("Cancelled. Finished runs are kept; run the same again to go on.")
+
+
+class Throttle:
+    """Lets progress through at most ten times a second, but every first and last of a stage.
+
+    Parameters
+    ----------
+    forward : callable
+        Called with what passes.
+    """
+
+    def __init__(self, forward: Callable[[Progress], None]) -> None:
+        self._forward = forward
+        self._stage = ""
+        self._last = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        """Forward a report, or drop it."""
+        now = time.monotonic()
+        if (
+            progress.stage != self._stage
+            or progress.done >= progress.total
+            or now - self._last >= 0.1
+        ):
+            self._stage, self._last = progress.stage, now
+            self._forward(progress)
 
 
 def on_terminal() -> Callable[[Progress], None] | None:

@@ -14,7 +14,7 @@ from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
 from workbench.selection import compare
 from workbench.selection.decision import UNCLEAR, decide
-from workbench.study.running.sweep import Event
+from workbench.study.running.runner import Event
 from workbench.views import differences
 from workbench.views.figures import tradeoff_figure
 from workbench.views.lineage import lineage

@@ -31,7 +31,7 @@ from workbench.prediction.predict import Prediction
 from workbench.recipes import AWQ, GPTQ, RTN, Cast, MagnitudePruning, Mixed
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunState
-from workbench.study.running.sweep import Event
+from workbench.study.running.runner import Event
 
 
 @pytest.fixture

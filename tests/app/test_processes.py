@@ -20,7 +20,7 @@ bench = Workbench(path=sys.argv[1])
 bench._session.submit([Recipe.of(wb.RTN(4, group_size=32))])
 run = bench.study.records[0].id
 bench._session.inspector.ask("layers", print, print, runs=[run])
-print(bench.study._get_worker().pid, bench._session.inspector._process.pid, flush=True)
+print(bench.study._workspace.worker.pid, bench._session.inspector._process.pid, flush=True)
 time.sleep(600)
 """
 

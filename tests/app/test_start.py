@@ -209,7 +209,7 @@ def test_a_cell_that_is_run_again_takes_over_its_processes(tmp_path):
         study.run([])
     first = Workbench(path=tmp_path / "study")
     first._session.submit([Recipe.of(wb.RTN(4, group_size=32))])
-    worker = first.study._get_worker().pid
+    worker = first.study._workspace.worker.pid
     again = Workbench(path=tmp_path / "study")
     assert again.study is first.study
     assert again._session.inspector is first._session.inspector
@@ -217,7 +217,7 @@ def test_a_cell_that_is_run_again_takes_over_its_processes(tmp_path):
     until(lambda: "RTN 4-bit g32 done" in again.panels.queue.status.value)
     again.panels.table.refresh.flush()
     assert "RTN 4-bit g32" in again.panels.table.widget.html
-    assert again.study._get_worker().pid == worker
+    assert again.study._workspace.worker.pid == worker
     first.close()
     assert again.study.is_open  # it is no longer the first one's to end
     again.close()
@@ -291,8 +291,8 @@ def test_closing_ends_what_was_opened_and_leaves_what_was_given(tmp_path):
     given.close()
     own.close()
     assert own.widget.comm is None
-    assert study._finalizer.alive
-    assert not own.study._finalizer.alive
+    assert study.is_open
+    assert not own.study.is_open
     study.close()
 
 
@@ -307,7 +307,7 @@ def test_a_study_that_is_replaced_is_closed(tmp_path):
     until(lambda: bench.study is not first)
     until(lambda: not first._finalizer.alive)
     assert figure.comm is None
-    assert bench.study._finalizer.alive
+    assert bench.study.is_open
     bench.close()
 
 

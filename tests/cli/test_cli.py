@@ -50,7 +50,9 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "study"
     with toy_study(folder) as study:
         study.sweep([RTN(4, group_size=8), RTN(8, group_size=8)])
-        claim = study._store.claim("f" * 12, model=study.models[0], recipe=Recipe.of(RTN(2)))
+        claim = study._workspace.store.claim(
+            "f" * 12, model=study.models[0], recipe=Recipe.of(RTN(2))
+        )
         with claim:
             claim.fail(RunState.FAILED, "too <few>\ntokens")
     return folder
@@ -232,6 +234,7 @@ def test_choose_names_a_run_or_fails(monkeypatch, capsys, finished):
 
 
 def test_measure_prints_a_line_per_run_and_fills_the_table(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
     monkeypatch.setattr(
         "workbench.runtime.measure.model.measure_memory",
         lambda packed, n_tokens: Memory(5_000_000, 9),

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tests.cli.test_cli import run
 from tests.toy import toy_study
-from workbench.cli import shown
+from workbench.cli import tables
 from workbench.cli.progress import show_stages
 from workbench.prediction.cost_table import CostTable
 from workbench.prediction.predict import Prediction
@@ -21,6 +21,7 @@ from workbench.recipes import GPTQ, RTN, Mixed
 from workbench.recipes.recipe import Recipe
 from workbench.records import Metric
 from workbench.study import Study
+from workbench.study.predictions import cost_table
 
 GRID = tuple(method(bits, group_size=8) for method in (GPTQ, RTN) for bits in (2, 3, 4))
 
@@ -102,9 +103,9 @@ def test_ctrl_c_keeps_what_is_tabulated(monkeypatch, capsys, tmp_path):
         assert run(monkeypatch, "frontier", study.path) == 130
     out = capsys.readouterr().out
     assert "the same command goes on" in " ".join(out.split())
-    assert 2 <= len(study._table("tiny").columns) < len(GRID)
+    assert 2 <= len(cost_table(study._workspace, "tiny").columns) < len(GRID)
     assert run(monkeypatch, "frontier", study.path) == 0
-    assert len(study._table("tiny").columns) == len(GRID)
+    assert len(cost_table(study._workspace, "tiny").columns) == len(GRID)
 
 
 def test_long_recipes_are_cut_and_numbers_are_not(monkeypatch, capsys):
@@ -113,8 +114,8 @@ def test_long_recipes_are_cut_and_numbers_are_not(monkeypatch, capsys):
     found = Prediction(recipe, 3_456_789, 0.0123, None, "accuracy", 0.9, (0.88, 0.92))
     text = io.StringIO()
     console = Console(file=text, width=70, force_terminal=True, no_color=True)
-    monkeypatch.setattr(shown, "output", lambda: console)
-    shown.print_predictions([found], Metric("accuracy"))
+    monkeypatch.setattr(tables, "output", lambda: console)
+    tables.print_predictions([found], Metric("accuracy"))
     (row,) = [line for line in text.getvalue().splitlines() if "Mixed" in line]
     assert "…" in row
     for number in ("3.46", "0.9", "0.88 to 0.92", "0.0123"):

@@ -27,6 +27,7 @@ from workbench.recipes import (
     QuantizeEmbeddings,
 )
 from workbench.study import Study
+from workbench.tensors.packing import mlx
 
 RTN4 = RTN(4, group_size=8)
 WIDE = {
@@ -113,6 +114,28 @@ def test_a_gguf_file_is_read_again(wide: Study, recipe: Any, tmp_path: Path) -> 
     assert set(found.weights) == codes
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        GPTQ(4, group_size=32),
+        RTN(3, group_size=32, symmetric=True),
+        [RTN(5, group_size=None), QuantizeEmbeddings(8)],
+    ],
+    ids=str,
+)
+def test_an_mlx_folder_is_read_again(wide: Study, recipe: Any, tmp_path: Path) -> None:
+    run = wide.run(recipe)
+    exported = run.export(tmp_path / "out", "mlx")
+    assert exported.tensor_bytes == run.export_bytes("mlx")
+    found, model = load_model(tmp_path / "out"), run.model()
+    assert set(found.weights) == set(model.weights)
+    for name, weight in found.weights.items():
+        assert torch.equal(weight.dequantize(), model.weights[name].dequantize())
+    about = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert about["quantization"]["bits"] in mlx.BITS
+    assert about["rope_theta"] == model.hf_model.config.rope_parameters["rope_theta"]
+
+
 def test_the_table_does_not_show_proofs_as_metrics(study: Study, tmp_path: Path) -> None:
     study.run(RTN4).export(tmp_path / "out", "gptq")
     assert not [name for name in study.table().columns if "export" in name]
@@ -145,6 +168,7 @@ def refused(study: Study, recipe: Any, format: str) -> str:
         (RTN(2, group_size=8), "awq", "2 bits, and it has 4 only", "hf"),
         (RTN(8, group_size=8), "int-quantized", "symmetric codes only", "gptq"),
         (RTN4, "gguf", "multiple of 32", "awq"),
+        (RTN4, "mlx", "whole groups of a multiple of 32", "awq"),
         ([RTN4, QuantizeEmbeddings(8)], "gptq", "outside of the blocks", "hf"),
     ],
     ids=str,

@@ -36,6 +36,7 @@ TOLERANCE = 0.003
         ("awq", "transformers"),
         ("compressed-tensors", "transformers"),
         ("gguf", "llama.cpp"),
+        ("mlx", "mlx"),
     ],
 )
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -75,6 +76,11 @@ def test_the_studys_perplexity_by_the_formats_own_loader(
         (RTN(8, symmetric=True), "gguf", "llama.cpp"),
         ([GPTQ(4, symmetric=True), QuantizeEmbeddings(8, symmetric=True)], "gguf", "llama.cpp"),
         ([], "gguf", "llama.cpp"),
+        (GPTQ(2, group_size=32), "mlx", "mlx"),
+        ([GPTQ(3, group_size=64), QuantizeEmbeddings(8)], "mlx", "mlx"),
+        (RTN(5, group_size=None), "mlx", "mlx"),
+        (RTN(6, symmetric=True), "mlx", "mlx"),
+        (RTN(8), "mlx", "mlx"),
     ],
     ids=str,
 )
@@ -99,7 +105,8 @@ def test_mixed_precision(peer: Peer, quick: Study, few: Windows, tmp_path: Path)
     steps = [GPTQ(4, symmetric=True), RTN(8, group_size=32, symmetric=True)]
     run = quick.run(Mixed(steps, {key: i % 2 for i, key in enumerate(groups[:-1])}))
     expected = few.perplexity(run.model())
-    for format, loader in (("compressed-tensors", "transformers"), ("gguf", "llama.cpp")):
+    loaders = {"compressed-tensors": "transformers", "gguf": "llama.cpp", "mlx": "mlx"}
+    for format, loader in loaders.items():
         folder = run.export(tmp_path / format, format).path
         assert perplexity(peer, loader, folder, few) == pytest.approx(expected, rel=TOLERANCE)
 

@@ -2,7 +2,7 @@
 
 Requests, one JSON object per line, and answers:
 
-    {"load": "transformers" or "gptqmodel" or "llama.cpp", "folder": …, "windows": file.json}
+    {"load": "transformers", "gptqmodel", "llama.cpp" or "mlx", "folder": …, "windows": file.json}
         -> {"loss": summed over all predictions, "predictions": …, "kinds": [classes of q_proj]}
     {"make": "gptqmodel" or "llmcompressor", "model": folder, "folder": …, "windows": …, …}
         -> {}
@@ -43,6 +43,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     load = {"transformers": transformers_logits, "gptqmodel": gptqmodel_logits}
     if request["load"] == "llama.cpp":
         return _loss(llama_logits(request["folder"]), windows, [])
+    if request["load"] == "mlx":
+        return _loss(mlx_logits(request["folder"]), windows, [])
     model = load[request["load"]](request["folder"])
     kinds = {type(m).__name__ for n, m in model.named_modules() if n.endswith("q_proj")}
 
@@ -107,6 +109,19 @@ def llama_logits(folder: str) -> Any:
     return logits
 
 
+def mlx_logits(folder: str) -> Any:
+    import mlx.core as mx
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(Path(folder))
+
+    def logits(window: list[int]) -> torch.Tensor:
+        found = model(mx.array([window]))[0].astype(mx.float32)
+        return torch.from_numpy(np.array(found))
+
+    return logits
+
+
 def make_gptqmodel(request: dict[str, Any], windows: list[list[int]]) -> None:
     from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 
@@ -141,4 +156,6 @@ def make_llmcompressor(request: dict[str, Any], windows: list[list[int]]) -> Non
 
 
 if __name__ == "__main__":
-    serve(run, ("transformers", "gptqmodel", "llmcompressor", "llama-cpp-python", "torch"))
+    serve(
+        run, ("transformers", "gptqmodel", "llmcompressor", "llama-cpp-python", "mlx-lm", "torch")
+    )

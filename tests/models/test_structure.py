@@ -215,7 +215,7 @@ def test_a_study_runs_evicts_and_makes_them_again(recipe, tmp_path):
     if recipe == "gptq":
         assert facts["compressed_share"] > 0.1
         assert set(facts["layer_errors"]) == set(model.weights)
-    path = study._store.artifact(facts["artifact"])
+    path = study._workspace.store.artifact(facts["artifact"])
     path.unlink()
     again = study.model(run)  # solved again, and checked by its digest
     assert path.exists()

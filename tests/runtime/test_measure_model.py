@@ -29,6 +29,12 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.runtime.measure.model.warn_if_busy", lambda threads: None)
 
 
+@pytest.fixture(autouse=True)
+def fast_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs how depends on the processor: have one with instructions for bfloat16."""
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+
+
 def by_name(found: tuple[Measurement, ...]) -> dict[str, Measurement]:
     names = {m.metric: m for m in found}
     assert len(names) == len(found)
@@ -178,7 +184,7 @@ class TestStudy:
         baseline, run = study.runs
         found = baseline.measure(repeats=3)
         elsewhere = [dataclasses.replace(m, conditions="elsewhere, 8 threads") for m in found]
-        study._store.add_measurements(run.id, elsewhere)
+        study._workspace.store.add_measurements(run.id, elsewhere)
         with pytest.raises(StudyError, match=r"elsewhere, 8 threads.*Measure all"):
             study.choose(latency_ms=1e6)
         assert study.choose(size_bytes=1e9).run == run
@@ -209,7 +215,7 @@ class TestStudy:
             dataclasses.replace(m, conditions=f"{m.comparable_conditions} | host other, torch 9")
             for m in found
         ]
-        study._store.add_measurements(run.id, elsewhere)
+        study._workspace.store.add_measurements(run.id, elsewhere)
         assert study.choose(latency_ms=1e6).run == run
 
     def test_it_is_seen_first_whether_the_study_can_be_written(
@@ -218,7 +224,7 @@ class TestStudy:
         def refuse(*_: object) -> None:
             raise StudyError("read-only")
 
-        monkeypatch.setattr(study._store, "add_measurements", refuse)
+        monkeypatch.setattr(study._workspace.store, "add_measurements", refuse)
         monkeypatch.setattr(
             "workbench.runtime.measure.measure_model", lambda *_, **__: pytest.fail("ran")
         )

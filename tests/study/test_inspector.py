@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
 from pathlib import Path
@@ -15,7 +14,7 @@ from workbench.recipes import RTN
 from workbench.selection.cascades import cascade_of
 from workbench.selection.cost import CostModel
 from workbench.selection.trust import TrustView
-from workbench.study.inspector import listen
+from workbench.study.inspector import answer
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +29,9 @@ def ask(study):
     """Return a function that asks one question and returns its answer, or raises its error."""
 
     def asking(what, **arguments):
-        answers = io.StringIO()
+        told = []
         question = {"number": 1, "ask": what, "with": arguments}
-        listen([json.dumps(question)], answers, study)
-        told = [json.loads(line) for line in answers.getvalue().splitlines()]
+        answer([question], lambda said: told.append(json.loads(json.dumps(said))), study)
         if "error" in told[-1]:
             raise ValueError(told[-1]["error"])
         return told[-1]["answer"]

@@ -197,7 +197,7 @@ class TestReopen:
         from workbench.study.running.engine import calibration_options
 
         again = Study(toy_model(), toy_task(), study.path)
-        assert calibration_options(again._store) == CALIBRATION
+        assert calibration_options(again._workspace.store) == CALIBRATION
 
     def test_a_study_that_was_never_started(self, tmp_path: Path) -> None:
         from workbench.storage.store import Store
@@ -209,7 +209,7 @@ class TestReopen:
 
 
 def run_created(study: Study, run: str) -> str:
-    record = study._store.record(run)
+    record = study._workspace.store.record(run)
     assert record is not None
     return record.created
 

@@ -65,7 +65,7 @@ def test_what_starts_from_a_stored_run_is_what_the_whole_recipe_gives(
 ) -> None:
     recipe = Recipe.of([TUNED, PRUNED, DISTILLED, GPTQ(4, group_size=8)])
     run = study.run(recipe)
-    engine = study._get_engine()
+    engine = study._workspace.engine
     calibrator = next(iter(engine._base.calibrators.values()))
     whole = compress(engine._base.dense, recipe, calibrator)
     assert engine._save(whole.model) == (artifact(run), run.record.facts["weights_digest"])

@@ -13,7 +13,6 @@ from workbench.recipes import GPTQ, RTN
 from workbench.records import Metric, RunState
 from workbench.tasks.outcomes import Outcomes
 from workbench.views import FlipsView, confusion, differences, flips
-from workbench.views.figures import confusion_figure
 
 
 def classified(predictions, labels=(0, 1, 2, 1), losses=(1.0, 1.0, 1.0, 1.0), examples=None):
@@ -76,14 +75,14 @@ def test_confusion_counts_by_label_and_prediction():
     view = confusion(classified([0, 1, 1, 0]), labels=("x", "y", "z"))
     assert view.counts == ((1, 0, 0), (1, 1, 0), (0, 1, 0))
     assert view.table.loc["z", "y"] == 1
-    shares = confusion_figure(view).data[0].z
+    shares = view.plot().data[0].z
     assert list(shares[1]) == [0.5, 0.5, 0]
 
 
 def test_labels_that_look_alike_or_like_numbers_have_cells_of_their_own():
     long = "a label that is much longer than what there is room for, number "
     labels = (long + "1", long + "2", "7", "<b>")
-    drawn = confusion_figure(confusion(classified([0, 1, 2, 3]), labels=labels))
+    drawn = confusion(classified([0, 1, 2, 3]), labels=labels).plot()
     assert len(set(drawn.data[0].x)) == len(set(drawn.data[0].y)) == 4
     assert list(drawn.layout.xaxis.ticktext)[2:] == ["7", "&lt;b&gt;"]
     assert long + "2" in drawn.data[0].hovertext[0][1]

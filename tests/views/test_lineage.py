@@ -12,7 +12,6 @@ import pytest
 from tests.app.fake import record
 from workbench.recipes import GPTQ, RTN, MagnitudePruning
 from workbench.records import Metric, RunState
-from workbench.views.figures import lineage_figure
 from workbench.views.figures.lineage import lineage_svg
 from workbench.views.lineage import lineage
 
@@ -59,12 +58,12 @@ def test_a_node_says_what_it_adds_to_the_run_that_it_continues(parent, step):
 def test_a_study_without_runs_is_an_empty_tree():
     view = lineage([], ACCURACY)
     assert view.nodes == view.edges == ()
-    assert len(lineage_figure(view).data) == 3
+    assert len(view.plot().data) == 3
 
 
 def test_the_figure_has_areas_by_bytes_and_rings_for_what_is_selected():
     view = lineage(tree(), ACCURACY)
-    figure = lineage_figure(view, selected=("r",))
+    figure = view.plot(selected=("r",))
     measured = next(trace for trace in figure.data if trace.name == "measured")
     assert measured.y == (0, 1, 2, 3)  # a row for each
     size = dict(zip(measured.customdata, measured.marker.size, strict=True))
@@ -78,7 +77,7 @@ def test_the_figure_has_areas_by_bytes_and_rings_for_what_is_selected():
 def test_a_saved_notebook_shows_the_tree_as_a_small_picture_with_its_texts_escaped():
     view = lineage(with_parents(tree(), p="dense", q="p", r="dense"), ACCURACY)
     nodes = tuple(replace(node, step=f"<b>{node.step}") for node in view.nodes)
-    figure = lineage_figure(replace(view, nodes=nodes), selected=("r",))
+    figure = replace(view, nodes=nodes).plot(selected=("r",))
     bundle = figure._repr_mimebundle_()
     assert set(bundle) == {"application/vnd.plotly.v1+json", "image/svg+xml", "text/plain"}
     assert len(json.dumps(bundle)) < 30_000
@@ -98,5 +97,5 @@ def test_a_saved_notebook_shows_the_tree_as_a_small_picture_with_its_texts_escap
 
 
 def test_an_empty_tree_is_drawn_too():
-    root = ElementTree.fromstring(lineage_svg(lineage([], ACCURACY)))
+    root = ElementTree.fromstring(lineage_svg(ACCURACY, (), ()))
     assert "No runs yet" in [text.text for text in root.iter() if text.text]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from workbench.child_process import ChildProcess, Message
 
 OnAnswer = Callable[[Any], None]
 OnError = Callable[[str], None]
@@ -41,7 +39,7 @@ class Inspector:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: ChildProcess | None = None
         self._open: dict[int, _Question] = {}
         self._number = 0
 
@@ -61,15 +59,18 @@ class Inspector:
     ) -> None:
         """Ask one of :data:`workbench.study.inspector.ANSWERS` and return at once."""
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._process = self._start()
+            if self._process is None or self._process.exit_code is not None:
+                self._process = ChildProcess(
+                    "workbench.study.inspector",
+                    [str(self._path)],
+                    log=_open_log(self._path),
+                    on_message=self._tell,
+                    on_end=self._give_up,
+                )
             self._number += 1
             self._open[self._number] = _Question(on_answer, on_error, on_progress)
-            message = {"number": self._number, "ask": what, "with": arguments}
-            assert self._process.stdin is not None
-            with contextlib.suppress(OSError):  # its reader notices the end
-                self._process.stdin.write(json.dumps(message) + "\n")
-                self._process.stdin.flush()
+            # If this fails, the process has ended, which is noticed.
+            self._process.send({"number": self._number, "ask": what, "with": arguments})
 
     def stop(self, told: str = "") -> None:
         """End the process.
@@ -84,39 +85,12 @@ class Inspector:
             left = list(self._open.values())
             self._open.clear()
         if process is not None:
-            process.kill()
-            process.wait()
+            process.close(0.0)
         for question in left if told else ():
             question.error(told)
 
-    def _start(self) -> subprocess.Popen[str]:
-        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-        with _open_log(self._path) as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "workbench.study.inspector", str(self._path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                encoding="utf-8",
-                env={"OMP_WAIT_POLICY": "PASSIVE"}
-                | os.environ
-                | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-        threading.Thread(target=self._read, args=(process,), daemon=True).start()
-        return process
-
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            with contextlib.suppress(ValueError):
-                self._tell(json.loads(line))
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):
-                if stream is not None:
-                    stream.close()
+    def _give_up(self, process: ChildProcess) -> None:
+        """Tell those whose questions are open that the process ended."""
         with self._lock:
             if process is not self._process:
                 return
@@ -125,7 +99,7 @@ class Inspector:
         for question in left:
             question.error(_ENDED)
 
-    def _tell(self, said: dict[str, Any]) -> None:
+    def _tell(self, process: ChildProcess, said: Message) -> None:
         with self._lock:
             question = self._open.get(said["number"])
             if question is not None and "progress" not in said:

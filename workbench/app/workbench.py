@@ -26,7 +26,7 @@ from workbench.app.tabs import Panels
 from workbench.errors import ConfigError
 from workbench.recipes.recipe import shortened
 from workbench.records import RunState
-from workbench.study.running.sweep import FINAL, Event
+from workbench.study.running.runner import FINAL, Event
 
 if TYPE_CHECKING:
     from workbench.prediction.predict import Prediction

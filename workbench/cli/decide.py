@@ -144,7 +144,7 @@ def plan(
 ) -> None:
     """Estimate whether models fit on devices, from their configurations alone."""
     from workbench.selection.planning import known_devices, known_models
-    from workbench.selection.planning import plan as estimate
+    from workbench.views.plan import plan as estimate
 
     known = {one.name: one for one in known_devices(devices)}
     chosen = list(known.values())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from workbench.progress import Progress
-from workbench.study.running.sweep import Event
+from workbench.study.running.runner import Event
 
 if TYPE_CHECKING:
     from rich.console import Console

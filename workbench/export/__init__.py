@@ -16,6 +16,7 @@ from workbench.export.compressed_tensors import IntQuantized, PackQuantized
 from workbench.export.gguf import GGUF
 from workbench.export.gptq import GPTQCheckpoint, GPTQVersion1, GPTQVersion2
 from workbench.export.hf import HuggingFace
+from workbench.export.mlx import MLX
 from workbench.export.proof import Proof
 from workbench.export.publish import MARK, PROGRAM, check_target, published
 from workbench.models.loaded import LoadedModel
@@ -33,6 +34,7 @@ FORMATS: dict[str, Format] = {
         PackQuantized(),
         IntQuantized(),
         GGUF(),
+        MLX(),
     )
 }
 """Every format by its name, in the order in which they are offered."""

@@ -47,7 +47,7 @@ class AWQCheckpoint(Format):
             "modules_to_not_convert": None,
             "meta": {"quantizer": [f"compression-workbench:{__version__}"]},
         }
-        write_checkpoint(model, folder, packed, about)
+        write_checkpoint(model, folder, packed, {"quantization_config": about})
 
     def loading(self, model: LoadedModel) -> str:
         install = (

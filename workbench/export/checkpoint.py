@@ -21,9 +21,9 @@ def write_checkpoint(
     model: LoadedModel,
     folder: Path,
     packed: dict[str, Tensor],
-    quantization: dict[str, Any],
+    fields: dict[str, Any],
 ) -> None:
-    """Write safetensors, config.json with ``quantization_config``, tokenizer and head.
+    """Write safetensors, config.json with what the format says of itself, tokenizer and head.
 
     Parameters
     ----------
@@ -32,13 +32,13 @@ def write_checkpoint(
     folder : Path
     packed : dict
         The tensors of the compressed layers by their names in the checkpoint.
-    quantization : dict
-        JSON-ready ``quantization_config``.
+    fields : dict
+        What config.json has besides the model's own configuration: JSON-ready.
     """
     save_torch_state_dict(
         {**dense_tensors(model), **packed}, folder, max_shard_size="5GB", metadata={"format": "pt"}
     )
-    write_configuration(model, folder, {"quantization_config": quantization})
+    write_configuration(model, folder, fields)
     write_extras(model, folder)
 
 

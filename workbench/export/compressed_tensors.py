@@ -58,7 +58,7 @@ class PackQuantized(Format):
             for part, tensor in self._pack(model, weight).items():
                 packed[f"{name}.{part}"] = tensor
             monitor.report("export", done, len(layers), name)
-        write_checkpoint(model, folder, packed, self._about(model))
+        write_checkpoint(model, folder, packed, {"quantization_config": self._about(model)})
 
     def _pack(self, model: LoadedModel, weight: QuantizedWeight) -> dict[str, Tensor]:
         return compressed_tensors.pack(weight, model.stored_dtype)

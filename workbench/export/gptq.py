@@ -50,7 +50,7 @@ class GPTQCheckpoint(Format):
                 packed[f"{name}.{part}"] = tensor
             monitor.report("export", done, len(layers), name)
         about = self._about(model, version)
-        write_checkpoint(model, folder, packed, about)
+        write_checkpoint(model, folder, packed, {"quantization_config": about})
         # What AutoGPTQ looks for before config.json.
         text = json.dumps(about, indent=2) + "\n"
         (folder / "quantize_config.json").write_text(text, encoding="utf-8")

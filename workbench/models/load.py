@@ -40,7 +40,14 @@ from workbench.models.loaded import (
     tokenizer_fingerprint,
 )
 from workbench.models.placement import DTYPES, check_memory, choose_device, choose_dtype
-from workbench.models.readers import Codes, check_method, find_gguf, read_codes, read_gguf
+from workbench.models.readers import (
+    Codes,
+    check_method,
+    find_gguf,
+    quantization_of,
+    read_codes,
+    read_gguf,
+)
 from workbench.models.sources import (
     ACCEPTED,
     Source,
@@ -130,10 +137,9 @@ def load_model(
     source = find_source(ref, revision, code=trust_remote_code)
     raw = read_config(source)
     config = load_config(source, raw, trust_remote_code)
-    packed = getattr(config, "quantization_config", None)
-    if packed is not None:  # what is built is the dense model; the codes are kept beside it
+    packed = quantization_of(config)  # what is built is dense; the codes are kept beside it
+    if packed is not None:
         check_method(source.ref, packed)
-        del config.quantization_config
     architecture = architecture_of(source.ref, config)
     text = _tokenizer(source if tokenizer is None else tokenizer, config, trust_remote_code)
     auto = auto_class(architecture)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError
 from workbench.recipes.base import option
-from workbench.records import RunRecord
+from workbench.records import RunRecord, RunState
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from workbench.records import Measurement
 
 JOULES_PER_KWH = 3.6e6
@@ -184,3 +187,58 @@ class CostModel:
         if many is not None:
             return many.value / 32 / 1e3, many
         return (None, None) if each is None else (each.value / 1e3, each)
+
+
+def cost_table(
+    records: Iterable[RunRecord], prices: CostModel, baseline: RunRecord | None
+) -> pd.DataFrame:
+    """Return what every measured run costs, one row each, in dollars.
+
+    Parameters
+    ----------
+    records : iterable of RunRecord
+        Of a study; those that are not done or were not measured have no row.
+    prices : CostModel
+    baseline : RunRecord or None
+        The run of the base model, for the column ``of_baseline``.
+
+    Raises
+    ------
+    StudyError
+        If the runs were measured on different machines.
+    """
+    import pandas as pd
+
+    from workbench.selection.choice import check_conditions
+
+    done = [record for record in records if record.state is RunState.DONE]
+    check_conditions(done)
+    dense = None if baseline is None else prices.of(baseline)
+    rows = []
+    for record in done:
+        found = prices.of(record)
+        if found is None:
+            continue
+        api = prices.api_per_1k_usd
+        rows.append(
+            {
+                "run": record.id,
+                "model": record.model,
+                "recipe": record.label,
+                "seconds_per_query": found.seconds_per_query,
+                "per_1k_usd": found.per_1k_usd,
+                "per_month_usd": found.per_month_usd,
+                "of_baseline": (
+                    found.per_1k_usd / dense.per_1k_usd
+                    if dense is not None and dense.per_1k_usd
+                    else None
+                ),
+                "of_api": found.per_1k_usd / api if api else None,
+                "energy_per_1k_kwh": found.energy_per_1k_kwh,
+                "energy_per_1k_usd": found.energy_per_1k_usd,
+                "how": found.how,
+            }
+        )
+    names = ["run", "model", "recipe", "seconds_per_query", "per_1k_usd", "per_month_usd"]
+    names += ["of_baseline", "of_api", "energy_per_1k_kwh", "energy_per_1k_usd", "how"]
+    return pd.DataFrame(rows, columns=names)

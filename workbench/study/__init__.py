@@ -1,10 +1,10 @@
-"""The study, what users work with: its parts by what they do, one file each."""
+"""The study, what users work with: :class:`Study`, and one file per question that it is asked."""
 
-from workbench.study.deciding import Decision
-from workbench.study.handles import Choice, Run
-from workbench.study.predicting import Sensitivity
-from workbench.study.routing import Routed
+from workbench.study.cascades import Routed
+from workbench.study.choosing import Choice, Decision
+from workbench.study.run import Run
 from workbench.study.study import Study
-from workbench.study.trusting import Trust
+from workbench.study.trust import Trust
+from workbench.views.sensitivity import Sensitivity
 
 __all__ = ["Choice", "Decision", "Routed", "Run", "Sensitivity", "Study", "Trust"]

@@ -1,32 +1,28 @@
 """The process that looks into models: ``python -m workbench.study.inspector FOLDER``.
 
-It reads one question per line from its standard input and writes answers, one line each, to what
-was its standard output. So the kernel that asks never holds a model, and whoever does not want to
-wait ends the process. It ends when its standard input closes, and when it was asked nothing for a
-while, because it holds models.
+It is asked questions and answers them one by one. So the kernel that asks never holds a model, and
+whoever does not want to wait ends the process. It also ends when it was asked nothing for a while,
+because it holds models.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import queue
-import signal
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
+from workbench.child_process import Inbox, Message, send, take_over_streams
 from workbench.errors import WorkbenchError
-from workbench.progress import Progress
+from workbench.progress import Progress, Throttle
 
 if TYPE_CHECKING:
     from workbench.selection.cost import CostModel
     from workbench.study import Study
-    from workbench.study.routing import Routed
+    from workbench.study.cascades import Routed
 
 Tell = Callable[[Progress], None]
 
@@ -208,79 +204,43 @@ ANSWERS: dict[str, Callable[..., Any]] = {
 """What can be asked, by name."""
 
 
-def listen(commands: Iterable[str], answers: IO[str], study: Study) -> None:
-    """Answer questions until there are no more."""
+def answer(questions: Iterable[Message], say: Callable[[Message], None], study: Study) -> None:
+    """Answer questions until there are no more.
 
-    def say(**values: Any) -> None:
-        answers.write(json.dumps(values) + "\n")
-        answers.flush()
-
-    for line in commands:
-        question = json.loads(line)
-        number, last = question["number"], 0.0
+    Parameters
+    ----------
+    questions : iterable of dict
+        ``number``, ``ask`` (a name in :data:`ANSWERS`) and ``with`` (its arguments).
+    say : callable
+        Called with the question's ``number`` and one of ``progress``, ``answer`` and ``error``.
+    study : Study
+    """
+    for question in questions:
+        number = question["number"]
 
         def tell(progress: Progress, number: int = number) -> None:
-            nonlocal last
-            if time.monotonic() - last > 0.2:
-                last = time.monotonic()
-                say(number=number, progress=vars(progress))
+            say({"number": number, "progress": vars(progress)})
 
         try:
-            found = ANSWERS[question["ask"]](study, tell, **question["with"])
+            found = ANSWERS[question["ask"]](study, Throttle(tell), **question["with"])
         except WorkbenchError as error:
-            say(number=number, error=str(error))
+            say({"number": number, "error": str(error)})
         except Exception as error:
-            say(number=number, error=f"{type(error).__name__}: {error}")
+            say({"number": number, "error": f"{type(error).__name__}: {error}"})
         else:
-            say(number=number, answer=found)
+            say({"number": number, "answer": found})
 
 
 def main() -> None:
     """Take over standard input and output, and answer."""
     from workbench.study import Study
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a kernel's interrupt is meant for its cells
-    commands = os.fdopen(os.dup(0), encoding="utf-8")
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
+    incoming, outgoing = take_over_streams()
     study = Study.open(sys.argv[1])
-    asked = _Lines(commands)
-    threading.Thread(target=asked.read, name="questions", daemon=True).start()
-    listen(asked, answers, study)
+    inbox = Inbox(incoming, patience=PATIENCE_SECONDS)
+    inbox.start()
+    answer(inbox, partial(send, outgoing), study)
     os._exit(0)
-
-
-class _Lines:
-    """Lines of a stream, read ahead by a thread, so that its end is noticed at once.
-
-    Parameters
-    ----------
-    stream : text stream
-    patience : float
-        Seconds after which an iteration ends that got no line.
-    """
-
-    def __init__(self, stream: IO[str], patience: float = PATIENCE_SECONDS) -> None:
-        self._stream = stream
-        self._patience = patience
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def read(self) -> None:
-        for line in self._stream:
-            self._lines.put(line)
-        os._exit(0)  # nobody is there any more to answer
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        try:
-            return self._lines.get(timeout=self._patience)
-        except queue.Empty:
-            raise StopIteration from None
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A study: base models, one task, and every run on them.
 
-Opening one loads neither torch nor a model.
+:class:`Study` says what can be asked; what answers is one file per question, beside this one.
+Opening a study loads neither torch nor a model.
 """
 
 from __future__ import annotations
@@ -10,22 +11,57 @@ import dataclasses
 import os
 import tempfile
 import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, overload
 
-from workbench.errors import ConfigError, StudyError
+from workbench.errors import StudyError
+from workbench.progress import Progress
+from workbench.recipes import Step
+from workbench.recipes.recipe import Recipe
+from workbench.records import Measurement, Metric, RunRecord
+from workbench.selection.cost import CostModel
+from workbench.selection.requirements import Requirements
 from workbench.storage.store import Store
-from workbench.study.exporting import Exporting
-from workbench.study.reporting import Reporting
-from workbench.study.viewing import Viewing
+from workbench.study import (
+    base_models,
+    cascades,
+    choosing,
+    computing,
+    evaluation,
+    exporting,
+    inspection,
+    overview,
+    predictions,
+    report,
+    trust,
+)
+from workbench.study.cascades import Routed
+from workbench.study.choosing import Choice, Decision
+from workbench.study.computing import Recipes
+from workbench.study.run import Run
+from workbench.study.trust import Trust
+from workbench.study.workspace import Workspace
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
     from workbench.calibration.calibrate import CalibrationOptions
+    from workbench.export import Exported, ExportOffer
     from workbench.models.load import LoadedModel
+    from workbench.prediction.predict import Prediction
+    from workbench.selection.cascades import Signal
+    from workbench.selection.trust import Perturbation
+    from workbench.study.running.runner import OnEvent
     from workbench.tasks import Task
+    from workbench.tasks.outcomes import Outcomes
+    from workbench.views import Confusion, FlipsView, LayerErrors, Sensitivity, WeightHistogram
+    from workbench.views.lineage import Lineage
 
 
-class Study(Viewing, Reporting, Exporting):
+class Study:
     """Base models, a task and the runs on them, kept in a folder.
 
     Parameters
@@ -77,11 +113,10 @@ class Study(Viewing, Reporting, Exporting):
         store = Store.create(
             temporary.name if temporary else path or "", disk_budget_bytes=disk_budget_bytes
         )
-        self._setup(store, temporary)
+        self._workspace = Workspace(store, temporary)
         task = load_task(task)
-        self._check_task(task)
-        loaded = _loaded(model)
-        _check_base(loaded)
+        _check_task(store, task)
+        loaded = base_models.base_model(model)
         known = {d["fingerprint"]: name for name, d in store.models().items()}
         if known and loaded.fingerprint not in known:
             raise StudyError(
@@ -107,8 +142,8 @@ class Study(Viewing, Reporting, Exporting):
             options = dataclasses.asdict(calibration)
             if options != store.meta("calibration"):
                 store.set_meta("calibration", options)
-        self._given_task = task
-        self._default = self._add(loaded, None)
+        self._workspace.given_task = task
+        self._workspace.first_model = base_models.add(self._workspace, loaded, None)
         store.recover()
 
     @classmethod
@@ -121,14 +156,14 @@ class Study(Viewing, Reporting, Exporting):
             If there is no study, it is damaged, or a newer version wrote it.
         """
         store = Store.open(path)
-        study = cls.__new__(cls)
-        study._setup(store, None)
         if store.meta("task") is None or not store.models():
             raise StudyError(
                 f"The study in {store.path} was never started: it has no task or no model. Start"
                 " it with Study(model, task, path=...)."
             )
-        study._default = next(iter(store.models()))
+        study = cls.__new__(cls)
+        study._workspace = Workspace(store)
+        study._workspace.first_model = next(iter(store.models()))
         with contextlib.suppress(StudyError):  # one that is read-only can still be looked at
             store.recover()
         return study
@@ -148,89 +183,913 @@ class Study(Viewing, Reporting, Exporting):
         StudyError
             If the name is taken by another model.
         """
-        loaded = _loaded(model)
-        _check_base(loaded)
-        return self._add(loaded, name)
+        return base_models.add(self._workspace, base_models.base_model(model), name)
 
-    def _add(self, model: LoadedModel, name: str | None) -> str:
-        from workbench.study.running.engine import describe_model
+    # What it is
 
-        models = self._store.models()
-        for known, description in models.items():
-            if description["fingerprint"] == model.fingerprint and name in (None, known):
-                self._attach(known, model)
-                return known
-        if name is not None and (not name.strip() or len(name) > 100):
-            raise ConfigError(f"name={name!r} is not accepted; give 1 to 100 characters.")
-        wanted = name or model.source.name
-        chosen, number = wanted, 1
-        while name is None and chosen in models:
-            number += 1
-            chosen = f"{wanted}-{number}"
-        if chosen in models:
-            raise StudyError(
-                f"The study has another model named {chosen!r} already; give another name."
-            )
-        description = describe_model(self._store, chosen, model)
-        try:
-            self._store.add_model(chosen, description)
-        except StudyError:  # another process may have added the same one at the same time
-            if self._store.models().get(chosen, {}).get("fingerprint") != model.fingerprint:
-                raise
-        self._attach(chosen, model)
-        return chosen
+    @property
+    def path(self) -> Path:
+        """The study's folder."""
+        return self._workspace.path
 
-    def _attach(self, name: str, model: LoadedModel) -> None:
-        with self._lock:
-            self._models[name] = model
-            if self._engine is not None:
-                self._engine.attach(name, model)
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the base models, in the order of their addition."""
+        return self._workspace.models
 
-    def _check_task(self, task: Task) -> None:
-        recorded = self._store.meta("task")
-        if recorded is None or recorded["fingerprint"] == task.fingerprint:
-            return
-        raise StudyError(
-            f"The study in {self.path} is on the task {recorded['name']!r} (fingerprint"
-            f" {recorded['fingerprint']}), and the task that was given, {task.name!r}"
-            f" ({task.fingerprint}), has other data or options, so their runs cannot be compared."
-            " Give another path for the new task, or use Study.open(path) to go on with the"
-            " recorded one."
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of the task, then of the base models: what its runs are of."""
+        models = self._workspace.store.models().values()
+        return (
+            self._workspace.store.meta("task")["fingerprint"],
+            *(d["fingerprint"] for d in models),
         )
 
+    @property
+    def task(self) -> Task:
+        """The task, loaded from the study's own snapshot if need be."""
+        return self._workspace.task
 
-def _loaded(model: Any) -> LoadedModel:
-    from workbench.models.load import LoadedModel, load_model
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The task's metrics; the first one decides where none is named."""
+        return self._workspace.metrics
 
-    if isinstance(model, LoadedModel):
-        return model
-    if isinstance(model, (str, os.PathLike)):
-        return load_model(model)
-    raise ConfigError(
-        f"A {type(model).__name__} is not accepted as a model; give load_model(...), which takes a"
-        " reference, or a live transformers model with its tokenizer."
+    @property
+    def metric(self) -> Metric:
+        """The task's first metric."""
+        return self.metrics[0]
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """All runs, oldest first, those of the base models included."""
+        return tuple(self._run(record.id) for record in self._workspace.records())
+
+    @property
+    def records(self) -> tuple[RunRecord, ...]:
+        """What the journal says about all runs, oldest first."""
+        return self._workspace.records()
+
+    def baseline(self, model: str | None = None) -> Run | None:
+        """Return the run of a base model itself, None if it has not been computed."""
+        record = self._workspace.baseline(model)
+        return None if record is None else self._run(record.id)
+
+    # Computing runs
+
+    def run(
+        self,
+        recipe: Recipe | Step | Iterable[Step],
+        *,
+        model: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Run:
+        """Compute one recipe in this process and return its run; what is done is not done again.
+
+        The base model is evaluated first if it was not yet. The model in memory is not changed.
+
+        Parameters
+        ----------
+        recipe : Step, sequence of steps, or Recipe
+            ``[]`` is the base model itself.
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`.
+
+        Raises
+        ------
+        Exception
+            Whatever ended the run, after it was recorded; CancelledError after :meth:`cancel`.
+        """
+        return self._run(
+            computing.run(self._workspace, recipe, model=model, on_progress=on_progress)
+        )
+
+    def sweep(
+        self,
+        recipes: Recipes,
+        *,
+        model: str | None = None,
+        on_event: OnEvent | None = None,
+    ) -> list[Run]:
+        """Compute several recipes in this process, one after the other, and return their runs.
+
+        A run that fails is recorded with its reason, and the next one is computed. A sweep that
+        was interrupted goes on where it stopped when it is started again.
+
+        Parameters
+        ----------
+        recipes : iterable
+            Of steps, sequences of steps, or recipes.
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        on_event : callable, optional
+            Called with every :class:`workbench.study.running.runner.Event`.
+
+        Returns
+        -------
+        list of Run
+            One per recipe that was started, in order; the same run for the same recipe. Look at
+            ``run.state``.
+        """
+        ids = computing.sweep(self._workspace, recipes, model=model, on_event=on_event)
+        return [self._run(id) for id in ids]
+
+    def submit(
+        self,
+        recipes: Recipes,
+        *,
+        model: str | None = None,
+        on_event: OnEvent | None = None,
+    ) -> list[int]:
+        """Queue recipes for the study's worker process and return at once.
+
+        Parameters
+        ----------
+        recipes : iterable
+            Of steps, sequences of steps, or recipes.
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        on_event : callable, optional
+            Called with every :class:`workbench.study.running.runner.Event`, in a background thread.
+
+        Returns
+        -------
+        list of int
+            The numbers of the jobs, as events name them; a baseline that is missing adds one.
+        """
+        return computing.submit(self._workspace, recipes, model=model, on_event=on_event)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until everything submitted has ended; return whether it has."""
+        return self._workspace.wait(timeout)
+
+    def cancel(self, *, current_only: bool = False) -> None:
+        """Stop what is being computed, within three seconds, and forget what waits.
+
+        Parameters
+        ----------
+        current_only : bool
+            Go on with what waits.
+        """
+        computing.cancel(self._workspace, current_only=current_only)
+
+    def model(self, run: Run | str) -> LoadedModel:
+        """Return a run's model: the base model's architecture with the compressed weights in place.
+
+        Parameters
+        ----------
+        run : Run or str
+            A finished run, or its id.
+
+        Returns
+        -------
+        LoadedModel
+            A copy, for you to keep or change.
+        """
+        return self._workspace.engine.model(self._workspace.id_of(run))
+
+    def measure(
+        self,
+        run: Run | str,
+        *,
+        repeats: int = 7,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> tuple[Measurement, ...]:
+        """Measure memory and time of a run's model on this machine, and record them on the run.
+
+        The compressed layers run from their codes where there is a kernel; what ran how is in
+        ``how`` of every measurement, and where in ``conditions``. It is done in this process, not
+        in the worker, which may be computing other runs: do not measure while it is. Measure the
+        baseline too, to see what is faster than what: ``study.measure(study.baseline())``. A run
+        that is measured again keeps its earlier rows, and the newest count.
+
+        Parameters
+        ----------
+        run : Run or str
+            A finished run, or its id.
+        repeats : int
+            At least 3; medians of so many are recorded with their interquartile range.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`.
+
+        Returns
+        -------
+        tuple of Measurement
+            See :func:`workbench.runtime.measure.measure_model`.
+
+        Raises
+        ------
+        StudyError
+            If the run is not done, the worker is computing, or the study cannot be written.
+        """
+        return computing.measure(self._workspace, run, repeats=repeats, on_progress=on_progress)
+
+    def delete(self, run: Run | str) -> None:
+        """Delete a run with its outcomes, and its weights unless another run has the same.
+
+        Raises
+        ------
+        StudyError
+            If it is being computed, or is the base model that others are compared to.
+        """
+        self._workspace.store.delete(self._workspace.id_of(run))
+
+    # Predicting what is not run yet
+
+    def tabulate(
+        self,
+        *,
+        model: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Make the predictions ready: one backward pass, then every layer under every scheme.
+
+        The other methods of this kind do it when they are first asked. What is there already is
+        not made again, and an interrupted table goes on where it stopped.
+
+        Parameters
+        ----------
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`.
+        """
+        predictions.tabulate(self._workspace, model=model, on_progress=on_progress)
+
+    def submit_tabulate(
+        self, *, model: str | None = None, on_event: OnEvent | None = None
+    ) -> list[int]:
+        """Queue :meth:`tabulate` for the study's worker process and return at once.
+
+        Predictions can be asked for when the job's event ``"finished"`` has come; the plot shows
+        them from then on. A cancelled job goes on where it stopped when it is queued again.
+
+        Parameters
+        ----------
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        on_event : callable, optional
+            Called with every :class:`workbench.study.running.runner.Event`, in a background thread.
+
+        Returns
+        -------
+        list of int
+            The numbers of the jobs; a baseline that is missing adds one.
+        """
+        return predictions.submit_tabulate(self._workspace, model=model, on_event=on_event)
+
+    def predict(
+        self,
+        recipe: Recipe | Step | Iterable[Step],
+        *,
+        model: str | None = None,
+        metric: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Prediction:
+        """Predict a recipe without running it; milliseconds once :meth:`tabulate` has run.
+
+        The first time the table is made, which takes as long as some runs.
+
+        Parameters
+        ----------
+        recipe : Step, sequence of steps, or Recipe
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        metric : str, optional
+            Default: the task's first.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress` while the table is made. Default:
+            shown on standard error if that is a terminal.
+
+        Returns
+        -------
+        Prediction
+            With no loss, and the reason, for steps that no table knows (training, structure).
+        """
+        return predictions.predict(
+            self._workspace, recipe, model=model, metric=metric, on_progress=on_progress
+        )
+
+    def predict_now(
+        self,
+        recipe: Recipe | Step | Iterable[Step],
+        *,
+        model: str | None = None,
+        metric: str | None = None,
+    ) -> Prediction | None:
+        """Return a recipe's prediction if predictions are ready, else None; nothing is computed.
+
+        Meant for sliders: what it reads is kept until the journal has new finished runs.
+        """
+        return predictions.predict_now(self._workspace, recipe, model=model, metric=metric)
+
+    def lacks_predictions(self, model: str | None = None) -> bool:
+        """Return whether :meth:`tabulate` has something left to do; nothing is computed."""
+        return predictions.lacks_predictions(self._workspace, model)
+
+    def frontier(
+        self,
+        *,
+        model: str | None = None,
+        metric: str | None = None,
+        n_mixed: int = 12,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> tuple[Prediction, ...]:
+        """Return the predicted Pareto front over uniform and mixed recipes, the smallest first.
+
+        Parameters
+        ----------
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        metric : str, optional
+            Default: the task's first.
+        n_mixed : int
+            Sizes at which mixed precision is looked at.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress` while the table is made. Default:
+            shown on standard error if that is a terminal.
+        """
+        return predictions.frontier(
+            self._workspace, model=model, metric=metric, n_mixed=n_mixed, on_progress=on_progress
+        )
+
+    def sensitivity(
+        self,
+        steps: Iterable[Step] | None = None,
+        *,
+        model: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Sensitivity:
+        """Return how much each group of layers costs under each step, as a table and a heatmap.
+
+        Parameters
+        ----------
+        steps : iterable of Step, optional
+            Default: everything that is tabulated.
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress` while the table is made. Default:
+            shown on standard error if that is a terminal.
+        """
+        return predictions.sensitivity(self._workspace, steps, model=model, on_progress=on_progress)
+
+    def fit(
+        self,
+        *,
+        size_bytes: float | None = None,
+        bits_per_weight: float | None = None,
+        verify: int = 3,
+        model: str | None = None,
+        metric: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Recipe:
+        """Return the recipe with the least loss within a budget: a precision for every layer.
+
+        The knapsack over the table of costs is solved to one part in 10,000; its best answers are
+        then run, and the one that measures best is returned.
+
+        Parameters
+        ----------
+        size_bytes : float, optional
+            The most that the whole stored model may take.
+        bits_per_weight : float, optional
+            Instead: mean stored bits of the compressed layers, scales and zero points included.
+        verify : int
+            How many candidates are run; 0 trusts the prediction.
+        model : str, optional
+            Name of the base model. Default: the study's first.
+        metric : str, optional
+            Decides among the measured. Default: KL divergence from the dense model.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`.
+
+        Raises
+        ------
+        ConfigError
+            If not exactly one budget is given, or nothing fits; the message says what would.
+        """
+        return predictions.fit(
+            self._workspace,
+            size_bytes=size_bytes,
+            bits_per_weight=bits_per_weight,
+            verify=verify,
+            model=model,
+            metric=metric,
+            on_progress=on_progress,
+        )
+
+    # Seeing and choosing
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the study records of its models and its task, without loading either.
+
+        Returns
+        -------
+        dict
+            ``"models"``: by name, a dict with ``kind``, ``ref``, ``architecture``,
+            ``n_parameters``, ``size_bytes`` and ``compute_dtype``; ``"task"``: its ``name`` and
+            ``kind``.
+        """
+        return overview.describe(self._workspace)
+
+    def table(self, metric: str | None = None) -> pd.DataFrame:
+        """Return one row per run; see :func:`workbench.selection.compare.table`.
+
+        Parameters
+        ----------
+        metric : str, optional
+            Decides the column ``pareto``. Default: the task's first.
+        """
+        return overview.table(self._workspace, metric)
+
+    def plot(
+        self, metric: str | None = None, *, x: str = "size", predicted: bool | None = None
+    ) -> go.Figure:
+        """Return a plotly figure of a metric against size, with the Pareto front.
+
+        Parameters
+        ----------
+        metric : str, optional
+            Default: the task's first.
+        x : {"size", "latency", "memory"}
+            What the metric is drawn against; the last two are of runs that were measured with
+            :meth:`measure`.
+        predicted : bool, optional
+            Whether the predicted front is drawn too, hollow, against size. Default: if
+            predictions were made already, by :meth:`tabulate` or any method that needs them.
+
+        Raises
+        ------
+        ConfigError
+            If predictions are asked for that cannot be: only sizes are predicted.
+        StudyError
+            If predictions are asked for and none were made yet.
+        """
+        return overview.plot(self._workspace, metric, x=x, predicted=predicted)
+
+    def lineage(self, metric: str | None = None) -> Lineage:
+        """Return the tree of runs: which recipe continues which.
+
+        Parameters
+        ----------
+        metric : str, optional
+            What nodes are coloured by. Default: the task's first.
+        """
+        return overview.run_lineage(self._workspace, metric)
+
+    @overload
+    def choose(
+        self, accuracy: Requirements, *, metric: str | None = None, model: str | None = None
+    ) -> Decision: ...
+
+    @overload
+    def choose(
+        self,
+        accuracy: float | None = None,
+        *,
+        relative: bool = True,
+        size_bytes: float | None = None,
+        latency_ms: float | None = None,
+        metric: str | None = None,
+        model: str | None = None,
+    ) -> Choice: ...
+
+    def choose(
+        self,
+        accuracy: float | Requirements | None = None,
+        *,
+        relative: bool = True,
+        size_bytes: float | None = None,
+        latency_ms: float | None = None,
+        metric: str | None = None,
+        model: str | None = None,
+    ) -> Choice:
+        """Choose the smallest run that passes, or with limits alone the best one that fits.
+
+        With a number a run is judged by its measured value, see
+        :func:`workbench.selection.compare.choose`.
+        With :class:`workbench.Requirements` a run must pass with confidence, however many there
+        are to choose from, see :func:`workbench.selection.decision.decide`.
+
+        Parameters
+        ----------
+        accuracy : float or Requirements, optional
+            The least acceptable quality, as a share of the base model's (0.97 for 97 %); or all
+            that is asked for.
+        relative : bool
+            False: ``accuracy`` is a bar for the metric's value itself.
+        size_bytes, latency_ms : float, optional
+            The most that is acceptable.
+        metric : str, optional
+            Default: the task's first.
+        model : str, optional
+            The base model that quality refers to. Default: the study's first. The runs of all
+            base models are candidates.
+
+        Returns
+        -------
+        Choice
+            A :class:`Decision` for requirements.
+        """
+        return choosing.choose(
+            self._workspace,
+            accuracy,
+            relative=relative,
+            size_bytes=size_bytes,
+            latency_ms=latency_ms,
+            metric=metric,
+            model=model,
+        )
+
+    # Looking into a few runs
+
+    def differences(self, runs: Iterable[Run | str]) -> pd.DataFrame:
+        """Return runs side by side, one row per fact; see :func:`workbench.views.differences`."""
+        return inspection.differences(self._workspace, runs)
+
+    def flips(self, before: Run | str, after: Run | str, *, texts: bool = True) -> FlipsView:
+        """Return the examples on which two runs differ, and whether it is better or worse.
+
+        Parameters
+        ----------
+        before, after : Run or str
+            Finished runs, or their ids.
+        texts : bool
+            Whether the examples' texts are looked up, which loads the model's tokenizer.
+        """
+        return inspection.flips(self._workspace, before, after, texts=texts)
+
+    def confusion(self, run: Run | str) -> Confusion:
+        """Return which labels a run mistakes for which; only for classification tasks."""
+        return inspection.confusion(self._workspace, run)
+
+    def layer_errors(self, runs: Iterable[Run | str]) -> LayerErrors:
+        """Return the relative squared error of every layer's weight, by run.
+
+        Parameters
+        ----------
+        runs : iterable of Run or str
+            Finished runs of one base model.
+        """
+        return inspection.layer_errors(self._workspace, runs)
+
+    def weight_histogram(self, run: Run | str, layer: str) -> WeightHistogram:
+        """Return how a layer's weights are distributed before and after compression."""
+        return inspection.weight_histogram(self._workspace, run, layer)
+
+    def side_by_side(
+        self, prompt: str, runs: Iterable[Run | str], *, max_new_tokens: int = 40
+    ) -> dict[str, str]:
+        """Return what each run's model generates from a prompt, by the run's id.
+
+        Parameters
+        ----------
+        prompt : str
+        runs : iterable of Run or str
+            Finished runs of decoders, which go on from it, or encoder-decoders, which answer it.
+        max_new_tokens : int
+        """
+        return inspection.side_by_side(self._workspace, prompt, runs, max_new_tokens=max_new_tokens)
+
+    # Trusting answers
+
+    def outcomes(
+        self,
+        run: Run | str,
+        part: str = "evaluation",
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Outcomes:
+        """Return per-example outcomes of a part of the data; what was not evaluated yet is.
+
+        Outcomes of the validation part are what thresholds and temperatures are chosen by. They
+        are kept in the study beside the evaluation's.
+
+        Parameters
+        ----------
+        run : Run or str
+            A finished run, or its id.
+        part : {"evaluation", "validation", "calibration"}
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`.
+
+        Raises
+        ------
+        StudyError
+            If the run is not done.
+        """
+        return evaluation.outcomes(self._workspace, run, part, on_progress=on_progress)
+
+    def trust(
+        self,
+        run: Run | str,
+        *,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+        threshold: float = 0.9,
+        bins: int = 15,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Trust:
+        """Say when a run's answers can be believed, for a classification task.
+
+        Parameters
+        ----------
+        run : Run or str
+            A finished run, or its id.
+        columns : mapping of str to sequence, optional
+            Further columns to slice by, one value per row of the evaluation part. Length, label
+            and the task's own ``columns`` are looked at anyway.
+        threshold : float
+            Confidence from which a mistake is a confident one.
+        bins : int
+            Of the reliability diagram.
+        on_progress : callable, optional
+            The validation part is evaluated the first time.
+
+        Raises
+        ------
+        ConfigError
+            If the task is no classification.
+        StudyError
+            If the run or its base model is not done.
+        """
+        return trust.trust(
+            self._workspace,
+            run,
+            columns=columns,
+            threshold=threshold,
+            bins=bins,
+            on_progress=on_progress,
+        )
+
+    def consistency(
+        self,
+        run: Run | str,
+        perturbations: Mapping[str, Perturbation | str] | None = None,
+        *,
+        seed: int = 0,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> pd.DataFrame:
+        """Change the texts a little and see whether the answers stay; the model is run for each.
+
+        Parameters
+        ----------
+        run : Run or str
+            A finished run, or its id.
+        perturbations : mapping of str to callable or str, optional
+            A function of a text and a ``random.Random``, or a template such as
+            ``"Dear team, {text}"``. Default: :data:`workbench.selection.trust.PERTURBATIONS`.
+        seed : int
+            Of what is drawn by chance.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`.
+
+        Returns
+        -------
+        DataFrame
+            One row each: share of the answers that stay with its 95 % interval, accuracy, and its
+            change with its paired 95 % interval.
+        """
+        return trust.consistency(
+            self._workspace, run, perturbations, seed=seed, on_progress=on_progress
+        )
+
+    # Routing, costs and the report
+
+    def cascade(
+        self,
+        runs: Sequence[Run | str],
+        *,
+        signal: str | Signal = "confidence",
+        accuracy: float = 1.0,
+        cost: str | CostModel | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Routed:
+        """Let a small model answer what it is sure of, and ask a larger one for the rest.
+
+        Nothing is run but, the first time, the validation part of each model. Thresholds are the
+        cheapest that reach the accuracy on the validation part; all that is reported is of the
+        evaluation part.
+
+        Parameters
+        ----------
+        runs : sequence of Run or str
+            Two or more finished runs, the one that is asked first at the front.
+        signal : {"confidence", "margin", "entropy"} or callable
+            How sure a model is; a callable takes log-probabilities (examples, classes) and returns
+            one number each, higher if surer.
+        accuracy : float
+            Least share of the last model's accuracy.
+        cost : {"latency", "size"} or CostModel, optional
+            What a query to a model costs: measured milliseconds, the megabytes that are read, or
+            dollars. Default: latency if it was measured for all of them, else size.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`.
+
+        Raises
+        ------
+        ConfigError
+            If the task is no classification, or there are fewer than two runs.
+        StudyError
+            If a cost was not measured.
+        """
+        return cascades.cascade(
+            self._workspace,
+            runs,
+            signal=signal,
+            accuracy=accuracy,
+            cost=cost,
+            on_progress=on_progress,
+        )
+
+    def costs(self, prices: CostModel, *, model: str | None = None) -> pd.DataFrame:
+        """Return what every measured run costs, beside the base model and a service's price.
+
+        Parameters
+        ----------
+        prices : CostModel
+            Yours.
+        model : str, optional
+            The base model that is compared with. Default: the study's first.
+
+        Returns
+        -------
+        DataFrame
+            One row per run that was measured; dollars. ``of_baseline`` and ``of_api`` are ratios.
+            A warning says if there is none.
+
+        Raises
+        ------
+        StudyError
+            If the runs were measured on different machines.
+        """
+        return overview.costs(self._workspace, prices, model=model)
+
+    def report(
+        self,
+        path: str | Path = "report.html",
+        requirements: Requirements | None = None,
+        *,
+        question: str = "",
+        cost: CostModel | None = None,
+        cascade: Routed | None = None,
+        trust: Trust | bool | None = None,
+        metric: str | None = None,
+        model: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Path:
+        """Write one self-contained page: the question, the bar, the choice, its cost and faults.
+
+        It needs no network and no script, fits a phone, and prints.
+
+        Parameters
+        ----------
+        path : str or Path
+            Of the file, replaced if it is there.
+        requirements : Requirements, optional
+            The bar. Default: 97 % of the base model's quality.
+        question : str
+            What is to be decided, in your words.
+        cost : CostModel, optional
+            Default: that of the requirements.
+        cascade : Routed, optional
+            From :meth:`cascade`.
+        trust : Trust or bool, optional
+            From :meth:`trust`. Default (None or True): made for the chosen run where the task is
+            a classification, which evaluates the validation part the first time; False for none.
+        metric, model : str, optional
+            As for :meth:`choose`.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        ConfigError
+            If the file cannot be written.
+        """
+        return report.report(
+            self._workspace,
+            path,
+            requirements,
+            question=question,
+            cost=cost,
+            cascade=cascade,
+            trust=trust,
+            metric=metric,
+            model=model,
+            on_progress=on_progress,
+        )
+
+    # Exporting
+
+    def export(
+        self,
+        run: Run | str,
+        path: str | os.PathLike[str],
+        format: str = "hf",
+        *,
+        overwrite: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Exported:
+        """Write a run's model to a folder in a format that other programs load.
+
+        What was written is loaded again, and its logits on evaluation inputs are compared with
+        the run's; only then does the folder appear under its name. The bytes on disk and the
+        largest difference are recorded on the run (``part="export"``). A model card is written
+        beside the weights.
+
+        Parameters
+        ----------
+        run : Run or str
+            A finished run, or its id.
+        path : str or path
+            The folder; made with its parents.
+        format : str
+            A name of :data:`workbench.export.FORMATS`; :meth:`export_offers` says which can
+            hold the run's model.
+        overwrite : bool
+            Whether an earlier export in that place is replaced, once the new one is complete.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`.
+
+        Raises
+        ------
+        ExportError
+            If the format cannot hold the model (the message names the nearest that can), the
+            folder cannot be written, or what was written gives other logits. What was there
+            before is still there.
+        StudyError
+            If the run is not done.
+        """
+        return exporting.export(
+            self._workspace, run, path, format, overwrite=overwrite, on_progress=on_progress
+        )
+
+    def export_offers(self, run: Run | str) -> tuple[ExportOffer, ...]:
+        """Return for every format whether a run's model fits into it, how large, or why not."""
+        return exporting.export_offers(self._workspace, run)
+
+    def export_bytes(self, run: Run | str, format: str) -> int:
+        """Return the bytes that all tensors of a run's export will have; nothing is written.
+
+        Raises
+        ------
+        ExportError
+            If the format cannot hold the model.
+        """
+        return exporting.export_bytes(self._workspace, run, format)
+
+    # Its end
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can compute in its worker process: it was not closed."""
+        return self._workspace.is_open
+
+    def close(self) -> None:
+        """End the worker process, if there is one, and remove a temporary study's folder."""
+        self._workspace.close()
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if not self.is_open and self._workspace.is_temporary:
+            return "<Study closed>"
+        where = f"{self.path} (temporary)" if self._workspace.is_temporary else str(self.path)
+        task = self._workspace.task_name
+        models = ", ".join(self.models)
+        count = len(self._workspace.records())
+        return f"<Study of {models} on {task}, {count} run{'s' * (count != 1)}, in {where}>"
+
+    def _run(self, id: str) -> Run:
+        return Run(self._workspace, id)
+
+
+def _check_task(store: Store, task: Task) -> None:
+    recorded = store.meta("task")
+    if recorded is None or recorded["fingerprint"] == task.fingerprint:
+        return
+    raise StudyError(
+        f"The study in {store.path} is on the task {recorded['name']!r} (fingerprint"
+        f" {recorded['fingerprint']}), and the task that was given, {task.name!r}"
+        f" ({task.fingerprint}), has other data or options, so their runs cannot be compared."
+        " Give another path for the new task, or use Study.open(path) to go on with the"
+        " recorded one."
     )
-
-
-def _check_base(model: LoadedModel) -> None:
-    from workbench.models.architectures import refuse_unsupported
-
-    kind = type(model.hf_model).__name__
-    refuse_unsupported(repr(model.source.name), model.hf_model.config, kind)
-    if model.weights and not _is_a_checkpoint(model):
-        raise StudyError(
-            f"{model.source.name!r} has weights that were compressed here, and a study starts from"
-            " a model that it can load again. Give load_model(...) of the original model, or export"
-            " the run and give load_model(...) of that folder."
-        )
-
-
-def _is_a_checkpoint(model: LoadedModel) -> bool:
-    """Return whether the codes of a model are those of the checkpoint that it was loaded from."""
-    from workbench.models.load import load_model
-
-    source = model.source
-    if source.kind not in ("folder", "hub"):
-        return False
-    found = load_model(source.ref, model.tokenizer, dtype=model.dtype, revision=source.revision)
-    return found.fingerprint == model.fingerprint

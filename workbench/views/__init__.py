@@ -3,14 +3,16 @@
 from workbench.views.confusion import Confusion, confusion
 from workbench.views.differences import differences
 from workbench.views.flips import Flip, FlipsView, flips
-from workbench.views.layers import LayerErrorsView, WeightHistogramView
+from workbench.views.layers import LayerErrors, WeightHistogram
+from workbench.views.sensitivity import Sensitivity
 
 __all__ = [
     "Confusion",
     "Flip",
     "FlipsView",
-    "LayerErrorsView",
-    "WeightHistogramView",
+    "LayerErrors",
+    "Sensitivity",
+    "WeightHistogram",
     "confusion",
     "differences",
     "flips",

@@ -13,6 +13,7 @@ from workbench.tasks.outcomes import Outcomes
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class Confusion:
 
         index = pd.Index(self.labels, name="label")
         return pd.DataFrame(self.counts, index=index, columns=list(self.labels))
+
+    def plot(self) -> go.Figure:
+        """Return a heatmap of each label's shares."""
+        from workbench.views.figures import confusion_figure
+
+        return confusion_figure(self.labels, self.counts, self.run)
 
 
 def confusion(

@@ -11,7 +11,7 @@ from workbench.models.layers import find_linears
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks import Task, TextClassification
-from workbench.views.layers import WeightHistogramView
+from workbench.views.layers import WeightHistogram
 
 LONGEST_TEXT = 400
 """Characters of an example that are shown."""
@@ -58,7 +58,7 @@ def relative_errors(
 @torch.no_grad()
 def weight_histogram(
     dense: LoadedModel, compressed: LoadedModel, layer: str, *, run: str = "", bins: int = 101
-) -> WeightHistogramView:
+) -> WeightHistogram:
     """Return how one layer's weights are distributed before and after compression.
 
     The bins span the base model's weights symmetrically; what lies outside is counted at the end.
@@ -72,7 +72,7 @@ def weight_histogram(
     span = float(before.abs().max()) or 1.0
     edges = torch.linspace(-span, span, bins + 1)
     counts = [torch.histc(w.clamp(-span, span), bins, -span, span) for w in (before, after)]
-    return WeightHistogramView(
+    return WeightHistogram(
         layer=layer,
         run=run,
         edges=tuple(edges.tolist()),

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)
-class LayerErrorsView:
+class LayerErrors:
     """The relative squared error of every layer's weight, by run.
 
     Attributes
@@ -37,19 +38,25 @@ class LayerErrorsView:
         index = pd.Index(self.layers, name="layer")
         return pd.DataFrame(self.errors, index=index, columns=list(self.runs), dtype=float)
 
+    def plot(self) -> go.Figure:
+        """Return a heatmap on a logarithmic scale."""
+        from workbench.views.figures import layer_errors_figure
+
+        return layer_errors_figure(self.table)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the view as JSON-ready data."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> LayerErrorsView:
+    def from_dict(cls, data: Mapping[str, Any]) -> LayerErrors:
         """Return the view that :meth:`to_dict` described."""
         rows = tuple(tuple(row) for row in data["errors"])
         return cls(tuple(data["layers"]), tuple(data["runs"]), rows)
 
 
 @dataclass(frozen=True)
-class WeightHistogramView:
+class WeightHistogram:
     """How one layer's weights are distributed before and after compression.
 
     Attributes
@@ -81,12 +88,20 @@ class WeightHistogramView:
             }
         )
 
+    def plot(self) -> go.Figure:
+        """Return both distributions in one figure."""
+        from workbench.views.figures import weight_histogram_figure
+
+        return weight_histogram_figure(
+            self.edges, self.before, self.after, layer=self.layer, run=self.run
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the view as JSON-ready data."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> WeightHistogramView:
+    def from_dict(cls, data: Mapping[str, Any]) -> WeightHistogram:
         """Return the view that :meth:`to_dict` described."""
         return cls(
             data["layer"],

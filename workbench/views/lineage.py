@@ -1,4 +1,4 @@
-"""The tree of runs: which recipe continues which."""
+"""The tree of runs as it is shown."""
 
 from __future__ import annotations
 
@@ -7,39 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.records import Metric, RunRecord
-from workbench.selection.choice import value_of
+from workbench.views.run_tree import Edges, Nodes, run_tree
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)
-class LineageNode:
-    """One run in the tree. All texts are raw, not yet escaped.
-
-    Attributes
-    ----------
-    run_id, model, label, step, state : str
-        ``step`` is what the run adds to the one it continues, in words; a base model's name.
-    size_bytes : int or None
-    value : float
-        The metric, NaN where it was not measured.
-    depth : int
-        Steps between the run and its base model that were run themselves.
-    """
-
-    run_id: str
-    model: str
-    label: str
-    step: str
-    state: str
-    size_bytes: int | None
-    value: float
-    depth: int
-
-
-@dataclass(frozen=True)
-class LineageView:
+class Lineage:
     """The tree of runs.
 
     Attributes
@@ -53,8 +29,8 @@ class LineageView:
     """
 
     metric: Metric
-    nodes: tuple[LineageNode, ...]
-    edges: tuple[tuple[str, str], ...]
+    nodes: Nodes
+    edges: Edges
 
     @property
     def table(self) -> pd.DataFrame:
@@ -77,47 +53,19 @@ class LineageView:
         names = ["run", "recipe", "depth", "continues", "state", "size_mb", self.metric.name]
         return pd.DataFrame(rows, columns=names).set_index("run")
 
+    def plot(self, *, selected: tuple[str, ...] = ()) -> go.Figure:
+        """Return the tree as a plotly figure: nodes sized by bytes, coloured by the metric.
 
-def lineage(records: Iterable[RunRecord], metric: Metric) -> LineageView:
-    """Return the tree of runs.
+        Parameters
+        ----------
+        selected : tuple of str
+            Ids of the runs that get a ring.
+        """
+        from workbench.views.figures import lineage_figure
 
-    Parameters
-    ----------
-    records : iterable of RunRecord
-        Of a study. A run continues its ``parent``; where that is gone, its base model.
-    metric : Metric
-    """
-    known = {record.id: record for record in records}
-    bases = {record.model: record.id for record in known.values() if not record.recipe.steps}
-    below: dict[str | None, list[RunRecord]] = {}
-    for record in known.values():
-        parent = record.parent if record.parent in known else bases.get(record.model)
-        below.setdefault(None if parent == record.id else parent, []).append(record)
-    nodes: list[LineageNode] = []
-    edges: list[tuple[str, str]] = []
-
-    def place(record: RunRecord, depth: int, shared: int) -> None:
-        nodes.append(_node(record, metric, depth, shared))
-        for child in below.get(record.id, []):
-            edges.append((record.id, child.id))
-            place(child, depth + 1, len(record.recipe.steps))
-
-    for root in below.get(None, []):
-        place(root, 0, 0)
-    return LineageView(metric, tuple(nodes), tuple(edges))
+        return lineage_figure(self.metric, self.nodes, self.edges, selected=selected)
 
 
-def _node(record: RunRecord, metric: Metric, depth: int, shared: int) -> LineageNode:
-    """Describe a run whose first ``shared`` steps are those of the run that it continues."""
-    steps = record.recipe.steps
-    own = " → ".join(step.label for step in steps[shared:])
-    return LineageNode(
-        run_id=record.id,
-        model=record.model,
-        label=record.label if steps else f"{record.model} ({record.label} baseline)",
-        step=own if steps else record.model,
-        state=record.state.value,
-        size_bytes=record.size_bytes,
-        value=value_of(record, metric),
-        depth=depth,
-    )
+def lineage(records: Iterable[RunRecord], metric: Metric) -> Lineage:
+    """Return the tree of runs; see :func:`workbench.views.run_tree.run_tree`."""
+    return Lineage(metric, *run_tree(records, metric))

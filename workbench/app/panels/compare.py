@@ -29,8 +29,7 @@ from workbench.app.parts.rows import Rows, rows_html
 from workbench.app.parts.run_picker import RunPicker
 from workbench.app.session import CLASSIFYING, Session
 from workbench.records import RunRecord
-from workbench.views import Confusion, FlipsView, LayerErrorsView, WeightHistogramView
-from workbench.views.figures import confusion_figure, layer_errors_figure, weight_histogram_figure
+from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
 from workbench.views.run_names import distinct, run_names
 
 VIEWS = (
@@ -196,9 +195,9 @@ class ComparePanel(StudyPanel):
         self._question.ask(what, answer, told, **arguments)
 
     def _layers(self, found: Any) -> None:
-        view = LayerErrorsView.from_dict(found)
+        view = LayerErrors.from_dict(found)
         self._offer_layers(view)
-        self.place.draw(lambda: layer_errors_figure(view))
+        self.place.draw(view.plot)
         heads = [("layer", "text"), *((name, "") for name in distinct(view.runs, 34))]
         rows = [
             ("", [layer, *("–" if e is None else f"{e:.3g}" for e in errors)])
@@ -207,18 +206,18 @@ class ComparePanel(StudyPanel):
         self._tabulate(heads, rows)
 
     def _layer_names(self, found: Any) -> None:
-        self._offer_layers(LayerErrorsView.from_dict(found))
+        self._offer_layers(LayerErrors.from_dict(found))
         show(self.layer, is_shown=True)
         self._show()
 
-    def _offer_layers(self, view: LayerErrorsView) -> None:
+    def _offer_layers(self, view: LayerErrors) -> None:
         if tuple(self.layer.options) != view.layers:
             self.layer.options = view.layers
             self.layer.value = view.layers[0]
 
     def _histogram(self, found: Any) -> None:
-        view = WeightHistogramView.from_dict(found)
-        self.place.draw(lambda: weight_histogram_figure(view))
+        view = WeightHistogram.from_dict(found)
+        self.place.draw(view.plot)
         heads = [("from", ""), ("to", ""), ("before", ""), ("after", "")]
         self._tabulate(
             heads,
@@ -256,7 +255,7 @@ class ComparePanel(StudyPanel):
     def _confusion(self, found: Any) -> None:
         counts = tuple(tuple(row) for row in found["counts"])
         view = Confusion(found["run"], tuple(found["labels"]), counts)
-        self.place.draw(lambda: confusion_figure(view))
+        self.place.draw(view.plot)
         rows = [
             ("", [label, other, count])
             for label, row in zip(view.labels, view.counts, strict=True)

@@ -10,7 +10,6 @@ from workbench.app.parts.controls import card, columns
 from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.rows import Rows, rows_html
 from workbench.app.session import Session
-from workbench.views.figures import lineage_figure
 
 
 class LineagePanel(StudyPanel):
@@ -65,7 +64,7 @@ class LineagePanel(StudyPanel):
         self.table.html = rows_html(heads, rows, caption="No runs yet.")
         self.table.selected = list(self._session.selection.runs)
         chosen = self._session.selection.runs
-        self.place.draw(lambda: lineage_figure(view, selected=chosen), self._guard(self._clicked))
+        self.place.draw(lambda: view.plot(selected=chosen), self._guard(self._clicked))
 
     def _clicked(self, trace: Any, points: Any, state: Any) -> None:
         if points.point_inds and trace.customdata:

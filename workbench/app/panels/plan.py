@@ -31,8 +31,9 @@ from workbench.selection.planning import PRECISIONS, known_devices, known_models
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.selection.planning import Device, Plan
+    from workbench.selection.planning import Device
     from workbench.study import Study
+    from workbench.views.plan import Plan
 
 _USUAL = ("16-bit", "8-bit", "4-bit")
 ABOUT = (
@@ -152,7 +153,7 @@ class PlanPanel:
 
         def work() -> None:
             try:
-                from workbench.selection.planning import plan
+                from workbench.views.plan import plan
 
                 found = plan(refs, devices, precisions=precisions, context=context, batch=batch)
                 if number == self._number:

@@ -17,7 +17,7 @@ from workbench.app.queue_file import QueueFile
 from workbench.app.session import Session
 from workbench.prediction.estimates import estimate_seconds
 from workbench.recipes.recipe import Recipe, shortened
-from workbench.study.running.sweep import FINAL, Event
+from workbench.study.running.runner import FINAL, Event
 
 MOST_SHOWN = 8
 _OPEN = {"queued": "queued", "started": "running"}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from workbench import child_process
 from workbench.errors import CompressionError
 from workbench.models.loaded import LoadedModel
 from workbench.progress import Monitor
@@ -71,12 +72,7 @@ def run_process(command: Sequence[str | Path], what: str, monitor: Monitor) -> N
     """
     with tempfile.TemporaryFile() as log:
         # Its own log, since the notebook's or the worker's standard output is not for it.
-        process = subprocess.Popen(
-            [os.fspath(part) for part in command],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+        process = child_process.start(command, log=log)
         try:
             monitor.report(what, 0, 1, "in its own process")
             while True:
@@ -86,11 +82,7 @@ def run_process(command: Sequence[str | Path], what: str, monitor: Monitor) -> N
                 except subprocess.TimeoutExpired:
                     monitor.check()
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
+            child_process.end(process)
         if code:
             log.seek(0, os.SEEK_END)
             log.seek(max(0, log.tell() - 2000))

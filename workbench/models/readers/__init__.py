@@ -16,15 +16,43 @@ from workbench.models.readers.base import Codes, Reader, Tensors
 from workbench.models.readers.compressed_tensors import read_compressed_tensors
 from workbench.models.readers.gguf import find_gguf, read_gguf
 from workbench.models.readers.gptq import read_gptq
+from workbench.models.readers.mlx import METHOD as MLX
+from workbench.models.readers.mlx import read_mlx
 from workbench.tensors.weights import CompressedWeight, PermutedWeight, QuantizedWeight
 
 READERS: dict[str, Reader] = {
     "gptq": read_gptq,
     "awq": read_awq,
     "compressed-tensors": read_compressed_tensors,
+    MLX: read_mlx,
 }
 
-__all__ = ["READERS", "Codes", "Tensors", "check_method", "find_gguf", "read_codes", "read_gguf"]
+__all__ = [
+    "READERS",
+    "Codes",
+    "Tensors",
+    "check_method",
+    "find_gguf",
+    "quantization_of",
+    "read_codes",
+    "read_gguf",
+]
+
+
+def quantization_of(config: Any) -> dict[str, Any] | None:
+    """Take what a configuration says of its codes out of it, so that the dense model can be built.
+
+    Parameters
+    ----------
+    config : PretrainedConfig
+        Loses ``quantization_config`` and MLX's ``quantization``, which is the same by another name
+        and names no method.
+    """
+    own = config.__dict__.pop("quantization", None)
+    about = config.__dict__.pop("quantization_config", None)
+    if isinstance(own, dict) and {"bits", "group_size"} <= set(own):
+        return {**own, "quant_method": MLX}
+    return about if about is None or isinstance(about, dict) else dict(about.to_dict())
 
 
 def check_method(ref: str, about: Any) -> None:

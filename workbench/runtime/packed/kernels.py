@@ -8,67 +8,30 @@ is so much faster per token that the conversion pays.
 from __future__ import annotations
 
 import functools
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from workbench.runtime.packed import native
+from workbench.runtime.packed.kernel import (
+    INT4_GROUPS,
+    INT4_MOST_TOKENS,
+    Kernel,
+    int4_group,
+    joined_int4,
+    zeros_of,
+)
+from workbench.runtime.packed.native_int4 import NativeInt4Kernel
 from workbench.tensors.weights import CompressedWeight, QuantizedWeight
 
-INT4_GROUPS = (256, 128, 64, 32)
-"""Group sizes that the int4 kernels take."""
-
-INT4_MOST_TOKENS = 80
 INT8_MOST_TOKENS = 32
-"""More tokens go through the dense product. Measured on one core of an AVX-512 machine, 1,024
-inputs and 5,632 outputs, milliseconds packed against dense with its conversion: int4 6.1 / 7.0 at
-64 tokens and 11.2 / 8.6 at 128; int8 3.5 / 3.3 at 32 and 12.1 / 5.7 at 128."""
+"""As :data:`workbench.runtime.packed.kernel.INT4_MOST_TOKENS`, measured in the same way: 3.5 / 3.3
+at 32 and 12.1 / 5.7 at 128."""
 
 INT8_COMPILED_MOST_TOKENS = 2
 """So many tokens go through the compiled int8 kernel (0.26 ms for 2, torch's 0.32; for 4 0.49 and
 0.36)."""
-
-
-class Kernel(ABC):
-    """A packed weight of shape (out_features, in_features), bfloat16 in and out.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        (out_features, in_features).
-    most_tokens : int or None
-        More tokens than this are multiplied densely; None: never.
-    """
-
-    name: ClassVar[str]
-    shape: tuple[int, int]
-    most_tokens: int | None
-
-    @abstractmethod
-    def few(self, x: Tensor) -> Tensor:
-        """Return ``x @ weight.T`` from the codes; ``x`` is (tokens, in_features), bfloat16."""
-
-    @abstractmethod
-    def many(self, x: Tensor) -> Tensor:
-        """Return the same from a dense copy that is gone afterwards."""
-
-    @abstractmethod
-    def tensors(self) -> tuple[Tensor, ...]:
-        """Return everything that stays in memory."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return ``x @ weight.T`` by whichever way is faster for so many tokens."""
-        if self.most_tokens is None or len(x) <= self.most_tokens:
-            return self.few(x)
-        return self.many(x)
-
-    @property
-    def resident_bytes(self) -> int:
-        """Bytes that stay in memory."""
-        return sum(t.numel() * t.element_size() for t in self.tensors())
 
 
 class Int4Kernel(Kernel):
@@ -167,7 +130,7 @@ class Int8Kernel(Kernel):
             [(w.codes.short() - w.scheme.middle).to(torch.int8) for w in weights]
         )
         scales = torch.cat([w.scales[:, 0].float() for w in weights])
-        moved = torch.cat([w.scheme.middle - _zeros(w)[:, 0] for w in weights]) * scales
+        moved = torch.cat([w.scheme.middle - zeros_of(w)[:, 0] for w in weights]) * scales
         self._scales = scales.bfloat16()
         self._moved = moved if bool(moved.any()) else None
         self.shape = (self._codes.shape[0], self._codes.shape[1])
@@ -258,47 +221,7 @@ def make_kernel(
         return Int4CudaKernel(weights, device)
     if native.native_library()[0] is None:
         return Int4Kernel(weights)
-    from workbench.runtime.packed.native_int4 import (
-        NativeInt4Kernel,  # it needs the interface above
-    )
-
     return NativeInt4Kernel(weights)
-
-
-def joined_int4(weights: Sequence[QuantizedWeight], group: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the joined rows of weights for ``scale · (code − 8) + offset``.
-
-    Returns
-    -------
-    codes : Tensor of shape (out_features, in_features), uint8
-        Those of 2 and 3 bits are moved to around 8, where the offsets are small.
-    scales, offsets : Tensor of shape (out_features, in_features / group), float32
-    """
-    codes = torch.cat([w.codes + (8 - w.scheme.middle) for w in weights])
-    scales = torch.cat([_per_group(w.scales.float(), w, group) for w in weights])
-    moved = torch.cat([_per_group(w.scheme.middle - _zeros(w), w, group) for w in weights])
-    return codes, scales, moved * scales
-
-
-def int4_group(weight: QuantizedWeight) -> int | None:
-    """Return the largest group of the kernel into which every group of a weight can be cut."""
-    columns = weight.shape[1]
-    length = weight.scheme.group_length(columns)
-    if columns % length:
-        return None
-    return next((group for group in INT4_GROUPS if length % group == 0), None)
-
-
-def _zeros(weight: QuantizedWeight) -> Tensor:
-    if weight.zeros is None:
-        return torch.full_like(weight.scales, weight.scheme.middle, dtype=torch.float32)
-    return weight.zeros.float()
-
-
-def _per_group(values: Tensor, weight: QuantizedWeight, group: int) -> Tensor:
-    """Repeat values of the weight's groups, (rows, n_groups), for the kernel's smaller ones."""
-    columns = weight.shape[1]
-    return values.repeat_interleave(weight.scheme.group_length(columns) // group, dim=1)
 
 
 def _read_int4(packed: Tensor, shape: tuple[int, int], block: int) -> Tensor:

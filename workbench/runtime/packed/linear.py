@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from workbench.runtime.packed.kernels import Kernel
+from workbench.runtime.packed.kernel import Kernel
 from workbench.tensors.weights import QuantizedWeight
 
 

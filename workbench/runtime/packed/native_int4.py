@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.runtime.packed.kernels import INT4_MOST_TOKENS, Kernel, int4_group, joined_int4
+from workbench.runtime.packed.kernel import INT4_MOST_TOKENS, Kernel, int4_group, joined_int4
 from workbench.runtime.packed.native import check, native_library
 from workbench.tensors.weights import QuantizedWeight
 

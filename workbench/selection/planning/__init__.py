@@ -1,7 +1,7 @@
 """Will it fit? Estimates from a model's configuration alone; no weights are read."""
 
 from workbench.selection.planning.devices import Device, known_devices
-from workbench.selection.planning.estimates import Plan, PlanRow, plan
+from workbench.selection.planning.estimates import PlanRow, plan_rows
 from workbench.selection.planning.footprint import Footprint, footprint_of
 from workbench.selection.planning.precisions import PRECISIONS, Precision
 from workbench.selection.planning.references import known_models
@@ -10,11 +10,10 @@ __all__ = [
     "PRECISIONS",
     "Device",
     "Footprint",
-    "Plan",
     "PlanRow",
     "Precision",
     "footprint_of",
     "known_devices",
     "known_models",
-    "plan",
+    "plan_rows",
 ]

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.errors import ConfigError
 from workbench.selection.planning.devices import Device, known_devices
 from workbench.selection.planning.footprint import Footprint, footprint_of
 from workbench.selection.planning.precisions import PRECISIONS, Precision
 from workbench.selection.planning.references import config_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 MARGIN = 0.05
 """Share of weights and cache that is added for what no arithmetic knows: allocator, libraries."""
@@ -77,81 +73,7 @@ class PlanRow:
         return self.total_bytes / self.device.usable_bytes
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Estimates for models, precisions and devices. Printing it says what fits.
-
-    Attributes
-    ----------
-    rows : tuple of PlanRow
-    context, batch : int
-        Tokens of each sequence, and sequences at once.
-    """
-
-    rows: tuple[PlanRow, ...]
-    context: int
-    batch: int
-
-    def table(self) -> pd.DataFrame:
-        """Return one row per model, precision and device; sizes in GB (10^9 bytes)."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            [
-                {
-                    "model": row.model,
-                    "precision": row.precision,
-                    "device": row.device.name,
-                    "weights_gb": row.weights_bytes / 1e9,
-                    "cache_gb": row.cache_bytes / 1e9,
-                    "total_gb": row.total_bytes / 1e9,
-                    "usable_gb": row.device.usable_bytes / 1e9,
-                    "fits": row.fits,
-                    "at_most_tokens_per_s": row.tokens_per_s,
-                    "context": row.context,
-                    "longest_context": row.longest_context,
-                }
-                for row in self.rows
-            ]
-        )
-
-    def plot(self) -> go.Figure:
-        """Return a plotly figure: models by precisions by devices."""
-        from workbench.views.figures import plan_figure
-
-        return plan_figure(self.table(), self.context, self.batch)
-
-    def __str__(self) -> str:
-        lines = [f"Estimates, {self.batch} x {self.context:,} tokens:"]
-        seen = dict.fromkeys((row.model, row.device.name) for row in self.rows)
-        for model, device in seen:
-            rows = [r for r in self.rows if (r.model, r.device.name) == (model, device)]
-            fitting = [r for r in rows if r.fits]
-            if not fitting:
-                least = min(rows, key=lambda r: r.total_bytes)
-                lines.append(
-                    f"{model} does not fit on {device}: {least.precision} takes"
-                    f" {_size(least)}{self._context(least)}."
-                )
-                continue
-            best = max(fitting, key=lambda r: r.weights_bytes)
-            text = f"{model} fits on {device} at {best.precision}: {_size(best)}"
-            if best.tokens_per_s is not None:
-                text += f", at most {best.tokens_per_s:,.0f} tokens/s"
-            lines.append(f"{text}{self._context(best)}.")
-        return "\n".join(lines)
-
-    def _context(self, row: PlanRow) -> str:
-        return "" if row.context == self.context else f", with its {row.context:,} tokens at most"
-
-
-def _size(row: PlanRow) -> str:
-    """Return what a row takes of its device, with as many digits as a small model needs."""
-    digits = 1 if row.total_bytes >= 1e8 else 3
-    return f"{row.total_bytes / 1e9:.{digits}f} of {row.device.usable_bytes / 1e9:.1f} GB"
-
-
-def plan(
+def plan_rows(
     ref: Any,
     device: str | Device | Iterable[str | Device] | None = None,
     *,
@@ -159,33 +81,10 @@ def plan(
     context: int = 4096,
     batch: int = 1,
     margin: float = MARGIN,
-) -> Plan:
-    """Estimate whether models fit on devices, from their configurations alone.
+) -> tuple[PlanRow, ...]:
+    """Return the estimates of models by precisions by devices.
 
-    Parameters
-    ----------
-    ref : str, Path, dict, PretrainedConfig, LoadedModel, or a list of these
-        Such as ``"llama-3.1-8b"`` (see :func:`known_models`), a folder, a config.json or its
-        content, or a Hugging Face id, of which no weights are downloaded.
-    device : str, Device, or an iterable of these, optional
-        Names of :func:`known_devices`, or devices of your own. Default: the whole catalogue.
-    precisions : iterable of str or Precision, optional
-        Default: all of :data:`PRECISIONS`.
-    context : int
-        Tokens of each sequence, prompt and answer together; at most what the model allows.
-    batch : int
-        Sequences at once.
-    margin : float
-        Share of weights and cache that is added.
-
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    ConfigError
-        If a device or precision is not known, or a number has no meaning.
+    Parameters are those of :func:`workbench.plan`; what is wrong with them raises ConfigError.
     """
     for name, value in (("context", context), ("batch", batch)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -203,7 +102,7 @@ def plan(
         counted = footprint_of(config)
         for form in forms:
             rows += [_row(name, counted, form, d, context, batch, margin) for d in devices]
-    return Plan(tuple(rows), context, batch)
+    return tuple(rows)
 
 
 def _row(

@@ -84,23 +84,34 @@ def run_id(store: Store, model: str, recipe: Recipe) -> str:
 
     Neither the model nor the task is loaded; for the base model itself torch is not either.
     """
+    return run_ids(store, model, [recipe])[0]
+
+
+def run_ids(store: Store, model: str, recipes: Sequence[Recipe]) -> list[str]:
+    """Return the ids of runs of one base model; the journal is read once for all of them."""
     description = _described(store, model)
-    parts = {
+    shared = {
         "model": description["fingerprint"],
         "stored_dtype": description["stored_dtype"],
         "compute_dtype": description["compute_dtype"],
         "task": store.meta("task")["fingerprint"],
-        "recipe": recipe.to_json(),
         "evaluation": EVALUATION,
     }
-    if recipe.steps:
-        from workbench.compression.needs import RecipeNeeds
+    calibration: dict[str, Any] | None = None
+    found = []
+    for recipe in recipes:
+        parts = {**shared, "recipe": recipe.to_json()}
+        if recipe.steps:
+            from workbench.compression.needs import RecipeNeeds
 
-        needs = RecipeNeeds.of(recipe)
-        parts["methods"] = needs.method_versions
-        if needs.calibration:
-            parts["calibration"] = dataclasses.asdict(calibration_options(store))
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+            needs = RecipeNeeds.of(recipe)
+            parts["methods"] = needs.method_versions
+            if needs.calibration:
+                calibration = calibration or dataclasses.asdict(calibration_options(store))
+                parts["calibration"] = calibration
+        key = json.dumps(parts, sort_keys=True)
+        found.append(hashlib.sha256(key.encode()).hexdigest()[:12])
+    return found
 
 
 def calibration_options(store: Store) -> CalibrationOptions:
@@ -486,15 +497,14 @@ class Engine:
 
     def _first_steps(self, base: _Base) -> list[Step]:
         """Return the first steps of the runs of a base model that are still to be computed."""
-        steps = []
-        for model, recipe in self._upcoming:
-            if model == base.name and recipe.steps:
-                record = None
-                if recipe.steps[0] not in base.ahead:
-                    record = self.store.record(run_id(self.store, model, recipe))
-                if record is None or record.state is not RunState.DONE:
-                    steps.append(recipe.steps[0])
-        return steps
+        recipes = [r for model, r in self._upcoming if model == base.name and r.steps]
+        ids = run_ids(self.store, base.name, recipes)
+        done = self.store.done(ids)
+        return [
+            recipe.steps[0]
+            for recipe, id in zip(recipes, ids, strict=True)
+            if id not in done or recipe.steps[0] in base.ahead
+        ]
 
     def _ready(self, name: str, monitor: Monitor) -> _Base:
         """Return the base model bound to the task; another one that was kept is let go."""

@@ -1,98 +1,278 @@
-"""The worker process of a study, started by a WorkerRunner.
-
-Its command is ``python -m workbench.study.running.worker FOLDER``.
-
-It reads one command per line from its standard input and writes one event per line to what was
-its standard output; whatever libraries print goes to standard error, the study's ``worker.log``.
-It ends when its standard input closes, because then nobody is there any more to tell.
-"""
+"""Runs execute in a worker process, which can be cancelled and killed."""
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 import queue
-import signal
-import sys
 import threading
-from typing import IO, Any
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import IO
 
-from workbench.progress import Monitor
-from workbench.recipes.recipe import Recipe
-from workbench.study.running.sweep import Event, Job, Throttle, execute_job, progress_event
+from workbench.child_process import ChildProcess, Message
+from workbench.errors import StudyError
+from workbench.records import RunState
+from workbench.storage.store import Store
+from workbench.study.running.runner import (
+    FINAL,
+    MOST_UPCOMING,
+    Event,
+    Job,
+    OnEvent,
+    Wanted,
+    with_baselines,
+)
+
+GRACE_SECONDS = 2.0
+"""A cancelled run has so long to stop by itself before its process is ended."""
+
+LOG_BYTES = 1_000_000
 
 
-class Worker:
-    """Computes the jobs that it is told to.
+class WorkerRunner:
+    """Computes jobs in one worker process, which is started when it is needed first.
+
+    Events are delivered by one background thread, in order. When the worker dies, the run that it
+    computed is recorded as failed, and the next job starts a new worker.
 
     Parameters
     ----------
-    commands, events : text streams
+    store : Store
     """
 
-    def __init__(self, commands: IO[str], events: IO[str]) -> None:
-        self._commands = commands
-        self._events = events
-        self._jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._cancelled: set[int] = set()
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.RLock()
+        self._waiting: deque[Job] = deque()
+        self._current: Job | None = None
+        self._process: ChildProcess | None = None
+        self._is_warm = False
+        self._numbers = 0
+        self._closed = False
+        self._events: queue.SimpleQueue[tuple[OnEvent | None, Event] | None] = queue.SimpleQueue()
+        self._quiet = threading.Condition(self._lock)
+        self._undelivered = 0
+        self._deliverer = threading.Thread(target=self._deliver, name="wb-events", daemon=True)
+        self._deliverer.start()
 
-    def listen(self) -> None:
-        """Read commands until the stream closes, then end the process at once.
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker, None if there is none."""
+        with self._lock:
+            return None if self._process is None else self._process.pid
 
-        The journal and the files stand a process that is ended at any moment.
+    @property
+    def is_idle(self) -> bool:
+        """Whether every job has ended and every event was delivered."""
+        with self._lock:
+            return self._current is None and not self._waiting and not self._undelivered
+
+    def submit(self, jobs: Sequence[Wanted], on_event: OnEvent | None = None) -> list[int]:
+        """Add jobs to the queue and return at once.
+
+        Parameters
+        ----------
+        jobs : sequence of (str, Recipe or None)
+            Base model's name and recipe, None to make its predictions ready. The base model's own
+            run is added where it is missing.
+        on_event : callable, optional
+            Called with every :class:`Event` of these jobs, in a background thread.
+
+        Returns
+        -------
+        list of int
+            Their numbers, those of added baselines included.
         """
+        with self._lock:
+            if self._closed:
+                raise StudyError("The study is closed; open it again to compute runs.")
+            queued = [*self._waiting, *([self._current] if self._current else [])]
+            numbers = []
+            for model, recipe in with_baselines(self._store, jobs, queued):
+                self._numbers += 1
+                job = Job(self._numbers, model, recipe, on_event)
+                self._waiting.append(job)
+                numbers.append(job.number)
+                self._emit(job, job.event("queued"))
+            self._next()
+        return numbers
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is left to do; return whether that is so."""
+        with self._quiet:
+            return self._quiet.wait_for(lambda: self.is_idle, timeout)
+
+    def cancel(self) -> None:
+        """Stop the current job: by a flag, and after two seconds by ending its process."""
+        with self._lock:
+            job, process = self._current, self._process
+            if job is None or process is None or job.cancelled:
+                return
+            job.cancelled = True
+            process.send({"do": "cancel", "job": job.number})
+            timer = threading.Timer(GRACE_SECONDS, self._end_process, (job, process))
+            timer.daemon = True
+            timer.start()
+
+    def cancel_all(self) -> None:
+        """Stop the current job and forget those that wait."""
+        with self._lock:
+            while self._waiting:
+                job = self._waiting.popleft()
+                self._emit(job, job.event("cancelled", error="Cancelled before it started."))
+            self.cancel()
+
+    def close(self) -> None:
+        """Stop everything and end the worker; returns when it is gone."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self.cancel_all()
+            process = self._process
+        if process is not None:
+            process.close(GRACE_SECONDS)
+        self._events.put(None)
+
+    # The worker process
+
+    def _next(self) -> None:
+        """Send the next job to the worker if it is free. The lock is held."""
+        if self._closed or self._current is not None or not self._waiting:
+            return
+        self._current = job = self._waiting.popleft()
+        self._hand_over(job)
+
+    def _hand_over(self, job: Job) -> None:
+        message = {
+            "do": "run",
+            "job": job.number,
+            "model": job.model,
+            "recipe": None if job.recipe is None else job.recipe.to_json(),
+            "upcoming": [
+                (other.model, other.recipe.to_json())
+                for other in islice(self._waiting, MOST_UPCOMING)
+                if other.recipe is not None
+            ],
+        }
+        if self._process is not None and self._process.exit_code is None:
+            if self._process.send(message):
+                return
+            self._process = None  # it ended while it had nothing to do
+        self._process = ChildProcess(
+            "workbench.study.running.worker_process",
+            [str(self._store.path)],
+            log=_open_log(self._store),
+            on_message=self._receive,
+            on_end=self._bury,
+        )
+        self._is_warm = False
+        self._process.send(message)  # if this fails, its end is noticed by its reader
+
+    def _receive(self, process: ChildProcess, message: Message) -> None:
+        event = Event(**message)
+        with self._lock:
+            job = self._current
+            if process is not self._process or job is None or event.job != job.number:
+                return
+            job.run = event.run
+            job.has_started = self._is_warm = True
+            if event.kind in FINAL:
+                self._finish(job, event)
+            else:
+                self._emit(job, replace(event, waiting=len(self._waiting)))
+
+    def _bury(self, process: ChildProcess) -> None:
+        """Settle what a process that has ended was doing."""
+        with self._lock:
+            if process is not self._process:
+                return
+            job = self._current  # stays the current one, so that no other starts meanwhile
+            if job is None:
+                self._process = None
+                return
+            if self._is_warm and not (job.has_started or job.cancelled or job.was_sent_twice):
+                self._process = None  # it had ended before it could see this job
+                job.was_sent_twice = True
+                self._hand_over(job)
+                return
+        event = self._settle(job, process)
+        with self._lock:
+            self._process = None
+            self._finish(job, event)
+
+    def _settle(self, job: Job, process: ChildProcess) -> Event:
+        stopped = job.cancelled or self._closed
+        state = RunState.CANCELLED if stopped else RunState.FAILED
+        words = "Cancelled." if stopped else _how_it_ended(process.exit_code or 0, self._store)
         try:
-            for line in self._commands:
-                command = json.loads(line)
-                if command["do"] == "cancel":
-                    self._cancelled.add(command["job"])
-                else:
-                    self._jobs.put(command)
-        finally:
-            os._exit(0)
+            if job.recipe is None:
+                pass  # there is no run to record it on
+            elif job.run is None and not stopped:  # it ended before it could say which run it is
+                from workbench.study.running.engine import run_id
 
-    def work(self, folder: str) -> None:
-        """Compute jobs for ever."""
-        from workbench.storage.store import Store
-        from workbench.study.running.engine import Engine, in_words
+                job.run = run_id(self._store, job.model, job.recipe)
+                claim = self._store.claim(job.run, model=job.model, recipe=job.recipe)
+                if claim is not None:
+                    claim.fail(state, words)
+            elif job.run is not None:
+                record = self._store.settle(job.run, process.pid, state, words)
+                if record is not None and record.state is RunState.DONE:
+                    return job.event("finished")
+        except Exception as error:  # the study was deleted, or its disk is full
+            words = f"{words} It could not be recorded: {error}"
+        return job.event("cancelled" if stopped else "failed", error=words)
 
-        engine = Engine(Store.open(folder))
-        while True:
-            command = self._jobs.get()
-            text = command["recipe"]
-            recipe = None if text is None else Recipe.from_json(text)
-            job = Job(command["job"], command["model"], recipe)
-            engine.expect([(name, Recipe.from_json(text)) for name, text in command["upcoming"]])
-            monitor = self._monitor(job)
-            try:
-                execute_job(engine, job, self._emit, monitor)
-            except Exception as error:  # such as a study that was deleted meanwhile
-                self._emit(job.event("failed", error=in_words(error)))
+    def _end_process(self, job: Job, process: ChildProcess) -> None:
+        with self._lock:
+            if self._current is job and self._process is process:
+                process.kill()  # the reader notices, and settles the run
 
-    def _monitor(self, job: Job) -> Monitor:
-        throttle = Throttle(lambda progress: self._emit(progress_event(job, progress)))
-        return Monitor(throttle, lambda: job.number in self._cancelled)
+    # Events
 
-    def _emit(self, event: Event) -> None:
-        self._events.write(event.to_json() + "\n")
-        self._events.flush()
+    def _finish(self, job: Job, event: Event) -> None:
+        self._emit(job, replace(event, waiting=len(self._waiting)))
+        self._current = None
+        self._next()
+        if self._current is None:
+            self._emit(job, Event("idle", job.number))
 
+    def _emit(self, job: Job, event: Event) -> None:
+        self._undelivered += 1
+        self._events.put((job.on_event, event))
 
-def main() -> None:
-    """Take over standard input and output, and work."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    commands = os.fdopen(os.dup(0), encoding="utf-8")
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    # Nothing else may read the commands or write among the events, not even native libraries;
-    # and on Windows a library that looks at standard input while it is read would wait for ever.
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    worker = Worker(commands, events)
-    threading.Thread(target=worker.listen, name="commands", daemon=True).start()
-    worker.work(sys.argv[1])
+    def _deliver(self) -> None:
+        while (item := self._events.get()) is not None:
+            callback, event = item
+            if callback is not None:
+                try:
+                    callback(event)
+                except Exception as error:  # a listener's fault must not stop the queue
+                    with contextlib.suppress(OSError), _open_log(self._store) as log:
+                        log.write(f"on_event failed at {event.kind}: {error!r}\n")
+            with self._quiet:
+                self._undelivered -= 1
+                self._quiet.notify_all()
 
 
-if __name__ == "__main__":
-    main()
+def _open_log(store: Store) -> IO[str]:
+    path = store.log_path
+    mode = "a"
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > LOG_BYTES:
+            mode = "w"
+    return path.open(mode, encoding="utf-8", errors="replace")
+
+
+def _how_it_ended(code: int, store: Store) -> str:
+    if code == -9:
+        return "The worker process ended (signal 9; probably out of memory)."
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    last = ""
+    with contextlib.suppress(OSError):
+        lines = store.log_path.read_text(encoding="utf-8", errors="replace").split("\n")
+        written = [line.strip() for line in lines if line.strip()]
+        last = f" Its last words: {written[-1][:300]}" if written else ""
+    return f"The worker process ended ({how}). See {store.log_path.name} in the study.{last}"

@@ -23,7 +23,7 @@ def plan_figure(table: pd.DataFrame, context: int, batch: int) -> go.Figure:
     Parameters
     ----------
     table : DataFrame
-        As :meth:`workbench.selection.planning.Plan.table` returns it.
+        As :meth:`workbench.Plan.table` returns it.
     context, batch : int
         Tokens of each sequence, and sequences at once.
     """

@@ -23,6 +23,7 @@ from workbench.recipes import (
 )
 from workbench.recipes.recipe import Recipe
 from workbench.study import Study
+from workbench.study.predictions import cost_table
 
 GRID = (
     *(
@@ -68,7 +69,7 @@ def test_whoever_waits_for_the_table_sees_it_being_made(study: Study, monkeypatc
     study.sensitivity([GPTQ(3, group_size=8)], on_progress=print)
     study.fit(bits_per_weight=4, verify=0, on_progress=print)
     assert asked == [print] * 4
-    monkeypatch.setattr("workbench.study.predicting.on_terminal", lambda: repr)
+    monkeypatch.setattr("workbench.study.predictions.on_terminal", lambda: repr)
     study.predict(GPTQ(3, group_size=8))
     assert asked[-1] is repr
 
@@ -171,7 +172,7 @@ def test_fit_is_no_worse_than_any_uniform_recipe_of_its_size(study: Study) -> No
 def test_fit_within_bytes_counts_the_whole_model(study: Study) -> None:
     dense = study.baseline().size_bytes
     found = study.fit(size_bytes=0.7 * dense, verify=0)
-    assert size_bytes(study._table(study.models[0]), found) <= 0.7 * dense
+    assert size_bytes(cost_table(study._workspace, study.models[0]), found) <= 0.7 * dense
     with pytest.raises(ConfigError, match="one of the two"):
         study.fit(size_bytes=1e6, bits_per_weight=3)
     with pytest.raises(ConfigError, match="one of the two"):

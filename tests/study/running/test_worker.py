@@ -1,4 +1,4 @@
-"""The runners: order of events, failures that do not stop a sweep, cancelling, a worker's death."""
+"""The worker process: the same results as here, failures, cancelling, and its own death."""
 
 from __future__ import annotations
 
@@ -16,18 +16,12 @@ import pytest
 
 from tests.toy import toy_study
 from workbench.errors import StudyError
-from workbench.progress import Progress
 from workbench.recipes import GPTQ, RTN
 from workbench.recipes.recipe import Recipe
 from workbench.records import RunState
 from workbench.study import Study
-from workbench.study.running.sweep import (
-    Event,
-    InlineRunner,
-    Throttle,
-    WorkerRunner,
-    with_baselines,
-)
+from workbench.study.running.runner import Event
+from workbench.study.running.worker import WorkerRunner
 
 RECIPES = [Recipe.of(RTN(bits, group_size=8)) for bits in (2, 3, 4, 5, 6, 8)]
 LONG = 120
@@ -36,119 +30,6 @@ LONG = 120
 
 def jobs(*recipes: Recipe) -> list[tuple[str, Recipe]]:
     return [("tiny", recipe) for recipe in recipes]
-
-
-def test_events_survive_json() -> None:
-    event = Event("progress", 3, "m", "{}", "RTN", "abc", "gptq", 1, 2, "layer", None, False, 4)
-    assert Event.from_json(event.to_json()) == event
-
-
-def test_the_baseline_comes_first_and_once(tmp_path: Path) -> None:
-    store = toy_study(tmp_path / "s")._store
-    dense = Recipe()
-    assert with_baselines(store, jobs(*RECIPES[:2])) == jobs(dense, *RECIPES[:2])
-    assert with_baselines(store, jobs(dense, RECIPES[0])) == jobs(dense, RECIPES[0])
-    two = [("tiny", RECIPES[0]), ("other", RECIPES[0])]
-    assert [model for model, _ in with_baselines(store, two)] == ["tiny", "tiny", "other", "other"]
-
-
-def test_progress_is_thinned_but_not_at_the_ends_of_a_stage() -> None:
-    passed: list[Progress] = []
-    throttle = Throttle(passed.append)
-    for stage in ("calibrate", "evaluate"):
-        for done in range(1, 1001):
-            throttle(Progress(stage, done, 1000))
-    ends = [(p.stage, p.done) for p in passed]
-    for stage in ("calibrate", "evaluate"):
-        assert (stage, 1) in ends
-        assert (stage, 1000) in ends
-    assert len(ends) < 20
-
-
-class TestInline:
-    def test_events_in_order(self, tmp_path: Path) -> None:
-        events: list[Event] = []
-        study = toy_study(tmp_path / "s")
-        numbers = InlineRunner(study._get_engine()).submit(jobs(*RECIPES[:2]), events.append)
-        assert numbers == [1, 2, 3]
-        kinds = [e.kind for e in events if e.kind != "progress"]
-        assert kinds == ["queued"] * 3 + ["started", "finished"] * 3 + ["idle"]
-        assert [e.label for e in events if e.kind == "finished"] == [
-            "dense",
-            "RTN 2-bit g8",
-            "RTN 3-bit g8",
-        ]
-        assert [e.waiting for e in events if e.kind == "started"] == [2, 1, 0]
-        assert {"rtn", "evaluate"} <= {e.stage for e in events}
-        assert all(e.run for e in events if e.kind in ("started", "progress", "finished"))
-
-    def test_cancel_stops_one_and_cancel_all_the_rest(self, tmp_path: Path) -> None:
-        study = toy_study(tmp_path / "s")
-        runner = InlineRunner(study._get_engine())
-        ends: list[tuple[int, str]] = []
-
-        def on_event(event: Event) -> None:
-            if event.kind == "progress" and event.stage == "rtn":
-                if event.job == 2:
-                    runner.cancel()
-                if event.job == 4:
-                    runner.cancel_all()
-            if event.kind in ("finished", "failed", "cancelled"):
-                ends.append((event.job, event.kind))
-
-        runner.submit(jobs(*RECIPES[:5]), on_event)
-        assert [kind for _, kind in ends] == [
-            "finished",
-            "cancelled",
-            "finished",
-            "cancelled",
-            "cancelled",
-            "cancelled",
-        ]
-        states = [run.state for run in study.runs]
-        assert states.count(RunState.CANCELLED) == 2  # those that had not started are no runs
-        runner.submit(jobs(*RECIPES[:5]))
-        assert {run.state for run in study.runs} == {RunState.DONE}
-
-    def test_predictions_are_a_job_that_can_be_cancelled_and_fail(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        grid = (RTN(4, group_size=8), RTN(3, group_size=8))
-        monkeypatch.setattr("workbench.prediction.tabulate.GRID", grid)
-        study = toy_study(tmp_path / "s")
-        runner = InlineRunner(study._get_engine())
-        ends: list[tuple[str, str, str]] = []
-
-        def on_event(event: Event) -> None:
-            if event.kind == "progress" and event.stage == "predict" and not ends[1:]:
-                runner.cancel()
-            if event.kind in ("finished", "failed", "cancelled"):
-                ends.append((event.label, event.kind, event.recipe))
-
-        def fail(*_: object, **__: object) -> None:
-            raise MemoryError("cannot allocate 3 TB")
-
-        runner.submit([("tiny", None)], on_event)
-        assert ends.pop()[:2] == ("predictions", "cancelled")
-        assert study.plot().view.predicted  # what was tabulated by then
-        ends.append(ends[0])
-        runner.submit([("tiny", None)], on_event)
-        assert ends.pop() == ("predictions", "finished", "")
-        assert len(study.runs) == 1
-        monkeypatch.setattr("workbench.study.running.engine.Engine.tabulate", fail)
-        runner.submit([("tiny", None), *jobs(RECIPES[0])], on_event)
-        assert [kind for _, kind, _ in ends[2:]] == ["failed", "finished"]
-
-    def test_a_sweep_solves_what_it_can_together(self, tmp_path: Path) -> None:
-        recipes = [Recipe.of(GPTQ(bits, group_size=8)) for bits in (2, 3, 4)]
-        swept, alone = toy_study(tmp_path / "swept"), toy_study(tmp_path / "alone")
-        swept.run(recipes[1])  # what is done already is not solved again
-        runs = swept.sweep([RECIPES[0], *recipes])
-        together = [run.record.facts.get("solved_together") for run in runs]
-        assert together == [None, 2, None, 2]
-        for recipe, run in zip(recipes, runs[1:], strict=True):
-            expected = alone.run(recipe).record.facts["weights_digest"]
-            assert run.record.facts["weights_digest"] == expected
 
 
 class Collector:
@@ -207,7 +88,7 @@ def study(shared: Study, behaviour: Path) -> Study:
 
 @pytest.fixture
 def worker(study: Study) -> WorkerRunner:
-    return study._get_worker()
+    return study._workspace.worker
 
 
 @pytest.fixture
@@ -235,7 +116,7 @@ def test_a_worker_computes_the_same_as_this_process(
     assert numbers == [event.job for event in collector.events[:3]]
     assert "calibrate" in {event.stage for event in collector.events}
     pid = worker.pid
-    log = study._store.log_path.read_text()
+    log = study._workspace.store.log_path.read_text()
     assert "not an event" in log
     assert "nor is this" in log
     behaviour.write_text("")
@@ -251,7 +132,7 @@ def test_a_worker_computes_the_same_as_this_process(
     here = toy_study(tmp_path / "here")
     for recipe in recipes:
         mine = here.run(recipe).record
-        theirs = study._store.record(mine.id)
+        theirs = study._workspace.store.record(mine.id)
         assert theirs is not None
         for found, expected in zip(theirs.measurements, mine.measurements, strict=True):
             assert found.metric == expected.metric
@@ -278,7 +159,7 @@ def test_predictions_are_made_in_the_worker(study: Study, behaviour: Path) -> No
     assert study.wait(LONG)
     assert again.kinds() == ["queued", "started", "finished", "idle"]
     assert study.predict(RTN(4, group_size=16)).kl is not None
-    assert not study._get_engine()._base.calibrators  # this process made no table
+    assert not study._workspace.engine._base.calibrators  # this process made no table
     assert states(study) == [RunState.DONE, RunState.DONE]
 
 
@@ -286,7 +167,7 @@ def test_a_worker_that_dies_over_predictions_is_a_failure(own: Study) -> None:
     collector = Collector()
     own.submit_tabulate(on_event=collector)
     collector.wait_for("progress")
-    pid = own._get_worker().pid
+    pid = own._workspace.worker.pid
     assert pid is not None
     psutil.Process(pid).kill()
     assert own.wait(LONG)
@@ -342,7 +223,7 @@ def test_a_listener_that_fails_does_not_stop_the_queue(study: Study, worker: Wor
     worker.submit(jobs(RECIPES[0]), on_event)
     assert worker.wait(LONG)
     assert states(study) == [RunState.DONE, RunState.DONE]
-    assert "ZeroDivisionError" in study._store.log_path.read_text()
+    assert "ZeroDivisionError" in study._workspace.store.log_path.read_text()
 
 
 def test_a_run_that_does_not_listen_is_cancelled_within_three_seconds(
@@ -424,7 +305,7 @@ def test_closing_ends_the_worker_and_settles_its_run(own: Study, behaviour: Path
     collector = Collector()
     own.submit(RECIPES[:2], on_event=collector)
     collector.wait_for("progress", "evaluate")
-    pid = own._get_worker().pid
+    pid = own._workspace.worker.pid
     assert pid is not None
     process = psutil.Process(pid)
     start = time.monotonic()
@@ -442,8 +323,8 @@ from workbench.study import Study
 from workbench.recipes import RTN
 study = Study.open(sys.argv[1])
 study.submit([RTN(4, group_size=8)], on_event=lambda e: print(e.kind, e.stage, flush=True))
-while study._get_worker().pid is None: time.sleep(0.01)
-print("pid", study._get_worker().pid, flush=True)
+while study._workspace.worker.pid is None: time.sleep(0.01)
+print("pid", study._workspace.worker.pid, flush=True)
 time.sleep(100)
 """
 

@@ -34,7 +34,7 @@ def small(study):
 def test_outcomes_of_the_validation_part_are_evaluated_once_and_kept(study, small, monkeypatch):
     found = study.outcomes(small, "validation")
     assert len(found) == len(study.task.rows["validation"]) == 100
-    monkeypatch.setattr(study._get_engine(), "outcomes", None)
+    monkeypatch.setattr(study._workspace.engine, "outcomes", None)
     again = study.outcomes(small, "validation")
     assert np.array_equal(found["loss"], again["loss"])
     assert np.array_equal(study.outcomes(small)["loss"], small.outcomes()["loss"])
@@ -48,12 +48,12 @@ def test_a_study_that_cannot_be_written_is_looked_into_all_the_same(study, small
         patch.setattr("workbench.tasks.outcomes.Outcomes.save", refuse)
         found = study.outcomes(small, "calibration")
     assert len(found) == 200
-    assert study._store.outcomes_of(small.id, "calibration") is None
+    assert study._workspace.store.outcomes_of(small.id, "calibration") is None
 
 
 def test_outcomes_of_an_earlier_version_are_opened_and_completed(study, small):
     new = {"margin", "entropy", "log_probabilities"}
-    path = study._store._outcomes_path(small.id)
+    path = study._workspace.store._outcomes_path(small.id)
     kept = path.read_bytes()
     old = small.outcomes()
     try:
@@ -170,7 +170,9 @@ def test_costs_of_a_cascade_are_measured_ones(study, small):
     with pytest.raises(StudyError, match=r"study\.measure"):
         study.cascade(runs, cost="latency")
     for run, ms in zip(runs, (1.0, 4.0), strict=True):
-        study._store.add_measurements(run.id, [Measurement("latency_ms", ms, "ms", 7, part="")])
+        study._workspace.store.add_measurements(
+            run.id, [Measurement("latency_ms", ms, "ms", 7, part="")]
+        )
     found = study.cascade(runs)
     assert found.cost_unit == "ms"
     assert found.found.costs == (1.0, 4.0)
@@ -188,7 +190,7 @@ def test_the_time_of_a_token_is_not_that_of_a_query(study, small, monkeypatch):
     records = [
         replace(record, measurements=(*record.measurements, *timed)) for record in study.records
     ]
-    monkeypatch.setattr(study._store, "records", lambda: records)
+    monkeypatch.setattr(study._workspace.store, "records", lambda: records)
     runs = [small, study.baseline()]
     by_size = study.cascade(runs)
     assert by_size.cost_unit == "MB"
@@ -203,7 +205,7 @@ def test_times_of_two_machines_are_neither_added_nor_compared(study, small):
     runs, other = [small, study.baseline()], study.runs[-1]
     for run, ms, where in zip([*runs, other], (1.0, 4.0, 0.5), ("a", "a", "b"), strict=True):
         timed = Measurement("latency_ms", ms, "ms", 7, part="", conditions=where)
-        study._store.add_measurements(run.id, [timed])
+        study._workspace.store.add_measurements(run.id, [timed])
     assert study.cascade(runs, cost="latency").found.single != other.label  # as fast only there
     assert study.cascade(runs, cost="size").found.evaluation.latency_ms is not None
     by_size = study.cascade([other, study.baseline()], cost="size")
@@ -217,7 +219,7 @@ def test_percentiles_follow_from_the_times_that_were_kept(study, small):
         timed = Measurement(
             "query_ms", times[0], "ms", 100, part="", conditions="here", samples=times
         )
-        study._store.add_measurements(run.id, [timed])
+        study._workspace.store.add_measurements(run.id, [timed])
     found = study.cascade(runs, cost="size")
     at, table = found.found.evaluation, found.table().set_index("what")
     assert at.percentiles.p99 == (5.0 if at.shares[0] < 0.99 else 1.0)
@@ -228,7 +230,9 @@ def test_percentiles_follow_from_the_times_that_were_kept(study, small):
     elsewhere = Measurement(
         "query_ms", 9.0, "ms", 1, part="", conditions="there", samples=(9.0,) * 100
     )
-    study._store.add_measurements(small.id, [elsewhere])  # times of two machines do not add up
+    study._workspace.store.add_measurements(
+        small.id, [elsewhere]
+    )  # times of two machines do not add up
     assert study.cascade(runs, cost="size").table()["p95_ms"].isna().all()
 
 

@@ -1,13 +1,9 @@
-"""What a study hands out: runs, and the choice of one.
-
-A :class:`Run` holds an id and reads the journal anew whenever it is asked.
-"""
+"""A run as a study hands it out: an id that reads the journal anew whenever it is asked."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.errors import StudyError
@@ -15,20 +11,20 @@ from workbench.progress import Progress
 from workbench.recipes import Step
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
+from workbench.study import computing, exporting
+from workbench.study.workspace import Workspace
 
 if TYPE_CHECKING:
     from workbench.export import Exported, ExportOffer
     from workbench.models.load import LoadedModel
-    from workbench.selection.compare import Interval
-    from workbench.study.study import Study
     from workbench.tasks.outcomes import Outcomes
 
 
 class Run:
     """A read-only handle on one run of a study. Runs with the same id are equal."""
 
-    def __init__(self, study: Study, id: str) -> None:
-        self._study = study
+    def __init__(self, workspace: Workspace, id: str) -> None:
+        self._workspace = workspace
         self._id = id
 
     @property
@@ -45,9 +41,9 @@ class Run:
         StudyError
             If the run was deleted.
         """
-        record = self._study._store.record(self._id)
+        record = self._workspace.store.record(self._id)
         if record is None:
-            raise StudyError(f"Run {self._id} was deleted from {self._study.path}.")
+            raise StudyError(f"Run {self._id} was deleted from {self._workspace.path}.")
         return record
 
     @property
@@ -84,7 +80,7 @@ class Run:
     def parent(self) -> Run | None:
         """The run of the base model, or of the first steps of the recipe where there is one."""
         parent = self.record.parent
-        return None if parent is None else Run(self._study, parent)
+        return None if parent is None else Run(self._workspace, parent)
 
     def then(
         self,
@@ -108,21 +104,24 @@ class Run:
         given = (steps,) if isinstance(steps, Step) else steps
         added = given.steps if isinstance(given, Recipe) else tuple(given)
         recipe = Recipe((*record.recipe.steps, *added))
-        return self._study.run(recipe, model=record.model, on_progress=on_progress)
+        added_to = computing.run(
+            self._workspace, recipe, model=record.model, on_progress=on_progress
+        )
+        return Run(self._workspace, added_to)
 
     def outcomes(self) -> Outcomes:
         """Return the per-example outcomes of the evaluation."""
-        return self._study._store.outcomes(self._id)
+        return self._workspace.store.outcomes(self._id)
 
     def model(self) -> LoadedModel:
         """Return the model with the compressed weights in place; see :meth:`Study.model`."""
-        return self._study.model(self)
+        return self._workspace.engine.model(self._workspace.id_of(self))
 
     def measure(
         self, *, repeats: int = 7, on_progress: Callable[[Progress], None] | None = None
     ) -> tuple[Measurement, ...]:
         """Measure memory and time on this machine; see :meth:`Study.measure`."""
-        return self._study.measure(self, repeats=repeats, on_progress=on_progress)
+        return computing.measure(self._workspace, self, repeats=repeats, on_progress=on_progress)
 
     def export(
         self,
@@ -133,69 +132,40 @@ class Run:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Exported:
         """Write the model for other programs; see :meth:`Study.export`."""
-        return self._study.export(self, path, format, overwrite=overwrite, on_progress=on_progress)
+        return exporting.export(
+            self._workspace, self, path, format, overwrite=overwrite, on_progress=on_progress
+        )
 
     def export_offers(self) -> tuple[ExportOffer, ...]:
         """Return which formats can hold the model; see :meth:`Study.export_offers`."""
-        return self._study.export_offers(self)
+        return exporting.export_offers(self._workspace, self)
 
     def export_bytes(self, format: str) -> int:
         """Return the size of an export before it is made; see :meth:`Study.export_bytes`."""
-        return self._study.export_bytes(self, format)
+        return exporting.export_bytes(self._workspace, self, format)
 
     def delete(self) -> None:
         """Delete the run; see :meth:`Study.delete`."""
-        self._study.delete(self)
+        self._workspace.store.delete(self._workspace.id_of(self))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Run):
             return NotImplemented
-        return self._id == other._id and self._study.path == other._study.path
+        return self._id == other._id and self._workspace.path == other._workspace.path
 
     def __hash__(self) -> int:
         return hash(self._id)
 
     def __repr__(self) -> str:
-        record = self._study._store.record(self._id)
+        record = self._workspace.store.record(self._id)
         if record is None:
             return f"<Run {self._id} deleted>"
         text = f"{record.model}, {record.label}, {record.state.value}"
         if record.size_bytes is not None:
             text += f", {record.size_bytes / 1e6:.2f} MB"
-        found = record.measurement(self._study.metric.name)
+        found = record.measurement(self._workspace.metric_named(None).name)
         if found is not None:
             text += f", {found.metric} {found.value:.4g}"
         if record.error:
             text += f", {record.error.splitlines()[0][:100]}"
         return f"<Run {self._id} {text}>"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What :meth:`Study.choose` found. Printing it says it in one sentence.
-
-    Attributes
-    ----------
-    run : Run or None
-        None if no run passes.
-    quality : float or None
-        Quality of ``run`` (or of ``nearest_run``) relative to the base model; 1.0 is as good.
-    interval : Interval or None
-        95 % interval of ``quality``.
-    surely : bool
-        Whether the lower end of the interval passes the bar too.
-    nearest_run : Run or None
-        The chosen run, else the one that comes nearest.
-    nearest : str
-        What was chosen, or which run comes nearest and what it lacks.
-    """
-
-    run: Run | None
-    quality: float | None
-    interval: Interval | None
-    surely: bool
-    nearest_run: Run | None
-    nearest: str
-
-    def __str__(self) -> str:
-        return self.nearest

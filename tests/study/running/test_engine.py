@@ -33,12 +33,12 @@ def study(tmp_path: Path) -> Study:
 
 @pytest.fixture
 def store(study: Study) -> Store:
-    return study._store
+    return study._workspace.store
 
 
 @pytest.fixture
 def engine(study: Study) -> Engine:
-    engine = study._get_engine()
+    engine = study._workspace.engine
     engine.execute("tiny", Recipe())
     return engine
 
@@ -75,8 +75,8 @@ class TestRunId:
         ids = {
             run_id(store, "tiny", RTN4),
             run_id(store, name, RTN4),
-            run_id(other_task._store, "tiny", RTN4),
-            run_id(other_model._store, "tiny", RTN4),
+            run_id(other_task._workspace.store, "tiny", RTN4),
+            run_id(other_model._workspace.store, "tiny", RTN4),
         }
         assert len(ids) == 4
 
@@ -89,7 +89,7 @@ class TestRunId:
 
     def test_an_equal_study_elsewhere_has_equal_ids(self, tmp_path: Path, store: Store) -> None:
         again = toy_study(tmp_path / "elsewhere")
-        assert run_id(again._store, "tiny", GPTQ3) == run_id(store, "tiny", GPTQ3)
+        assert run_id(again._workspace.store, "tiny", GPTQ3) == run_id(store, "tiny", GPTQ3)
 
 
 def test_a_run_is_computed_once(engine: Engine) -> None:
@@ -123,11 +123,11 @@ def test_what_a_run_records(engine: Engine) -> None:
 
 
 def test_the_given_model_is_not_changed(study: Study, engine: Engine) -> None:
-    given = study._models["tiny"]
+    given = study._workspace._loaded["tiny"]
     before = {name: value.clone() for name, value in given.hf_model.state_dict().items()}
     for step in (RTN(2, group_size=8), GPTQ(2, group_size=8), AWQ(2, group_size=8), Cast()):
         assert engine.execute("tiny", Recipe.of(step)).error is None
-    engine.model(run_id(study._store, "tiny", Recipe.of(RTN(2, group_size=8))))
+    engine.model(run_id(study._workspace.store, "tiny", Recipe.of(RTN(2, group_size=8))))
     after = given.hf_model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not given.weights
@@ -200,7 +200,7 @@ def test_an_interrupt_from_the_keyboard_is_recorded_and_passed_on(engine: Engine
 def test_without_a_baseline_a_run_fails_with_the_reason(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = study._get_engine()
+    engine = study._workspace.engine
     with monkeypatch.context() as patch:
         patch.setattr("workbench.tasks.LanguageModeling.bind", _no_memory)
         engine.execute("tiny", Recipe())
@@ -220,11 +220,11 @@ class TestModel:
         assert model.size_bytes == record.size_bytes
         assert set(model.weights)
         outcomes = evaluate(model, study.task).outcomes
-        saved = study._store.outcomes(record.id)
+        saved = study._workspace.store.outcomes(record.id)
         assert outcomes["loss"].tolist() == saved["loss"].tolist()
 
     def test_the_base_model_comes_back_as_a_copy(self, study: Study, engine: Engine) -> None:
-        model = engine.model(run_id(study._store, "tiny", Recipe()))
+        model = engine.model(run_id(study._workspace.store, "tiny", Recipe()))
         with torch.no_grad():
             next(model.hf_model.parameters()).zero_()
         assert engine.execute("tiny", RTN4).error is None
@@ -232,10 +232,10 @@ class TestModel:
     def test_evicted_weights_are_computed_again(self, study: Study, engine: Engine) -> None:
         record = engine.execute("tiny", GPTQ3).record
         before = engine.model(record.id).fingerprint
-        path = study._store.artifact(record.facts["artifact"])
+        path = study._workspace.store.artifact(record.facts["artifact"])
         assert path is not None
         path.unlink()
-        study._store.set_meta("calibration", {"seed": 9})  # the run keeps its own options
+        study._workspace.store.set_meta("calibration", {"seed": 9})  # the run keeps its own options
         assert engine.model(record.id).fingerprint == before
         assert path.exists()
 
@@ -243,7 +243,7 @@ class TestModel:
         self, study: Study, engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         record = engine.execute("tiny", RTN4).record
-        path = study._store.artifact(record.facts["artifact"])
+        path = study._workspace.store.artifact(record.facts["artifact"])
         assert path is not None
         path.unlink()
         from workbench.compression import compress as module
@@ -263,7 +263,7 @@ class TestModel:
 
 
 def test_a_run_of_another_process_is_waited_for(study: Study, engine: Engine) -> None:
-    store = study._store
+    store = study._workspace.store
     run = run_id(store, "tiny", RTN4)
     elsewhere = store.claim(run, model="tiny", recipe=RTN4)
     assert elsewhere is not None
@@ -286,8 +286,8 @@ def test_a_run_of_another_process_is_waited_for(study: Study, engine: Engine) ->
 
 
 def test_waiting_can_be_cancelled(study: Study, engine: Engine) -> None:
-    run = run_id(study._store, "tiny", RTN4)
-    assert study._store.claim(run, model="tiny", recipe=RTN4) is not None
+    run = run_id(study._workspace.store, "tiny", RTN4)
+    assert study._workspace.store.claim(run, model="tiny", recipe=RTN4) is not None
     execution = engine.execute("tiny", RTN4, monitor=Monitor(is_cancelled=lambda: True))
     assert isinstance(execution.error, CancelledError)
     assert execution.record.state is RunState.RUNNING  # the other process goes on
@@ -295,9 +295,9 @@ def test_waiting_can_be_cancelled(study: Study, engine: Engine) -> None:
 
 class TestReload:
     def test_a_live_model_comes_back_the_same(self, study: Study) -> None:
-        again = reload_model(study._store, "tiny")
-        assert again.fingerprint == study._models["tiny"].fingerprint
-        assert again.source == study._models["tiny"].source
+        again = reload_model(study._workspace.store, "tiny")
+        assert again.fingerprint == study._workspace._loaded["tiny"].fingerprint
+        assert again.source == study._workspace._loaded["tiny"].source
 
     def test_a_folder_that_changed_is_refused(self, tmp_path: Path) -> None:
         from tests.tiny import tiny_folder, tiny_model
@@ -306,10 +306,10 @@ class TestReload:
         folder = tiny_folder(tmp_path / "model")
         study = Study(load_model(folder), toy_task(), tmp_path / "study")
         name = study.models[0]
-        assert reload_model(study._store, name).source.kind == "folder"
+        assert reload_model(study._workspace.store, name).source.kind == "folder"
         tiny_model(seed=9).half().save_pretrained(folder)
         with pytest.raises(StudyError, match="have changed since"):
-            reload_model(study._store, name)
+            reload_model(study._workspace.store, name)
 
     def test_a_tokenizer_from_elsewhere_is_kept(self, tmp_path: Path) -> None:
         from tests.tiny import tiny_folder, tiny_tokenizer
@@ -318,12 +318,14 @@ class TestReload:
         folder = tiny_folder(tmp_path / "model", tokenizer=False)
         model = load_model(folder, tiny_tokenizer())
         study = Study(model, toy_task(), tmp_path / "study")
-        assert reload_model(study._store, study.models[0]).fingerprint == model.fingerprint
+        assert (
+            reload_model(study._workspace.store, study.models[0]).fingerprint == model.fingerprint
+        )
 
     def test_a_model_that_was_changed_in_memory_is_refused(self, study: Study) -> None:
-        engine = study._get_engine()
+        engine = study._workspace.engine
         with torch.no_grad():
-            next(study._models["tiny"].hf_model.parameters()).add_(1.0)
+            next(study._workspace._loaded["tiny"].hf_model.parameters()).add_(1.0)
         execution = engine.execute("tiny", Recipe())
         assert execution.record.state is RunState.FAILED
         assert "load_model(model.hf_model" in (execution.record.error or "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from workbench.errors import ConfigError
 from workbench.recipes import GPTQ, RTN
 from workbench.records import RunState
 from workbench.study import Study, inspector
-from workbench.views import FlipsView, LayerErrorsView, WeightHistogramView
+from workbench.views import FlipsView, LayerErrors, WeightHistogram
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +82,9 @@ def test_predictions_that_are_ready_are_given_at_once_and_learn_from_runs(study,
     assert not study.lacks_predictions()
     found = study.predict_now(RTN(3, group_size=32))
     assert found.kl == study.predict(RTN(3, group_size=32)).kl
-    kept = study._forecasts[1]
+    kept = study._workspace.ready_forecast[1]
     assert study.predict_now(RTN(5)).size_bytes > found.size_bytes
-    assert study._forecasts[1] is kept
+    assert study._workspace.ready_forecast[1] is kept
     study.run(GPTQ(2, group_size=32))
     assert study.predict_now(RTN(3, group_size=32)).n_runs == found.n_runs + 1
     study.runs[-1].delete()
@@ -119,12 +118,12 @@ def test_the_other_process_answers_and_refuses_in_words(study, tmp_path):
     other.ask("generate", answers.append, errors.append, prompt="a", runs=[two], tokens=3)
     other.ask("confusion", answers.append, finish, run=two)
     assert done.wait(120)
-    assert LayerErrorsView.from_dict(answers[0]) == LayerErrorsView(
+    assert LayerErrors.from_dict(answers[0]) == LayerErrors(
         study.layer_errors([two]).layers,
         study.layer_errors([two]).runs,
         study.layer_errors([two]).errors,
     )
-    assert sum(WeightHistogramView.from_dict(answers[1]).after) > 0
+    assert sum(WeightHistogram.from_dict(answers[1]).after) > 0
     assert FlipsView.from_dict(answers[2]) == study.flips(dense, two)
     assert set(answers[3]) == {two}
     assert "needs a classification task" in errors[0]
@@ -144,14 +143,6 @@ def test_the_other_process_answers_and_refuses_in_words(study, tmp_path):
     assert answers[-1] == str(path)
     assert "50 %" in path.read_text(encoding="utf-8")
     other.stop()
-
-
-def test_a_process_that_was_asked_nothing_for_a_while_ends():
-    read, write = os.pipe()
-    lines = inspector._Lines(os.fdopen(read), patience=0.5)
-    threading.Thread(target=lines.read, daemon=True).start()
-    os.write(write, b"a question\n")
-    assert list(lines) == ["a question\n"]  # and no more, although the stream stays open
 
 
 def test_a_process_that_died_is_told_and_started_again(study):

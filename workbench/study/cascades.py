@@ -12,8 +12,9 @@ from workbench.progress import Progress
 from workbench.records import RunState
 from workbench.selection.choice import check_conditions
 from workbench.selection.cost import CostModel
-from workbench.study.handles import Run
-from workbench.study.trusting import Trusting
+from workbench.study.evaluation import classification, outcomes
+from workbench.study.run import Run
+from workbench.study.workspace import HasId, Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,13 +58,16 @@ class Routed:
         """Return the cascade as an object that classifies texts; it has a ``save``."""
         from workbench.selection.cascades import Router
 
-        study = self.runs[0]._study
-        task = study._classification(texts=True)
+        workspace = self.runs[0]._workspace
+        task = classification(workspace, texts=True)
         models = [run.model() for run in self.runs]
         bases = []
         for run, model in zip(self.runs, models, strict=True):
-            base = study.baseline(run.record.model)
-            bases.append(model if base is None or not run.recipe.steps else base.model())
+            base = workspace.baseline(run.record.model)
+            if base is None or base.id == run.id:
+                bases.append(model)
+            else:
+                bases.append(workspace.engine.model(base.id))
         return Router(
             models,
             task.labels,
@@ -121,97 +125,67 @@ class Routed:
         return text
 
 
-class Routing(Trusting):
-    """Cascades."""
+def cascade(
+    workspace: Workspace,
+    runs: Sequence[HasId | str],
+    *,
+    signal: str | Signal = "confidence",
+    accuracy: float = 1.0,
+    cost: str | CostModel | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Routed:
+    """Let a small model answer what it is sure of; see :meth:`Study.cascade`."""
+    from workbench.selection.cascades import Tier, cascade, signal_named
 
-    def cascade(
-        self,
-        runs: Sequence[Run | str],
-        *,
-        signal: str | Signal = "confidence",
-        accuracy: float = 1.0,
-        cost: str | CostModel | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-    ) -> Routed:
-        """Let a small model answer what it is sure of, and ask a larger one for the rest.
-
-        Nothing is run but, the first time, the validation part of each model. Thresholds are the
-        cheapest that reach the accuracy on the validation part; all that is reported is of the
-        evaluation part.
-
-        Parameters
-        ----------
-        runs : sequence of Run or str
-            Two or more finished runs, the one that is asked first at the front.
-        signal : {"confidence", "margin", "entropy"} or callable
-            How sure a model is; a callable takes log-probabilities (examples, classes) and returns
-            one number each, higher if surer.
-        accuracy : float
-            Least share of the last model's accuracy.
-        cost : {"latency", "size"} or CostModel, optional
-            What a query to a model costs: measured milliseconds, the megabytes that are read, or
-            dollars. Default: latency if it was measured for all of them, else size.
-        on_progress : callable, optional
-            Called with every :class:`workbench.progress.Progress`.
-
-        Raises
-        ------
-        ConfigError
-            If the task is no classification, or there are fewer than two runs.
-        StudyError
-            If a cost was not measured.
-        """
-        from workbench.selection.cascades import Tier, cascade, signal_named
-
-        self._classification()
-        if isinstance(runs, (Run, str)) or len(runs) < 2:
-            raise ConfigError("A cascade needs a list of two runs or more, the smallest first.")
-        ids = [self._id_of(run) for run in runs]
-        if len(set(ids)) < len(ids):
-            raise ConfigError(
-                "A run is given twice, and asking it again changes no answer; give each run once."
+    classification(workspace)
+    if isinstance(runs, (Run, str)) or len(runs) < 2:
+        raise ConfigError("A cascade needs a list of two runs or more, the smallest first.")
+    ids = [workspace.id_of(run) for run in runs]
+    if len(set(ids)) < len(ids):
+        raise ConfigError(
+            "A run is given twice, and asking it again changes no answer; give each run once."
+        )
+    known = {record.id: record for record in workspace.records()}
+    records = [known[id] for id in ids]
+    timed = all(_latency(record) is not None for record in records)
+    kind = cost if cost is not None else "latency" if timed else "size"
+    price, unit = _price(kind)
+    if unit != "MB":
+        check_conditions(records)
+    latencies, times = _latencies(records), _times(records)
+    tiers = []
+    for number, record in enumerate(records):
+        paid = price(record)
+        if paid is None and _writes(record):
+            raise StudyError(
+                f"What was measured of {record.label!r} is the time of a token that it writes,"
+                " not of a question that it answers; give cost='size', or a CostModel with"
+                " new_tokens=1, which counts the time to read a prompt."
             )
-        known = {record.id: record for record in self._store.records()}
-        records = [known[id] for id in ids]
-        timed = all(_latency(record) is not None for record in records)
-        kind = cost if cost is not None else "latency" if timed else "size"
-        price, unit = _price(kind)
-        if unit != "MB":
-            check_conditions(records)
-        latencies, times = _latencies(records), _times(records)
-        tiers = []
-        for number, record in enumerate(records):
-            paid = price(record)
-            if paid is None and _writes(record):
-                raise StudyError(
-                    f"What was measured of {record.label!r} is the time of a token that it writes,"
-                    " not of a question that it answers; give cost='size', or a CostModel with"
-                    " new_tokens=1, which counts the time to read a prompt."
-                )
-            if paid is None:
-                raise StudyError(
-                    f"{record.label!r} has no measured time, which its cost follows from; measure"
-                    " it first with study.measure(run), or give cost='size'."
-                )
-            tiers.append(
-                Tier(
-                    name=_named(record, records),
-                    cost=paid,
-                    validation=self.outcomes(record.id, "validation", on_progress=on_progress),
-                    evaluation=self.outcomes(record.id, on_progress=on_progress),
-                    latency_ms=latencies[number],
-                    times_ms=times[number],
-                )
+        if paid is None:
+            raise StudyError(
+                f"{record.label!r} has no measured time, which its cost follows from; measure"
+                " it first with study.measure(run), or give cost='size'."
             )
-        singles = []
-        for record in known.values():
-            paid = price(record) if record.state is RunState.DONE else None
-            if unit != "MB" and not _is_of_one_place(records[0], record):
-                continue  # faster elsewhere is not cheaper here
-            if paid is not None and record.id not in ids:
-                singles.append((_named(record, records), paid, self._store.outcomes(record.id)))
-        found = cascade(tiers, signal_named(signal), accuracy=accuracy, singles=singles)
-        return Routed(tuple(self._handle(id) for id in ids), signal, found, unit)
+        tiers.append(
+            Tier(
+                name=_named(record, records),
+                cost=paid,
+                validation=outcomes(workspace, record.id, "validation", on_progress=on_progress),
+                evaluation=outcomes(workspace, record.id, on_progress=on_progress),
+                latency_ms=latencies[number],
+                times_ms=times[number],
+            )
+        )
+    singles = []
+    for record in known.values():
+        paid = price(record) if record.state is RunState.DONE else None
+        if unit != "MB" and not _is_of_one_place(records[0], record):
+            continue  # faster elsewhere is not cheaper here
+        if paid is not None and record.id not in ids:
+            singles.append((_named(record, records), paid, workspace.store.outcomes(record.id)))
+    found = cascade(tiers, signal_named(signal), accuracy=accuracy, singles=singles)
+    return Routed(tuple(Run(workspace, id) for id in ids), signal, found, unit)
 
 
 def _named(record: RunRecord, among: Sequence[RunRecord]) -> str:

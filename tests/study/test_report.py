@@ -53,7 +53,7 @@ def study(tmp_path_factory):
                 Measurement(m, 1.0 + n, "ms", 7, part="", how="dense", conditions="here | x")
                 for m in ("latency_ms", "latency_batch32_ms")
             ]
-            study._store.add_measurements(run.id, found)
+            study._workspace.store.add_measurements(run.id, found)
         yield study
 
 
@@ -179,6 +179,6 @@ def test_times_of_two_machines_are_not_compared(tmp_path):
         study.run(RTN(2, group_size=8))
         for run, place in zip(study.runs, ("here", "there"), strict=True):
             timed = Measurement("latency_ms", 1.0, "ms", 7, part="", conditions=place)
-            study._store.add_measurements(run.id, [timed])
+            study._workspace.store.add_measurements(run.id, [timed])
         with pytest.raises(StudyError, match="different conditions"):
             study.costs(PRICES)

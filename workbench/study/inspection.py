@@ -1,0 +1,107 @@
+"""What compression did to a few runs: facts side by side, flips, mistakes, weights and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from workbench import views
+from workbench.errors import ConfigError
+from workbench.records import RunRecord
+from workbench.study.workspace import HasId, Workspace
+from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from workbench.models.loaded import LoadedModel
+
+
+def differences(workspace: Workspace, runs: Iterable[HasId | str]) -> pd.DataFrame:
+    """Return runs side by side; see :meth:`Study.differences`."""
+    return views.differences([workspace.record_of(run) for run in runs], workspace.metrics)
+
+
+def flips(
+    workspace: Workspace, before: HasId | str, after: HasId | str, *, texts: bool = True
+) -> FlipsView:
+    """Return the examples on which two runs differ; see :meth:`Study.flips`."""
+    one, two = workspace.record_of(before), workspace.record_of(after)
+    found = views.flips(
+        workspace.store.outcomes(one.id),
+        workspace.store.outcomes(two.id),
+        names=(_name(one), _name(two)),
+        labels=getattr(workspace.task, "labels", ()),
+    )
+    if not texts:
+        return found
+    from workbench.views.inspecting import example_texts
+
+    base = workspace.baseline(one.model)
+    dense = workspace.engine.model((base or one).id)
+    return found.with_texts(
+        example_texts(workspace.task, dense, [flip.example for flip in found.rows])
+    )
+
+
+def confusion(workspace: Workspace, run: HasId | str) -> Confusion:
+    """Return which labels are mistaken for which; see :meth:`Study.confusion`."""
+    record = workspace.record_of(run)
+    return views.confusion(
+        workspace.store.outcomes(record.id),
+        run=_name(record),
+        labels=getattr(workspace.task, "labels", ()),
+    )
+
+
+def layer_errors(workspace: Workspace, runs: Iterable[HasId | str]) -> LayerErrors:
+    """Return the error of every layer's weight; see :meth:`Study.layer_errors`."""
+    from workbench.views.inspecting import layer_names, relative_errors
+
+    records = [workspace.record_of(run) for run in runs]
+    dense = _dense_of(workspace, records)
+    layers = layer_names(dense)
+    columns = [relative_errors(dense, workspace.engine.model(record.id)) for record in records]
+    return LayerErrors(
+        layers,
+        tuple(_name(record) for record in records),
+        tuple(tuple(column[layer] for column in columns) for layer in layers),
+    )
+
+
+def weight_histogram(workspace: Workspace, run: HasId | str, layer: str) -> WeightHistogram:
+    """Return a layer's weights before and after; see :meth:`Study.weight_histogram`."""
+    from workbench.views.inspecting import weight_histogram
+
+    record = workspace.record_of(run)
+    dense, compressed = _dense_of(workspace, [record]), workspace.engine.model(record.id)
+    return weight_histogram(dense, compressed, layer, run=_name(record))
+
+
+def side_by_side(
+    workspace: Workspace, prompt: str, runs: Iterable[HasId | str], *, max_new_tokens: int = 40
+) -> dict[str, str]:
+    """Return what each run's model generates; see :meth:`Study.side_by_side`."""
+    if not prompt.strip():
+        raise ConfigError("The prompt is empty; give a few words to continue.")
+    records = [workspace.record_of(run) for run in runs]
+    return {
+        record.id: workspace.engine.model(record.id).generate(prompt, max_new_tokens=max_new_tokens)
+        for record in records
+    }
+
+
+def _dense_of(workspace: Workspace, records: list[RunRecord]) -> LoadedModel:
+    names = {record.model for record in records}
+    if len(names) != 1:
+        given = ", ".join(sorted(names)) or "none"
+        raise ConfigError(
+            f"Layers are compared within one base model; the runs given are of {given}."
+        )
+    base = workspace.baseline(names.pop())
+    assert base is not None  # a run that is done has one
+    return workspace.engine.model(base.id)
+
+
+def _name(record: RunRecord) -> str:
+    return record.label if record.recipe.steps else f"{record.model} ({record.label})"

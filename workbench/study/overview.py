@@ -1,0 +1,79 @@
+"""All runs at a glance: the table, the plot, the tree, and what the study records."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import ConfigError
+from workbench.selection.cost import CostModel, cost_table
+from workbench.study.predictions import ready_frontiers
+from workbench.study.workspace import Workspace
+from workbench.views.lineage import Lineage, lineage
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+
+def describe(workspace: Workspace) -> dict[str, Any]:
+    """Return what is recorded of models and task; see :meth:`Study.describe`."""
+    names = ("n_parameters", "size_bytes", "compute_dtype")
+    models = {
+        name: {**known["source"], **{key: known[key] for key in names}}
+        for name, known in workspace.store.models().items()
+    }
+    task = workspace.store.meta("task")
+    return {"models": models, "task": {"name": task["name"], "kind": task["saved"]["kind"]}}
+
+
+def table(workspace: Workspace, metric: str | None = None) -> pd.DataFrame:
+    """Return one row per run; see :meth:`Study.table`."""
+    from workbench.selection import compare
+
+    return compare.table(workspace.records(), workspace.metric_named(metric))
+
+
+def plot(
+    workspace: Workspace,
+    metric: str | None = None,
+    *,
+    x: str = "size",
+    predicted: bool | None = None,
+) -> go.Figure:
+    """Return a figure of a metric against size; see :meth:`Study.plot`."""
+    from workbench.selection import compare
+    from workbench.views import figures
+
+    if predicted and x != "size":
+        raise ConfigError(
+            f"plot(x={x!r}, predicted=True) is not accepted: the {x} is not predicted, only"
+            ' measured; give x="size", or leave predicted out.'
+        )
+    show = x == "size" if predicted is None else predicted
+    view = compare.tradeoff_view(
+        workspace.records(),
+        workspace.metric_named(metric),
+        task=workspace.task_name,
+        outcomes=workspace.outcomes,
+        axis=compare.axis_named(x),
+        predictions=ready_frontiers(workspace, metric, predicted) if show else (),
+    )
+    return figures.tradeoff_figure(view)
+
+
+def run_lineage(workspace: Workspace, metric: str | None = None) -> Lineage:
+    """Return the tree of runs; see :meth:`Study.lineage`."""
+    return lineage(workspace.records(), workspace.metric_named(metric))
+
+
+def costs(workspace: Workspace, prices: CostModel, *, model: str | None = None) -> pd.DataFrame:
+    """Return what every measured run costs; see :meth:`Study.costs`."""
+    found = cost_table(workspace.records(), prices, workspace.baseline(model))
+    if found.empty:
+        warnings.warn(
+            "No run has measured times yet, from which its cost follows: study.measure(run)"
+            " measures one, on the machine that its price is of.",
+            stacklevel=3,
+        )
+    return found

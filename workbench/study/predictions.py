@@ -1,0 +1,224 @@
+"""What runs will cost, before they are run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from workbench.errors import ConfigError, StudyError
+from workbench.progress import SILENT, Monitor, Progress, on_terminal
+from workbench.recipes import Step
+from workbench.recipes.recipe import Recipe
+from workbench.records import RunState
+from workbench.study.computing import compute
+from workbench.study.workspace import Workspace, only_progress
+from workbench.views.sensitivity import Sensitivity
+
+if TYPE_CHECKING:
+    from workbench.prediction.cost_table import CostTable
+    from workbench.prediction.predict import Prediction
+    from workbench.study.forecast import Forecast
+    from workbench.study.running.runner import OnEvent
+
+
+def tabulate(
+    workspace: Workspace,
+    *,
+    model: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """Make the predictions of a base model ready; see :meth:`Study.tabulate`."""
+    from workbench.study.forecast import is_complete
+
+    name = workspace.model_named(model)
+    table = cost_table(workspace, name)
+    if table is not None and is_complete(table) and _has_baseline(workspace, name):
+        return
+    compute(workspace, [Recipe()], name, only_progress(on_progress))
+    if not _has_baseline(workspace, name):
+        for execution in workspace.inline.executions:
+            if execution.error is not None:
+                raise execution.error
+        raise StudyError(f"The base model {name!r} was not evaluated; run study.run([]) first.")
+    workspace.engine.tabulate(name, monitor=Monitor(on_progress) if on_progress else SILENT)
+
+
+def submit_tabulate(
+    workspace: Workspace, *, model: str | None = None, on_event: OnEvent | None = None
+) -> list[int]:
+    """Have the worker process make predictions ready; see :meth:`Study.submit_tabulate`."""
+    return workspace.worker.submit([(workspace.model_named(model), None)], on_event)
+
+
+def predict(
+    workspace: Workspace,
+    recipe: Recipe | Step | Iterable[Step],
+    *,
+    model: str | None = None,
+    metric: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Prediction:
+    """Predict a recipe, making predictions ready first; see :meth:`Study.predict`."""
+    return _forecast(workspace, model, metric, on_progress).predict(Recipe.of(recipe))
+
+
+def predict_now(
+    workspace: Workspace,
+    recipe: Recipe | Step | Iterable[Step],
+    *,
+    model: str | None = None,
+    metric: str | None = None,
+) -> Prediction | None:
+    """Predict a recipe if predictions are ready; see :meth:`Study.predict_now`."""
+    forecast = _ready_forecast(workspace, workspace.model_named(model), metric)
+    return None if forecast is None else forecast.predict(Recipe.of(recipe))
+
+
+def lacks_predictions(workspace: Workspace, model: str | None = None) -> bool:
+    """Return whether :func:`tabulate` has something left to do; nothing is computed."""
+    from workbench.study.forecast import is_complete
+
+    table = cost_table(workspace, workspace.model_named(model))
+    return table is None or not is_complete(table)
+
+
+def frontier(
+    workspace: Workspace,
+    *,
+    model: str | None = None,
+    metric: str | None = None,
+    n_mixed: int = 12,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> tuple[Prediction, ...]:
+    """Return the predicted Pareto front; see :meth:`Study.frontier`."""
+    return _forecast(workspace, model, metric, on_progress).frontier(n_mixed)
+
+
+def sensitivity(
+    workspace: Workspace,
+    steps: Iterable[Step] | None = None,
+    *,
+    model: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Sensitivity:
+    """Return what each group of layers costs; see :meth:`Study.sensitivity`."""
+    forecast = _forecast(workspace, model, None, on_progress)
+    return Sensitivity(forecast.sensitivity(steps))
+
+
+def fit(
+    workspace: Workspace,
+    *,
+    size_bytes: float | None = None,
+    bits_per_weight: float | None = None,
+    verify: int = 3,
+    model: str | None = None,
+    metric: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Recipe:
+    """Return the recipe with the least loss within a budget; see :meth:`Study.fit`."""
+    if type(verify) is not int or verify < 0:
+        raise ConfigError(f"verify={verify!r} is not accepted; give 0 or a positive number.")
+    deciding = workspace.metric_named(metric or "kl")
+    found = _forecast(workspace, model, None, on_progress).candidates(
+        size_bytes=size_bytes, bits_per_weight=bits_per_weight
+    )
+    if verify == 0:
+        return found[0].recipe
+    runs = compute(workspace, [p.recipe for p in found[:verify]], model, only_progress(on_progress))
+    sign = -1 if deciding.higher_is_better else 1
+    measured = [
+        (sign * value.value, run.recipe)
+        for run in runs
+        if (value := run.measurement(deciding.name)) is not None
+        and (run.size_bytes or 0) <= (size_bytes or math.inf)
+        and run.facts["bits_per_weight"] <= (bits_per_weight or math.inf) + 1e-9
+    ]
+    if not measured:
+        reason = next((run.error for run in runs if run.error), "all were cancelled or too big")
+        raise StudyError(f"No candidate could be verified: {reason}")
+    return min(measured, key=lambda pair: pair[0])[1]
+
+
+def ready_frontiers(
+    workspace: Workspace, metric: str | None, predicted: bool | None
+) -> list[tuple[str, Prediction]]:
+    """Return the predicted fronts of the base models that have a table; none is made here."""
+    from workbench.selection.compare import is_baseline, is_measured
+
+    decisive, records = workspace.metric_named(metric), workspace.records()
+    measured = {r.model for r in records if is_baseline(r) and is_measured(r, decisive)}
+    found: list[tuple[str, Prediction]] = []
+    for name in workspace.models:
+        table = cost_table(workspace, name) if name in measured else None
+        if table is not None:
+            from workbench.study.forecast import Forecast
+
+            forecast = Forecast(table, records, name, decisive)
+            found += [(name, prediction) for prediction in forecast.frontier()]
+    if predicted and not found:
+        raise StudyError(
+            "There are no predictions yet; study.tabulate() makes them, and then"
+            " plot(predicted=True) shows them."
+        )
+    return found
+
+
+def cost_table(workspace: Workspace, name: str) -> CostTable | None:
+    """Return the table of costs as its file is now, which another process may have written."""
+    from workbench.prediction.cost_table import CostTable
+    from workbench.study.forecast import find_table
+
+    try:
+        path = find_table(workspace.store, name)
+        if path is None:
+            return None
+        about = path.stat()
+        state = (path.name, about.st_ino, about.st_size, about.st_mtime_ns)
+        if name not in workspace.cost_tables or workspace.cost_tables[name][0] != state:
+            workspace.cost_tables[name] = (state, CostTable.load(path))
+    except (OSError, StudyError):  # deleted meanwhile, damaged or old: made again when asked
+        return None
+    return workspace.cost_tables[name][1]
+
+
+def _forecast(
+    workspace: Workspace,
+    model: str | None,
+    metric: str | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> Forecast:
+    from workbench.study.forecast import Forecast
+
+    name, decisive = workspace.model_named(model), workspace.metric_named(metric)
+    tabulate(workspace, model=name, on_progress=on_progress or on_terminal())
+    table = cost_table(workspace, name)
+    if table is None:
+        raise StudyError(f"The predictions of {name!r} were deleted while they were made.")
+    return Forecast(table, workspace.records(), name, decisive)
+
+
+def _ready_forecast(workspace: Workspace, name: str, metric: str | None) -> Forecast | None:
+    from workbench.selection.choice import is_baseline, is_measured
+
+    table = cost_table(workspace, name)
+    if table is None:
+        return None
+    decisive, records = workspace.metric_named(metric), workspace.records()
+    if not any(is_baseline(r) and is_measured(r, decisive) and r.model == name for r in records):
+        return None
+    done = tuple(record.id for record in records if record.state is RunState.DONE)
+    key = (name, decisive.name, id(table), done)
+    if workspace.ready_forecast is None or workspace.ready_forecast[0] != key:
+        from workbench.study.forecast import Forecast
+
+        workspace.ready_forecast = (key, Forecast(table, records, name, decisive))
+    return workspace.ready_forecast[1]
+
+
+def _has_baseline(workspace: Workspace, name: str) -> bool:
+    from workbench.study.running.engine import run_id
+
+    record = workspace.store.record(run_id(workspace.store, name, Recipe()))
+    return record is not None and record.state is RunState.DONE
