@@ -131,8 +131,15 @@ class FakeStudy:
     def wait(self, timeout=None):
         return self.is_idle
 
-    def cancel(self, *, current_only=False):
-        self.cancelled.append(current_only)
+    queue = ()
+
+    def cancel(self, *, current_only=False, job=None):
+        self.cancelled.append(current_only if job is None else job)
+
+    def move(self, job, places):
+        order = list(self.queue)
+        order.insert(max(0, order.index(job) + places), order.pop(order.index(job)))
+        self.queue = tuple(order)
 
 
 def event(kind, step=None, job=1, **values):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from ipywidgets.widgets.widget import _instances
 
 import workbench as wb
 from tests.app.fake import FakeStudy, event, record
@@ -200,6 +201,33 @@ def test_cancel_is_one_verb(study, bench):
     bench._session.events.emit(event("started", job=2))
     bench.panels.queue.cancel_all.click()
     assert study.cancelled == [True, False]
+
+
+def test_jobs_that_wait_are_moved_and_removed_one_by_one(study, bench):
+    panel = bench.panels.queue
+    study.queue = (1, 2)
+    for job in study.queue:
+        bench._session.events.emit(event("queued", RTN(job + 1), job=job))
+    assert [job for _, job in panel.waiting.options] == [1, 2]
+    panel.waiting.value = 2
+    panel.earlier.click()
+    assert [job for _, job in panel.waiting.options] == [2, 1]
+    assert panel.waiting.value == 2
+    panel.remove.click()
+    assert study.cancelled == [2]
+    study.queue = ()
+    bench._session.events.emit(event("cancelled", RTN(3), job=2, error="Removed."))
+    assert panel._waiting.layout.display == "none"
+
+
+def test_editing_a_recipe_leaves_no_widgets_behind(bench):
+    form = bench.panels.recipe.form
+    for bits in (2, 3):
+        form.value = GPTQ(bits)
+    before = len(_instances)
+    for bits in (4, 5, 6, 4, 3):
+        form.value = GPTQ(bits)
+    assert len(_instances) <= before
 
 
 def test_progress_that_is_being_shown_when_a_run_ends_has_not_the_last_word(bench, monkeypatch):

@@ -19,7 +19,7 @@ from workbench.app.journal_watch import JournalWatch
 from workbench.app.panels.plan import PlanPanel
 from workbench.app.panels.runs import table_html
 from workbench.app.panels.start import StartPanel
-from workbench.app.parts.controls import buttons, classed, show
+from workbench.app.parts.controls import buttons, classed, close, show
 from workbench.app.parts.notice import Notice
 from workbench.app.session import Session
 from workbench.app.tabs import Panels
@@ -114,7 +114,7 @@ class Application:
             self._session.inspector.stop()
             if self._is_own:
                 self._session.study.close()
-        _close(self.widget)
+        close(self.widget)
 
     # A study is there
 
@@ -143,7 +143,7 @@ class Application:
             if earlier is not self:
                 self._release()
                 for part in self.widget.children[:-1]:  # the last one hides the picture
-                    _close(part)
+                    close(part)
                 self.widget.children = [earlier.widget, self.widget.children[-1]]
                 self.joined, earlier.newest = earlier, self.newest
             assert earlier._session is not None
@@ -207,7 +207,7 @@ class Application:
         self._session.inspector.stop()
         for name, body in self._bodies.items():
             if name not in (START, PLAN):
-                _close(body)
+                close(body)
         if self._is_own:
             threading.Thread(
                 target=_finish, args=(self._session.study,), name="wb-end", daemon=True
@@ -450,12 +450,6 @@ def _finish(study: Study) -> None:
     """Close a study that nobody looks at any more, once what it computes is done."""
     study.wait()
     study.close()
-
-
-def _close(widget: w.Widget) -> None:
-    for child in getattr(widget, "children", ()):
-        _close(child)
-    widget.close()
 
 
 def _short(path: Path) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import ipywidgets as w
 
 from workbench.app.panels.base import StudyPanel
-from workbench.app.parts.controls import button, card, classed, row
+from workbench.app.parts.controls import button, card, classed, one_of, row, show
 from workbench.app.parts.inspector_question import words_of
 from workbench.app.parts.throttle import Throttle
 from workbench.app.queue_file import QueueFile
@@ -18,6 +18,7 @@ from workbench.app.session import Session
 from workbench.prediction.estimates import estimate_seconds
 from workbench.recipes.recipe import Recipe, shortened
 from workbench.study.running.runner import FINAL, Event
+from workbench.views.run_names import distinct
 
 MOST_SHOWN = 8
 _OPEN = {"queued": "queued", "started": "running"}
@@ -56,6 +57,10 @@ class QueuePanel(StudyPanel):
     ----------
     cancel, cancel_all : ipywidgets.Button
     bar : ipywidgets.FloatProgress
+    waiting : ipywidgets.Select
+        The jobs that wait, the next one first.
+    earlier, later, remove : ipywidgets.Button
+        Of the chosen one of them.
     status, list : ipywidgets.HTML
     strip : ipywidgets.Widget
         How far the current job is; above everything, where it is seen without scrolling.
@@ -91,7 +96,13 @@ class QueuePanel(StudyPanel):
             card("", self.status, self.bar, row(self.cancel, self.cancel_all), self.notice.widget),
             "wb-queue",
         )
-        self.widget = card("Queue", self.list)
+        self.waiting = one_of("waiting", 4)
+        move, tip = self._move, "The job that is chosen in this list"
+        self.earlier = button("Earlier", "arrow-up", tip, self._guard(lambda _: move(-1)))
+        self.later = button("Later", "arrow-down", tip, self._guard(lambda _: move(1)))
+        self.remove = button("Remove", "trash", tip, self._guard(lambda _: self._remove()))
+        self._waiting = w.VBox([self.waiting, row(self.earlier, self.later, self.remove)])
+        self.widget = card("Queue", self._waiting, self.list)
         self._say(IDLE)
 
     @property
@@ -113,6 +124,15 @@ class QueuePanel(StudyPanel):
         if left:
             runs = "1 run goes" if len(left) == 1 else f"{len(left)} runs go"
             self.notice.note(f"{runs} on that waited when the kernel ended.")
+
+    def _move(self, places: int) -> None:
+        if self.waiting.value is not None:
+            self._session.study.move(self.waiting.value, places)
+            self._show_list()
+
+    def _remove(self) -> None:
+        if self.waiting.value is not None:
+            self._session.study.cancel(job=self.waiting.value)
 
     def code(self) -> str:
         """Return the Python that stops what the Cancel all button stops."""
@@ -201,11 +221,18 @@ class QueuePanel(StudyPanel):
 
     def _show_list(self) -> None:
         with self._lock:
-            entries = list(self._entries.values())
-        waiting = [entry for entry in entries if entry.state == "queued"]
-        others = [entry for entry in entries if entry.state in FINAL]
-        shown = [*waiting[:MOST_SHOWN], *reversed(others[-MOST_SHOWN:])]
-        marks = {"queued": "…", "finished": "✓", "failed": "✕", "cancelled": "–"}
+            entries = dict(self._entries)
+        study = self._session.study
+        queue = [n for n in (study.queue if study.is_open else ()) if n in entries]
+        options = list(zip(distinct([entries[n].label for n in queue], 38), queue, strict=True))
+        if list(self.waiting.options) != options:
+            kept = self.waiting.value
+            self.waiting.options = options
+            self.waiting.value = kept if kept in queue else next(iter(queue), None)
+        show(self._waiting, is_shown=bool(queue))
+        others = [entry for entry in entries.values() if entry.state in FINAL]
+        shown = list(reversed(others[-MOST_SHOWN:]))
+        marks = {"finished": "✓", "failed": "✕", "cancelled": "–"}
         rows = "".join(
             f'<li class="wb-{entry.state}"><span aria-hidden="true">{marks[entry.state]}</span>'
             f" {html.escape(shortened(entry.label, 40))} <em>{entry.state}</em>"
@@ -213,8 +240,6 @@ class QueuePanel(StudyPanel):
             + "</li>"
             for entry in shown
         )
-        more = len(waiting) - MOST_SHOWN
-        rows += f"<li>and {more} more waiting</li>" if more > 0 else ""
         self.list.value = f'<ul class="wb-jobs">{rows}</ul>'
 
     def _say(self, text: str) -> None:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from workbench.app.panels.base import StudyPanel
-from workbench.app.parts.controls import button, card, classed, dropdown, problem_html, row, text
+from workbench.app.parts.controls import (
+    button,
+    card,
+    classed,
+    close,
+    dropdown,
+    problem_html,
+    row,
+    text,
+)
 from workbench.app.parts.form import MethodForm
 from workbench.app.parts.notice import Notice, plain
 from workbench.app.parts.run_picker import RunPicker
@@ -210,6 +219,11 @@ class RecipePanel(StudyPanel):
         self._tell()
 
     def _show_steps(self) -> None:
+        key = [(step.label, place == self._chosen) for place, step in enumerate(self._steps)]
+        if key == self._shown:
+            return
+        self._shown = key
+        old = self._list.children[:-1]
         rows = []
         last = len(self._steps) - 1
         for place, step in enumerate(self._steps):
@@ -227,10 +241,9 @@ class RecipePanel(StudyPanel):
             down.on_click(self._guard(lambda _, place=place: self._move(place, 1)))
             gone.on_click(self._guard(lambda _, place=place: self._remove(place)))
             rows.append(w.HBox([name, up, down, gone]))
-        key = [(step.label, place == self._chosen) for place, step in enumerate(self._steps)]
-        if key != self._shown:
-            self._shown = key
-            self._list.children = [*rows, self.add]
+        self._list.children = [*rows, self.add]
+        for gone_row in old:  # ipywidgets would keep them for ever
+            close(gone_row)
 
     _shown: object = None
 

@@ -289,6 +289,16 @@ def show(*widgets: w.Widget, is_shown: bool) -> None:
         widget.layout.display = "" if is_shown else "none"
 
 
+def close(widget: w.Widget) -> None:
+    """Close a widget and everything in it, which ipywidgets keeps otherwise."""
+    for child in getattr(widget, "children", ()):
+        close(child)
+    for part in (getattr(widget, "layout", None), getattr(widget, "style", None)):
+        if isinstance(part, w.Widget):
+            part.close()
+    widget.close()
+
+
 def about(words: str) -> w.HTML:
     """Return a quiet sentence."""
     return w.HTML(about_html(words))
