@@ -47,6 +47,7 @@ class FakeStudy:
     def describe(self):
         about = {"kind": "live", "ref": "tiny", "architecture": "TinyForCausalLM"}
         about |= {"n_parameters": 1_000_000, "size_bytes": 4_000_000, "compute_dtype": "float32"}
+        about["n_blocks"] = 6
         return {"models": {"tiny": about}, "task": {"name": "toy", "kind": "language_modeling"}}
 
     def baseline(self, model=None):

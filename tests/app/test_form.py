@@ -9,7 +9,7 @@ import pytest
 
 from workbench.app.parts.form import MethodForm, StepForm
 from workbench.errors import ConfigError
-from workbench.recipes import AWQ, GPTQ, STEPS, Cast, MagnitudePruning, fields_of
+from workbench.recipes import AWQ, GPTQ, STEPS, Cast, Distillation, MagnitudePruning, fields_of
 
 
 def widgets_in(box):
@@ -148,3 +148,25 @@ def test_changes_are_told():
     before = len(told)
     form.form.control("bits").set(2)
     assert len(told) == before + 1
+
+
+def test_a_students_blocks_begin_at_half_and_end_at_the_models():
+    form = StepForm(Distillation, n_blocks=6)
+    blocks = form.control("blocks")
+    blocks._none.value = False
+    assert form.value.blocks == 3
+    assert (blocks._input.min, blocks._input.max) == (1, 6)
+    helps = "".join(x.value for x in widgets_in(blocks.widget) if isinstance(x, w.HTML))
+    assert "From 1 to 6." in helps
+    free = StepForm(Distillation).control("blocks")  # of an older study, whose number is not known
+    free._none.value = False
+    free.set(2000)
+    assert "from 1 to 1000 blocks" in free.explain()
+
+
+def test_only_one_control_of_a_form_is_called_method():
+    form = MethodForm()
+    form.method.value = "Distillation"
+    names = [x.description for x in widgets_in(form.widget) if hasattr(x, "description")]
+    assert names.count("method") == 1
+    assert "what is trained" in names

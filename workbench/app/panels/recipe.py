@@ -55,7 +55,8 @@ class RecipePanel(StudyPanel):
         self._chosen = 0
         self._is_loading = True
         guard = self._guard
-        self.form = MethodForm(guard(self._edited))
+        first = session.study.describe()["models"][session.study.models[0]]
+        self.form = MethodForm(guard(self._edited), first["n_blocks"])
         self.source = dropdown(
             "continue from",
             tooltip="Start from the base model, or put a further step behind a run's recipe",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as w
@@ -23,6 +24,8 @@ from workbench.app.parts.controls import (
 )
 from workbench.recipes import STEPS, FieldInfo, Step, fields_of
 
+BLOCKS = "blocks"
+"""The unit of fields that count a model's blocks."""
 _SLIDER_SPAN = 64
 """Whole numbers with more values than this get a box to type in instead of a slider."""
 _MANY, _FIRST = 4, 3
@@ -37,11 +40,15 @@ class Control:
     Attributes
     ----------
     info : FieldInfo
+    start : float, optional
+        What a number begins at that is None by default.
     widget : ipywidgets.Widget
         What is shown.
     """
 
-    def __init__(self, info: FieldInfo, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, info: FieldInfo, on_change: Callable[[], None], start: float | None = None
+    ) -> None:
         self.info = info
         self._on_change = on_change
         self._list: w.Dropdown | None = None
@@ -62,11 +69,16 @@ class Control:
             label = f"no {_spoken(info)}: {info.none_means}"
             self._none = check(label, info.help)
             rows.insert(0, self._none)
+        if self._input is not None and start is not None:
+            self._input.value = start
         self.set(info.default)
         for control in (self._list, self._none, self._input):
             if control is not None:
                 control.observe(self._changed, names="value")
-        unit = f"In {info.unit}. " if info.unit and info.unit not in _spoken(info) else ""
+        named = info.unit and info.unit not in _spoken(info)
+        unit = f"In {info.unit}. " if named else ""
+        if info.unit == BLOCKS and info.maximum is not None:
+            unit = f"From {info.minimum:g} to {info.maximum:g}. "
         help = explained(_spoken(info), unit + info.help)
         self.widget = classed(w.VBox([*rows, self.problem, help]), "wb-field")
 
@@ -160,8 +172,24 @@ def _spoken(info: FieldInfo) -> str:
     return _SPOKEN.get(info.name, info.name.replace("_", " "))
 
 
+def _fitted(
+    info: FieldInfo, on_change: Callable[[], None], n_blocks: int | None
+) -> tuple[FieldInfo, Callable[[], None], float | None]:
+    """Return what a control is made with: a number of blocks is one of the model's, or half."""
+    if info.unit != BLOCKS or not n_blocks:
+        return info, on_change, None
+    return replace(info, maximum=n_blocks), on_change, max(1, n_blocks // 2)
+
+
 class StepForm:
     """A form for one kind of step.
+
+    Parameters
+    ----------
+    step : type of Step
+    on_change : callable
+    n_blocks : int, optional
+        Blocks of the model, which a student has some of.
 
     Attributes
     ----------
@@ -169,9 +197,16 @@ class StepForm:
     widget : ipywidgets.Widget
     """
 
-    def __init__(self, step: type[Step], on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        step: type[Step],
+        on_change: Callable[[], None] = lambda: None,
+        n_blocks: int | None = None,
+    ) -> None:
         self.step = step
-        self._controls = {info.name: Control(info, on_change) for info in fields_of(step)}
+        self._controls = {
+            info.name: Control(*_fitted(info, on_change, n_blocks)) for info in fields_of(step)
+        }
         about = w.HTML(about_html(step.about))
         fields = [control.widget for control in self._controls.values()]
         if len(fields) <= _MANY:
@@ -220,8 +255,10 @@ class MethodForm:
     method : ipywidgets.Dropdown
     """
 
-    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
-        self._on_change = on_change
+    def __init__(
+        self, on_change: Callable[[], None] = lambda: None, n_blocks: int | None = None
+    ) -> None:
+        self._on_change, self._n_blocks = on_change, n_blocks
         self._forms: dict[str, StepForm] = {}
         options = [(_offer(name), name) for name in STEPS]
         self.method = dropdown("method", options, tooltip="How the model is made smaller")
@@ -235,7 +272,7 @@ class MethodForm:
         """The form of the chosen method."""
         name = self.method.value
         if name not in self._forms:
-            self._forms[name] = StepForm(STEPS[name], self._on_change)
+            self._forms[name] = StepForm(STEPS[name], self._on_change, self._n_blocks)
         return self._forms[name]
 
     @property
