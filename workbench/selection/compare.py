@@ -341,7 +341,7 @@ class TradeoffView:
     predicted : tuple of PredictedPoint
         Recipes that were not run, for the plot against size.
     n_unmeasured : int
-        Runs without a point: failed, cancelled, or without a finite value.
+        Runs without a point: failed, or without a finite value. Cancelled ones are not counted.
     axis : Axis
         What the metric is drawn against.
     """
@@ -422,7 +422,8 @@ def tradeoff_view(
         )
     if any(point.paired for point in points):  # bars of two kinds in one plot would mislead
         points = [replace(p, interval=None) if p.is_baseline else p for p in points]
-    finished = [r for r in records if r.state not in (RunState.QUEUED, RunState.RUNNING)]
+    other = (RunState.QUEUED, RunState.RUNNING, RunState.CANCELLED)
+    finished = [r for r in records if r.state not in other]
     return TradeoffView(
         metric=metric,
         task=task,
