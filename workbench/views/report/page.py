@@ -33,7 +33,8 @@ div.wide {{ --ground: light-dark(#fff, #111); overflow-x: auto; background-repea
   background-image: linear-gradient(to right, var(--ground) 40%, transparent),
     linear-gradient(to left, var(--ground) 40%, transparent),
     linear-gradient(to right, #7778, transparent), linear-gradient(to left, #7778, transparent);
-  background-position: left, right, left, right; background-attachment: local, local, scroll, scroll;
+  background-position: left, right, left, right;
+  background-attachment: local, local, scroll, scroll;
   background-size: 2.5rem 100%, 2.5rem 100%, .7rem 100%, .7rem 100%; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }}
 th, td {{ text-align: right; padding: .3rem .6rem; border-bottom: 1px solid #7775;
