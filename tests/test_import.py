@@ -104,3 +104,7 @@ def test_no_module_imports_itself_over_others() -> None:
     graph = grimp.build_graph("workbench", cache_dir=None)
     imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
     TopologicalSorter(imports).prepare()  # an error names the modules of a circle
+
+
+def test_dir_shows_the_api_only() -> None:
+    assert dir(wb) == sorted(wb.__all__)

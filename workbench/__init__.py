@@ -140,7 +140,7 @@ if not TYPE_CHECKING:  # a type checker would believe in every name otherwise
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
+    return list(__all__)
 
 
 def load_ipython_extension(shell: object) -> None:

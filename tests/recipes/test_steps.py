@@ -18,6 +18,7 @@ from workbench.recipes import (
     MagnitudePruning,
     QuantizeEmbeddings,
     SparseGPT,
+    Step,
     Wanda,
     fields_of,
     step_from_dict,
@@ -143,3 +144,11 @@ def test_meaningless_recipes_are_refused(steps, words):
 def test_recipes_of_a_newer_version_are_refused():
     with pytest.raises(ConfigError, match="Upgrade"):
         Recipe.from_json('{"version": 99, "steps": []}')
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=lambda step: step.__name__)
+def test_help_explains_every_parameter(step: type[Step]) -> None:
+    text = step.__doc__ or ""
+    for info in fields_of(step):
+        assert f"\n{info.name} : " in text
+        assert info.help.split(".")[0].split()[0] in text

@@ -410,3 +410,37 @@ def test_two_processes_sweep_one_study(study: Study) -> None:
     assert len(study.runs) == 7
     counts = {len(run.measurements) for run in study.runs}
     assert len(counts) == 1  # nobody wrote a second set of measurements
+
+
+class TestShortWays:
+    """What a notebook's user types first."""
+
+    def test_a_run_says_its_numbers(self, done: Study) -> None:
+        run = done.runs[1]
+        assert list(run.metrics) == [metric.name for metric in done.metrics]
+        assert run.metrics[done.metric.name] == run[done.metric.name]
+        assert run.size_mb == pytest.approx(run.size_bytes / 1e6)
+        with pytest.raises(ConfigError, match=r"no measured 'acuracy'; measured are"):
+            run["acuracy"]
+
+    def test_a_run_is_found_by_label_or_id(self, done: Study) -> None:
+        run = done.runs[2]
+        assert done[run.label] == done[run.id] == run
+        with pytest.raises(StudyError, match=r"no run .*'RTN 3bit'. Near to it are 'RTN 3-bit g8'"):
+            done["RTN 3bit"]
+
+    def test_runs_of_two_models_share_a_label(self, study: Study) -> None:
+        study.add_model(toy_model(seed=1), "other")
+        study.run(STEPS[2])
+        study.run(STEPS[2], model="other")
+        with pytest.raises(StudyError, match="2 runs have the label"):
+            study[STEPS[2].label]
+
+    def test_the_metric_of_a_plot_may_be_named_y(self, done: Study) -> None:
+        assert done.plot(y="kl").view.metric.name == "kl"
+        with pytest.raises(ConfigError, match="names the metric twice"):
+            done.plot("kl", y="perplexity")
+
+    def test_a_path_alone_is_told_how_to_open_it(self, done: Study) -> None:
+        with pytest.raises(ConfigError, match=r"Study\.open\('.*study'\)"):
+            Study(path=done.path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import textwrap
 import types
 import typing
 from dataclasses import dataclass
@@ -174,6 +176,15 @@ def fields_of(step: type[Any]) -> tuple[FieldInfo, ...]:
         )
     _FIELDS[step] = tuple(infos)
     return _FIELDS[step]
+
+
+def documented(step: type[Step]) -> str:
+    """Return a step's docstring with its parameters, as its fields describe themselves."""
+    lines = [inspect.cleandoc(step.__doc__ or ""), "", "Parameters", "----------"]
+    for info in fields_of(step):
+        lines.append(f"{info.name} : {_accepts(info)}; default {info.default!r}")
+        lines += textwrap.wrap(info.help, 92, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
 
 
 _FIELDS: dict[type[Any], tuple[FieldInfo, ...]] = {}

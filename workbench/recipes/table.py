@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from workbench.errors import ConfigError
 from workbench.recipes.additions import Cast, LowRankCorrection, QuantizeEmbeddings
-from workbench.recipes.base import Step
+from workbench.recipes.base import Step, documented
 from workbench.recipes.options import OWN_BACKEND
 from workbench.recipes.pruning import MagnitudePruning, SparseGPT, Wanda
 from workbench.recipes.quantization import AWQ, GPTQ, RTN, Quantization
@@ -135,6 +135,9 @@ STEPS: dict[str, type[Step]] = {
     )
 }
 """Every step by its name, in the order in which forms offer them."""
+
+for _step in STEPS.values():
+    _step.__doc__ = documented(_step)
 
 
 def step_from_dict(data: dict[str, Any]) -> Step:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, StudyError
 from workbench.selection.cost import CostModel, cost_table
 from workbench.study.predictions import ready_frontiers
 from workbench.study.workspace import Workspace
@@ -25,6 +26,24 @@ def describe(workspace: Workspace) -> dict[str, Any]:
     }
     task = workspace.store.meta("task")
     return {"models": models, "task": {"name": task["name"], "kind": task["saved"]["kind"]}}
+
+
+def run_named(workspace: Workspace, name: str) -> str:
+    """Return the id of the run with this id or label; see :meth:`Study.__getitem__`."""
+    records = workspace.records()
+    found = [r.id for r in records if r.id == name] or [r.id for r in records if r.label == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        models = {r.id: r.model for r in records}
+        several = ", ".join(f"{id} of {models[id]!r}" for id in found)
+        raise StudyError(f"{len(found)} runs have the label {name!r}; give an id: {several}.")
+    close = difflib.get_close_matches(name, [r.label for r in records], 3, 0.4)
+    near = f" Near to it are {', '.join(map(repr, close))}." if close else ""
+    raise StudyError(
+        f"The study in {workspace.path} has no run with the id or label {name!r}.{near}"
+        " study.table() lists all of them."
+    )
 
 
 def table(workspace: Workspace, metric: str | None = None) -> pd.DataFrame:

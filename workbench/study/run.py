@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from workbench.errors import StudyError
+from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.recipes import Step
 from workbench.recipes.recipe import Recipe
@@ -65,6 +65,37 @@ class Run:
     def measurements(self) -> tuple[Measurement, ...]:
         """Every number that was measured on the run, oldest first."""
         return self.record.measurements
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The newest value of every metric of the task, by name; empty unless the run is done."""
+        record = self.record
+        names = [metric.name for metric in self._workspace.metrics]
+        found = {name: record.measurement(name) for name in names}
+        return {name: one.value for name, one in found.items() if one is not None}
+
+    def __getitem__(self, metric: str) -> float:
+        """Return the newest value of a measured number, such as ``run["accuracy"]``.
+
+        Raises
+        ------
+        ConfigError
+            If it was not measured on this run.
+        """
+        record = self.record
+        found = record.measurement(metric)
+        if found is None:
+            known = ", ".join(dict.fromkeys(m.metric for m in record.measurements)) or "nothing"
+            raise ConfigError(
+                f"Run {self._id} ({record.label}) has no measured {metric!r}; measured are {known}."
+            )
+        return found.value
+
+    @property
+    def size_mb(self) -> float | None:
+        """Tensor bytes in the canonical packing, in megabytes (10⁶); None unless it is done."""
+        size = self.size_bytes
+        return None if size is None else size / 1e6
 
     @property
     def size_bytes(self) -> int | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
-from workbench.errors import StudyError
+from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.recipes import Step
 from workbench.recipes.recipe import Recipe
@@ -92,8 +92,8 @@ class Study:
 
     def __init__(
         self,
-        model: LoadedModel | str | Path,
-        task: Task | str | Path,
+        model: LoadedModel | str | Path | None = None,
+        task: Task | str | Path | None = None,
         path: str | Path | None = None,
         *,
         calibration: CalibrationOptions | None = None,
@@ -101,6 +101,12 @@ class Study:
     ) -> None:
         from workbench.tasks import load_task
 
+        if model is None or task is None:
+            where = "path" if path is None else repr(str(path))
+            raise ConfigError(
+                "A new study is of a model and a task: Study(model, task, path=...). One that is"
+                f" there already is opened with Study.open({where})."
+            )
         # What is wrong with the folder is said before minutes are spent on loading a model.
         temporary = None
         if path is None:
@@ -230,6 +236,16 @@ class Study:
     def records(self) -> tuple[RunRecord, ...]:
         """What the journal says about all runs, oldest first."""
         return self._workspace.records()
+
+    def __getitem__(self, run: str) -> Run:
+        """Return a run by its label in the table, or by its id: ``study["GPTQ 4-bit g128"]``.
+
+        Raises
+        ------
+        StudyError
+            If there is none, or if runs of several base models have the label.
+        """
+        return self._run(overview.run_named(self._workspace, run))
 
     def baseline(self, model: str | None = None) -> Run | None:
         """Return the run of a base model itself, None if it has not been computed."""
@@ -620,7 +636,12 @@ class Study:
         return overview.table(self._workspace, metric)
 
     def plot(
-        self, metric: str | None = None, *, x: str = "size", predicted: bool | None = None
+        self,
+        metric: str | None = None,
+        *,
+        x: str = "size",
+        y: str | None = None,
+        predicted: bool | None = None,
     ) -> go.Figure:
         """Return a plotly figure of a metric against size, with the Pareto front.
 
@@ -631,6 +652,8 @@ class Study:
         x : {"size", "latency", "memory"}
             What the metric is drawn against; the last two are of runs that were measured with
             :meth:`measure`.
+        y : str, optional
+            Another name for ``metric``.
         predicted : bool, optional
             Whether the predicted front is drawn too, hollow, against size. Default: if
             predictions were made already, by :meth:`tabulate` or any method that needs them.
@@ -642,7 +665,12 @@ class Study:
         StudyError
             If predictions are asked for and none were made yet.
         """
-        return overview.plot(self._workspace, metric, x=x, predicted=predicted)
+        if metric is not None and y is not None:
+            raise ConfigError(
+                f"plot({metric!r}, y={y!r}) names the metric twice; give one of them."
+            )
+        chosen = y if metric is None else metric
+        return overview.plot(self._workspace, chosen, x=x, predicted=predicted)
 
     def lineage(self, metric: str | None = None) -> Lineage:
         """Return the tree of runs: which recipe continues which.
