@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -130,7 +131,7 @@ def test_the_other_process_answers_and_refuses_in_words(study, tmp_path):
     assert not other.is_busy
     # an interrupt is meant for the kernel's cells, and is sent to its whole process group
     done.clear()
-    other._process.send_signal(signal.SIGINT)
+    os.kill(other._process.pid, signal.SIGINT)
     path = tmp_path / "report.html"
     other.ask(
         "report",

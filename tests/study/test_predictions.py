@@ -62,7 +62,8 @@ def test_a_prediction_takes_milliseconds_and_is_no_run(study: Study) -> None:
 def test_whoever_waits_for_the_table_sees_it_being_made(study: Study, monkeypatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(
-        Study, "tabulate", lambda _, *, on_progress, **__: asked.append(on_progress)
+        "workbench.study.predictions.tabulate",
+        lambda _, *, on_progress, **__: asked.append(on_progress),
     )
     study.predict(GPTQ(3, group_size=8), on_progress=print)
     study.frontier(n_mixed=0, on_progress=print)

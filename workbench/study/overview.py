@@ -1,4 +1,4 @@
-"""All runs at a glance: the table, the plot, the tree, and what the study records."""
+"""All runs at a glance: the plot, what they cost, and what the study records of its models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from workbench.errors import ConfigError, StudyError
 from workbench.selection.cost import CostModel, cost_table
 from workbench.study.predictions import ready_frontiers
 from workbench.study.workspace import Workspace
-from workbench.views.lineage import Lineage, lineage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,13 +45,6 @@ def run_named(workspace: Workspace, name: str) -> str:
     )
 
 
-def table(workspace: Workspace, metric: str | None = None) -> pd.DataFrame:
-    """Return one row per run; see :meth:`Study.table`."""
-    from workbench.selection import compare
-
-    return compare.table(workspace.records(), workspace.metric_named(metric))
-
-
 def plot(
     workspace: Workspace,
     metric: str | None = None,
@@ -79,11 +71,6 @@ def plot(
         predictions=ready_frontiers(workspace, metric, predicted) if show else (),
     )
     return figures.tradeoff_figure(view)
-
-
-def run_lineage(workspace: Workspace, metric: str | None = None) -> Lineage:
-    """Return the tree of runs; see :meth:`Study.lineage`."""
-    return lineage(workspace.records(), workspace.metric_named(metric))
 
 
 def costs(workspace: Workspace, prices: CostModel, *, model: str | None = None) -> pd.DataFrame:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import SILENT, Monitor, Progress, on_terminal
-from workbench.recipes import Step
 from workbench.recipes.recipe import Recipe
 from workbench.records import RunState
 from workbench.study.computing import compute
 from workbench.study.workspace import Workspace, only_progress
-from workbench.views.sensitivity import Sensitivity
 
 if TYPE_CHECKING:
     from workbench.prediction.cost_table import CostTable
     from workbench.prediction.predict import Prediction
     from workbench.study.forecast import Forecast
-    from workbench.study.running.runner import OnEvent
 
 
 def tabulate(
@@ -44,67 +41,12 @@ def tabulate(
     workspace.engine.tabulate(name, monitor=Monitor(on_progress) if on_progress else SILENT)
 
 
-def submit_tabulate(
-    workspace: Workspace, *, model: str | None = None, on_event: OnEvent | None = None
-) -> list[int]:
-    """Have the worker process make predictions ready; see :meth:`Study.submit_tabulate`."""
-    return workspace.worker.submit([(workspace.model_named(model), None)], on_event)
-
-
-def predict(
-    workspace: Workspace,
-    recipe: Recipe | Step | Iterable[Step],
-    *,
-    model: str | None = None,
-    metric: str | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Prediction:
-    """Predict a recipe, making predictions ready first; see :meth:`Study.predict`."""
-    return _forecast(workspace, model, metric, on_progress).predict(Recipe.of(recipe))
-
-
-def predict_now(
-    workspace: Workspace,
-    recipe: Recipe | Step | Iterable[Step],
-    *,
-    model: str | None = None,
-    metric: str | None = None,
-) -> Prediction | None:
-    """Predict a recipe if predictions are ready; see :meth:`Study.predict_now`."""
-    forecast = _ready_forecast(workspace, workspace.model_named(model), metric)
-    return None if forecast is None else forecast.predict(Recipe.of(recipe))
-
-
 def lacks_predictions(workspace: Workspace, model: str | None = None) -> bool:
     """Return whether :func:`tabulate` has something left to do; nothing is computed."""
     from workbench.study.forecast import is_complete
 
     table = cost_table(workspace, workspace.model_named(model))
     return table is None or not is_complete(table)
-
-
-def frontier(
-    workspace: Workspace,
-    *,
-    model: str | None = None,
-    metric: str | None = None,
-    n_mixed: int = 12,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> tuple[Prediction, ...]:
-    """Return the predicted Pareto front; see :meth:`Study.frontier`."""
-    return _forecast(workspace, model, metric, on_progress).frontier(n_mixed)
-
-
-def sensitivity(
-    workspace: Workspace,
-    steps: Iterable[Step] | None = None,
-    *,
-    model: str | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Sensitivity:
-    """Return what each group of layers costs; see :meth:`Study.sensitivity`."""
-    forecast = _forecast(workspace, model, None, on_progress)
-    return Sensitivity(forecast.sensitivity(steps))
 
 
 def fit(
@@ -121,7 +63,7 @@ def fit(
     if type(verify) is not int or verify < 0:
         raise ConfigError(f"verify={verify!r} is not accepted; give 0 or a positive number.")
     deciding = workspace.metric_named(metric or "kl")
-    found = _forecast(workspace, model, None, on_progress).candidates(
+    found = forecast(workspace, model, None, on_progress).candidates(
         size_bytes=size_bytes, bits_per_weight=bits_per_weight
     )
     if verify == 0:
@@ -183,12 +125,13 @@ def cost_table(workspace: Workspace, name: str) -> CostTable | None:
     return workspace.cost_tables[name][1]
 
 
-def _forecast(
+def forecast(
     workspace: Workspace,
     model: str | None,
     metric: str | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> Forecast:
+    """Return what predicts, learned from all runs by now; predictions are made ready first."""
     from workbench.study.forecast import Forecast
 
     name, decisive = workspace.model_named(model), workspace.metric_named(metric)
@@ -199,9 +142,11 @@ def _forecast(
     return Forecast(table, workspace.records(), name, decisive)
 
 
-def _ready_forecast(workspace: Workspace, name: str, metric: str | None) -> Forecast | None:
+def ready_forecast(workspace: Workspace, model: str | None, metric: str | None) -> Forecast | None:
+    """Return what predicts if predictions are ready, else None; nothing is computed."""
     from workbench.selection.choice import is_baseline, is_measured
 
+    name = workspace.model_named(model)
     table = cost_table(workspace, name)
     if table is None:
         return None

@@ -43,6 +43,8 @@ from workbench.study.computing import Recipes
 from workbench.study.run import Run
 from workbench.study.trust import Trust
 from workbench.study.workspace import Workspace
+from workbench.views.lineage import Lineage, lineage
+from workbench.views.sensitivity import Sensitivity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,8 +59,7 @@ if TYPE_CHECKING:
     from workbench.study.running.runner import OnEvent
     from workbench.tasks import Task
     from workbench.tasks.outcomes import Outcomes
-    from workbench.views import Confusion, FlipsView, LayerErrors, Sensitivity, WeightHistogram
-    from workbench.views.lineage import Lineage
+    from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
 
 
 class Study:
@@ -468,7 +469,7 @@ class Study:
         list of int
             The numbers of the jobs; a baseline that is missing adds one.
         """
-        return predictions.submit_tabulate(self._workspace, model=model, on_event=on_event)
+        return self._workspace.worker.submit([(self._workspace.model_named(model), None)], on_event)
 
     def predict(
         self,
@@ -498,9 +499,8 @@ class Study:
         Prediction
             With no loss, and the reason, for steps that no table knows (training, structure).
         """
-        return predictions.predict(
-            self._workspace, recipe, model=model, metric=metric, on_progress=on_progress
-        )
+        ready = predictions.forecast(self._workspace, model, metric, on_progress)
+        return ready.predict(Recipe.of(recipe))
 
     def predict_now(
         self,
@@ -513,7 +513,8 @@ class Study:
 
         Meant for sliders: what it reads is kept until the journal has new finished runs.
         """
-        return predictions.predict_now(self._workspace, recipe, model=model, metric=metric)
+        ready = predictions.ready_forecast(self._workspace, model, metric)
+        return None if ready is None else ready.predict(Recipe.of(recipe))
 
     def lacks_predictions(self, model: str | None = None) -> bool:
         """Return whether :meth:`tabulate` has something left to do; nothing is computed."""
@@ -541,9 +542,8 @@ class Study:
             Called with every :class:`workbench.progress.Progress` while the table is made. Default:
             shown on standard error if that is a terminal.
         """
-        return predictions.frontier(
-            self._workspace, model=model, metric=metric, n_mixed=n_mixed, on_progress=on_progress
-        )
+        ready = predictions.forecast(self._workspace, model, metric, on_progress)
+        return ready.frontier(n_mixed)
 
     def sensitivity(
         self,
@@ -564,7 +564,8 @@ class Study:
             Called with every :class:`workbench.progress.Progress` while the table is made. Default:
             shown on standard error if that is a terminal.
         """
-        return predictions.sensitivity(self._workspace, steps, model=model, on_progress=on_progress)
+        ready = predictions.forecast(self._workspace, model, None, on_progress)
+        return Sensitivity(ready.sensitivity(steps))
 
     def fit(
         self,
@@ -633,7 +634,9 @@ class Study:
         metric : str, optional
             Decides the column ``pareto``. Default: the task's first.
         """
-        return overview.table(self._workspace, metric)
+        from workbench.selection import compare
+
+        return compare.table(self._workspace.records(), self._workspace.metric_named(metric))
 
     def plot(
         self,
@@ -680,7 +683,7 @@ class Study:
         metric : str, optional
             What nodes are coloured by. Default: the task's first.
         """
-        return overview.run_lineage(self._workspace, metric)
+        return lineage(self._workspace.records(), self._workspace.metric_named(metric))
 
     @overload
     def choose(

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from workbench.child_process import package_environment
 from workbench.errors import WorkbenchError
 from workbench.runtime.packed import PackedModel
 
@@ -145,13 +146,7 @@ def measure_memory(packed: PackedModel, *, n_tokens: int = 128) -> Memory:
                 f"The memory of {type(packed.hf_model).__name__} cannot be measured: it cannot be"
                 f" written to a file for another process ({type(error).__name__}: {error})."
             ) from error
-        root = str(Path(__file__).parents[3])
-        known = os.environ.get("PYTHONPATH")
-        environment = {
-            **os.environ,
-            "PYTHONPATH": root if not known else os.pathsep.join([root, known]),
-            "HF_HUB_OFFLINE": "1",
-        }
+        environment = {**package_environment(), "HF_HUB_OFFLINE": "1"}
         arguments = [str(path), str(torch.get_num_threads()), str(n_tokens)]
         arguments += sorted({type(module).__module__ for module in packed.hf_model.modules()})
         ours, held = os.pipe()
