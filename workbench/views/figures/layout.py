@@ -25,6 +25,8 @@ BASELINE_COLOUR = INK
 GRID = "rgba(127,127,127,0.25)"
 NOTE_CHARACTERS = 80
 """Of a line of the footnote, which fits a plot of 520 pixels; a longer one would be cut off."""
+HOVER_CHARACTERS = 36
+"""Of a line of a hover text."""
 LEGEND_SHARE = 1 / 6
 """The most of a figure's height that its legend takes; it scrolls where there is more."""
 LONGEST_LABEL = 90

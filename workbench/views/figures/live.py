@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from workbench.selection.compare import PredictedPoint, TradeoffView
 from workbench.views.figures.layout import INK, Frame, predicted_details
-from workbench.views.figures.tradeoff import tradeoff_figure
+from workbench.views.figures.tradeoff import hover_text, tradeoff_figure
 
 SELECTED = "#D55E00"
 DRAFT = "#CC79A7"
@@ -66,7 +66,7 @@ def live_figure(
     layout["annotations"][0]["text"] = " "  # the application writes it below, where it wraps
     layout["annotations"] = [*layout["annotations"], region_note(overlay, frame)]
     layout["legend"] |= {"yref": "container", "y": 0, "yanchor": "bottom"}  # never under the tools
-    layout["height"] = 430
+    layout["height"] = 450
     layout["shapes"] = [region(overlay, frame)]
     layout["dragmode"] = "zoom"
     layout["xaxis"]["range"] = x_range(frame)
@@ -177,7 +177,7 @@ def draft_trace(view: TradeoffView, draft: PredictedPoint | None, frame: Frame) 
             "visible": bool(points),
         },
         "hoverinfo": "text",
-        "hovertext": ["<br>".join(html.escape(line) for line in lines) for lines in words],
+        "hovertext": [hover_text(lines) for lines in words],
         "showlegend": bool(points),
     }
 

@@ -16,6 +16,7 @@ from workbench.views.figures.layout import (
     BASELINE_COLOUR,
     GRID,
     HEIGHT,
+    HOVER_CHARACTERS,
     INK,
     LEGEND_SHARE,
     NOTE_CHARACTERS,
@@ -184,7 +185,7 @@ def _hollow_points(
             "line": {"width": 1.5},
         },
         "hoverinfo": "text",
-        "hovertext": [_hover_text(predicted_details(view, point)) for point in points],
+        "hovertext": [hover_text(predicted_details(view, point)) for point in points],
         "customdata": [point.recipe.id for point in points],
     }
 
@@ -199,12 +200,14 @@ def _hover(view: TradeoffView, point: TradeoffPoint, frame: Frame) -> str:
     lines = details(view, point)
     if frame.is_off_scale(point):
         lines.append("off scale: drawn at the edge")
-    return _hover_text(lines)
+    return hover_text(lines)
 
 
-def _hover_text(lines: list[str]) -> str:
+def hover_text(lines: list[str]) -> str:
     """Return lines as HTML, the first one bold."""
-    first, *others = [html.escape(line) for line in lines]
+    # a label that is wider than half of the plot would lie on its point
+    wrapped = [part for line in lines for part in textwrap.wrap(line, HOVER_CHARACTERS) or [""]]
+    first, *others = [html.escape(line) for line in wrapped]
     return "<br>".join([f"<b>{first}</b>", *others])
 
 
@@ -259,7 +262,7 @@ def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": INK, "family": "system-ui, sans-serif", "size": 13},
         "hovermode": "closest",
-        "hoverlabel": {"align": "left", "namelength": -1},
+        "hoverlabel": {"align": "left", "namelength": -1, "font": {"size": 12}},
         "legend": {
             "itemsizing": "constant",
             "orientation": "h",
@@ -267,7 +270,9 @@ def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
             "y": 1.02,
             "yanchor": "bottom",
             "maxheight": LEGEND_SHARE,
+            "font": {"size": 11},
         },
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": "#0072B2"},
         "margin": {"l": 70, "r": 20, "t": 112, "b": 58 + 15 * len(lines)},
         "height": HEIGHT,
         "autosize": True,
