@@ -208,6 +208,8 @@ def test_a_measured_recipe_has_no_predicted_point():
 
 def test_a_prediction_says_what_it_is():
     (text,) = traces(tradeoff_figure(BOTH))["Mixed, predicted"].hovertext
+    assert max(map(len, text.split("<br>"))) < 50  # narrow enough to stand beside its point
+    text = text.replace("<br>", " ")
     assert "predicted, not measured" in text
     assert "90 % interval 54 to 72" in text
     assert "3.00 MB" in text

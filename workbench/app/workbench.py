@@ -114,6 +114,8 @@ class Application:
             self._session.inspector.stop()
             if self._is_own:
                 self._session.study.close()
+            self.panels.recipe.form.close()
+        self.start.task.close()
         close(self.widget)
 
     # A study is there
@@ -142,6 +144,7 @@ class Application:
             study.close()
             if earlier is not self:
                 self._release()
+                self.start.task.close()
                 for part in self.widget.children[:-1]:  # the last one hides the picture
                     close(part)
                 self.widget.children = [earlier.widget, self.widget.children[-1]]
@@ -205,6 +208,7 @@ class Application:
             return
         self._watch.stop()
         self._session.inspector.stop()
+        self.panels.recipe.form.close()
         for name, body in self._bodies.items():
             if name not in (START, PLAN):
                 close(body)

@@ -13,6 +13,7 @@ from workbench.app.parts.controls import (
     about_html,
     check,
     classed,
+    close,
     dropdown,
     explained,
     looks,
@@ -288,6 +289,11 @@ class MethodForm:
     def code(self) -> str:
         """Return the Python that makes the step."""
         return self.value.code()
+
+    def close(self) -> None:
+        """Close the form of every method, also of those that are not shown."""
+        for form in self._forms.values():
+            close(form.widget)
 
     def _switch(self, _: Any) -> None:
         self._place.children = [self.form.widget]

@@ -13,6 +13,7 @@ from workbench.app.parts.controls import (
     LABEL,
     about_html,
     buttons,
+    close,
     problem_html,
     row,
     show,
@@ -75,6 +76,12 @@ class TaskForm:
     def chosen(self) -> Kind:
         """The kind that is chosen."""
         return self.kinds[self.kind.value]
+
+    def close(self) -> None:
+        """Close the fields of every kind, also of those that are not shown."""
+        for kind in self.kinds.values():
+            for field in kind.widgets:
+                close(field)
 
     def code(self) -> str:
         """Return the Python that makes the task."""
