@@ -24,13 +24,12 @@ from numpy.typing import NDArray
 
 from workbench.recipes import RTN
 from workbench.recipes.recipe import Recipe
-from workbench.records import Measurement, Metric, RunRecord, RunState
-from workbench.selection.choice import choose
-from workbench.selection.decision import decide
+from workbench.records import Measurement, RunRecord, RunState
+from workbench.selection.decision import choose, decide
 from workbench.selection.requirements import Requirements
+from workbench.tasks.metrics import ACCURACY
 from workbench.tasks.outcomes import Outcomes
 
-ACCURACY = Metric("accuracy")
 BASELINE, SHARE, CANDIDATES = 0.85, 0.97, 20
 BAR = BASELINE * SHARE
 
@@ -111,8 +110,8 @@ def simulate(scenario: str, n: int, alike: float, sweeps: int, seed: int = 0) ->
         )
         plain = choose(records, records[0], ACCURACY, accuracy=SHARE).run
         plainly_wrong += plain is not None and not truth[plain.id]
-        if found.chosen is not None:
-            chosen = found.chosen.run.id
+        if found.run is not None:
+            chosen = found.run.id
             wrong += not truth[chosen]
             told += truth[chosen]
             best += [chosen] == smallest

@@ -12,6 +12,18 @@ from pathlib import Path
 
 import psutil
 
+FileIdentity = tuple[int, int, int] | None
+"""Inode, size and time of change in nanoseconds of a file; None where there is none."""
+
+
+def identity_of(path: Path) -> FileIdentity:
+    """Return what tells a file from the one that takes its place, None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
 
 def aside_of(path: Path) -> Path:
     """Return a name beside ``path``, in a folder that is made if it is not there, to write to."""

@@ -43,6 +43,10 @@ class CompressionError(WorkbenchError, RuntimeError):
     """A solver could not produce a usable weight."""
 
 
+class NotFiniteError(WorkbenchError, ArithmeticError):
+    """A weight or an output is infinite or not a number; the message names the layer."""
+
+
 class StudyError(WorkbenchError, RuntimeError):
     """A study's folder or journal cannot be used as asked."""
 

@@ -15,9 +15,34 @@ FOR_INFORMATION = " | "
 """In ``Measurement.conditions`` what follows need not be equal for numbers to be compared."""
 
 
+_MEAN_OF_SHARES: dict[str, Any] = {"low": 0.0, "high": 1.0}
+_PER_PREDICTION: dict[str, Any] = {"denominator": "n_predictions"}
+_LOSS: dict[str, Any] = {"numerator": "loss", "low": 0.0}
+_CORRECT: dict[str, Any] = {"numerator": "n_correct", **_PER_PREDICTION, **_MEAN_OF_SHARES}
+
+DEFINITIONS: dict[str, dict[str, Any]] = {
+    "accuracy": _CORRECT,
+    "token_accuracy": _CORRECT,
+    "perplexity": {**_LOSS, **_PER_PREDICTION, "link": "exp"},
+    "answer_perplexity": {**_LOSS, **_PER_PREDICTION, "link": "exp"},
+    "bits_per_byte": {**_LOSS, "denominator": "n_bytes", "link": "log2"},
+    "kl": {"numerator": "kl", **_PER_PREDICTION, "low": 0.0},
+    # Version 1 averaged each run over the classes that it predicted itself.
+    "macro_f1": {"statistic": "macro_f1", **_MEAN_OF_SHARES, "version": 2},
+    **dict.fromkeys(("exact_match", "f1", "rouge_l", "rouge_1", "rouge_2"), _MEAN_OF_SHARES),
+    "length_error": {"low": 0.0},
+}
+"""How a metric of this name is computed, unless it says otherwise itself."""
+
+
 @dataclass(frozen=True)
 class Metric:
-    """What a number means.
+    """What a number means, and how it comes from per-example outcomes.
+
+    Its value is ``link(sum of numerator / sum of denominator)``, or a statistic of the whole set.
+    One that says both is a ratio where the outcomes have its columns. A metric that says neither
+    is the standard one of its name, else the mean of the column of its name; see
+    :mod:`workbench.tasks.metrics`.
 
     Attributes
     ----------
@@ -26,11 +51,42 @@ class Metric:
     unit : str
         ``""`` for ratios, else ``"bits/byte"``, ``"nats"``, ``"bytes"``, ``"ms"``.
     higher_is_better : bool
+    numerator : str
+        Column of the outcomes; with ``"-"`` before it, minus that column.
+    denominator : str
+        Column of the outcomes; ``""`` counts the examples.
+    link : {"identity", "exp", "log2"}
+        From the ratio to the value: none, e to its power, or nats to bits.
+    statistic : str
+        What the whole set is summarised by where the metric is no ratio of sums: ``"macro_f1"``,
+        ``"own"`` (the user's callable) or ``"harness"``; ``""`` for ratios.
+    skips_missing : bool
+        Whether examples whose numerator is NaN are left out; otherwise the value is NaN.
+    low, high : float or None
+        Range of one example's (or prediction's) share in the value; None where it has no end.
+    version : int
+        Grows when equal outcomes would give another value.
     """
 
     name: str
     unit: str = ""
     higher_is_better: bool = True
+    numerator: str = ""
+    denominator: str = ""
+    link: str = "identity"
+    statistic: str = ""
+    skips_missing: bool = False
+    low: float | None = None
+    high: float | None = None
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        if self.numerator or self.statistic:
+            return
+        standard = DEFINITIONS.get(self.name, {})
+        defaults = {} if "statistic" in standard else {"numerator": self.name}
+        for field_name, value in {**defaults, **standard}.items():
+            object.__setattr__(self, field_name, value)
 
 
 @dataclass(frozen=True)
@@ -60,6 +116,8 @@ class Measurement:
     samples : tuple of float
         The single values behind a median where their distribution is asked for, in the order of
         what was measured; empty where it was not kept.
+    version : int
+        Of the metric's definition.
     """
 
     metric: str
@@ -72,6 +130,7 @@ class Measurement:
     how: str = ""
     conditions: str = ""
     samples: tuple[float, ...] = ()
+    version: int = 1
 
     @property
     def comparable_conditions(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import tempfile
-from types import SimpleNamespace
 
 import pandas as pd
 
@@ -13,8 +12,9 @@ from workbench.recipes import GPTQ, RTN
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
 from workbench.selection import compare
-from workbench.selection.decision import UNCLEAR, decide
+from workbench.selection.decision import decide
 from workbench.study.running.runner import Event
+from workbench.tasks.output import Output
 from workbench.views import differences
 from workbench.views.figures import tradeoff_figure
 from workbench.views.lineage import lineage
@@ -32,6 +32,7 @@ class FakeStudy:
     metrics = (Metric("accuracy"), Metric("kl", "nats", higher_is_better=False))
     models = ("tiny",)
     fingerprints = ("tiny", "toy")
+    output = Output.TOKENS
 
     def __init__(self):
         self.path = pathlib.Path(tempfile.mkdtemp(prefix="fake-study-"))
@@ -69,13 +70,7 @@ class FakeStudy:
 
     def choose(self, requirements):
         baseline = next((r for r in self.records if not r.recipe.steps), None)
-        found = decide(self.records, baseline, self.metric, requirements)
-        return SimpleNamespace(
-            run=found.chosen and SimpleNamespace(id=found.chosen.run.id),
-            answer=UNCLEAR if found.nearest is None else found.nearest.answer,
-            nearest=found.words,
-            verdicts=found.verdicts,
-        )
+        return decide(self.records, baseline, self.metric, requirements)
 
     def costs(self, prices):
         rows = [

@@ -17,14 +17,13 @@ from workbench.recipes import RTN
 from workbench.records import Measurement
 from workbench.selection.cascades import SIGNALS, Tier, cascade, cascade_data
 from workbench.selection.trust import Changed, Mistake, Slice, TrustView, reliability
+from workbench.tasks.output import Output
 
 
 class Classifying(FakeStudy):
     """A study of a classification task."""
 
-    def describe(self):
-        about = super().describe()
-        return {**about, "task": {"name": "toy", "kind": "text_classification"}}
+    output = Output.LABELS
 
 
 @pytest.fixture
@@ -378,8 +377,7 @@ def test_consistency_takes_own_wordings_and_refuses_those_without_a_place(bench,
 
 
 def test_multiple_choice_of_the_harness_can_be_trusted_and_routed(study):
-    about = {**study.describe(), "task": {"name": "arc", "kind": "lm_eval"}}
-    study.describe = lambda: about
+    study.output = Output.CHOICES
     bench = Workbench(study)
     assert len(bench.panels.trust.widget.children) == 2
     bench.panels.routing.runs.value = ("a", "dense")

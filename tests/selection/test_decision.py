@@ -14,13 +14,10 @@ from workbench.recipes import RTN
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
 from workbench.selection.cost import CostModel
-from workbench.selection.decision import FAILS, PASSES, UNCLEAR, contrast, decide
+from workbench.selection.decision import FAILS, PASSES, UNCLEAR, decide
 from workbench.selection.requirements import Requirements
+from workbench.tasks.metrics import ACCURACY, PERPLEXITY, contrast, score_outcomes
 from workbench.tasks.outcomes import Outcomes
-from workbench.tasks.uncertainty import estimate_ratio
-
-ACCURACY = Metric("accuracy")
-PERPLEXITY = Metric("perplexity", higher_is_better=False)
 
 
 def table(right, **columns):
@@ -56,29 +53,29 @@ def test_the_smallest_that_surely_passes_is_chosen_and_each_run_has_its_answer()
     records, tables = study(3000, [3, 20, 70, 300])  # the bar allows 81
     found = decided(records, tables, Requirements(0.97))
     assert [v.answer for v in found.verdicts] == [FAILS, UNCLEAR, PASSES, PASSES]
-    assert found.chosen.run.id == "run 1"
-    assert "run" not in found.words.split()[0]
+    assert found.run.id == "run 1"
+    assert "run" not in found.nearest.split()[0]
     unclear = found.verdicts[1]
     assert unclear.enough_examples > 3000
-    assert "2 pass, 1 fails, 1 cannot be told" in found.words
+    assert "2 pass, 1 fails, 1 cannot be told" in found.nearest
 
 
 def test_too_few_examples_say_how_many_would_be_enough():
     records, tables = study(100, [1])
     found = decided(records, tables, Requirements(0.97))
-    assert found.chosen is None
-    assert found.nearest.answer == UNCLEAR
-    assert f"about {found.nearest.enough_examples:,} would be enough" in found.words
-    assert 100 < found.nearest.enough_examples < 2000
+    assert found.run is None
+    assert found.verdict.answer == UNCLEAR
+    assert f"about {found.verdict.enough_examples:,} would be enough" in found.nearest
+    assert 100 < found.verdict.enough_examples < 2000
 
 
 def test_a_run_that_changes_nothing_needs_more_examples_not_another_bar():
     right = np.ones(30, dtype=bool)
     records = [record("dense", 1000, 1.0), record("same", 500, 1.0)]
     found = decided(records, {"dense": table(right), "same": table(right)}, Requirements(0.97))
-    assert found.nearest.answer == UNCLEAR
-    assert found.nearest.enough_examples > 30
-    assert "no number of examples" not in found.words
+    assert found.verdict.answer == UNCLEAR
+    assert found.verdict.enough_examples > 30
+    assert "no number of examples" not in found.nearest
 
 
 def test_without_an_error_it_is_not_said_that_examples_are_too_few():
@@ -87,26 +84,30 @@ def test_without_an_error_it_is_not_said_that_examples_are_too_few():
     records = [replace(r, measurements=(Measurement("accuracy", 0.9, n=100),)) for r in records]
     for kept in ({}, one):
         found = decided(records, kept, Requirements(0.97))
-        assert found.nearest.answer == UNCLEAR
-        assert "no standard error was recorded, or all examples are of one document" in found.words
-        assert "too few" not in found.words
+        assert found.verdict.answer == UNCLEAR
+        assert (
+            "no standard error was recorded, or all examples are of one document" in found.nearest
+        )
+        assert "too few" not in found.nearest
 
 
 def test_one_run_reads_as_one():
     records, tables = study(3000, [400])
     found = decided(records, tables, Requirements(0.7))
-    assert "It is the only run that was tested. 1 passes, 0 fail, 0 cannot be told." in found.words
+    assert (
+        "It is the only run that was tested. 1 passes, 0 fail, 0 cannot be told." in found.nearest
+    )
     more = decided(*study(3000, [400, 300]), Requirements(0.7))
-    assert "It is the smallest of 2 tested runs that surely passes. 2 pass, 0 fail" in more.words
-    assert "1 fails" in decided(records, tables, Requirements(0.99)).words
+    assert "It is the smallest of 2 tested runs that surely passes. 2 pass, 0 fail" in more.nearest
+    assert "1 fails" in decided(records, tables, Requirements(0.99)).nearest
 
 
 def test_a_run_that_is_far_below_the_bar_is_not_the_nearest_because_it_is_small():
     records, tables = study(3000, [400, 2000])
     found = decided(records, tables, Requirements(0.97, size_bytes=890))
-    assert found.nearest.run.id == "run 0"  # 1 % too large and 12 % too bad, against 71 % too bad
-    assert "takes 0.0009 MB" in found.nearest.lacks[0]
-    assert "where 97.0% is asked" in found.nearest.lacks[1]
+    assert found.verdict.run.id == "run 0"  # 1 % too large and 12 % too bad, against 71 % too bad
+    assert "takes 0.0009 MB" in found.verdict.lacks[0]
+    assert "where 97.0% is asked" in found.verdict.lacks[1]
 
 
 def _columns(outcomes):
@@ -116,9 +117,9 @@ def _columns(outcomes):
 def test_none_passes_and_the_nearest_says_what_it_lacks():
     records, tables = study(3000, [400, 300])
     found = decided(records, tables, Requirements(0.97))
-    assert found.chosen is None
-    assert found.nearest.run.id == "run 1"
-    assert "88.9% of the baseline's quality, where 97.0% is asked" in found.words
+    assert found.run is None
+    assert found.verdict.run.id == "run 1"
+    assert "88.9% of the baseline's quality, where 97.0% is asked" in found.nearest
 
 
 def test_the_more_runs_the_harder():
@@ -128,9 +129,9 @@ def test_the_more_runs_the_harder():
     crowded = decided(
         [*many[:1], *[replace(r, size_bytes=500) for r in many[1:]]], more, Requirements(0.97)
     )
-    assert alone.chosen is not None
-    assert crowded.chosen is None
-    assert crowded.verdicts[-1].p_value == pytest.approx(alone.chosen.p_value)
+    assert alone.run is not None
+    assert crowded.run is None
+    assert crowded.verdicts[-1].p_value == pytest.approx(alone.verdict.p_value)
 
 
 def test_runs_beyond_the_limits_cost_no_confidence():
@@ -138,7 +139,7 @@ def test_runs_beyond_the_limits_cost_no_confidence():
     sizes = [1000, *[900] * 8, 300]
     records = [replace(r, size_bytes=s) for r, s in zip(records, sizes, strict=True)]
     found = decided(records, tables, Requirements(0.97, size_bytes=400))
-    assert found.chosen.level == pytest.approx(0.05)
+    assert found.verdict.level == pytest.approx(0.05)
     assert "over the limit" in found.verdicts[-1].lacks[0]
 
 
@@ -147,12 +148,12 @@ def test_missing_latency_is_said_and_not_guessed():
     timed = Measurement("latency_ms", 5.0, "ms", 7, part="")
     records[1] = replace(records[1], measurements=(*records[1].measurements, timed))
     found = decided(records, tables, Requirements(0.97, latency_ms=10))
-    assert found.chosen.run.id == "run 0"
+    assert found.run.id == "run 0"
     assert found.verdicts[0].answer == UNCLEAR
     assert "study.measure(run)" in found.verdicts[0].lacks[0]
     nobody = decided(records[:1] + records[2:], tables, Requirements(0.97, latency_ms=10))
-    assert nobody.chosen is None
-    assert "no measured latency" in nobody.words
+    assert nobody.run is None
+    assert "no measured latency" in nobody.nearest
 
 
 def test_cost_and_memory_are_limits_too():
@@ -164,18 +165,19 @@ def test_cost_and_memory_are_limits_too():
     records = [replace(r, measurements=(*r.measurements, *extra)) for r in records]
     prices = CostModel(price_per_hour_usd=3.6, utilisation=0.5)  # 10 ms each: 0.02 dollars
     cheap = Requirements(0.97, cost_per_1k_usd=0.03, cost=prices, memory_bytes=6e6)
-    assert decided(records, tables, cheap).chosen.run.id == "run 1"
+    assert decided(records, tables, cheap).run.id == "run 1"
     dear = decided(records, tables, Requirements(0.97, cost_per_1k_usd=0.01, cost=prices))
-    assert dear.chosen is None
-    assert "dollars per 1,000 queries" in dear.words
-    assert decided(records, tables, Requirements(0.97, memory_bytes=4e6)).chosen is None
+    assert dear.run is None
+    assert "dollars per 1,000 queries" in dear.nearest
+    assert decided(records, tables, Requirements(0.97, memory_bytes=4e6)).run is None
 
 
 def test_an_empty_study_and_one_without_a_baseline():
-    assert decide([], None, ACCURACY, Requirements(0.97)).chosen is None
+    assert decide([], None, ACCURACY, Requirements(0.97)).run is None
     records, _ = study(100, [1])
     assert (
-        "No run can be chosen" in decide(records[:1], records[0], ACCURACY, Requirements(0.9)).words
+        "No run can be chosen"
+        in decide(records[:1], records[0], ACCURACY, Requirements(0.9)).nearest
     )
     with pytest.raises(StudyError, match="baseline first"):
         decide(records[1:], None, ACCURACY, Requirements(0.97))
@@ -184,7 +186,7 @@ def test_an_empty_study_and_one_without_a_baseline():
 def test_ties_go_to_the_better_run():
     records, tables = study(3000, [20, 3])
     records[1] = replace(records[1], size_bytes=800)
-    assert decided(records, tables, Requirements(0.97)).chosen.run.id == "run 1"
+    assert decided(records, tables, Requirements(0.97)).run.id == "run 1"
 
 
 def test_what_is_not_smaller_is_not_tested():
@@ -192,7 +194,7 @@ def test_what_is_not_smaller_is_not_tested():
     records[1] = replace(records[1], size_bytes=1000)
     found = decided(records, tables, Requirements(0.97))
     assert found.verdicts[-1].lacks == ("is not smaller than the base model",)
-    assert found.chosen.level == pytest.approx(0.05)
+    assert found.verdict.level == pytest.approx(0.05)
 
 
 def test_one_class_and_an_absolute_bar():
@@ -208,11 +210,10 @@ def test_one_class_and_an_absolute_bar():
     records = [record("dense", 1000, 0.98), record("a", 500, 0.98)]
     wanted = Requirements(0.95, relative=False)
     found = decided(records, {"a": Outcomes(columns)}, wanted)
-    assert found.chosen.run.id == "a"
-    assert found.chosen.method == "own"
+    assert found.run.id == "a"
+    assert found.verdict.method == "own"
     assert (
-        decided(records, {"a": Outcomes(columns)}, Requirements(0.99, relative=False)).chosen
-        is None
+        decided(records, {"a": Outcomes(columns)}, Requirements(0.99, relative=False)).run is None
     )
 
 
@@ -233,8 +234,9 @@ def test_perplexity_is_better_when_lower_and_clustered_by_document():
     ]
     found = decided(records, tables, Requirements(0.98), PERPLEXITY)
     assert [v.answer for v in found.verdicts] == [FAILS, PASSES]
-    assert found.chosen.method == "paired"
-    assert len(contrast(PERPLEXITY, tables["good"], tables["dense"], 0.98).advantages) == 100
+    assert found.verdict.method == "paired"
+    good, dense = (score_outcomes(PERPLEXITY, tables[name]) for name in ("good", "dense"))
+    assert len(contrast(good, dense, 0.98).advantages) == 100
 
 
 def test_no_perplexity_lies_below_a_bar_of_zero():
@@ -244,23 +246,18 @@ def test_no_perplexity_lies_below_a_bar_of_zero():
 
 
 def test_a_metric_of_ones_own_is_tested_by_its_influences():
-    own = Metric("my_score")
+    own = Metric("my_score", statistic="own")
     records, tables = study(2000, [10, 400])
     records = [
         replace(r, measurements=(replace(r.measurements[0], metric="my_score"),)) for r in records
     ]
-
-    def estimates(r):
-        t = tables[r.id]
-        return estimate_ratio(t["n_correct"], t["n_predictions"], t["document"])
-
     found = decide(
         records,
         records[0],
         own,
         Requirements(0.97),
         outcomes=lambda r: tables[r.id],
-        estimates=estimates,
+        statistic=lambda table: lambda rows: float(table["n_correct"][rows].mean()),
     )
     assert [v.answer for v in found.verdicts] == [FAILS, PASSES]
     alone = decide(records, records[0], own, Requirements(0.97))
@@ -270,8 +267,8 @@ def test_a_metric_of_ones_own_is_tested_by_its_influences():
 def test_limits_alone_choose_the_best_that_fits():
     records, tables = study(1000, [30, 5, 400])
     found = decided(records, tables, Requirements(size_bytes=850))
-    assert found.chosen.run.id == "run 1"
-    assert found.chosen.p_value is None
+    assert found.run.id == "run 1"
+    assert found.verdict.p_value is None
 
 
 def test_simulated_sweeps_hardly_ever_choose_a_model_that_fails():
@@ -294,7 +291,7 @@ def test_limits_may_come_from_a_table():
         ({}, "asks for nothing"),
         ({"accuracy": 97}, "give 0.97"),
         ({"accuracy": -1}, "above 0"),
-        ({"size_bytes": 0}, "bytes above 0"),
+        ({"size_bytes": 0}, "above 0, in bytes"),
         ({"accuracy": 0.9, "confidence": 1.0}, "0.95"),
         ({"cost_per_1k_usd": 1.0}, "CostModel"),
     ],

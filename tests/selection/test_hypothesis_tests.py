@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -55,6 +57,52 @@ def test_when_all_pass_nothing_is_corrected_for_the_last():
 
 def test_the_last_hands_its_share_back():
     assert reject_in_order([0.03, 0.001], 0.05)[0].tolist() == [True, True]
+
+
+def by_graph(p_values, alpha):
+    """Return what the graph of Bretz et al. says, every weight of it updated at every step."""
+    count = len(p_values)
+    levels = np.full(count, alpha / max(count, 1))
+    last, graph = levels.copy(), np.eye(count, k=1)
+    if count > 1:
+        graph[-1, :-1] = 1.0 / (count - 1)
+    is_open = np.ones(count, dtype=bool)
+    while True:
+        last[is_open] = levels[is_open]
+        ready = np.flatnonzero(is_open & (p_values <= levels))
+        if not len(ready):
+            return ~is_open, last
+        j = ready[0]
+        is_open[j] = False
+        levels = levels + levels[j] * graph[j]
+        levels[j] = 0.0
+        loops = graph[:, j] * graph[j]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            through = (graph + np.outer(graph[:, j], graph[j])) / (1 - loops)[:, None]
+        graph = np.where((loops < 1)[:, None], through, 0.0)
+        graph[j], graph[:, j] = 0.0, 0.0
+        np.fill_diagonal(graph, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_chain_is_the_graph(seed):
+    rng = np.random.default_rng(seed)
+    for count in (*range(12), 40):
+        for p_values in (
+            rng.random(count) ** rng.integers(1, 8) * rng.choice([1.0, 0.05, 0.01]),
+            rng.choice([0.0, 0.05 / max(count, 1), 0.05, 0.01, 0.5], count),
+        ):
+            expected, levels = by_graph(p_values, 0.05)
+            rejected, found = reject_in_order(p_values, 0.05)
+            assert rejected.tolist() == expected.tolist()
+            assert found == pytest.approx(levels, rel=1e-9, abs=0)
+
+
+def test_thousands_of_runs_take_no_time():
+    start = time.perf_counter()
+    for p_values in (np.zeros(20_000), np.linspace(0.05, 0, 20_000), np.full(20_000, 0.5)):
+        reject_in_order(p_values, 0.05)
+    assert time.perf_counter() - start < 5
 
 
 def test_at_most_alpha_of_false_rejections_in_any_mixture():

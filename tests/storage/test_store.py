@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -19,11 +20,12 @@ from workbench.recipes import RTN
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunState
 from workbench.storage import store as store_module
-from workbench.storage.journal import STALE_SECONDS
+from workbench.storage.journal import SCHEMA_VERSION, STALE_SECONDS
 from workbench.storage.store import JOURNAL_NAME, Claim, Store
 from workbench.tasks.outcomes import Outcomes
 
 RECIPE = Recipe.of(RTN(4))
+JOURNALS = Path(__file__).parent / "journals"
 
 
 @pytest.fixture
@@ -367,66 +369,70 @@ def test_the_journal_uses_no_write_ahead_log(store: Store) -> None:
     finish(store)
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
-        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
-def as_version_1(store: Store) -> None:
-    """Make the journal what the first version wrote: measurements without how and where."""
-    with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-        for column in ("spread", "how", "conditions", "samples"):
-            db.execute(f"ALTER TABLE measurements DROP COLUMN {column}")
-        db.execute("PRAGMA user_version = 1")
+def old_study(folder: Path, version: int) -> Path:
+    """Return a study whose journal an earlier version of the package wrote."""
+    folder.mkdir()
+    shutil.copy(JOURNALS / f"version-{version}.sqlite", folder / JOURNAL_NAME)
+    return folder
 
 
-def test_a_journal_of_the_first_version_is_upgraded(store: Store) -> None:
-    finish(store)
-    as_version_1(store)
-    opened = Store.open(store.path)
-    record = opened.record("a")
-    assert record is not None
-    assert record.measurement("perplexity") == Measurement("perplexity", 5.0, n=3, stderr=0.1)
+def check_old_runs(store: Store) -> None:
+    base, run, failed = store.records()
+    assert (base.id, base.recipe, base.size_bytes) == ("base", Recipe(), 10)
+    assert (run.recipe, run.parent, run.facts["share"]) == (RECIPE, "base", 0.9)
+    assert run.measurements == (Measurement("perplexity", 5.0, n=3, stderr=0.1),)
+    assert (failed.state, failed.error) == (RunState.FAILED, "no memory")
+    assert store.models() == {"m": {"fingerprint": "1"}}
+    assert store.meta("task")["name"] == "t"
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_journal_of_an_earlier_version_is_upgraded(tmp_path: Path, version: int) -> None:
+    path = old_study(tmp_path / "study", version)
+    opened = Store.open(path)
+    check_old_runs(opened)
     timed = Measurement(
         "query_ms", 2.5, "ms", 3, part="", spread=0.1, how="packed int4", conditions="here",
         samples=(2.5, 2.0, 3.25),
     )  # fmt: skip
     opened.add_measurements("a", [timed])
-    record = Store.open(store.path).record("a")
+    record = Store.open(path).record("a")
     assert record is not None
     assert record.measurement("query_ms") == timed
-    with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+    with sqlite3.connect(path / JOURNAL_NAME) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert not db.execute("SELECT * FROM runs WHERE digest IS NULL").fetchall()
 
 
-def test_a_journal_of_the_second_version_is_upgraded(store: Store) -> None:
-    finish(store)
-    with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-        db.execute("ALTER TABLE measurements DROP COLUMN samples")
-        db.execute("PRAGMA user_version = 2")
-    opened = Store.open(store.path)
-    timed = Measurement("query_ms", 2.0, "ms", 2, part="", samples=(1.5, 2.5))
-    opened.add_measurements("a", [timed])
-    record = Store.open(store.path).record("a")
-    assert record is not None
-    assert record.measurement("query_ms") == timed
-    found = record.measurement("perplexity")
-    assert found is not None
-    assert found.samples == ()
-
-
-def test_a_read_only_journal_of_the_first_version_is_read(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_read_only_journal_of_an_earlier_version_is_read(
+    tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish(store)
-    as_version_1(store)
+    path = old_study(tmp_path / "study", version)
 
     def refuse(self: object) -> None:
         cause = sqlite3.OperationalError("attempt to write a readonly database")
         raise StudyError("read-only") from cause
 
     monkeypatch.setattr("workbench.storage.journal.Journal._upgrade", refuse)
+    store = Store.open(path)
+    check_old_runs(store)
+    assert store.snapshot() is store.snapshot()
+    with sqlite3.connect(path / JOURNAL_NAME) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (version,)
+
+
+def test_the_version_of_a_metric_is_kept(store: Store) -> None:
+    finish(store)
+    store.add_measurements("a", [Measurement("macro_f1", 0.5, n=3, version=2)])
     record = Store.open(store.path).record("a")
     assert record is not None
-    assert record.measurement("perplexity") == Measurement("perplexity", 5.0, n=3, stderr=0.1)
+    found = record.measurement("macro_f1")
+    assert found is not None
+    assert found.version == 2
 
 
 def test_a_journal_that_another_process_has_upgraded_stays_as_it_is(store: Store) -> None:
@@ -438,13 +444,12 @@ def test_a_journal_that_another_process_has_upgraded_stays_as_it_is(store: Store
 
 
 def test_another_reason_why_a_journal_is_not_upgraded_is_said(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish(store)
-    as_version_1(store)
+    path = old_study(tmp_path / "study", 1)
     monkeypatch.setattr("workbench.storage.journal._UPGRADES", {1: ("no SQL",)})
     with pytest.raises(StudyError, match="cannot be used"):
-        Store.open(store.path)
+        Store.open(path)
 
 
 class TestRefusals:
@@ -475,9 +480,24 @@ class TestRefusals:
             with pytest.raises(StudyError, match="not a study"):
                 make(tmp_path)
 
+    @pytest.mark.parametrize(
+        "program",
+        [
+            "CREATE VIEW cats AS SELECT 1",
+            "CREATE TRIGGER more AFTER UPDATE ON runs BEGIN DELETE FROM meta; END",
+            "CREATE TRIGGER run_deleted AFTER DELETE ON runs BEGIN DELETE FROM meta; END",
+        ],
+    )
+    def test_a_program_in_the_journal(self, store: Store, program: str) -> None:
+        with sqlite3.connect(store.path / JOURNAL_NAME) as db:
+            db.execute("DROP TRIGGER run_deleted")
+            db.execute(program)
+        with pytest.raises(StudyError, match=r"holds a (view|trigger)"):
+            Store.open(store.path)
+
     def test_a_newer_version(self, store: Store) -> None:
         with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-            db.execute("PRAGMA user_version = 4")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
         for make in (Store.create, Store.open):
             with pytest.raises(StudyError, match="Upgrade compression-workbench"):
                 make(store.path)

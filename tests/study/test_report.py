@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from tests.classified import classified_study
-from tests.toy import toy_study
-from workbench import CostModel, Requirements
+from tests.harnessed import MULTIPLE_CHOICE, write_task
+from tests.toy import CALIBRATION, toy_model, toy_study
+from workbench import CostModel, HarnessTask, Requirements, Study
 from workbench.errors import ConfigError, StudyError
 from workbench.recipes import RTN
 from workbench.records import Measurement
@@ -167,7 +169,7 @@ def test_a_classifier_without_probabilities_has_a_report_too(study, tmp_path, mo
     def refuse(*_, **__):
         raise ConfigError("more than 256 classes")
 
-    monkeypatch.setattr(type(study), "trust", refuse)
+    monkeypatch.setattr("workbench.study.trust.trust", refuse)
     words = "".join(Page(study.report(tmp_path / "r.html", Requirements(size_bytes=1e9))).words)
     assert "It cannot be told: more than 256 classes" in words
     assert "How to load it" in words
@@ -182,3 +184,21 @@ def test_times_of_two_machines_are_not_compared(tmp_path):
             study._workspace.store.add_measurements(run.id, [timed])
         with pytest.raises(StudyError, match="different conditions"):
             study.costs(PRICES)
+
+
+def test_multiple_choice_of_the_harness_has_its_part_on_trust(tmp_path):
+    pytest.importorskip("lm_eval")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = HarnessTask(write_task(tmp_path / "tasks", "colours", MULTIPLE_CHOICE))
+    with Study(toy_model(), task, tmp_path / "study", calibration=CALIBRATION) as study:
+        study.run([RTN(4, group_size=8)])
+        page = Page(study.report(tmp_path / "report.html", Requirements(0.5)))
+        found = study.trust(study.choose(Requirements(0.5)).nearest_run)
+    assert "Where it fails" in page.words
+    assert "calibration error" in page.numbers
+    assert page.numbers["flips"] == [pytest.approx(found.flips.rate)]
+    with toy_study(tmp_path / "texts") as study:
+        study.run([RTN(4, group_size=8)])
+        page = Page(study.report(tmp_path / "texts.html", Requirements(0.5)))
+    assert "Where it fails" not in page.words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import replace
 
 import numpy as np
@@ -53,11 +54,13 @@ def test_a_study_that_cannot_be_written_is_looked_into_all_the_same(study, small
 
 def test_outcomes_of_an_earlier_version_are_opened_and_completed(study, small):
     new = {"margin", "entropy", "log_probabilities"}
-    path = study._workspace.store._outcomes_path(small.id)
+    path = study._workspace.store.outcomes_path(small.id)
     kept = path.read_bytes()
     old = small.outcomes()
     try:
         np.savez_compressed(path, **{k: v for k, v in old.columns.items() if k not in new})
+        with sqlite3.connect(study.path / "study.sqlite") as db:  # an earlier version has none
+            db.execute("DELETE FROM files WHERE name = ?", (f"outcomes/{small.id}.npz",))
         assert study.choose(0.5).nearest_run is not None
         completed = study.outcomes(small)
         assert new <= set(completed.columns)

@@ -19,7 +19,6 @@ from workbench.tasks.base import Example, batch_of
 from workbench.tasks.head import pooled_features, train_head
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS
-from workbench.tasks.text_classification import macro_f1
 
 COLOURS = ("blue", "green", "red")
 
@@ -191,17 +190,6 @@ def test_outcomes_have_labels_predictions_and_confidence(
     measured = {m.metric: m.value for m in task.measure(outcomes)}
     assert list(measured) == ["accuracy", "macro_f1"]
     assert measured["accuracy"] == pytest.approx(right.mean())
-
-
-def test_macro_f1_is_that_of_scikit_learn() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        labels, predictions = rng.integers(0, 5, 30), rng.integers(0, 6, 30)
-        classes = np.union1d(labels, predictions)
-        expected = metrics.f1_score(labels, predictions, average="macro")
-        assert macro_f1(labels, predictions, classes) == pytest.approx(expected)
-    assert np.isnan(macro_f1(np.array([], int), np.array([], int), np.array([], int)))
 
 
 def test_rows_of_one_document_stay_in_one_part_and_one_cluster() -> None:

@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from workbench.study import Study
 
 
-CLASSIFYING = ("text_classification", "lm_eval")
-"""Kinds of task with one answer per example, which trust and routing need.
-
-Tasks of the harness that are no multiple choice say so when they are asked.
-"""
-
 T = TypeVar("T")
 
 

@@ -1,9 +1,9 @@
-"""Compare runs without drawing anything: the table, the Pareto front and the choice of a run."""
+"""Compare runs without drawing anything: the table, the Pareto front and the trade-off plot."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,48 +13,21 @@ from numpy.typing import ArrayLike, NDArray
 from workbench.errors import ConfigError, StudyError
 from workbench.recipes.recipe import Recipe
 from workbench.records import Metric, RunRecord, RunState
-from workbench.selection.choice import (
+from workbench.selection.quality import (
     LATENCY,
     Z95,
-    Choice,
-    Interval,
+    Lookup,
+    Scores,
     check_conditions,
-    choose,
     is_baseline,
     is_measured,
-    quality_interval,
-    relative_quality,
     value_of,
 )
-from workbench.tasks.outcomes import Outcomes
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.prediction.predict import Prediction
-
-__all__ = [
-    "AXES",
-    "SHARE_FACT",
-    "SIZE",
-    "Z95",
-    "Axis",
-    "Choice",
-    "Interval",
-    "PredictedPoint",
-    "TradeoffPoint",
-    "TradeoffView",
-    "axis_named",
-    "choose",
-    "family_of",
-    "front_ids",
-    "is_baseline",
-    "is_measured",
-    "pareto_front",
-    "relative_quality",
-    "table",
-    "tradeoff_view",
-]
 
 SHARE_FACT = "compressed_share"
 """Key in ``RunRecord.facts``: share of all parameters that the recipe compressed, 0 to 1."""
@@ -94,14 +67,13 @@ def pareto_front(
     if size.shape != cost.shape:
         raise ValueError(f"{len(size)} sizes and {len(cost)} values; give one value per size.")
     on_front = np.zeros(len(size), dtype=bool)
-    best_of_smaller = math.inf
     finite = np.flatnonzero(np.isfinite(size) & np.isfinite(cost))
-    for one_size in np.unique(size[finite]):
-        same = finite[size[finite] == one_size]
-        best = cost[same].min()
-        if best < best_of_smaller:
-            on_front[same[cost[same] == best]] = True
-            best_of_smaller = best
+    order = finite[np.lexsort((cost[finite], size[finite]))]
+    _, first, group = np.unique(size[order], return_index=True, return_inverse=True)
+    best = cost[order][first]  # of each size
+    best_of_smaller = np.minimum.accumulate(np.append(math.inf, best))[:-1]
+    is_best = (best < best_of_smaller)[group] & (cost[order] == best[group])
+    on_front[order[is_best]] = True
     return on_front
 
 
@@ -344,6 +316,8 @@ class TradeoffView:
         Runs without a point: failed, or without a finite value. Cancelled ones are not counted.
     axis : Axis
         What the metric is drawn against.
+    note : str
+        What is doubtful about the points, to be shown below them.
     """
 
     metric: Metric
@@ -353,6 +327,7 @@ class TradeoffView:
     predicted: tuple[PredictedPoint, ...] = ()
     n_unmeasured: int = 0
     axis: Axis = SIZE
+    note: str = ""
 
 
 def tradeoff_view(
@@ -360,7 +335,7 @@ def tradeoff_view(
     metric: Metric,
     *,
     task: str = "",
-    outcomes: Callable[[RunRecord], Outcomes | None] | None = None,
+    outcomes: Lookup | None = None,
     axis: Axis = SIZE,
     predictions: Iterable[tuple[str, Prediction]] = (),
 ) -> TradeoffView:
@@ -396,14 +371,14 @@ def tradeoff_view(
                 " study.measure(run); it is never estimated."
             )
         check_conditions(records, axis.measured)
-    front = front_ids(records, metric, axis)
+    front, scores = front_ids(records, metric, axis), Scores(metric, outcomes)
     dense = {r.model: r for r in records if is_baseline(r) and is_measured(r, metric)}
     points = []
     for record in records:
         if not is_measured(record, metric) or not math.isfinite(axis.of(record)):
             continue
         base = dense.get(record.model)
-        interval, paired = _interval(record, base, metric, outcomes)
+        interval, paired = _interval(record, base, scores)
         points.append(
             TradeoffPoint(
                 run_id=record.id,
@@ -471,14 +446,12 @@ def _predicted(
 
 
 def _interval(
-    record: RunRecord,
-    base: RunRecord | None,
-    metric: Metric,
-    outcomes: Callable[[RunRecord], Outcomes | None] | None,
+    record: RunRecord, base: RunRecord | None, scores: Scores
 ) -> tuple[tuple[float, float] | None, bool]:
     """Return the 95 % interval of a run's value, and whether it is paired with its base model."""
-    if outcomes is not None and base is not None and base.id != record.id:
-        quality = quality_interval(metric, record, base, outcomes)
+    metric = scores.metric
+    if base is not None and base.id != record.id:
+        quality = scores.interval(record, base)
         if quality is not None and quality.method == "paired" and quality.low > 0:
             level = value_of(base, metric)
             ends = [

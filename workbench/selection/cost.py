@@ -209,7 +209,7 @@ def cost_table(
     """
     import pandas as pd
 
-    from workbench.selection.choice import check_conditions
+    from workbench.selection.quality import check_conditions
 
     done = [record for record in records if record.state is RunState.DONE]
     check_conditions(done)

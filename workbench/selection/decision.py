@@ -1,65 +1,39 @@
-"""Decide with confidence: which runs pass a bar, which fail, and which too few examples judge."""
+"""Choose a run: by its measured value, or with confidence; one record is the answer to both."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from workbench.errors import ConfigError
-from workbench.records import Metric, RunRecord
-from workbench.selection.choice import (
+from workbench.errors import ConfigError, StudyError
+from workbench.records import Metric, RunRecord, RunState
+from workbench.selection.hypothesis_tests import examples_needed, reject_in_order, tilted_p_value
+from workbench.selection.quality import (
+    LATENCY,
+    Z95,
     Interval,
+    Lookup,
+    Scores,
     check_baseline,
     check_conditions,
     is_measured,
-    quality_interval,
-    relative_quality,
+    quality_of,
     value_of,
 )
-from workbench.selection.hypothesis_tests import examples_needed, reject_in_order, tilted_p_value
 from workbench.selection.requirements import Requirements
-from workbench.tasks.outcomes import Outcomes
-from workbench.tasks.uncertainty import Estimate
+from workbench.tasks.metrics import Contrast, Statistic, contrast
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PASSES, FAILS, UNCLEAR = "passes", "fails", "unclear"
 
 FAIL_LEVEL = 0.05
 """Chance of saying of one run that it fails although it passes; not corrected for many runs."""
-
-_SUMS = {
-    "accuracy": ("n_correct", "n_predictions"),
-    "perplexity": ("loss", "n_predictions"),
-    "bits_per_byte": ("loss", "n_bytes"),
-    "kl": ("kl", "n_predictions"),
-}
-"""Columns of Outcomes whose sums make a metric (perplexity: e to the power of the ratio)."""
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """By how much a run beats the bar, per cluster of examples.
-
-    Attributes
-    ----------
-    advantages : ndarray of shape (clusters,), float64
-        Its expectation is above zero if, and only if, the run truly passes.
-    worst, best : float
-        What one example counts that the run gets wrong, and right, alone.
-    n_examples : int
-    method : str
-        ``"paired"``: run and baseline on the same examples; ``"own"``: an absolute bar.
-    """
-
-    advantages: NDArray[np.float64]
-    worst: float
-    best: float
-    n_examples: int
-    method: str
 
 
 @dataclass(frozen=True)
@@ -75,60 +49,173 @@ class Verdict:
     quality : float or None
         Relative to the baseline; None where that has no meaning.
     interval : Interval or None
-        95 % interval of ``quality``, of this run alone.
+        95 % interval of ``quality``, of this run alone; by the measured value it is only known of
+        the chosen or nearest run.
     p_value : float or None
         Chance of outcomes so good from a run just below the bar; None where it was not tested.
     level : float or None
         What ``p_value`` was compared with: smaller the more runs there are.
     n_examples : int
-    enough_examples : int or None
-        About how many would tell, if the run is as it looks; None if it is known already, was
-        not tested, its error is not known, or it lies so near to the bar that no number would do.
     lacks : tuple of str
         What it fails or misses, in words.
     method : str
         ``"paired"``, ``"own"`` (an absolute bar), ``"independent"`` (from standard errors alone),
         or ``""`` (not tested, or without a known error).
+    distance : float
+        By how much it misses what is asked: the sum of relative amounts, 0 if it misses nothing.
+    enough : callable or None
+        Computes ``enough_examples``.
     """
 
     run: RunRecord
     answer: str
     quality: float | None
-    interval: Interval | None
-    p_value: float | None
-    level: float | None
-    n_examples: int
-    enough_examples: int | None
-    lacks: tuple[str, ...]
-    method: str
+    interval: Interval | None = None
+    p_value: float | None = None
+    level: float | None = None
+    n_examples: int = 0
+    lacks: tuple[str, ...] = ()
+    method: str = ""
+    distance: float = 0.0
+    enough: Callable[[], int | None] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def enough_examples(self) -> int | None:
+        """About how many examples would tell, if the run is as it looks.
+
+        None if it is known already, was not tested, its error is not known, or it lies so near to
+        the bar that no number would do. It is computed when it is first asked for.
+        """
+        return None if self.enough is None else self.enough()
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The smallest run that passes with confidence, and what is known about every other.
+    """The run that was chosen, how sure that is, and what is known about every other.
+
+    Printing it says it in words.
 
     Attributes
     ----------
+    run : Run or RunRecord or None
+        None if no run passes. ``study.choose`` gives a :class:`Run`.
+    quality : float or None
+        Quality of ``run`` (or of ``nearest_run``) relative to the baseline; 1.0 is as good. None
+        where that has no meaning: the baseline's value is missing, zero or negative.
+    interval : Interval or None
+        95 % interval of ``quality``; None where no uncertainty was recorded.
+    surely : bool
+        With requirements: whether a run was chosen, because it passed the test. By the measured
+        value: whether the worse end of the 95 % interval passes the quality bar too, that of
+        ``quality`` for a relative bar, that of the run's own value for an absolute one; True
+        without a bar.
+    nearest_run : Run or RunRecord or None
+        The chosen run, else the measured run nearest to what was asked.
+    nearest : str
+        For people: what was chosen, or which run comes nearest and what it lacks.
+    answer : {"passes", "fails", "unclear"}
+        Of the chosen run, or of the nearest one; "unclear" also if there are no runs.
     requirements : Requirements
     metric : Metric
-    chosen : Verdict or None
-    nearest : Verdict or None
-        The chosen one, else the one that comes nearest; None without measured runs.
     verdicts : tuple of Verdict
         Every candidate, smallest first.
-    words : str
-        The decision in a few sentences.
     """
 
+    run: Any
+    quality: float | None
+    interval: Interval | None
+    surely: bool
+    nearest_run: Any
+    nearest: str
+    answer: str
     requirements: Requirements
     metric: Metric
-    chosen: Verdict | None
-    nearest: Verdict | None
-    verdicts: tuple[Verdict, ...]
-    words: str
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict on ``nearest_run``; None without measured runs."""
+        id = None if self.nearest_run is None else self.nearest_run.id
+        return next((verdict for verdict in self.verdicts if verdict.run.id == id), None)
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per candidate: its answer, quality, interval, and what it lacks."""
+        import pandas as pd
+
+        rows = [
+            {
+                "run": verdict.run.id,
+                "model": verdict.run.model,
+                "recipe": verdict.run.label,
+                "size_mb": (verdict.run.size_bytes or 0) / 1e6,
+                "answer": verdict.answer,
+                "quality": verdict.quality,
+                "quality_low": None if verdict.interval is None else verdict.interval.low,
+                "quality_high": None if verdict.interval is None else verdict.interval.high,
+                "p_value": verdict.p_value,
+                "level": verdict.level,
+                "examples": verdict.n_examples,
+                "enough_examples": verdict.enough_examples,
+                "lacks": "; ".join(verdict.lacks),
+            }
+            for verdict in self.verdicts
+        ]
+        return pd.DataFrame(rows)
 
     def __str__(self) -> str:
-        return self.words
+        return self.nearest
+
+
+Choice = Decision
+"""What choosing by a plain number was called."""
+
+
+def choose(
+    records: Iterable[RunRecord],
+    baseline: RunRecord | None,
+    metric: Metric,
+    accuracy: float | Requirements | None = None,
+    *,
+    relative: bool = True,
+    size_bytes: float | None = None,
+    latency_ms: float | None = None,
+    outcomes: Lookup | None = None,
+    statistic: Statistic | None = None,
+    handle: Callable[[RunRecord], Any] = lambda record: record,
+) -> Decision:
+    """Choose by a plain number, which judges by the measured value, or by requirements.
+
+    Parameters
+    ----------
+    records, baseline, metric, outcomes, statistic, handle
+        As for :func:`decide`.
+    accuracy, relative, size_bytes, latency_ms
+        As for :class:`Requirements`; or ``accuracy`` is one.
+
+    Raises
+    ------
+    ConfigError
+        If no bar is given, or one has no meaning.
+    StudyError
+        As :func:`decide`.
+    """
+    if isinstance(accuracy, Requirements):
+        if not relative or size_bytes is not None or latency_ms is not None:
+            raise ConfigError(
+                "relative, size_bytes and latency_ms are part of Requirements(...); give them"
+                " there."
+            )
+        wanted = accuracy
+    elif accuracy is None and size_bytes is None and latency_ms is None:
+        raise ConfigError(
+            "Nothing to choose by: give accuracy=0.97 (a share of the baseline), size_bytes=…"
+            " or latency_ms=…."
+        )
+    else:
+        wanted = Requirements(accuracy, relative, size_bytes, latency_ms, confidence=None)
+    return decide(
+        records, baseline, metric, wanted, outcomes=outcomes, statistic=statistic, handle=handle
+    )
 
 
 def decide(
@@ -137,287 +224,360 @@ def decide(
     metric: Metric,
     requirements: Requirements,
     *,
-    outcomes: Callable[[RunRecord], Outcomes | None] | None = None,
-    estimates: Callable[[RunRecord], Estimate | None] | None = None,
+    outcomes: Lookup | None = None,
+    statistic: Statistic | None = None,
+    handle: Callable[[RunRecord], Any] = lambda record: record,
 ) -> Decision:
-    """Choose the smallest run that passes with confidence.
+    """Choose the smallest run that passes; without ``requirements.accuracy``, the best that fits.
 
-    Limits of size, time, memory and cost are looked at first, because they need no test; of the
-    runs within them the quality is tested, in the order of their sizes (see
+    Of equal sizes the run with the better value of the metric is chosen, of equal values the
+    smaller one. Runs that are not done, or have no size or no finite value of the metric, are never
+    chosen, nor is the baseline itself.
+
+    With a confidence, limits of size, time, memory and cost are looked at first, because they need
+    no test; of the runs within them the quality is tested, in the order of their sizes (see
     :mod:`workbench.selection.hypothesis_tests`). Unless speed, memory or cost is asked for, runs
-    that are not smaller than the baseline are left out. Without ``requirements.accuracy`` the best
-    run within the limits is chosen.
+    that are not smaller than the baseline are left out. What is promised holds for the runs that
+    are given, whatever they are. Deleting runs that fail, or making new ones from what was learned
+    on the very evaluation part, is not seen here.
 
-    What is promised holds for the runs that are given, whatever they are. Deleting runs that fail,
-    or making new ones from what was learned on the very evaluation part, is not seen here.
+    Without a confidence (None) a run is judged by its measured value, and ``surely`` tells whether
+    the worse end of its 95 % interval passes as well.
 
     Parameters
     ----------
     records : iterable of RunRecord
+        The runs to choose from; those of other base models may be among them.
     baseline : RunRecord or None
-        Needed for a relative bar.
+        The base model's own run. Only a relative bar needs its value, which must be above 0.
     metric : Metric
     requirements : Requirements
     outcomes : callable, optional
-        Returns a run's per-example outcomes or None.
-    estimates : callable, optional
-        Returns the estimate of ``metric`` for a run, for metrics that are no ratio of sums.
+        Returns a run's per-example outcomes or None; with them intervals and tests are paired.
+    statistic : callable, optional
+        For metrics that are the user's callable or an aggregation of the harness; see
+        :func:`workbench.tasks.metrics.score_outcomes`.
+    handle : callable
+        Makes what stands for a run in the answer of its record.
 
     Raises
     ------
     ConfigError
         If no model can pass an absolute bar.
     StudyError
-        If the baseline has no value to be relative to, or times of different machines would be
-        compared.
+        If the bar is relative and the baseline has no value above 0, times of different machines
+        would be compared, or a measured value is to decide and no run has a latency that is asked.
     """
     records = list(records)
+    tests = requirements.confidence is not None
     own = None if baseline is None else baseline.id
     candidates = [r for r in records if is_measured(r, metric) and r.id != own]
+    _check(records, candidates, baseline, metric, requirements)
     if not candidates:
-        words = (
-            "No run can be chosen: the study has no finished compressed run with a measured"
-            f" {metric.name}."
-        )
-        return Decision(requirements, metric, None, None, (), words)
-    if requirements.latency_ms is not None or requirements.cost_per_1k_usd is not None:
-        check_conditions(candidates)
-    if requirements.accuracy is not None and requirements.relative:
-        check_baseline(baseline, metric)
-    elif requirements.accuracy is not None and requirements.accuracy <= 0:
-        _check_absolute(metric, requirements.accuracy)
-    lacks = {r.id: _limits(r, baseline, requirements) for r in candidates}
-    tested = [r for r in candidates if not lacks[r.id] and requirements.accuracy is not None]
-    tested.sort(key=lambda r: -(r.size_bytes or 0))  # stable: equal sizes in the journal's order
-    found = {}
-    for record in tested:
-        found[record.id] = _tested(record, baseline, metric, requirements, outcomes, estimates)
-    passed, levels = reject_in_order(
-        [found[r.id].p_value for r in tested], 1 - requirements.confidence
-    )
-    rows = dict(zip([r.id for r in tested], zip(passed, levels, strict=True), strict=True))
-    verdicts = []
-    for record in sorted(candidates, key=lambda r: r.size_bytes or 0):
-        quality, interval = _quality_of(record, baseline, metric, outcomes)
-        test, (ok, level) = found.get(record.id), rows.get(record.id, (False, None))
-        missing = [text for _, text in lacks[record.id]]
-        unmeasured = any(math.isinf(amount) for amount, _ in lacks[record.id])
-        if test is None:
-            answer = UNCLEAR if unmeasured else FAILS if missing else PASSES
-            if missing and _shortfall(record, quality, metric, requirements) > 0:
-                missing.append(_quality_words(record, quality, metric, requirements))
-        else:
-            answer = PASSES if ok else FAILS if test.fail_p_value <= FAIL_LEVEL else UNCLEAR
-            if answer != PASSES:
-                missing.append(_quality_words(record, quality, metric, requirements))
-        verdicts.append(
-            Verdict(
-                run=record,
-                answer=answer,
-                quality=quality,
-                interval=interval,
-                p_value=None if test is None else test.p_value,
-                level=None if level is None else float(level),
-                n_examples=0 if test is None else test.n_examples,
-                enough_examples=(
-                    test.enough(float(level or 0.0), FAIL_LEVEL)
-                    if test is not None and answer == UNCLEAR
-                    else None
-                ),
-                lacks=tuple(missing),
-                method="" if test is None else test.method,
-            )
-        )
+        some = "its only run has not" if len(records) == 1 else f"none of {len(records)} runs has"
+        said = some if records else "the study has no runs with"
+        said = f"No run can be chosen: {said} a measured size and {metric.name}."
+        said += _not_numbers(records, metric)
+        return Decision(None, None, None, False, None, said, UNCLEAR, requirements, metric)
+    scores = Scores(metric, outcomes, statistic)
+    verdicts = (_tested if tests else _compared)(candidates, baseline, metric, requirements, scores)
 
-    def cost(verdict: Verdict) -> float:
-        return value_of(verdict.run, metric) * (-1 if metric.higher_is_better else 1)
+    def cost(record: RunRecord) -> float:
+        return value_of(record, metric) * (-1 if metric.higher_is_better else 1)
 
-    passing = [v for v in verdicts if v.answer == PASSES]
-    chosen = None
-    if passing and requirements.accuracy is not None:
-        chosen = min(passing, key=lambda v: (v.run.size_bytes or 0, cost(v)))
-    elif passing:
-        chosen = min(passing, key=lambda v: (cost(v), v.run.size_bytes or 0))
+    def order(verdict: Verdict) -> tuple[float, float]:
+        size, worse = verdict.run.size_bytes or 0, cost(verdict.run)
+        return (size, worse) if requirements.accuracy is not None else (worse, size)
 
     def distance(verdict: Verdict) -> tuple[float, float, float]:
-        amounts = [amount for amount, _ in lacks[verdict.run.id]]
-        amounts.append(_shortfall(verdict.run, verdict.quality, metric, requirements))
         p_value = 1.0 if verdict.p_value is None else verdict.p_value
-        return (sum(amounts), p_value, cost(verdict))
+        return (verdict.distance, p_value, cost(verdict.run))
 
-    nearest = chosen or min(verdicts, key=distance)
-    words = _words(requirements, metric, baseline, chosen, nearest, verdicts)
-    return Decision(requirements, metric, chosen, nearest, tuple(verdicts), words)
+    passing = [v for v in verdicts if v.answer == PASSES]
+    found = min(passing, key=order) if passing else min(verdicts, key=distance)
+    if not tests and baseline is not None and found.quality is not None:
+        interval = scores.interval(found.run, baseline)
+        verdicts = [replace(v, interval=interval) if v is found else v for v in verdicts]
+        found = replace(found, interval=interval)
+    surely = bool(passing) and (tests or _is_sure(requirements, found, metric))
+    words = _words(requirements, metric, baseline, found, verdicts, surely)
+    nearest = handle(found.run)
+    return Decision(
+        run=nearest if passing else None,
+        quality=found.quality,
+        interval=found.interval,
+        surely=surely,
+        nearest_run=nearest,
+        nearest=words,
+        answer=found.answer,
+        requirements=requirements,
+        metric=metric,
+        verdicts=tuple(verdicts),
+    )
 
 
-def _check_absolute(metric: Metric, bar: float) -> None:
-    if metric.name == "perplexity":
-        raise ConfigError(
-            f"accuracy={bar:g} is not accepted: no model has a perplexity of 0 or less. Give the"
-            " most that is acceptable, such as 20."
-        )
-
-
-@dataclass(frozen=True)
-class _Test:
-    """One run's test: both p-values, and what tells how many examples would be enough."""
-
-    p_value: float
-    fail_p_value: float
-    n_examples: int
-    method: str
-    enough: Callable[[float, float], int | None]
-
-
-def contrast(
+def _check(
+    records: Sequence[RunRecord],
+    candidates: Sequence[RunRecord],
+    baseline: RunRecord | None,
     metric: Metric,
-    run: Outcomes,
-    baseline: Outcomes | None,
-    bar: float,
-) -> Contrast | None:
-    """Return by how much a run beats the bar per cluster, None where the columns do not allow it.
-
-    Parameters
-    ----------
-    metric : Metric
-        One that is a ratio of sums.
-    run : Outcomes
-    baseline : Outcomes or None
-        Of the same examples; None for an absolute bar.
-    bar : float
-        Share of the baseline's quality, or the absolute value.
-    """
-    if metric.name not in _SUMS or len(run) == 0:
-        return None
-    rows = np.arange(len(run))
-    if baseline is not None:
-        _, rows, others = np.intersect1d(
-            np.asarray(run["example"]), np.asarray(baseline["example"]), return_indices=True
+    wanted: Requirements,
+) -> None:
+    """Raise what is wrong with the question, before any run is looked at."""
+    tests = wanted.confidence is not None
+    if wanted.latency_ms is not None and not tests:
+        if all(_measured(record, LATENCY) is None for record in records):
+            raise StudyError(
+                "A latency limit was given, but no run in this study has a measured latency. Leave"
+                " latency_ms out, or measure it first with study.measure(run) for every run that"
+                " is to be chosen from; it is never estimated."
+            )
+        check_conditions(records)
+    elif wanted.latency_ms is not None or wanted.cost_per_1k_usd is not None:
+        check_conditions(candidates)
+    if wanted.accuracy is None or (tests and not candidates):
+        return
+    if wanted.relative:
+        check_baseline(baseline, metric)
+    elif wanted.accuracy <= 0 and metric.link == "exp":
+        raise ConfigError(
+            f"accuracy={wanted.accuracy:g} is not accepted: no model has a {metric.name} of 0 or"
+            " less. Give the most that is acceptable, such as 20."
         )
-        if len(rows) < len(run) or len(rows) < len(baseline):
-            return None
-        if not np.array_equal(run["document"][rows], baseline["document"][others]):
-            return None
-    top, bottom = (_sums_of(run, name) for name in _SUMS[metric.name])
-    if top is None or bottom is None:
-        return None
-    top, bottom = top[rows], bottom[rows]
-    sign = 1.0 if metric.higher_is_better else -1.0
-    scale = math.log(2) if metric.name == "bits_per_byte" else 1.0
-    worst = best = 0.0
-    if baseline is None:
-        level = math.log(bar) if metric.name == "perplexity" else bar * scale
-        each = sign * (top - level * bottom)
-        if metric.higher_is_better:
-            worst, best = -bar, 1 - bar
-    else:
-        theirs, below = (_sums_of(baseline, name) for name in _SUMS[metric.name])
-        if theirs is None or below is None or not np.array_equal(below[others], bottom):
-            return None
-        theirs = theirs[others]
-        if metric.name == "perplexity":
-            each = theirs - top - math.log(bar) * bottom
-        elif metric.higher_is_better:
-            each, worst, best = top - bar * theirs, -bar, 1.0
-        else:
-            each = theirs / bar - top
-    _, cluster = np.unique(np.asarray(run["document"])[rows], return_inverse=True)
-    sums: NDArray[np.float64] = np.bincount(cluster, weights=each).astype(np.float64)
-    method = "own" if baseline is None else "paired"
-    return Contrast(sums, worst, best, len(rows), method)
 
 
-def _sums_of(table: Outcomes, name: str) -> NDArray[np.float64] | None:
-    if name in table:
-        return np.asarray(table[name], dtype=np.float64)
-    if name == "n_correct" and "label" in table and "prediction" in table:
-        right = np.asarray(table["label"]) == np.asarray(table["prediction"])
-        return right.astype(np.float64)
-    return None
+def _not_numbers(records: Sequence[RunRecord], metric: Metric) -> str:
+    """Return a sentence about the runs whose metric was computed but is no finite number."""
+    broken = [
+        r.label
+        for r in records
+        if r.state is RunState.DONE
+        and r.measurement(metric.name) is not None
+        and not math.isfinite(value_of(r, metric))
+    ]
+    if not broken:
+        return ""
+    shown = ", ".join(broken[:3]) + (" …" if len(broken) > 3 else "")
+    return f" The {metric.name} is not a finite number on: {shown}."
+
+
+def _compared(
+    candidates: Sequence[RunRecord],
+    baseline: RunRecord | None,
+    metric: Metric,
+    wanted: Requirements,
+    scores: Scores,
+) -> list[Verdict]:
+    """Judge every run by its measured value."""
+    verdicts = []
+    for record in sorted(candidates, key=lambda r: r.size_bytes or 0):
+        quality = _quality(record, baseline, metric)
+        lacks = _limits(record, wanted)
+        unmeasured = any(math.isinf(amount) for amount, _ in lacks)
+        if not _is_met(value_of(record, metric), _worst(baseline, metric, wanted), metric):
+            lacks.insert(0, _missed(record, quality, metric, wanted))
+        answer = UNCLEAR if unmeasured else FAILS if lacks else PASSES
+        verdicts.append(_verdict(record, answer, quality, lacks))
+    return verdicts
 
 
 def _tested(
+    candidates: Sequence[RunRecord],
+    baseline: RunRecord | None,
+    metric: Metric,
+    wanted: Requirements,
+    scores: Scores,
+) -> list[Verdict]:
+    """Test every run within the limits, all at once."""
+    assert wanted.confidence is not None
+    lacks = {r.id: _limits(r, wanted) + _not_smaller(r, baseline, wanted) for r in candidates}
+    ready = [r for r in candidates if not lacks[r.id] and wanted.accuracy is not None]
+    ready.sort(key=lambda r: -(r.size_bytes or 0))  # stable: equal sizes in the journal's order
+    tests = {r.id: _test(r, baseline, metric, wanted, scores) for r in ready}
+    passed, levels = reject_in_order([tests[r.id].p_value for r in ready], 1 - wanted.confidence)
+    results = dict(zip([r.id for r in ready], zip(passed, levels, strict=True), strict=True))
+    verdicts = []
+    for record in sorted(candidates, key=lambda r: r.size_bytes or 0):
+        quality, missing = _quality(record, baseline, metric), list(lacks[record.id])
+        test, (ok, level) = tests.get(record.id), results.get(record.id, (False, None))
+        missed = _missed(record, quality, metric, wanted)
+        if test is None:
+            unmeasured = any(math.isinf(amount) for amount, _ in missing)
+            answer = UNCLEAR if unmeasured else FAILS if missing else PASSES
+            if missing and missed[0] > 0:
+                missing.append(missed)
+        else:
+            answer = PASSES if ok else FAILS if test.fails() else UNCLEAR
+            if answer != PASSES:
+                missing.append(missed)
+        found = _verdict(record, answer, quality, missing)
+        if baseline is not None and quality is not None:
+            found = replace(found, interval=scores.interval(record, baseline))
+        if test is not None:
+            found = replace(
+                found,
+                p_value=test.p_value,
+                level=float(level),
+                n_examples=test.n_examples,
+                enough=partial(test.enough, float(level)) if answer == UNCLEAR else None,
+                method=test.method,
+            )
+        verdicts.append(found)
+    return verdicts
+
+
+def _verdict(
+    record: RunRecord, answer: str, quality: float | None, lacks: Sequence[tuple[float, str]]
+) -> Verdict:
+    words = tuple(text for _, text in lacks)
+    distance = sum(amount for amount, _ in lacks)
+    return Verdict(record, answer, quality, lacks=words, distance=distance)
+
+
+def _quality(record: RunRecord, baseline: RunRecord | None, metric: Metric) -> float | None:
+    if baseline is None or baseline.state is not RunState.DONE:
+        return None
+    return quality_of(metric, value_of(record, metric), value_of(baseline, metric))
+
+
+def _worst(baseline: RunRecord | None, metric: Metric, wanted: Requirements) -> float | None:
+    """Return the worst value of the metric that passes, None without a bar."""
+    if wanted.accuracy is None or not wanted.relative or baseline is None:
+        return wanted.accuracy
+    reference = value_of(baseline, metric)
+    better = metric.higher_is_better
+    return reference * wanted.accuracy if better else reference / wanted.accuracy
+
+
+def _is_met(value: float, worst: float | None, metric: Metric) -> bool:
+    if worst is None:
+        return True
+    return value >= worst if metric.higher_is_better else value <= worst
+
+
+def _is_sure(wanted: Requirements, found: Verdict, metric: Metric) -> bool:
+    """Return whether the worse end of the 95 % interval passes the quality bar too."""
+    if wanted.accuracy is None:
+        return True
+    if wanted.relative:
+        return found.interval is not None and found.interval.low >= wanted.accuracy
+    ends = _own_interval(found.run, metric)
+    return ends is not None and all(_is_met(end, wanted.accuracy, metric) for end in ends)
+
+
+def _own_interval(record: RunRecord, metric: Metric) -> tuple[float, float] | None:
+    found = record.measurement(metric.name)
+    if found is None or found.stderr is None or not math.isfinite(found.stderr):
+        return None
+    return found.value - Z95 * found.stderr, found.value + Z95 * found.stderr
+
+
+class _Test(Protocol):
+    """One run's test."""
+
+    p_value: float
+    n_examples: int
+    method: str
+
+    def fails(self) -> bool:
+        """Return whether the run surely fails."""
+
+    def enough(self, level: float) -> int | None:
+        """Return how many examples would tell at this level, None if no number would."""
+
+
+class _OfContrast:
+    """A test of one number per document."""
+
+    def __init__(self, found: Contrast) -> None:
+        self._found = found
+        self.n_examples, self.method = found.n_examples, found.method
+        self.p_value = tilted_p_value(found.advantages, found.worst)
+
+    @cached_property
+    def _fails(self) -> bool:
+        found = self._found
+        is_below = found.advantages.mean() < 0
+        return is_below and tilted_p_value(-found.advantages, -found.best) <= FAIL_LEVEL
+
+    def fails(self) -> bool:
+        return self._fails
+
+    def enough(self, level: float) -> int | None:
+        sums, n = self._found.advantages, self.n_examples
+        if sums.mean() > 0:
+            return examples_needed(sums, n, alpha=level, worst=self._found.worst)
+        return examples_needed(-sums, n, alpha=FAIL_LEVEL, worst=-self._found.best)
+
+
+class _OfErrors:
+    """A test of the recorded values and standard errors alone.
+
+    Parameters
+    ----------
+    pair : sequence of RunRecord
+        The run, and the baseline of a relative bar.
+    metric : Metric
+    bar : float
+    """
+
+    def __init__(self, pair: Sequence[RunRecord], metric: Metric, bar: float) -> None:
+        measured = [record.measurement(metric.name) for record in pair]
+        self.n_examples = min((m.n for m in measured if m is not None), default=0)
+        errors = [m.stderr for m in measured if m is not None and m.stderr is not None]
+        relative = len(pair) == 2
+        share = 1.0 if not relative else bar if metric.higher_is_better else 1 / bar
+        level = share * value_of(pair[1], metric) if relative else bar
+        distance = value_of(pair[0], metric) - level
+        spread = math.hypot(errors[0], share * errors[-1] if relative else 0.0) if errors else 0.0
+        is_known = len(errors) == len(pair) and spread > 0
+        self._z = (distance if metric.higher_is_better else -distance) / spread if is_known else 0.0
+        self.method = "independent" if is_known else ""
+        self.p_value = 1 - NormalDist().cdf(self._z) if is_known else 1.0
+
+    def fails(self) -> bool:
+        return bool(self.method) and NormalDist().cdf(self._z) <= FAIL_LEVEL
+
+    def enough(self, level: float) -> int | None:
+        if not self._z:
+            return None
+        alpha = level if self._z > 0 else FAIL_LEVEL
+        steps = NormalDist().inv_cdf(1 - alpha) + NormalDist().inv_cdf(0.8)
+        return math.ceil(self.n_examples * (steps / self._z) ** 2)
+
+
+def _test(
     record: RunRecord,
     baseline: RunRecord | None,
     metric: Metric,
     wanted: Requirements,
-    outcomes: Callable[[RunRecord], Outcomes | None] | None,
-    estimates: Callable[[RunRecord], Estimate | None] | None,
+    scores: Scores,
 ) -> _Test:
     bar = float(wanted.accuracy or 0.0)
     pair = [record] if not wanted.relative or baseline is None else [record, baseline]
-    tables = [None if outcomes is None else outcomes(r) for r in pair]
-    found = None
-    if tables[0] is not None and tables[-1] is not None:
-        found = contrast(metric, tables[0], tables[1] if len(pair) == 2 else None, bar)
-    if found is None and estimates is not None:
-        of = [estimates(r) for r in pair]
-        value = record.measurement(metric.name)
-        found = _from_estimates(metric, of, bar, 0 if value is None else value.n)
-    if found is not None and len(found.advantages) > 1:
-        sums, n, worst, best = found.advantages, found.n_examples, found.worst, found.best
-
-        def enough(passing: float, failing: float) -> int | None:
-            if sums.mean() > 0:
-                return examples_needed(sums, n, alpha=passing, worst=worst)
-            return examples_needed(-sums, n, alpha=failing, worst=-best)
-
-        return _Test(
-            tilted_p_value(sums, worst), tilted_p_value(-sums, -best), n, found.method, enough
+    mine, theirs = scores.of(record), None if len(pair) == 1 else scores.of(pair[1])
+    if mine is not None and (len(pair) == 1 or theirs is not None):
+        test = scores.derived(
+            record,
+            ("test", len(pair), bar),
+            lambda: _of_contrast(contrast(mine, theirs, bar)),
+            theirs,
         )
-    return _independent(pair, metric, bar)
+        if test is not None:
+            return test
+    return _OfErrors(pair, metric, bar)
 
 
-def _from_estimates(
-    metric: Metric, of: Sequence[Estimate | None], bar: float, n_examples: int
-) -> Contrast | None:
-    """Return pseudo-values of the distance to the bar from influences per cluster."""
-    mine, theirs = of[0], of[-1]
-    if mine is None or theirs is None or mine.n_clusters != theirs.n_clusters:
-        return None
-    sign = 1.0 if metric.higher_is_better else -1.0
-    if len(of) == 1:
-        value, influence = mine.value - bar, mine.influence
-    else:
-        share = bar if metric.higher_is_better else 1 / bar
-        value = mine.value - share * theirs.value
-        influence = mine.influence - share * theirs.influence
-    sums = sign * (value + mine.n_clusters * influence)
-    return Contrast(sums, 0.0, 0.0, n_examples, "own" if len(of) == 1 else "paired")
+def _of_contrast(found: Contrast | None) -> _OfContrast | None:
+    return None if found is None or len(found.advantages) < 2 else _OfContrast(found)
 
 
-def _independent(pair: Sequence[RunRecord], metric: Metric, bar: float) -> _Test:
-    """Test from the recorded values and standard errors alone."""
-    measured = [record.measurement(metric.name) for record in pair]
-    n = min((m.n for m in measured if m is not None), default=0)
-    errors = [m.stderr for m in measured if m is not None and m.stderr is not None]
-    sign = 1.0 if metric.higher_is_better else -1.0
-    share = 1.0 if len(pair) == 1 else bar if metric.higher_is_better else 1 / bar
-    level = bar if len(pair) == 1 else share * value_of(pair[1], metric)
-    distance = sign * (value_of(pair[0], metric) - level)
-    spread = math.hypot(errors[0], share * errors[-1] if len(pair) == 2 else 0.0) if errors else 0.0
-    if len(errors) < len(pair) or not spread:
-        return _Test(1.0, 1.0, n, "", lambda passing, failing: None)
-    z = distance / spread
-
-    def enough(passing: float, failing: float) -> int | None:
-        alpha = passing if z > 0 else failing
-        steps = NormalDist().inv_cdf(1 - alpha) + NormalDist().inv_cdf(0.8)
-        return math.ceil(n * (steps / z) ** 2) if z else None
-
-    normal = NormalDist()
-    return _Test(1 - normal.cdf(z), normal.cdf(z), n, "independent", enough)
-
-
-def _limits(
-    record: RunRecord, baseline: RunRecord | None, wanted: Requirements
-) -> list[tuple[float, str]]:
+def _limits(record: RunRecord, wanted: Requirements) -> list[tuple[float, str]]:
     """Return which limits a run exceeds: relative amounts, infinite if unmeasured, with words."""
-    size = record.size_bytes or 0
     found: list[tuple[float, str]] = []
     asked: Mapping[str, tuple[float | None, float | None, str, float]] = {
-        "size": (wanted.size_bytes, float(size), "MB", 1e6),
-        "latency": (wanted.latency_ms, _measured(record, "latency_ms"), "ms", 1.0),
+        "size": (wanted.size_bytes, float(record.size_bytes or 0), "MB", 1e6),
+        "latency": (wanted.latency_ms, _measured(record, LATENCY), "ms", 1.0),
         "memory": (wanted.memory_bytes, _measured(record, "resident_bytes"), "MB of memory", 1e6),
         "cost": (wanted.cost_per_1k_usd, _cost(record, wanted), "dollars per 1,000 queries", 1.0),
     }
@@ -428,18 +588,25 @@ def _limits(
             missing = "latency" if name == "cost" else name
             found.append((math.inf, f"has no measured {missing}: study.measure(run) measures it"))
         elif value > limit:
-            found.append(
-                (
-                    value / limit - 1,
-                    f"takes {value / divisor:.4g} {unit}, {(value - limit) / divisor:.3g} over the"
-                    f" limit of {limit / divisor:.4g}",
-                )
+            text = (
+                f"takes {value / divisor:.4g} {unit}, {(value - limit) / divisor:.3g} over the"
+                f" limit of {limit / divisor:.4g}"
             )
-    only_size = all(wanted_ is None for key, (wanted_, *_) in asked.items() if key != "size")
-    same = baseline is not None and record.model == baseline.model and baseline.size_bytes
-    if same and only_size and baseline is not None and size >= (baseline.size_bytes or 0):
-        found.append((1e-9, "is not smaller than the base model"))
+            found.append((value / limit - 1, text))
     return found
+
+
+def _not_smaller(
+    record: RunRecord, baseline: RunRecord | None, wanted: Requirements
+) -> list[tuple[float, str]]:
+    others = (wanted.latency_ms, wanted.memory_bytes, wanted.cost_per_1k_usd)
+    if baseline is None or record.model != baseline.model or not baseline.size_bytes:
+        return []
+    if any(limit is not None for limit in others):
+        return []
+    if (record.size_bytes or 0) < baseline.size_bytes:
+        return []
+    return [(1e-9, "is not smaller than the base model")]
 
 
 def _measured(record: RunRecord, name: str) -> float | None:
@@ -452,43 +619,22 @@ def _cost(record: RunRecord, wanted: Requirements) -> float | None:
     return None if found is None else found.per_1k_usd
 
 
-def _quality_of(
-    record: RunRecord,
-    baseline: RunRecord | None,
-    metric: Metric,
-    outcomes: Callable[[RunRecord], Outcomes | None] | None,
-) -> tuple[float | None, Interval | None]:
-    if baseline is None or not is_measured(baseline, metric):
-        return None, None
-    mine, theirs = value_of(record, metric), value_of(baseline, metric)
-    if theirs <= 0 or (mine <= 0 and not metric.higher_is_better):
-        return None, None
-    interval = quality_interval(metric, record, baseline, outcomes)
-    return relative_quality(metric, mine, theirs), interval
-
-
-def _shortfall(
+def _missed(
     record: RunRecord, quality: float | None, metric: Metric, wanted: Requirements
-) -> float:
-    """Return by what share the measured quality misses the bar; 0 if it does not."""
-    bar = wanted.accuracy
-    if bar is None:
-        return 0.0
+) -> tuple[float, str]:
+    """Return by what share the measured quality misses the bar, 0 if it does not, with words."""
+    if wanted.accuracy is None:
+        return 0.0, ""
+    bar, value = wanted.accuracy, value_of(record, metric)
+    text = f"has {metric.name} {value:.4g}"
     if wanted.relative:
-        return 0.0 if quality is None else max(0.0, 1 - quality / bar)
-    value = value_of(record, metric)
+        if quality is None:
+            return 0.0, f"{text}, where {bar:.1%} of the baseline's quality is asked"
+        asked = f"{quality:.1%} of the baseline's quality, where {bar:.1%} is asked"
+        return max(0.0, 1 - quality / bar), f"{text}, {asked}"
     gap = bar - value if metric.higher_is_better else value - bar
-    return max(0.0, gap) / max(abs(bar), abs(value), 1e-12)
-
-
-def _quality_words(
-    record: RunRecord, quality: float | None, metric: Metric, wanted: Requirements
-) -> str:
-    bar = wanted.accuracy or 0.0
-    text = f"has {metric.name} {value_of(record, metric):.4g}"
-    if wanted.relative and quality is not None:
-        return f"{text}, {quality:.1%} of the baseline's quality, where {bar:.1%} is asked"
-    return f"{text}, where {bar:.4g} is asked"
+    amount = max(0.0, gap) / max(abs(bar), abs(value), 1e-12)
+    return amount, f"{text}, where {bar:.4g} is asked"
 
 
 def _name(record: RunRecord, baseline: RunRecord | None) -> str:
@@ -500,49 +646,98 @@ def _words(
     wanted: Requirements,
     metric: Metric,
     baseline: RunRecord | None,
-    chosen: Verdict | None,
-    nearest: Verdict,
+    found: Verdict,
     verdicts: Sequence[Verdict],
+    surely: bool,
 ) -> str:
-    run = nearest.run
-    counts = {a: sum(v.answer == a for v in verdicts) for a in (PASSES, FAILS, UNCLEAR)}
-    passes = f"{counts[PASSES]} pass{'es' * (counts[PASSES] == 1)}"
-    fails = f"{counts[FAILS]} fail{'s' * (counts[FAILS] == 1)}"
-    tally = f" {passes}, {fails}, {counts[UNCLEAR]} cannot be told."
-    if chosen is not None:
-        text = f"{_name(run, baseline)} passes with {(run.size_bytes or 0) / 1e6:.2f} MB"
-        if baseline is not None and baseline.size_bytes:
-            text += f" ({(run.size_bytes or 0) / baseline.size_bytes:.0%} of the baseline)"
-        text += f" and {metric.name} {value_of(run, metric):.4g}"
-        if nearest.quality is not None:
-            text += f" ({nearest.quality:.1%} of the baseline's quality"
-            if nearest.interval is not None:
-                low, high = nearest.interval.low, nearest.interval.high
-                text += f", 95 % interval {low:.1%} to {high:.1%}, {nearest.interval.method}"
-            text += ")"
-        text += f". Asked: {wanted}."
-        if nearest.p_value is not None:
-            n_tested = sum(v.p_value is not None for v in verdicts)
-            text += (
-                f" It is the smallest of {n_tested} tested runs that surely passes."
-                if n_tested > 1
-                else " It is the only run that was tested."
-            )
-        return text + tally
-    text = f"No run surely passes. Asked: {wanted}. Nearest is {_name(run, baseline)}: it "
-    text += ", and it ".join(nearest.lacks) + "."
-    if nearest.answer == UNCLEAR and nearest.p_value is not None and not nearest.method:
-        text += (
+    """Return what people read."""
+    tests, run = wanted.confidence is not None, found.run
+    asked = f" Asked: {wanted}." if tests else ""
+    tally = _tally(verdicts) if tests else ""
+    if found.answer != PASSES:
+        text = f"No run {'surely ' * tests}passes.{asked} Nearest is {_name(run, baseline)}: it "
+        text += ", and it ".join(found.lacks) + "."
+        return text + (_untold(found, metric) if tests else "") + tally
+    size, whole = run.size_bytes or 0, (baseline.size_bytes or 0) if baseline else 0
+    text = f"{_name(run, baseline)} passes with {size / 1e6:.2f} MB"
+    if whole:
+        text += f" ({size / whole:.0%} of the baseline)"
+    text += f" and {metric.name} {value_of(run, metric):.4g}"
+    if not tests and wanted.accuracy is not None and not wanted.relative:
+        text += f", bar {wanted.accuracy:.4g}"
+    if found.quality is not None:
+        text += f" ({found.quality:.1%} of the baseline's quality"
+        if found.interval is not None:
+            low, high = found.interval.low, found.interval.high
+            text += f", 95 % interval {low:.1%} to {high:.1%}, {found.interval.method}"
+        text += ")"
+    text += f".{asked}"
+    if tests:
+        return text + _rank(found, verdicts) + tally
+    text += _doubt(wanted, metric, found, verdicts, surely)
+    if whole and size >= whole:
+        text += " It is not smaller than the baseline."
+    return text
+
+
+def _tally(verdicts: Sequence[Verdict]) -> str:
+    passes, fails, unclear = (
+        sum(v.answer == answer for v in verdicts) for answer in (PASSES, FAILS, UNCLEAR)
+    )
+    return (
+        f" {passes} pass{'es' * (passes == 1)}, {fails} fail{'s' * (fails == 1)}, {unclear} cannot"
+        " be told."
+    )
+
+
+def _rank(found: Verdict, verdicts: Sequence[Verdict]) -> str:
+    """Return among how many tested runs the chosen one is the smallest."""
+    if found.p_value is None:
+        return ""
+    n_tested = sum(v.p_value is not None for v in verdicts)
+    if n_tested == 1:
+        return " It is the only run that was tested."
+    return f" It is the smallest of {n_tested} tested runs that surely passes."
+
+
+def _doubt(
+    wanted: Requirements,
+    metric: Metric,
+    found: Verdict,
+    verdicts: Sequence[Verdict],
+    surely: bool,
+) -> str:
+    """Return among how many the chosen run is the best, or how its interval lies to the bar."""
+    if wanted.accuracy is None:
+        n_passing = sum(v.answer == PASSES for v in verdicts)
+        if n_passing == 1:
+            return " It is the only run within the limits."
+        return f" It has the best {metric.name} of the {n_passing} runs within the limits."
+    if surely:
+        return ""
+    own = _own_interval(found.run, metric)
+    if wanted.relative and found.interval is not None:
+        return f" The lower end of the interval is below the bar of {wanted.accuracy:.1%}."
+    if not wanted.relative and own is not None:
+        return (
+            f" The 95 % interval of its {metric.name}, {own[0]:.4g} to {own[1]:.4g}, reaches"
+            " beyond the bar."
+        )
+    return ""
+
+
+def _untold(found: Verdict, metric: Metric) -> str:
+    """Return why a test could not tell."""
+    if found.answer != UNCLEAR or found.p_value is None:
+        return ""
+    if not found.method:
+        return (
             f" How sure its {metric.name} is cannot be told: no standard error was recorded, or all"
             " examples are of one document."
         )
-    elif nearest.answer == UNCLEAR and nearest.p_value is not None:
-        one = nearest.n_examples == 1
-        text += " The one example is" if one else f" The {nearest.n_examples:,} examples are"
-        text += " too few to tell"
-        if nearest.enough_examples is not None:
-            text += f"; about {nearest.enough_examples:,} would be enough, if it is as it looks"
-        else:
-            text += ": it lies so near to the bar that no number of examples would be enough"
-        text += "."
-    return text + tally
+    one = found.n_examples == 1
+    text = " The one example is" if one else f" The {found.n_examples:,} examples are"
+    text += " too few to tell"
+    if found.enough_examples is not None:
+        return text + f"; about {found.enough_examples:,} would be enough, if it is as it looks."
+    return text + ": it lies so near to the bar that no number of examples would be enough."

@@ -89,18 +89,25 @@ def _tail(
     if mean <= 1e-12 * scale:
         return 0.5
 
-    def weighted_mean(tilt: float) -> float:
+    def weighted(tilt: float) -> tuple[float, float]:
         exponents = tilt * points
         weights = times * np.exp(exponents - exponents.max())
-        return float((weights * points).sum() / weights.sum())
+        weights /= weights.sum()
+        mean = float(weights @ points)
+        return mean, float(weights @ (points - mean) ** 2)
 
     low, high = -1.0 / scale, 0.0
-    while weighted_mean(low) > 0:
-        low *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if weighted_mean(middle) > 0 else (middle, high)
+    while weighted(low)[0] > 0:
+        low, high = 2 * low, low
     tilt = (low + high) / 2
+    for _ in range(100):  # Newton's method within a bracket that shrinks
+        found, slope = weighted(tilt)
+        low, high = (low, tilt) if found > 0 else (tilt, high)
+        step = tilt - found / slope if slope > 0 else math.nan
+        best = step if low < step < high else (low + high) / 2
+        if abs(best - tilt) <= 1e-14 * abs(tilt):
+            break
+        tilt = best
     exponents = tilt * points
     top = float(exponents.max())
     log_mean = top + math.log(float((times * np.exp(exponents - top)).sum()) / count)
@@ -132,30 +139,36 @@ def reject_in_order(
     """
     found = np.asarray(p_values, dtype=np.float64)
     count = len(found)
+    rejected = np.zeros(count, dtype=bool)
     levels = np.full(count, alpha / max(count, 1))
-    last = levels.copy()
-    passes_on = np.zeros((count, count))
-    for i in range(count - 1):
-        passes_on[i, i + 1] = 1.0
-    if count > 1:
-        passes_on[-1, :-1] = 1.0 / (count - 1)
-    open_ones = np.ones(count, dtype=bool)
-    while True:
-        last[open_ones] = levels[open_ones]
-        ready = np.flatnonzero(open_ones & (found <= levels))
-        if not len(ready):
-            return ~open_ones, last
-        j = int(ready[0])
-        open_ones[j] = False
-        levels = levels + levels[j] * passes_on[j]
-        levels[j] = 0.0
-        loops = passes_on[:, j] * passes_on[j]  # what would go there and come back
-        with np.errstate(divide="ignore", invalid="ignore"):
-            through = (passes_on + np.outer(passes_on[:, j], passes_on[j])) / (1 - loops)[:, None]
-        passes_on = np.where((loops < 1)[:, None], through, 0.0)
-        passes_on[j] = 0.0
-        passes_on[:, j] = 0.0
-        np.fill_diagonal(passes_on, 0.0)
+    # Each open hypothesis hands its level on to the next open one, the last one to all others by
+    # these shares. So only the open ones in order and the last one's shares are kept.
+    shares = np.full(count, 1.0 / max(count - 1, 1))
+    chain = np.arange(count)
+    while len(chain):
+        others, last = chain[:-1], chain[-1]
+        for place in np.flatnonzero(found[others] <= levels[others]):
+            while place < len(others) and not rejected[others[place]]:
+                this, following = others[place], chain[place + 1]
+                if found[this] > levels[this]:
+                    break
+                rejected[this] = True
+                levels[following] += levels[this]
+                if following == last:
+                    shares[others] /= 1.0 - shares[this] if shares[this] < 1 else np.inf
+                else:
+                    shares[following] += shares[this]
+                place += 1
+        others = others[~rejected[others]]
+        if found[last] > levels[last]:
+            break
+        rejected[last] = True
+        levels[others] += levels[last] * shares[others]
+        if len(others):
+            left = 1.0 - shares[others[-1]]
+            shares[others] /= left if left > 0 else np.inf
+        chain = others
+    return rejected, levels
 
 
 def examples_needed(

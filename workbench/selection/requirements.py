@@ -12,7 +12,7 @@ from workbench.selection.cost import CostModel
 
 @dataclass(frozen=True)
 class Requirements:
-    """A bar for quality that must be passed with confidence, and limits.
+    """A bar for quality, passed with confidence unless that is None, and limits.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ class Requirements:
         Most dollars for 1,000 queries; needs ``cost``.
     cost : CostModel, optional
         Your prices.
-    confidence : float
+    confidence : float or None
         1 minus the chance that is accepted of choosing a run that truly fails ``accuracy``,
-        however many runs there are to choose from.
+        however many runs there are to choose from. None: its measured value decides.
 
     Raises
     ------
@@ -50,15 +50,15 @@ class Requirements:
     memory_bytes: float | None = None
     cost_per_1k_usd: float | None = None
     cost: CostModel | None = None
-    confidence: float = 0.95
+    confidence: float | None = 0.95
 
     def __post_init__(self) -> None:
         limits = {
             "accuracy": "a number above 0, such as 0.97 for 97 % of the base model's quality",
-            "size_bytes": "bytes above 0, such as 5e6 for 5 MB",
-            "latency_ms": "milliseconds above 0",
-            "memory_bytes": "bytes above 0",
-            "cost_per_1k_usd": "dollars above 0",
+            "size_bytes": "a number above 0, in bytes, such as 5e6 for 5 MB",
+            "latency_ms": "a number above 0, in milliseconds",
+            "memory_bytes": "a number above 0, in bytes",
+            "cost_per_1k_usd": "a number above 0, in dollars",
         }
         if all(getattr(self, name) is None for name in limits):
             raise ConfigError(
@@ -72,17 +72,18 @@ class Requirements:
             is_number = isinstance(value, Real) and not isinstance(value, bool)
             free = name == "accuracy" and not self.relative
             if not is_number or not math.isfinite(value) or (value <= 0 and not free):
-                raise ConfigError(f"{name}={value!r} is not accepted; give {accepted}.")
+                wanted = "a finite value of the metric" if free else accepted
+                raise ConfigError(f"{name}={value!r} is not accepted; give {wanted}.")
         if self.accuracy is not None and self.relative and self.accuracy > 2:
             raise ConfigError(
                 f"accuracy={self.accuracy:g} is a share of the base model's and would ask for"
                 f" {self.accuracy:g} times its quality; for {self.accuracy:g} % give"
                 f" {self.accuracy / 100:g}, for a value of the metric give relative=False."
             )
-        if not 0.5 <= self.confidence < 1:
+        if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise ConfigError(
                 f"confidence={self.confidence!r} is not accepted; give a number from 0.5 up to,"
-                " but not 1, such as 0.95."
+                " but not 1, such as 0.95, or None to judge by the measured value."
             )
         if self.cost_per_1k_usd is not None and self.cost is None:
             raise ConfigError(
@@ -105,6 +106,6 @@ class Requirements:
         if self.cost_per_1k_usd is not None:
             parts.append(f"at most {self.cost_per_1k_usd:g} dollars for 1,000 queries")
         text = ", ".join(parts)
-        if self.accuracy is not None:
+        if self.accuracy is not None and self.confidence is not None:
             text += f"; with {100 * self.confidence:g} % confidence"
         return text

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import json
 import math
 import os
 import platform
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from workbench.atomic_files import FileIdentity, identity_of
 from workbench.errors import ConfigError, StudyError
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_SECONDS = 30.0
 STALE_SECONDS = 60.0
 """A run of another computer is given up when its heartbeat is older than this."""
@@ -32,6 +34,66 @@ STALE_SECONDS = 60.0
 INTERRUPTED = (
     "The process that computed it ended before it was finished. Run the same recipe again."
 )
+
+DAMAGED = (
+    "Its row in the journal is damaged, so what is written there is not shown. Run the same recipe"
+    " again, or delete the run."
+)
+
+DECISIVE = (
+    *("id", "model", "recipe", "state", "parent", "size_bytes", "artifact", "facts", "seconds"),
+    *("error", "created"),
+)
+"""Columns of the table ``runs`` that a record is made of; the others say who computes it."""
+
+_MEASURED = (
+    *("metric", "value", "unit", "n", "stderr", "part", "spread", "how", "conditions", "samples"),
+    "version",
+)
+
+_CHANGED = "UPDATE changes SET count = count + 1"
+_TOUCHED = f"{_CHANGED}; UPDATE runs SET digest = NULL, revision = (SELECT count FROM changes)"
+_DIFFERS = "({}) IS NOT ({})".format(
+    *(", ".join(f"{row}.{name}" for name in DECISIVE) for row in ("OLD", "NEW"))
+)
+
+_TRIGGERS = (
+    f"CREATE TRIGGER run_added AFTER INSERT ON runs"
+    f" BEGIN {_TOUCHED} WHERE position = NEW.position; END",
+    f"CREATE TRIGGER run_changed AFTER UPDATE ON runs WHEN {_DIFFERS}"
+    f" BEGIN {_TOUCHED} WHERE position = NEW.position; END",
+    f"CREATE TRIGGER run_deleted AFTER DELETE ON runs BEGIN {_CHANGED}; END",
+    *(
+        f"CREATE TRIGGER measurements_{event.lower()} AFTER {event} ON measurements"
+        f" BEGIN {_TOUCHED} WHERE id = {row}.run; END"
+        for event, row in (("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD"))
+    ),
+    *(
+        f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table} BEGIN {_CHANGED}; END"
+        for table in ("meta", "models")
+        for event in ("INSERT", "UPDATE", "DELETE")
+    ),
+)
+"""They see every write, whoever makes it."""
+
+_DIGESTS_AND_CHANGES = (
+    "CREATE TABLE changes (count INTEGER NOT NULL)",
+    "INSERT INTO changes VALUES (1)",
+    "ALTER TABLE runs ADD COLUMN revision INTEGER NOT NULL DEFAULT 1",
+    "ALTER TABLE runs ADD COLUMN digest TEXT",
+    "ALTER TABLE meta ADD COLUMN digest TEXT",
+    "ALTER TABLE models ADD COLUMN digest TEXT",
+    "CREATE TABLE files (name TEXT PRIMARY KEY, digest TEXT NOT NULL)",
+    "CREATE INDEX runs_by_revision ON runs(revision)",
+    "CREATE INDEX runs_unsealed ON runs(position) WHERE digest IS NULL",
+    "CREATE INDEX runs_running ON runs(position) WHERE state = 'running'",
+    *_TRIGGERS,
+)
+"""What version 4 added: what changed since a count, and whether a row is what was written.
+
+A row whose digest is NULL is sealed at the end of the transaction that wrote it, see
+:meth:`Journal.writing`.
+"""
 
 _SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -72,7 +134,8 @@ _SCHEMA = (
         spread REAL,
         how TEXT NOT NULL DEFAULT '',
         conditions TEXT NOT NULL DEFAULT '',
-        samples TEXT NOT NULL DEFAULT '[]'
+        samples TEXT NOT NULL DEFAULT '[]',
+        version INTEGER NOT NULL DEFAULT 1
     )""",
     "CREATE INDEX measurements_of_run ON measurements(run)",
     """CREATE TABLE artifacts (
@@ -80,6 +143,7 @@ _SCHEMA = (
         size_bytes INTEGER NOT NULL,
         last_used REAL NOT NULL
     )""",
+    *_DIGESTS_AND_CHANGES,
 )
 
 _UPGRADES = {
@@ -90,6 +154,10 @@ _UPGRADES = {
     ),
     2: (  # the single times, which percentiles follow from
         "ALTER TABLE measurements ADD COLUMN samples TEXT NOT NULL DEFAULT '[]'",
+    ),
+    3: (  # by which definition of its metric a number was computed; digests, and what changed
+        "ALTER TABLE measurements ADD COLUMN version INTEGER NOT NULL DEFAULT 1",
+        *_DIGESTS_AND_CHANGES,
     ),
 }
 """What turns a journal of one version into the next one."""
@@ -165,6 +233,18 @@ class Journal:
             raise StudyError(f"{self.path.parent} is not a study: it has no {self.path.name}.")
         with self._transaction("BEGIN") as db:
             version, tables = _version(db)
+            found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            programs = db.execute(
+                "SELECT type, name, sql FROM sqlite_master WHERE type IN ('view', 'trigger')"
+            ).fetchall()
+        for kind, name, sql in programs:
+            if sql not in _TRIGGERS:  # it would be run by other statements, and may never end
+                raise StudyError(
+                    f"The journal {self.path} holds a {kind} ({name[:40]!r}), which no study has."
+                    " Do not open a study that you do not trust."
+                )
+        if found != "ok":
+            raise StudyError(self._explain(sqlite3.DatabaseError(f"malformed: {found}")))
         if version > SCHEMA_VERSION:
             raise StudyError(
                 f"The study in {self.path.parent} was written by a newer version (journal version"
@@ -187,20 +267,23 @@ class Journal:
     def _upgrade(self) -> None:
         """Bring the file to this version; safe when two processes do so."""
         with self._transaction("BEGIN IMMEDIATE") as db:
-            found = _version(db)[0]
-            for version in range(found, SCHEMA_VERSION):
-                for statement in _UPGRADES[version]:
-                    db.execute(statement)
-            if found < SCHEMA_VERSION:  # else another process was first, perhaps a newer one
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            _upgrade(db)
+
+    def identity(self) -> FileIdentity:
+        """Return what changes when the file is written to."""
+        return identity_of(self.path)
 
     def reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         """Return a context with a connection that sees one consistent state."""
         return self._transaction("BEGIN")
 
-    def writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
-        """Return a context with the only connection that may write; commits at its end."""
-        return self._transaction("BEGIN IMMEDIATE")
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Give the only connection that may write; its end seals what was written, and commits."""
+        with self._transaction("BEGIN IMMEDIATE") as db:
+            _upgrade(db)  # one that was read-only when it was opened
+            yield db
+            _seal(db)
 
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
@@ -209,6 +292,7 @@ class Journal:
                 sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
             ) as db:
                 db.row_factory = sqlite3.Row
+                db.text_factory = _text
                 db.execute("PRAGMA foreign_keys = ON")
                 db.execute(begin)
                 try:
@@ -218,10 +302,10 @@ class Journal:
                         db.execute("ROLLBACK")
                     raise
                 db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of sqlite3's own words
             raise StudyError(self._explain(error)) from error
 
-    def _explain(self, error: sqlite3.Error) -> str:
+    def _explain(self, error: Exception) -> str:
         folder, words = self.path.parent, str(error)
         if _is_read_only(error):
             return (
@@ -233,7 +317,8 @@ class Journal:
                 f"The study in {folder} stayed locked by another process for {BUSY_SECONDS:.0f} s."
                 " Close the other notebook or terminal, or try again."
             )
-        if "not a database" in words or "malformed" in words:
+        damage = "not a database" in words or "malformed" in words
+        if damage or isinstance(error, UnicodeDecodeError):
             return (
                 f"The journal {self.path} is damaged and cannot be read ({words}). Restore the"
                 " folder from a copy, or give another path to start a new study."
@@ -241,6 +326,11 @@ class Journal:
         if "full" in words:
             return f"The disk with {folder} is full; free some space and run it again."
         return f"The journal {self.path} cannot be used: {words}."
+
+
+def _text(found: bytes) -> str:
+    """Decode a text; one that is damaged is told by its row's digest."""
+    return found.decode(errors="replace")
 
 
 def _is_read_only(error: BaseException | None) -> bool:
@@ -252,6 +342,49 @@ def _version(db: sqlite3.Connection) -> tuple[int, int]:
     return version, db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
 
 
+def _upgrade(db: sqlite3.Connection) -> None:
+    found = _version(db)[0]
+    for version in range(found, SCHEMA_VERSION):
+        for statement in _UPGRADES[version]:
+            db.execute(statement)
+    if found < SCHEMA_VERSION:  # else another process was first, perhaps a newer one
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        _seal(db)
+
+
+def _seal(db: sqlite3.Connection) -> None:
+    """Give every row that was just written the digest of what it says."""
+    for row in db.execute("SELECT * FROM runs WHERE digest IS NULL").fetchall():
+        measured = db.execute(
+            "SELECT * FROM measurements WHERE run = ? ORDER BY position", (row["id"],)
+        ).fetchall()
+        db.execute(
+            "UPDATE runs SET digest = ? WHERE position = ?",
+            (_digest_of(row, measured), row["position"]),
+        )
+
+
+def _digest_of(row: sqlite3.Row, measured: Sequence[sqlite3.Row]) -> str:
+    values = [[row[name] for name in DECISIVE]]
+    values += [[one[name] for name in _MEASURED] for one in measured]
+    return digest_of(values)
+
+
+def digest_of(value: object) -> str:
+    """Return the digest of JSON-ready data, 32 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
+
+
+def is_damaged(row: sqlite3.Row, measured: Sequence[sqlite3.Row]) -> bool:
+    """Return whether a row of ``runs`` and its measurements differ from what was written."""
+    if "digest" not in row.keys() or row["digest"] is None:  # noqa: SIM118 - an older journal
+        return False
+    try:
+        return bool(row["digest"] != _digest_of(row, measured))
+    except TypeError:  # a text turned into bytes
+        return True
+
+
 def is_abandoned(row: sqlite3.Row) -> bool:
     """Return whether a row says that it is being computed, by a process that is gone."""
     if row["state"] != RunState.RUNNING.value:
@@ -260,8 +393,18 @@ def is_abandoned(row: sqlite3.Row) -> bool:
     return not owner.is_alive(row["heartbeat"])
 
 
-def record_of(row: sqlite3.Row, measurements: tuple[Measurement, ...]) -> RunRecord:
-    """Return a row of the table ``runs`` as a record."""
+def record_of(row: sqlite3.Row, measured: Sequence[sqlite3.Row]) -> RunRecord:
+    """Return a row of the table ``runs`` with its measurements as a record.
+
+    A damaged row becomes a failed run, so that the others are shown.
+
+    Raises
+    ------
+    StudyError
+        If not even its recipe can be read.
+    """
+    if is_damaged(row, measured):
+        return _damaged(row)
     abandoned = is_abandoned(row)
     try:
         recipe = Recipe.from_json(row["recipe"])
@@ -276,7 +419,7 @@ def record_of(row: sqlite3.Row, measurements: tuple[Measurement, ...]) -> RunRec
         recipe=recipe,
         state=RunState.INTERRUPTED if abandoned else RunState(row["state"]),
         parent=row["parent"],
-        measurements=measurements,
+        measurements=tuple(_measurement(one) for one in measured),
         size_bytes=row["size_bytes"],
         facts=json.loads(row["facts"]),
         seconds=json.loads(row["seconds"]),
@@ -291,41 +434,57 @@ def insert_measurements(db: sqlite3.Connection, run: str, rows: Iterable[Measure
         stderr, spread = measurement.stderr, measurement.spread
         db.execute(
             "INSERT INTO measurements (run, metric, value, unit, n, stderr, part, created, spread,"
-            " how, conditions, samples) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " how, conditions, samples, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(run, measurement.metric, float(measurement.value), measurement.unit),
                 *(int(measurement.n), None if stderr is None else float(stderr)),
                 *(measurement.part, now(), None if spread is None else float(spread)),
                 *(measurement.how, measurement.conditions),
                 json.dumps([float(f"{value:.6g}") for value in measurement.samples]),
+                measurement.version,
             ),
         )
 
 
-def measurements_of(
-    db: sqlite3.Connection, run: str | None = None
-) -> dict[str, tuple[Measurement, ...]]:
-    """Return the measurements of one run, or of every run, by its id; oldest first."""
-    where, values = ("", ()) if run is None else ("WHERE run = ?", (run,))
-    found: dict[str, list[Measurement]] = {}
-    rows: Iterator[sqlite3.Row] = db.execute(
-        f"SELECT * FROM measurements {where} ORDER BY position", values
-    )
-    for row in rows:
-        known = row.keys()  # a read-only journal may be an older one
-        found.setdefault(row["run"], []).append(
-            Measurement(
-                metric=row["metric"],
-                value=math.nan if row["value"] is None else row["value"],  # SQLite has no NaN
-                unit=row["unit"],
-                n=row["n"],
-                stderr=row["stderr"],
-                part=row["part"],
-                samples=tuple(json.loads(row["samples"])) if "samples" in known else (),
-                **{name: row[name] for name in ("spread", "how", "conditions") if name in known},
-            )
+def _damaged(row: sqlite3.Row) -> RunRecord:
+    try:
+        return RunRecord(
+            id=str(row["id"]),
+            model=str(row["model"]),
+            recipe=Recipe.from_json(row["recipe"]),
+            state=RunState.FAILED,
+            error=DAMAGED,
         )
-    return {name: tuple(measured) for name, measured in found.items()}
+    except (ConfigError, TypeError) as error:
+        raise StudyError(
+            f"The row of run {row['id']!r} in the journal is damaged, and so is its recipe"
+            f" ({error}). Restore the study's folder from a copy, or delete the run:"
+            f" study.delete({row['id']!r})."
+        ) from error
+
+
+def measurements_of(
+    db: sqlite3.Connection, where: str = "", values: tuple[object, ...] = ()
+) -> dict[str, list[sqlite3.Row]]:
+    """Return rows of the table ``measurements`` by their run's id, oldest first."""
+    found: dict[str, list[sqlite3.Row]] = {}
+    for row in db.execute(f"SELECT * FROM measurements {where} ORDER BY position", values):
+        found.setdefault(row["run"], []).append(row)
+    return found
+
+
+def _measurement(row: sqlite3.Row) -> Measurement:
+    known = row.keys()  # a read-only journal may be an older one
+    return Measurement(
+        metric=row["metric"],
+        value=math.nan if row["value"] is None else row["value"],  # SQLite has no NaN
+        unit=row["unit"],
+        n=row["n"],
+        stderr=row["stderr"],
+        part=row["part"],
+        samples=tuple(json.loads(row["samples"])) if "samples" in known else (),
+        **{name: row[name] for name in ("spread", "how", "conditions", "version") if name in known},
+    )
 
 
 def now() -> str:

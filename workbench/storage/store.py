@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -25,19 +26,22 @@ from typing import TYPE_CHECKING, Any
 from workbench.atomic_files import age_seconds as _age_seconds
 from workbench.atomic_files import aside_of as _temporary
 from workbench.atomic_files import is_leftover as _is_leftover
-from workbench.errors import StudyError
+from workbench.errors import StudyError, WorkbenchError
 from workbench.recipes.recipe import Recipe
-from workbench.records import Measurement, RunRecord, RunState
+from workbench.records import Measurement, Metric, RunRecord, RunState
 from workbench.storage.journal import (
     INTERRUPTED,
     Journal,
     Owner,
+    digest_of,
     insert_measurements,
     is_abandoned,
+    is_damaged,
     measurements_of,
     now,
     record_of,
 )
+from workbench.storage.snapshot import Snapshot, Snapshots
 
 if TYPE_CHECKING:
     from workbench.tasks.outcomes import Outcomes
@@ -63,6 +67,7 @@ class Store:
         self._journal = Journal(path / JOURNAL_NAME)
         self._artifacts = path / "artifacts"
         self._outcomes = path / "outcomes"
+        self._snapshots = Snapshots(self, self._journal)
 
     @classmethod
     def create(cls, path: str | Path, *, disk_budget_bytes: int | None = None) -> Store:
@@ -163,27 +168,45 @@ class Store:
     def meta(self, key: str) -> Any:
         """Return what :meth:`set_meta` stored, or None."""
         with self._journal.reading() as db:
-            row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row["value"])
+            row = db.execute("SELECT * FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else self._described(row, key, row["value"])
 
     def set_meta(self, key: str, value: Any) -> None:
         """Store JSON-ready data under a key."""
+        text = json.dumps(value)
         with self._journal.writing() as db:
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+            db.execute(
+                "INSERT OR REPLACE INTO meta (key, value, digest) VALUES (?, ?, ?)",
+                (key, text, digest_of([key, text])),
+            )
 
     def models(self) -> dict[str, dict[str, Any]]:
         """Return the base models in the order of their addition: name and description."""
         with self._journal.reading() as db:
             rows = db.execute("SELECT * FROM models ORDER BY position").fetchall()
-        return {row["name"]: json.loads(row["description"]) for row in rows}
+        return {row["name"]: self._described(row, row["name"], row["description"]) for row in rows}
+
+    def _described(self, row: sqlite3.Row, name: str, text: str) -> Any:
+        """Return the JSON of a row of ``meta`` or ``models``, which has a digest of both."""
+        sealed = row["digest"] if "digest" in row.keys() else None  # noqa: SIM118
+        try:
+            if sealed is None or sealed == digest_of([name, text]):
+                return json.loads(text)
+        except (TypeError, ValueError):
+            pass
+        raise StudyError(
+            f"What the journal of {self.path} says about {name!r} is damaged. Restore the folder"
+            " from a copy, or give another path to start a new study."
+        )
 
     def add_model(self, name: str, description: dict[str, Any]) -> None:
         """Add a base model; its JSON-ready description says how to load it again."""
+        text = json.dumps(description)
         with self._journal.writing() as db:
             try:
                 db.execute(
-                    "INSERT INTO models (name, description) VALUES (?, ?)",
-                    (name, json.dumps(description)),
+                    "INSERT INTO models (name, description, digest) VALUES (?, ?, ?)",
+                    (name, text, digest_of([name, text])),
                 )
             except sqlite3.IntegrityError as error:
                 raise StudyError(
@@ -192,21 +215,23 @@ class Store:
 
     # Runs
 
+    def snapshot(self) -> Snapshot:
+        """Return all runs as they are now; the same object as before while nothing has changed.
+
+        What another process wrote is seen, and only rows that were written since are read anew.
+        Runs whose process is gone become interrupted.
+        """
+        return self._snapshots.now()
+
     def records(self) -> tuple[RunRecord, ...]:
         """Return all runs, oldest first; those whose process is gone become interrupted."""
-        with self._journal.reading() as db:
-            rows = db.execute("SELECT * FROM runs ORDER BY position").fetchall()
-            measured = measurements_of(db)
-        if any(is_abandoned(row) for row in rows):
-            with contextlib.suppress(StudyError):  # a read-only study is still shown
-                self._give_up_abandoned()
-        return tuple(record_of(row, measured.get(row["id"], ())) for row in rows)
+        return self.snapshot().records
 
     def record(self, run: str) -> RunRecord | None:
         """Return one run, or None if there is none with this id."""
         with self._journal.reading() as db:
             row = db.execute("SELECT * FROM runs WHERE id = ?", (run,)).fetchone()
-            measured = measurements_of(db, run)
+            measured = measurements_of(db, "WHERE run = ?", (run,))
         return None if row is None else record_of(row, measured.get(run, ()))
 
     def done(self, runs: Sequence[str]) -> frozenset[str]:
@@ -227,16 +252,19 @@ class Store:
         Returns
         -------
         Claim or None
-            None if the run is done, or a living process computes it.
+            None if the run is done, or a living process computes it. A run whose row or outcomes
+            are damaged is not done: it is computed again.
         """
         claim = Claim(self, run)
         owner = claim.owner
         with self._journal.writing() as db:
             row = db.execute("SELECT * FROM runs WHERE id = ?", (run,)).fetchone()
             if row is not None:
-                if row["state"] == RunState.DONE.value:
+                measured = measurements_of(db, "WHERE run = ?", (run,)).get(run, ())
+                intact = not is_damaged(row, measured)
+                if intact and row["state"] == RunState.DONE.value and self.has_outcomes(run):
                     return None
-                if row["state"] == RunState.RUNNING.value and not is_abandoned(row):
+                if intact and row["state"] == RunState.RUNNING.value and not is_abandoned(row):
                     return None
                 db.execute("DELETE FROM measurements WHERE run = ?", (run,))
             else:
@@ -245,11 +273,11 @@ class Store:
                     (run, model, recipe.to_json()),
                 )
             db.execute(
-                "UPDATE runs SET state = ?, parent = ?, size_bytes = NULL, artifact = NULL,"
-                " facts = '{}', seconds = '{}', error = NULL, created = ?, claim = ?, host = ?,"
-                " pid = ?, pid_started = ?, heartbeat = ? WHERE id = ?",
+                "UPDATE runs SET model = ?, recipe = ?, state = ?, parent = ?, size_bytes = NULL,"
+                " artifact = NULL, facts = '{}', seconds = '{}', error = NULL, created = ?,"
+                " claim = ?, host = ?, pid = ?, pid_started = ?, heartbeat = ? WHERE id = ?",
                 (
-                    *(RunState.RUNNING.value, parent, now(), claim.token),
+                    *(model, recipe.to_json(), RunState.RUNNING.value, parent, now(), claim.token),
                     *(owner.host, owner.pid, owner.started, time.time(), run),
                 ),
             )
@@ -279,6 +307,40 @@ class Store:
                 raise StudyError(f"There is no run {run} in {self.path}; was it deleted?")
             insert_measurements(db, run, measurements)
 
+    def renew_measurements(self, metrics: Iterable[Metric]) -> None:
+        """Compute again, from outcomes, what was measured by earlier definitions of its metric.
+
+        Where a run has no outcomes the number becomes NaN, so that no two definitions mix.
+        """
+        from workbench.tasks.metrics import measurement, score_outcomes
+
+        for metric in metrics:
+            if metric.version == 1:
+                continue
+            old = "metric = ? AND part = 'evaluation' AND version < ?"
+            with self._journal.reading() as db:
+                rows = db.execute(
+                    f"SELECT run, max(n) AS n FROM measurements WHERE {old} GROUP BY run",
+                    (metric.name, metric.version),
+                ).fetchall()
+            for row in rows:
+                again = Measurement(
+                    *(metric.name, math.nan, metric.unit, row["n"]),
+                    how="by an earlier definition; its outcomes are gone",
+                    version=metric.version,
+                )
+                with contextlib.suppress(StudyError):
+                    outcomes = self.outcomes(row["run"])
+                    found = score_outcomes(metric, outcomes)
+                    if found is not None:
+                        again = measurement(metric, found.estimate, len(outcomes))
+                with self._journal.writing() as db:
+                    db.execute(
+                        f"DELETE FROM measurements WHERE run = ? AND {old}",
+                        (row["run"], metric.name, metric.version),
+                    )
+                    insert_measurements(db, row["run"], (again,))
+
     def delete(self, run: str) -> None:
         """Delete a run, its outcomes, and its weights unless another run has the same.
 
@@ -296,19 +358,20 @@ class Store:
             others = db.execute(
                 "SELECT count(*) FROM runs WHERE model = ? AND id != ?", (row["model"], run)
             ).fetchone()[0]
-            if others and not Recipe.from_json(row["recipe"]).steps:
+            if others and _is_baseline(row):
                 raise StudyError(
                     f"Run {run} is the base model {row['model']!r}, which {others} other runs are"
                     " compared to. Delete those first."
                 )
             db.execute("UPDATE runs SET parent = ? WHERE parent = ?", (row["parent"], run))
             db.execute("DELETE FROM runs WHERE id = ?", (run,))
+            db.execute("DELETE FROM files WHERE name LIKE ?", (f"outcomes/{run}.%",))
             shared = db.execute(
                 "SELECT 1 FROM runs WHERE artifact = ?", (row["artifact"],)
             ).fetchone()
             if row["artifact"] and not shared:
                 db.execute("DELETE FROM artifacts WHERE digest = ?", (row["artifact"],))
-        paths = [self._outcomes_path(run), *self._outcomes.glob(f"{run}.*.npz")]
+        paths = [self.outcomes_path(run), *self._outcomes.glob(f"{run}.*.npz")]
         paths.append(self.checkpoint_path(run))
         if row["artifact"] and not shared:
             paths.append(self._artifact_path(row["artifact"]))
@@ -316,24 +379,72 @@ class Store:
             with contextlib.suppress(OSError):  # gone before, or in use on Windows
                 path.unlink()
 
-    def outcomes(self, run: str) -> Outcomes:
-        """Return the per-example outcomes of a finished run."""
-        from workbench.tasks.outcomes import Outcomes
+    def outcomes_path(self, run: str, what: str = "") -> Path:
+        """Return the file of a run's outcomes, or of those that were evaluated later."""
+        return self._outcomes / (f"{run}.{what}.npz" if what else f"{run}.npz")
 
-        path = self._outcomes_path(run)
+    def outcomes(self, run: str) -> Outcomes:
+        """Return the per-example outcomes of a finished run, not to be changed.
+
+        The file is read once for as long as it is the same file.
+
+        Raises
+        ------
+        StudyError
+            If they are missing, or damaged.
+        """
+        return self._snapshots.memory.outcomes(run)
+
+    def read_outcomes(self, run: str) -> Outcomes:
+        """Return what the file of a run's outcomes says; see :meth:`outcomes`."""
+        path = self.outcomes_path(run)
         if not path.exists():
             raise StudyError(
                 f"Run {run} has no outcomes: it is not finished, or the file {path.name} was"
-                " removed from the study. Delete the run and run the recipe again."
+                " removed from the study. Run the same recipe again."
             )
-        return Outcomes.load(path)
+        return self._read_outcomes(run, path)
 
     def outcomes_of(self, run: str, what: str) -> Outcomes | None:
-        """Return outcomes that were evaluated later, such as of the validation part, or None."""
+        """Return outcomes that were evaluated later, such as of the validation part, or None.
+
+        Those that are damaged are removed, so that they are evaluated again.
+        """
+        path = self.outcomes_path(run, what)
+        if not path.exists():
+            return None
+        try:
+            return self._read_outcomes(run, path)
+        except StudyError:
+            with contextlib.suppress(OSError):  # in a folder that is read-only
+                path.unlink()
+            return None
+
+    def has_outcomes(self, run: str) -> bool:
+        """Return whether the outcomes of a run are there and undamaged."""
+        path = self.outcomes_path(run)
+        sealed = self.sealed(path) if path.exists() else None
+        if sealed is not None:
+            return digest_of_file(path) == sealed
+        try:
+            self.read_outcomes(run)
+        except StudyError:
+            return False
+        return True
+
+    def _read_outcomes(self, run: str, path: Path) -> Outcomes:
         from workbench.tasks.outcomes import Outcomes
 
-        path = self._outcomes / f"{run}.{what}.npz"
-        return Outcomes.load(path) if path.exists() else None
+        problem = f"The outcomes of run {run} are damaged: {path}."
+        again = (
+            " Run the same recipe again, which computes them anew; all other runs are as before."
+        )
+        if not self.is_as_sealed(path):
+            raise StudyError(f"{problem}{again}")
+        try:
+            return Outcomes.load(path)
+        except Exception as error:  # of zipfile, zlib and numpy, which name neither run nor file
+            raise StudyError(f"{problem} ({error}){again}") from error
 
     def keep_outcomes(self, run: str, what: str, outcomes: Outcomes) -> None:
         """Keep outcomes that were evaluated after the run; they go when the run is deleted.
@@ -345,13 +456,48 @@ class Store:
         """
         if self.record(run) is None:
             raise StudyError(f"There is no run {run} in {self.path}; was it deleted?")
-        path = self._outcomes / f"{run}.{what}.npz"
+        path = self.outcomes_path(run, what)
         temporary = _temporary(path)
         try:
             outcomes.save(temporary)
-            _publish(temporary, path)
+            self.keep_file(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+    # Files that decide, and their digests
+
+    def keep_file(self, temporary: Path, path: Path) -> None:
+        """Give a file that was written aside its name, and record its digest; see :meth:`sealed`.
+
+        Parameters
+        ----------
+        temporary : Path
+            In the same folder.
+        path : Path
+            Within the study; replaced if it is there.
+        """
+        digest = digest_of_file(temporary)
+        with self._journal.writing() as db:
+            self._seal(db, path, digest)
+            _publish(temporary, path)
+
+    def sealed(self, path: Path) -> str | None:
+        """Return the digest that a file had when it was written, None where none was recorded."""
+        name = path.relative_to(self.path).as_posix()
+        with self._journal.reading() as db:
+            if not _has_table(db, "files"):  # a read-only journal of an earlier version
+                return None
+            row = db.execute("SELECT digest FROM files WHERE name = ?", (name,)).fetchone()
+        return None if row is None else row["digest"]
+
+    def is_as_sealed(self, path: Path) -> bool:
+        """Return whether a file is what was written, as far as is recorded."""
+        sealed = self.sealed(path)
+        return sealed is None or sealed == digest_of_file(path)
+
+    def _seal(self, db: sqlite3.Connection, path: Path, digest: str) -> None:
+        name = path.relative_to(self.path).as_posix()
+        db.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (name, digest))
 
     # Compressed weights
 
@@ -366,7 +512,7 @@ class Store:
         temporary = _temporary(self._artifacts / "weights")
         try:
             write(temporary)
-            digest, size = _digest(temporary), temporary.stat().st_size
+            digest, size = digest_of_file(temporary), temporary.stat().st_size
             path = self._artifact_path(digest)
             if not path.exists():
                 _publish(temporary, path)
@@ -379,7 +525,7 @@ class Store:
         """Return the file with this digest, or None if it was evicted or is damaged."""
         path = self._artifact_path(digest)
         try:
-            if _digest(path) != digest:
+            if digest_of_file(path) != digest:
                 path.unlink()
                 return None
         except FileNotFoundError:
@@ -411,7 +557,7 @@ class Store:
 
     def recover(self) -> None:
         """Mark runs of processes that are gone as interrupted, and remove what they left."""
-        self._give_up_abandoned()
+        self.give_up_abandoned()
         with self._journal.reading() as db:
             known = {row["digest"] for row in db.execute("SELECT digest FROM artifacts")}
             unfinished = {
@@ -434,7 +580,8 @@ class Store:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    def _give_up_abandoned(self) -> None:
+    def give_up_abandoned(self) -> None:
+        """Mark runs whose process is gone as interrupted."""
         with self._journal.writing() as db:
             rows = db.execute("SELECT * FROM runs WHERE state = 'running'").fetchall()
             for row in rows:
@@ -446,9 +593,6 @@ class Store:
 
     def _artifact_path(self, digest: str) -> Path:
         return self._artifacts / f"{digest}.safetensors"
-
-    def _outcomes_path(self, run: str) -> Path:
-        return self._outcomes / f"{run}.npz"
 
 
 class Claim:
@@ -495,11 +639,13 @@ class Claim:
         StudyError
             If another process took the run over because this one seemed to be gone.
         """
-        path = self._store._outcomes_path(self.run)
+        path = self._store.outcomes_path(self.run)
         temporary = _temporary(path)
         try:
             outcomes.save(temporary)
+            digest = digest_of_file(temporary)
             with self._store._journal.writing() as db:
+                self._store._seal(db, path, digest)
                 self._update(
                     db,
                     RunState.DONE,
@@ -559,7 +705,19 @@ def _publish(temporary: Path, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def _digest(path: Path) -> str:
+def _is_baseline(row: sqlite3.Row) -> bool:
+    try:
+        return not Recipe.from_json(row["recipe"]).steps
+    except WorkbenchError:  # damaged, or of a newer version: it can be deleted all the same
+        return False
+
+
+def _has_table(db: sqlite3.Connection, name: str) -> bool:
+    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone())
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the sha256 of a file, 64 hexadecimal digits."""
     sha = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

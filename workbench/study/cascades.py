@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.records import RunState
-from workbench.selection.choice import check_conditions
 from workbench.selection.cost import CostModel
+from workbench.selection.quality import check_conditions
 from workbench.study.evaluation import classification, outcomes
 from workbench.study.run import Run
 from workbench.study.workspace import HasId, Workspace

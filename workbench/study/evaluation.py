@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import Monitor, Progress
 from workbench.records import RunState
 from workbench.study.workspace import HasId, Workspace
+from workbench.tasks.output import Output
 
 if TYPE_CHECKING:
-    from workbench.tasks import HarnessTask, TextClassification
     from workbench.tasks.outcomes import Outcomes
 
 
@@ -32,48 +32,34 @@ def outcomes(
         )
     if part == "evaluation":
         found = workspace.store.outcomes(id)
-        if "prediction" not in found or "entropy" in found:
+        if not found.is_classified or "entropy" in found:
             return found
     kept = workspace.store.outcomes_of(id, part)
     if kept is None:
         kept = workspace.engine.outcomes(id, part, monitor=Monitor(on_progress))
-        with contextlib.suppress(OSError):  # a read-only study is looked into all the same
+        # A read-only study is looked into all the same.
+        with contextlib.suppress(OSError, StudyError):
             workspace.store.keep_outcomes(id, part, kept)
     return kept
 
 
-@overload
-def classification(workspace: Workspace) -> TextClassification | HarnessTask: ...
-
-
-@overload
-def classification(workspace: Workspace, *, texts: Literal[True]) -> TextClassification: ...
-
-
-def classification(
-    workspace: Workspace, *, texts: bool = False
-) -> TextClassification | HarnessTask:
+def classification(workspace: Workspace, *, texts: bool = False) -> Any:
     """Return the task if every example has one answer, with ``texts`` to texts of the user."""
-    from workbench.tasks import HarnessTask, TextClassification
-
     task = workspace.task
-    if isinstance(task, TextClassification):
-        return task
-    if isinstance(task, HarnessTask) and task.is_choice:
-        if not texts and not task.is_validated:
-            raise ConfigError(
-                f"The validation documents that {task.name!r} was given are not scored as the"
-                " evaluated ones, and this is set by them; use a study of a task that has a"
-                " validation or training split of its own."
-            )
-        if not texts:
-            return task
+    if not task.output.classifies:
         raise ConfigError(
-            f"The prompts of {task.name!r} are the harness's, so they are not changed here; use"
-            " a study of a TextClassification task."
+            f"This needs one answer per example, and {task.name!r} answers {task.output.value}; use"
+            " a study of a TextClassification task, or of a multiple-choice HarnessTask."
         )
-    raise ConfigError(
-        f"This needs one answer per example, and {task.name!r} is"
-        f" {task.kind.replace('_', ' ')}; use a study of a TextClassification task, or of a"
-        " multiple-choice HarnessTask."
-    )
+    if texts and task.output is not Output.LABELS:
+        raise ConfigError(
+            f"The prompts of {task.name!r} are the harness's, so they are not changed here; use a"
+            " study of a TextClassification task."
+        )
+    if not task.is_validated:
+        raise ConfigError(
+            f"The validation documents that {task.name!r} was given are not scored as the evaluated"
+            " ones, and this is set by them; use a study of a task that has a validation or"
+            " training split of its own."
+        )
+    return task

@@ -16,7 +16,8 @@ from workbench.prediction.predict import Observation, Prediction, Predictor, siz
 from workbench.recipes import Quantization, QuantizeEmbeddings, Step
 from workbench.recipes.recipe import Recipe
 from workbench.records import Metric, RunRecord, RunState
-from workbench.selection.compare import is_baseline, is_measured, pareto_front, value_of
+from workbench.selection.compare import pareto_front
+from workbench.selection.quality import is_baseline, is_measured, value_of
 from workbench.study.running.engine import PREDICTIONS_FOLDER, table_path
 
 if TYPE_CHECKING:

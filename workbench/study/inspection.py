@@ -31,7 +31,7 @@ def flips(
         workspace.store.outcomes(one.id),
         workspace.store.outcomes(two.id),
         names=(_name(one), _name(two)),
-        labels=getattr(workspace.task, "labels", ()),
+        labels=workspace.task.labels,
     )
     if not texts:
         return found
@@ -50,7 +50,7 @@ def confusion(workspace: Workspace, run: HasId | str) -> Confusion:
     return views.confusion(
         workspace.store.outcomes(record.id),
         run=_name(record),
-        labels=getattr(workspace.task, "labels", ()),
+        labels=workspace.task.labels,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
@@ -70,7 +71,7 @@ def plot(
         axis=compare.axis_named(x),
         predictions=ready_frontiers(workspace, metric, predicted) if show else (),
     )
-    return figures.tradeoff_figure(view)
+    return figures.tradeoff_figure(replace(view, note=workspace.unreadable()))
 
 
 def costs(workspace: Workspace, prices: CostModel, *, model: str | None = None) -> pd.DataFrame:

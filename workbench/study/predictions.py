@@ -87,7 +87,7 @@ def ready_frontiers(
     workspace: Workspace, metric: str | None, predicted: bool | None
 ) -> list[tuple[str, Prediction]]:
     """Return the predicted fronts of the base models that have a table; none is made here."""
-    from workbench.selection.compare import is_baseline, is_measured
+    from workbench.selection.quality import is_baseline, is_measured
 
     decisive, records = workspace.metric_named(metric), workspace.records()
     measured = {r.model for r in records if is_baseline(r) and is_measured(r, decisive)}
@@ -144,7 +144,7 @@ def forecast(
 
 def ready_forecast(workspace: Workspace, model: str | None, metric: str | None) -> Forecast | None:
     """Return what predicts if predictions are ready, else None; nothing is computed."""
-    from workbench.selection.choice import is_baseline, is_measured
+    from workbench.selection.quality import is_baseline, is_measured
 
     name = workspace.model_named(model)
     table = cost_table(workspace, name)

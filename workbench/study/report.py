@@ -11,12 +11,13 @@ from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.recipes.recipe import shortened
 from workbench.records import FOR_INFORMATION
-from workbench.selection.compare import relative_quality
 from workbench.selection.cost import CostModel, cost_table
+from workbench.selection.decision import Decision
+from workbench.selection.quality import relative_quality
 from workbench.selection.requirements import Requirements
 from workbench.study import trust as trusting
 from workbench.study.cascades import Routed
-from workbench.study.choosing import Decision, decide
+from workbench.study.choosing import choose
 from workbench.study.run import Run
 from workbench.study.trust import Trust
 from workbench.study.workspace import Workspace
@@ -50,13 +51,12 @@ def report(
 
     wanted = requirements or Requirements(0.97)
     prices = cost or wanted.cost
-    decision = decide(workspace, wanted, metric=metric, model=model)
+    decision = choose(workspace, wanted, metric=metric, model=model)
     found = decision.nearest_run
     untold = ""
     if trust in (None, True):
-        classifies = workspace.store.meta("task")["saved"]["kind"] == "text_classification"
         trust = None
-        if classifies and found is not None:
+        if workspace.output.classifies and found is not None:
             try:
                 trust = trusting.trust(workspace, found, on_progress=on_progress)
             except (ConfigError, StudyError) as error:  # the rest of the page is wanted too
@@ -135,6 +135,7 @@ def _bar_part(
         )
     pieces.append(table(rows))
     answers = {v.answer for v in decision.verdicts}
+    confidence = decision.requirements.confidence
     if answers:
         pieces.append(
             sentence(
@@ -147,8 +148,8 @@ def _bar_part(
                 " it cannot be told yet.",
                 (
                     " The chance of calling any run passing that truly fails is at most"
-                    f" {1 - decision.requirements.confidence:.2g}, for all runs together."
-                    if decision.requirements.accuracy is not None
+                    f" {1 - confidence:.2g}, for all runs together."
+                    if decision.requirements.accuracy is not None and confidence is not None
                     else ""
                 ),
                 kind="quiet",

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
@@ -38,7 +38,6 @@ from workbench.study import (
     trust,
 )
 from workbench.study.cascades import Routed
-from workbench.study.choosing import Choice, Decision
 from workbench.study.computing import Recipes
 from workbench.study.run import Run
 from workbench.study.trust import Trust
@@ -55,10 +54,12 @@ if TYPE_CHECKING:
     from workbench.models.load import LoadedModel
     from workbench.prediction.predict import Prediction
     from workbench.selection.cascades import Signal
+    from workbench.selection.decision import Decision
     from workbench.selection.trust import Perturbation
     from workbench.study.running.runner import OnEvent
     from workbench.tasks import Task
     from workbench.tasks.outcomes import Outcomes
+    from workbench.tasks.output import Output
     from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
 
 
@@ -152,6 +153,7 @@ class Study:
         self._workspace.given_task = task
         self._workspace.first_model = base_models.add(self._workspace, loaded, None)
         store.recover()
+        store.renew_measurements(self.metrics)
 
     @classmethod
     def open(cls, path: str | Path) -> Study:
@@ -173,6 +175,7 @@ class Study:
         study._workspace.first_model = next(iter(store.models()))
         with contextlib.suppress(StudyError):  # one that is read-only can still be looked at
             store.recover()
+            store.renew_measurements(study.metrics)
         return study
 
     def add_model(self, model: LoadedModel | str | Path, name: str | None = None) -> str:
@@ -217,6 +220,11 @@ class Study:
     def task(self) -> Task:
         """The task, loaded from the study's own snapshot if need be."""
         return self._workspace.task
+
+    @property
+    def output(self) -> Output:
+        """What the task answers: labels, choices, tokens or text."""
+        return self._workspace.output
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -685,23 +693,6 @@ class Study:
         """
         return lineage(self._workspace.records(), self._workspace.metric_named(metric))
 
-    @overload
-    def choose(
-        self, accuracy: Requirements, *, metric: str | None = None, model: str | None = None
-    ) -> Decision: ...
-
-    @overload
-    def choose(
-        self,
-        accuracy: float | None = None,
-        *,
-        relative: bool = True,
-        size_bytes: float | None = None,
-        latency_ms: float | None = None,
-        metric: str | None = None,
-        model: str | None = None,
-    ) -> Choice: ...
-
     def choose(
         self,
         accuracy: float | Requirements | None = None,
@@ -711,13 +702,12 @@ class Study:
         latency_ms: float | None = None,
         metric: str | None = None,
         model: str | None = None,
-    ) -> Choice:
+    ) -> Decision:
         """Choose the smallest run that passes, or with limits alone the best one that fits.
 
-        With a number a run is judged by its measured value, see
-        :func:`workbench.selection.compare.choose`.
+        With a number a run is judged by its measured value, and the answer says how sure that is.
         With :class:`workbench.Requirements` a run must pass with confidence, however many there
-        are to choose from, see :func:`workbench.selection.decision.decide`.
+        are to choose from. See :func:`workbench.selection.decision.decide`.
 
         Parameters
         ----------
@@ -733,11 +723,6 @@ class Study:
         model : str, optional
             The base model that quality refers to. Default: the study's first. The runs of all
             base models are candidates.
-
-        Returns
-        -------
-        Choice
-            A :class:`Decision` for requirements.
         """
         return choosing.choose(
             self._workspace,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import threading
 import weakref
@@ -14,10 +13,13 @@ from workbench.errors import ConfigError, StudyError
 from workbench.progress import Progress
 from workbench.records import Metric, RunRecord
 from workbench.storage.store import Store
+from workbench.tasks.metrics import recorded_metrics
+from workbench.tasks.output import Output, recorded_output
 
 if TYPE_CHECKING:
     from workbench.models.load import LoadedModel
     from workbench.prediction.cost_table import CostTable
+    from workbench.storage.snapshot import Snapshot
     from workbench.study.forecast import Forecast
     from workbench.study.running.engine import Engine
     from workbench.study.running.inline import InlineRunner
@@ -101,7 +103,12 @@ class Workspace:
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The task's metrics; the first one decides where none is named."""
-        return tuple(Metric(**metric) for metric in self.store.meta("task")["metrics"])
+        return recorded_metrics(self.store.meta("task"))
+
+    @property
+    def output(self) -> Output:
+        """What the task answers, without loading it."""
+        return recorded_output(self.store.meta("task")["saved"])
 
     def metric_named(self, name: str | None) -> Metric:
         """Return the metric of this name, None for the task's first.
@@ -140,7 +147,11 @@ class Workspace:
 
     def records(self) -> tuple[RunRecord, ...]:
         """Return what the journal says about all runs, oldest first."""
-        return self.store.records()
+        return self.snapshot().records
+
+    def snapshot(self) -> Snapshot:
+        """Return all runs as they are now; the same object while nothing has changed."""
+        return self.store.snapshot()
 
     def record_of(self, run: HasId | str) -> RunRecord:
         """Return what the journal says about a run now.
@@ -166,13 +177,25 @@ class Workspace:
     def baseline(self, model: str | None = None) -> RunRecord | None:
         """Return the run of a base model itself, None if it has not been computed."""
         name = self.model_named(model)
-        return next((r for r in self.records() if r.model == name and not r.recipe.steps), None)
+        return self.snapshot().baselines.get(name)
 
-    def outcomes(self, record: RunRecord) -> Outcomes | None:
-        """Return a run's outcomes on the evaluation part, None where there are none."""
-        with contextlib.suppress(StudyError):
-            return self.store.outcomes(record.id)
-        return None
+    @property
+    def outcomes(self) -> Callable[[RunRecord], Outcomes | None]:
+        """What returns a run's outcomes on the evaluation part, None where there are none."""
+        return self.snapshot().outcomes
+
+    def unreadable(self) -> str:
+        """Return which outcomes could not be read and what to do, in words; ``""`` for none."""
+        snapshot = self.snapshot()
+        runs = [snapshot.by_id[id] for id in snapshot.damaged]
+        if not runs:
+            return ""
+        named = ", ".join(f"{r.label} (run {r.id})" for r in runs[:3]) + ", …" * (len(runs) > 3)
+        return (
+            f"The outcomes of {named} are missing or damaged, so what is said of"
+            f" {'it' if len(runs) == 1 else 'them'} follows from recorded numbers alone. Run the"
+            " same recipe again to compute them anew."
+        )
 
     # What computes
 

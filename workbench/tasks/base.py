@@ -9,7 +9,7 @@ import json
 import os
 import warnings as python_warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -24,18 +24,12 @@ from workbench.models.architectures import decoder_start_token
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement, Metric
+from workbench.tasks.metric import call_metric, scores_of_examples
+from workbench.tasks.metrics import KL, OfRows, estimate, measurement
 from workbench.tasks.outcomes import Outcomes
+from workbench.tasks.output import Output
 from workbench.tasks.splits import PARTS
-from workbench.tasks.uncertainty import (
-    Difference,
-    Estimate,
-    estimate_ratio,
-    paired_difference,
-    paired_ratio,
-)
-
-KL = Metric("kl", "nats", higher_is_better=False)
-"""KL divergence from the dense model's predictions to this model's, per prediction."""
+from workbench.tasks.uncertainty import Difference, Estimate, paired_difference, paired_ratio
 
 BATCH_TOKENS = 2048
 """Padded tokens of a batch: larger batches are not faster on a few CPU cores."""
@@ -149,6 +143,10 @@ class Task(ABC):
     ----------
     kind : str
         Name of the class of task in saved studies.
+    output : Output
+        What one example is answered by.
+    labels : tuple of str
+        In the order of their codes; none where a task answers something else.
     name : str
         For people.
     metrics : tuple of Metric
@@ -160,12 +158,13 @@ class Task(ABC):
     """
 
     kind: ClassVar[str]
-    pools_tokens: ClassVar[bool] = False
-    """Whether one prediction is made from all tokens of an example."""
+    output: Output
+    labels: tuple[str, ...] = ()
     name: str
     metrics: tuple[Metric, ...]
     warnings: tuple[str, ...] = ()
     options: dict[str, Any]
+    _own_metric: Callable[..., Any] | None = None
     _fingerprint: str | None
     _examples: WeakKeyDictionary[Any, dict[tuple[str, int], list[Example]]]
 
@@ -192,6 +191,17 @@ class Task(ABC):
                 digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
             self._fingerprint = digest.hexdigest()[:16]
         return self._fingerprint
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether the validation part is scored as the evaluation part is."""
+        return True
+
+    def texts(self, part: str) -> Sequence[str] | None:
+        """Return the user's texts of a part by the number of the example, None where a model's
+        tokens are all there is to show.
+        """
+        return None
 
     def metric(self, name: str) -> Metric:
         """Return a metric of this task by name.
@@ -331,9 +341,34 @@ class Task(ABC):
         windows = self.calibration_windows(model, sequence_length=sequence_length, seed=seed)
         return [Example(index, index, row) for index, row in enumerate(windows)]
 
-    @abstractmethod
     def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
-        """Return a metric of one evaluation with its influence per document."""
+        """Return a metric of one evaluation with its influence per document.
+
+        Raises
+        ------
+        ConfigError
+            If the task has no such metric, or the outcomes lack what it is computed from.
+        """
+        known = self.metric(metric)
+        return estimate(known, outcomes, lambda table: self.statistic(known, table))
+
+    def statistic(self, metric: Metric, outcomes: Outcomes) -> OfRows:
+        """Return what computes a metric of the whole set from some rows of the outcomes.
+
+        The user's own metric is one; a kind of task that has others says here which.
+
+        Raises
+        ------
+        ConfigError
+            If the metric is no statistic of this task.
+        """
+        if metric.statistic == "own":
+            own = self._own_metric
+            return lambda rows: call_metric(own, *self._own_arguments(outcomes.at(rows)))
+        raise ConfigError(
+            f"The metric {metric.name!r} cannot be computed from these outcomes: they have the"
+            f" columns {', '.join(outcomes.columns)}. Evaluate the model again."
+        )
 
     @abstractmethod
     def _columns(self, batch: Batch, logits: Tensor, dense: list[Tensor] | None) -> dict[str, Any]:
@@ -442,7 +477,17 @@ class Task(ABC):
                 columns["document"] = [e.document for e in batch.examples]
                 collected.append(columns)
                 monitor.report("evaluate", done, len(batches), part)
-        return _gather(collected)
+        outcomes = _gather(collected)
+        for metric in self.metrics:
+            if metric.statistic == "own":
+                each = scores_of_examples(self._own_metric, *self._own_arguments(outcomes))
+                if each is not None and len(each) == len(outcomes) > 1:
+                    outcomes.columns[metric.numerator] = each
+        return outcomes
+
+    def _own_arguments(self, outcomes: Outcomes) -> tuple[Any, ...]:
+        """Return what the user's own metric is called with."""
+        return (outcomes,)
 
     def dense_logits(self, model: LoadedModel, batch: Batch) -> list[Tensor]:
         """Return a model's logits of one batch, shape (predictions, classes) per example."""
@@ -455,14 +500,10 @@ class Task(ABC):
         """
         measurements = []
         for metric in self.metrics:
-            if metric is KL and (len(outcomes) == 0 or np.isnan(_float(outcomes, "kl")).all()):
+            if metric == KL and (len(outcomes) == 0 or np.isnan(_float(outcomes, "kl")).all()):
                 continue
-            estimate = self.estimate(metric.name, outcomes)
-            measurements.append(
-                Measurement(
-                    metric.name, estimate.value, metric.unit, len(outcomes), estimate.stderr, part
-                )
-            )
+            found = self.estimate(metric.name, outcomes)
+            measurements.append(measurement(metric, found, len(outcomes), part))
         return tuple(measurements)
 
     def difference(
@@ -508,6 +549,7 @@ class Task(ABC):
         write_snapshot(folder / file, self._rows())
         return {
             "kind": self.kind,
+            "output": self.output.value,
             "name": self.name,
             "version": 1,
             "fingerprint": self.fingerprint,
@@ -631,11 +673,6 @@ def batches_of(
         waiting.append(example)
     if waiting:
         yield batch_of(model, "calibration", waiting)
-
-
-def ratio(outcomes: Outcomes, numerator: str, denominator: str) -> Estimate:
-    """Return the ratio of two columns' sums, clustered by document."""
-    return estimate_ratio(outcomes[numerator], outcomes[denominator], outcomes["document"])
 
 
 def _float(outcomes: Outcomes, name: str) -> np.ndarray:

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from workbench.errors import ConfigError
 from workbench.records import Metric
-from workbench.tasks.base import KL
 from workbench.tasks.data import read_rows
 from workbench.tasks.generation import Generation, Pair, one_line
+from workbench.tasks.metrics import EXACT_MATCH, F1, KL
 from workbench.tasks.rouge import words_of
 
 _MISSING = {"", "nan", "none"}
@@ -105,7 +105,7 @@ class Extraction(Generation):
         )
 
     def _metrics(self) -> tuple[Metric, ...]:
-        return (Metric("exact_match"), Metric("f1"), KL)
+        return (EXACT_MATCH, F1, KL)
 
     def scores(self, answer: str, target: str) -> dict[str, float]:
         """Return exact match and the F1 of words, averaged over fields where there are several."""

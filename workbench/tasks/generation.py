@@ -23,8 +23,8 @@ from workbench.tasks.data import read_snapshot
 from workbench.tasks.language_modeling import start_token
 from workbench.tasks.next_token import NextToken
 from workbench.tasks.outcomes import Outcomes
+from workbench.tasks.output import Output
 from workbench.tasks.splits import PARTS, deal, overlap
-from workbench.tasks.uncertainty import Estimate, estimate_ratio
 
 SHARES = {"calibration": 0.5, "evaluation": 0.35, "validation": 0.15}
 """Share of the rows that each part gets where parts are split, not given."""
@@ -52,6 +52,7 @@ class Generation(NextToken):
     not fit are cut at their end.
     """
 
+    output = Output.TEXT
     answers_prompts: ClassVar[bool] = True
 
     def _build(
@@ -282,14 +283,6 @@ class Generation(NextToken):
                 found[example.index] = answer_in(text, may_be_empty=may_be_empty)
             monitor.report("generate", done, len(batches), part)
         return [found[index] for index in sorted(found)]
-
-    def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
-        """Return a metric of one evaluation with its influence per document."""
-        self.metric(metric)
-        clusters = outcomes["document"]
-        if metric == "kl":
-            return estimate_ratio(outcomes["kl"], outcomes["n_predictions"], clusters)
-        return estimate_ratio(outcomes[metric], np.ones(len(outcomes)), clusters)
 
     def _rows(self) -> Iterable[dict[str, Any]]:
         for part in PARTS:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from workbench.errors import ConfigError, DataError
 from workbench.records import Metric
+
+_Read = TypeVar("_Read")
 
 
 def describe_metric(
@@ -59,10 +64,28 @@ def describe_metric(
             f"higher_is_better={higher_is_better!r} is not accepted for your metric {name!r}; give"
             " True or False."
         )
-    return Metric(name, "", bool(higher_is_better))
+    better = bool(higher_is_better)
+    return Metric(name, higher_is_better=better, numerator=f"{name}:each", statistic="own")
 
 
-def call_metric(function: Callable[..., float] | None, *arguments: Any) -> float:
+def scores_of_examples(
+    function: Callable[..., Any] | None, *arguments: Any
+) -> NDArray[np.float64] | None:
+    """Call the user's metric, and return its numbers if it gives several, else None.
+
+    Raises
+    ------
+    ConfigError
+        If it raises.
+    """
+    return _called(
+        function,
+        arguments,
+        lambda found: None if np.ndim(found) != 1 else np.asarray(found, dtype=np.float64),
+    )
+
+
+def call_metric(function: Callable[..., Any] | None, *arguments: Any) -> float:
     """Call the user's metric.
 
     Raises
@@ -70,9 +93,17 @@ def call_metric(function: Callable[..., float] | None, *arguments: Any) -> float
     ConfigError
         If it raises, or returns something that is not a number.
     """
+    return _called(function, arguments, float)
+
+
+def _called(
+    function: Callable[..., Any] | None,
+    arguments: tuple[Any, ...],
+    read: Callable[[Any], _Read],
+) -> _Read:
     assert function is not None
     try:
-        return float(function(*arguments))
+        return read(function(*arguments))
     except MemoryError:
         raise
     except Exception as error:
@@ -80,7 +111,7 @@ def call_metric(function: Callable[..., float] | None, *arguments: Any) -> float
         raise ConfigError(
             f"Your metric {name!r} failed: {type(error).__name__}: {error}. It gets"
             " (labels, predictions) as arrays for classification, or a table of outcomes for"
-            " language models, and must return one number."
+            " language models, and must return one number, or one per example."
         ) from error
 
 

@@ -13,12 +13,14 @@ from workbench.models.architectures import is_seq2seq
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks.base import BATCH_TOKENS, LOGITS_BYTES, Batch, Task
+from workbench.tasks.output import Output
 from workbench.tasks.scoring import score
 
 
 class NextToken(Task):
     """A task whose predictions are next tokens."""
 
+    output = Output.TOKENS
     answers_prompts: ClassVar[bool] = False
     """Whether something is given and the rest is predicted, as an encoder-decoder needs it."""
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -19,12 +23,15 @@ class Outcomes:
     model to this one summed over the predictions; NaN where no dense reference was given). Tasks
     add theirs: ``n_correct``, ``n_bytes``, ``label``, ``prediction``, ``confidence``, ``margin``
     (probability of the likeliest class minus that of the next), ``entropy`` (nats) and
-    ``log_probabilities`` (float16, (examples, classes), nats). A column with the name of a metric
-    is what that metric is the mean of. Evaluations of earlier versions
+    ``log_probabilities`` (float16, (examples, classes), nats). A metric says which columns it is
+    computed from. Evaluations of earlier versions
     lack the last three.
     """
 
     columns: dict[str, NDArray[np.generic]]
+    _derived: dict[Hashable, tuple[Any, Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         lengths = {name: len(column) for name, column in self.columns.items()}
@@ -39,6 +46,33 @@ class Outcomes:
 
     def __contains__(self, name: str) -> bool:
         return name in self.columns
+
+    def derived(self, what: Hashable, compute: Callable[[], Value], other: object = None) -> Value:
+        """Return what ``compute`` returned the first time; kept as long as the outcomes are.
+
+        Parameters
+        ----------
+        what : hashable
+            Names the question, with every argument that changes its answer.
+        compute : callable
+            Called without arguments, unless the answer is known.
+        other : object, optional
+            What the answer depends on besides, such as the base model's outcomes.
+        """
+        known = self._derived.get(what)
+        if known is None or known[0] is not other:
+            known = self._derived[what] = (other, compute())
+        found: Value = known[1]
+        return found
+
+    @property
+    def is_classified(self) -> bool:
+        """Whether every example has one label and one prediction."""
+        return "label" in self and "prediction" in self
+
+    def at(self, rows: NDArray[np.int64]) -> Outcomes:
+        """Return the table of some rows."""
+        return Outcomes({name: column[rows] for name, column in self.columns.items()})
 
     def save(self, path: Path) -> None:
         """Write all columns to a compressed ``.npz`` file; nothing in it needs pickle."""

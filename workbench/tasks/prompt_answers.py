@@ -8,23 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import LoadedModel
-from workbench.records import Metric
 from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
-from workbench.tasks.base import KL, Batch, Example, Task, ratio
+from workbench.tasks.base import Batch, Example, Task
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.language_modeling import LanguageModeling, start_token
-from workbench.tasks.outcomes import Outcomes
+from workbench.tasks.metrics import ANSWER_PERPLEXITY, EXACT_MATCH, KL, TOKEN_ACCURACY
 from workbench.tasks.splits import PARTS, deal, overlap
-from workbench.tasks.uncertainty import Estimate, estimate_ratio
-
-EXACT_MATCH = Metric("exact_match")
-PERPLEXITY = Metric("answer_perplexity", "", higher_is_better=False)
-ACCURACY = Metric("token_accuracy")
 
 SHARES = {"calibration": 0.7, "evaluation": 0.2, "validation": 0.1}
 LEAST_ROWS = 10
@@ -125,7 +118,9 @@ class PromptAnswers(LanguageModeling):
                 f"max_evaluation_examples={most} is not accepted; give a positive number, or None"
                 " for all of the evaluation part."
             )
-        Task.__init__(self, name, (EXACT_MATCH, PERPLEXITY, ACCURACY, KL), dict(options))
+        Task.__init__(
+            self, name, (EXACT_MATCH, ANSWER_PERPLEXITY, TOKEN_ACCURACY, KL), dict(options)
+        )
         self.rows = rows
 
     def __repr__(self) -> str:
@@ -191,18 +186,6 @@ class PromptAnswers(LanguageModeling):
         columns = super()._columns(batch, logits, dense)
         pairs = zip(columns["n_correct"], columns["n_predictions"], strict=True)
         return {**columns, "exact": [float(right == count) for right, count in pairs]}
-
-    def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
-        """Return a metric of one evaluation with its influence per document."""
-        self.metric(metric)
-        if metric == "exact_match":
-            ones = np.ones(len(outcomes))
-            return estimate_ratio(outcomes["exact"], ones, outcomes["document"])
-        if metric == "answer_perplexity":
-            return ratio(outcomes, "loss", "n_predictions").exp()
-        if metric == "token_accuracy":
-            return ratio(outcomes, "n_correct", "n_predictions")
-        return ratio(outcomes, "kl", "n_predictions")
 
     def _rows(self) -> Iterable[dict[str, Any]]:
         for part in PARTS:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
-
 from workbench.records import Metric
-from workbench.tasks.base import KL
 from workbench.tasks.data import read_rows
 from workbench.tasks.generation import Generation, Pair, one_line
-from workbench.tasks.outcomes import Outcomes
+from workbench.tasks.metrics import KL, LENGTH_ERROR, ROUGE_1, ROUGE_2, ROUGE_L
 from workbench.tasks.rouge import rouge_l, rouge_n, words_of
-from workbench.tasks.uncertainty import Estimate, estimate_ratio
 
 
 class Summarization(Generation):
@@ -84,13 +80,7 @@ class Summarization(Generation):
         )
 
     def _metrics(self) -> tuple[Metric, ...]:
-        return (
-            Metric("rouge_l"),
-            Metric("rouge_1"),
-            Metric("rouge_2"),
-            Metric("length_error", higher_is_better=False),
-            KL,
-        )
+        return (ROUGE_L, ROUGE_1, ROUGE_2, LENGTH_ERROR, KL)
 
     def scores(self, answer: str, target: str) -> dict[str, float]:
         """Return ROUGE-L, -1 and -2, and the ratio of the lengths."""
@@ -100,12 +90,3 @@ class Summarization(Generation):
             "rouge_2": rouge_n(answer, target, 2),
             "length_ratio": len(words_of(answer)) / max(1, len(words_of(target))),
         }
-
-    def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
-        """Return a metric of one evaluation with its influence per document."""
-        if metric not in ("length_error", "length_ratio"):
-            return super().estimate(metric, outcomes)
-        values = np.asarray(outcomes["length_ratio"], dtype=float)
-        if metric == "length_error":  # the ratio itself was a metric in studies of before
-            values = np.abs(1 - values)
-        return estimate_ratio(values, np.ones(len(values)), outcomes["document"])

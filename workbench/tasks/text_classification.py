@@ -18,18 +18,15 @@ from workbench.errors import ConfigError, DataError, UnsupportedArchitectureErro
 from workbench.models.architectures import has_lone_encoder, is_seq2seq, refuse_unsupported
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
-from workbench.records import Metric
-from workbench.tasks.base import KL, Batch, Example, Task, batches_of, pad_token
+from workbench.tasks.base import Batch, Example, Task, batches_of, pad_token
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.head import extract_features, pooled_features, train_head
-from workbench.tasks.metric import address, call_metric, describe_metric, find_metric
+from workbench.tasks.metric import address, describe_metric, find_metric
+from workbench.tasks.metrics import ACCURACY, KL, MACRO_F1
 from workbench.tasks.outcomes import Outcomes
-from workbench.tasks.scoring import score
+from workbench.tasks.output import Output
+from workbench.tasks.scoring import log_probabilities, score
 from workbench.tasks.splits import PARTS, deal, overlap
-from workbench.tasks.uncertainty import Estimate, estimate_ratio, estimate_statistic
-
-ACCURACY = Metric("accuracy")
-MACRO_F1 = Metric("macro_f1")
 
 SHARES = {"calibration": 0.7, "evaluation": 0.2, "validation": 0.1}
 """Share of the rows that each part gets where parts are split, not given."""
@@ -74,8 +71,9 @@ class TextClassification(Task):
         Of the split into parts.
     metric : callable, optional
         Your own metric: called with two arrays, the labels and the predictions (integers if all
-        labels are, else strings), returns a float. It becomes the primary metric; its standard
-        error comes from a jackknife over documents.
+        labels are, else strings), returns a float, whose standard error comes from a jackknife
+        over documents, or one number per example, of which it is the mean. It becomes the primary
+        metric.
     higher_is_better : bool, optional
         Of your own metric; needed unless it has an attribute of that name.
     name : str, optional
@@ -98,7 +96,7 @@ class TextClassification(Task):
     """
 
     kind: ClassVar[str] = "text_classification"
-    pools_tokens: ClassVar[bool] = True
+    output = Output.LABELS
 
     def __init__(
         self,
@@ -194,6 +192,10 @@ class TextClassification(Task):
             )
         return findings
 
+    def texts(self, part: str) -> Sequence[str]:
+        """Return the texts of a part."""
+        return [row.text for row in self.rows[part]]
+
     def bind(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> LoadedModel:
         """Return a model with a head for this task's labels.
 
@@ -285,7 +287,7 @@ class TextClassification(Task):
         found = np.zeros(len(examples), dtype=np.int64)
         with torch.no_grad():
             for batch in batches_of(model, examples, 16 * length):
-                best = self.logits(model, batch).argmax(-1).cpu().numpy()
+                best = log_probabilities(self.logits(model, batch)).argmax(-1).cpu().numpy()
                 found[[example.index for example in batch.examples]] = best
         return [self.labels[code] if code < len(self.labels) else "(other)" for code in found]
 
@@ -339,27 +341,12 @@ class TextClassification(Task):
             **_doubts(logits),
         }
 
-    def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
-        """Return a metric of one evaluation with its influence per document."""
-        self.metric(metric)
-        labels = np.asarray(outcomes["label"], dtype=np.int64)
-        predictions = np.asarray(outcomes["prediction"], dtype=np.int64)
-        clusters = outcomes["document"]
-        if metric == "accuracy":
-            return estimate_ratio(labels == predictions, np.ones(len(labels)), clusters)
-        if metric == "kl":
-            return estimate_ratio(outcomes["kl"], outcomes["n_predictions"], clusters)
-        if metric == "macro_f1":
-            classes = np.union1d(labels, predictions)
-            return estimate_statistic(
-                lambda rows: macro_f1(labels[rows], predictions[rows], classes), clusters
-            )
+    def _own_arguments(self, outcomes: Outcomes) -> tuple[Any, ...]:
+        """Return labels and predictions as the user wrote them."""
         names = self._names()
-        known = np.minimum(predictions, len(self.labels))
-        return estimate_statistic(
-            lambda rows: call_metric(self._own_metric, names[labels[rows]], names[known[rows]]),
-            clusters,
-        )
+        labels = np.asarray(outcomes["label"], dtype=np.int64)
+        known = np.minimum(np.asarray(outcomes["prediction"], dtype=np.int64), len(self.labels))
+        return names[labels], names[known]
 
     def _names(self) -> NDArray[Any]:
         """Return what a code stands for; the last entry is a class that is no label here."""
@@ -421,30 +408,9 @@ def label_logits(
     return logits if columns == sorted(columns) else logits[:, columns]
 
 
-def macro_f1(
-    labels: NDArray[np.int64], predictions: NDArray[np.int64], classes: NDArray[np.int64]
-) -> float:
-    """Return the mean F1 over classes; a class that is neither label nor prediction is left out.
-
-    Parameters
-    ----------
-    labels, predictions : ndarray of shape (examples,), int64
-        Codes, zero or more.
-    classes : ndarray of shape (classes,), int64
-        The codes to average over.
-    """
-    if len(classes) == 0:
-        return float("nan")
-    size = int(classes.max()) + 1
-    hits = np.bincount(labels[labels == predictions], minlength=size)[classes]
-    total = np.bincount(labels, minlength=size) + np.bincount(predictions, minlength=size)
-    both = total[classes]
-    return float(np.mean(2 * hits[both > 0] / both[both > 0])) if both.any() else float("nan")
-
-
 def _doubts(logits: Tensor) -> dict[str, Any]:
     """Return what else tells how sure the model is: margin, entropy, and all probabilities."""
-    logs = torch.log_softmax(logits.float(), -1)
+    logs = log_probabilities(logits)
     best = logs.topk(min(2, logs.shape[-1]), -1).values.exp()
     found = {
         "margin": (best[:, 0] - best[:, -1]).double().cpu().numpy(),

@@ -25,6 +25,7 @@ from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks import Batch, Task
 from workbench.tasks.base import batches_of
+from workbench.tasks.output import Output
 from workbench.tensors.products import fast_products
 from workbench.training.checkpoints import CheckpointFile
 from workbench.training.losses import Objective, flat_logits, hard_loss
@@ -268,7 +269,7 @@ class _Run:
         loss, error = total / max(count, 1e-12), wrong / max(count, 1e-12)
         state.validations.append([state.step, round(loss, 6), round(error, 6)])
         # A classifier goes on getting better while it grows too sure of itself, so errors decide.
-        score = [error, loss] if self.task.pools_tokens else [loss]
+        score = [error, loss] if self.task.output is Output.LABELS else [loss]
         if state.best is None or score < state.best:
             state.best, state.best_step = score, state.step
             self.best = {n: p.detach().clone() for n, p in self.trainable.parameters.items()}

@@ -17,6 +17,7 @@ from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks import Batch, Example, Task
 from workbench.tasks.base import batches_of
+from workbench.tasks.output import Output
 
 UNBALANCED = 10.0
 """How many times as frequent as the rarest the most frequent label is before "auto" weighs."""
@@ -118,7 +119,7 @@ class Distilled(Objective):
 
     def prepare(self, examples: Sequence[Example], monitor: Monitor = SILENT) -> None:
         """Keep the teacher's logits where there is one small row per example."""
-        if not self.task.pools_tokens or self._hidden or self._hard == 1:
+        if self.task.output is not Output.LABELS or self._hidden or self._hard == 1:
             return
         for batch in batches_of(self._teacher, examples, self.task.batch_tokens(self._teacher)):
             rows = zip(batch.examples, self._teachers(batch), strict=True)
@@ -228,12 +229,12 @@ def class_weights(task: Task, examples: Sequence[Example], how: str) -> Tensor |
         ``"auto"`` weighs only if the most frequent label is ten times as frequent as the rarest.
     """
     labels = [example.label for example in examples]
-    if how == "none" or not task.pools_tokens or min(labels, default=-1) < 0:
+    if how == "none" or task.output is not Output.LABELS or min(labels, default=-1) < 0:
         return None
     counts = Counter(labels)
     if how == "auto" and max(counts.values()) <= UNBALANCED * min(counts.values()):
         return None
-    number = max(len(getattr(task, "labels", ())), max(counts) + 1)
+    number = max(len(task.labels), max(counts) + 1)
     weights = torch.ones(number)
     for label, count in counts.items():
         weights[label] = len(labels) / (len(counts) * count)

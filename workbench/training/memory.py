@@ -11,6 +11,7 @@ from workbench.errors import NotEnoughMemoryError
 from workbench.models.layers import find_blocks
 from workbench.models.loaded import LoadedModel
 from workbench.tasks import Task
+from workbench.tasks.output import Output
 from workbench.training.trainable import Trainable
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def training_bytes(
     config = model.hf_model.config.get_text_config()
     blocks = len(find_blocks(model.hf_model))
     kept = tokens * blocks * _VALUES_PER_TOKEN * config.hidden_size
-    classes = 1 if task.pools_tokens else config.vocab_size
+    classes = 1 if task.output is Output.LABELS else config.vocab_size
     copies = _LOGITS_COPIES + (_TEACHERS_COPIES if taught else 0)
     return fixed + 4 * (kept + tokens * classes * copies)
 

@@ -71,7 +71,7 @@ def confusion(
     StudyError
         If the task is no classification.
     """
-    if "prediction" not in outcomes or "label" not in outcomes:
+    if not outcomes.is_classified:
         raise StudyError(
             "A confusion matrix needs a classification task; this one predicts tokens, not labels."
             " The flips show which examples changed."

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from workbench.records import Metric, RunRecord
-from workbench.selection.choice import Z95
 from workbench.selection.compare import SHARE_FACT
+from workbench.selection.quality import Z95
 
 if TYPE_CHECKING:
     import pandas as pd

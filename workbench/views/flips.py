@@ -133,7 +133,7 @@ def flips(
     one = np.array([first[example] for example in common])
     two = np.array([second[example] for example in common])
     losses = [_per_prediction(outcomes)[rows] for outcomes, rows in ((before, one), (after, two))]
-    classified = "prediction" in before and "label" in before
+    classified = before.is_classified
 
     def named(code: int) -> str:
         return labels[code] if 0 <= code < len(labels) else str(code)

@@ -10,7 +10,7 @@ from workbench.errors import ConfigError
 from workbench.models.layers import find_linears
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
-from workbench.tasks import Task, TextClassification
+from workbench.tasks import Task
 from workbench.views.layers import WeightHistogram
 
 LONGEST_TEXT = 400
@@ -86,9 +86,9 @@ def example_texts(
 ) -> dict[int, str]:
     """Return the texts of some examples of a part by their number, cut where they are long."""
     wanted = set(examples)
-    if isinstance(task, TextClassification):
-        rows = enumerate(task.rows[part])
-        return {number: _cut(row.text) for number, row in rows if number in wanted}
+    given = task.texts(part)
+    if given is not None:
+        return {number: _cut(given[number]) for number in sorted(wanted)}
     found: dict[int, str] = {}
     for example in task.examples(model, part):
         if example.index in wanted:

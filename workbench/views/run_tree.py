@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from workbench.records import Metric, RunRecord
-from workbench.selection.choice import value_of
+from workbench.selection.quality import value_of
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from workbench.app.parts.controls import (
 from workbench.app.parts.limits import Limits
 from workbench.app.parts.prices_form import prices_code
 from workbench.app.parts.rows import Rows
-from workbench.app.parts.verdict_rows import verdicts_html
+from workbench.app.parts.verdict_rows import HEADS, verdict_rows
 from workbench.app.session import Session
 from workbench.errors import WorkbenchError
 from workbench.selection.requirements import Requirements
@@ -125,7 +125,10 @@ class ChoosePanel(StudyPanel):
         self._session.choice.set(self._found)
         self.pick.disabled = self._found is None
         self.answer.value = answer_html(text, kind)
-        self.verdicts.html = verdicts_html(verdicts, study.models[0])
+        if verdicts:
+            self.verdicts.fill(HEADS, verdict_rows(verdicts, study.models[0]))
+        else:
+            self.verdicts.clear()
         self._session.accepted.set((self.limits.by_axis(), self._worst()))
 
     def _worst(self) -> float | None:

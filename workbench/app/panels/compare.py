@@ -27,7 +27,7 @@ from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows, rows_html
 from workbench.app.parts.run_picker import RunPicker
-from workbench.app.session import CLASSIFYING, Session
+from workbench.app.session import Session
 from workbench.records import RunRecord
 from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
 from workbench.views.run_names import distinct, run_names
@@ -72,8 +72,7 @@ class ComparePanel(StudyPanel):
         guard = self._guard
         self.runs = several_of("runs", 14)
         self._picker = RunPicker(session, self.runs, guard(self._picked), facts=True)
-        kind = session.study.describe()["task"]["kind"]
-        views = [v for v in VIEWS if v[1] != "confusion" or kind in CLASSIFYING]
+        views = [v for v in VIEWS if v[1] != "confusion" or session.study.output.classifies]
         self.view = buttons(views, kind="wb-subnav", tooltips=[_ABOUT[name] for _, name in views])
         self.about = w.HTML()
         look = {"label": "auto", "most": "460px"}
@@ -276,11 +275,12 @@ class ComparePanel(StudyPanel):
         self._texts.value = f'<div class="wb-texts">{"".join(parts)}</div>'
 
     def _tabulate(self, heads: list[tuple[str, str]], rows: Any) -> None:
-        self.table.html = rows_html(heads, rows, caption="Nothing differs.")
+        self.table.fill(heads, rows, caption="Nothing differs.")
         show(self.table, is_shown=True)
 
     def _clear(self) -> None:
-        self.table.html = self._texts.value = ""
+        self.table.clear()
+        self._texts.value = ""
         show(self.table, is_shown=False)
         self.place.clear()
 

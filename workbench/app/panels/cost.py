@@ -12,9 +12,10 @@ from workbench.app.panels.base import StudyPanel
 from workbench.app.parts.controls import about_html, card, columns, heading, row
 from workbench.app.parts.measure_button import MeasureButton
 from workbench.app.parts.prices_form import PricesForm, prices_code
-from workbench.app.parts.rows import Rows, rows_html
+from workbench.app.parts.rows import Row, Rows
 from workbench.app.session import Session
 from workbench.errors import WorkbenchError
+from workbench.tasks.output import Output
 from workbench.views.run_names import run_names
 
 UNPRICED = "Enter what an hour of your machine costs. No price is built in."
@@ -36,8 +37,8 @@ class CostPanel(StudyPanel):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         guard = self._guard
-        kind = session.study.describe()["task"]["kind"]
-        self.form = PricesForm(guard(self._priced), writes_tokens=kind != "text_classification")
+        writes = session.study.output is not Output.LABELS
+        self.form = PricesForm(guard(self._priced), writes_tokens=writes)
         self._measuring = MeasureButton(
             session,
             self.notice,
@@ -88,7 +89,7 @@ class CostPanel(StudyPanel):
 
     def _show(self) -> None:
         prices = self._session.prices.value
-        self.table.html = ""
+        self.table.clear()
         if prices is None:
             self._say(UNPRICED)
             return
@@ -120,7 +121,7 @@ class CostPanel(StudyPanel):
         heads += [("of the API", "")] * (api is not None)
         heads += [("kWh per 1,000", "")] * energy
         names = run_names(self._session.done)
-        shown: list[tuple[str, list[object]]] = []
+        shown: list[Row] = []
         for priced in rows:
             cells: list[object] = [
                 names[priced["run"]], f"{1e3 * priced['seconds_per_query']:.3g}",
@@ -135,7 +136,7 @@ class CostPanel(StudyPanel):
             cells = ["the service", "–", f"{api:.3g}"]
             cells += [f"{api * month / 1000:,.2f}"] if month is not None else []
             shown.append(("", [*cells, "–", "100.0%", *["–"] * energy]))
-        self.table.html = rows_html(heads, shown)
+        self.table.fill(heads, shown)
 
     def _say(self, text: str) -> None:
         self.about.value = about_html(text, is_told=True)

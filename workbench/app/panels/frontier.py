@@ -17,8 +17,8 @@ from workbench.app.parts.live_figure import LiveFigure
 from workbench.app.parts.measure_button import MeasureButton
 from workbench.app.session import Session
 from workbench.errors import StudyError
-from workbench.selection.choice import LATENCY
 from workbench.selection.compare import SIZE, PredictedPoint, TradeoffView, family_of
+from workbench.selection.quality import LATENCY
 from workbench.views.figures import (
     Overlay,
     live_figure,

@@ -8,7 +8,7 @@ from typing import Any
 from workbench.app.panels.base import StudyPanel
 from workbench.app.parts.controls import card, columns
 from workbench.app.parts.figure_slot import FigureSlot
-from workbench.app.parts.rows import Rows, rows_html
+from workbench.app.parts.rows import Row, Rows
 from workbench.app.session import Session
 
 
@@ -48,7 +48,7 @@ class LineagePanel(StudyPanel):
             return
         view = self._session.study.lineage()
         name = view.metric.name.replace("_", " ")
-        rows = [
+        rows: list[Row] = [
             (
                 node.run_id,
                 [
@@ -61,7 +61,7 @@ class LineagePanel(StudyPanel):
             for node in view.nodes
         ]
         heads = [("run", "text wb-tree"), ("size (MB)", ""), (name, ""), ("state", "text")]
-        self.table.html = rows_html(heads, rows, caption="No runs yet.")
+        self.table.fill(heads, rows, caption="No runs yet.")
         self.table.selected = list(self._session.selection.runs)
         chosen = self._session.selection.runs
         self.place.draw(lambda: view.plot(selected=chosen), self._guard(self._clicked))

@@ -28,10 +28,11 @@ from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows, rows_html
 from workbench.app.parts.run_picker import RunPicker
-from workbench.app.session import CLASSIFYING, Session
+from workbench.app.session import Session
 from workbench.recipes.recipe import shortened
 from workbench.records import RunRecord
 from workbench.selection.cascades import SIGNALS, Cascade, cascade_of, facts
+from workbench.tasks.output import Output
 from workbench.views.figures import cascade_figure
 from workbench.views.run_names import run_names
 
@@ -66,8 +67,9 @@ class RoutingPanel(StudyPanel):
         super().__init__(session)
         guard = self._guard
         kind = session.study.describe()["task"]["kind"]
-        self.is_possible = kind in CLASSIFYING
-        self._is_timed = kind == "text_classification"  # a decoder's times are of tokens
+        output = session.study.output
+        self.is_possible = output.classifies
+        self._is_timed = output is Output.LABELS  # a decoder's times are of tokens
         self.runs = several_of("tiers", 9)
         self._tiers = RunPicker(session, self.runs, guard(self._choose), most=34, facts=True)
         self.order, self.answer = w.HTML(), w.HTML()

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from workbench.app.panels.base import StudyPanel
-from workbench.app.parts.rows import Rows, rows_html
+from workbench.app.parts.rows import Row, Rows, rows_html
 from workbench.app.session import Session
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _STYLE = """<style>
 """For the saved picture; the application has a stylesheet of its own."""
 
 EMPTY = "No runs yet. Choose a method and press Run."
+MOST_PICTURED = 100
+"""Rows of the picture that a notebook keeps."""
 
 
 class TablePanel(StudyPanel):
@@ -53,16 +55,27 @@ class TablePanel(StudyPanel):
 
     def _refresh(self) -> None:
         study = self._session.study
-        self.widget.html = runs_html(study.table(), study.metric.name)
+        heads, rows = runs_rows(study.table(), study.metric.name)
+        self.widget.fill(heads, rows, caption=EMPTY)
 
 
 def table_html(frame: pd.DataFrame, metric: str) -> str:
     """Return a study's table as HTML that brings its own style, for a notebook without a kernel."""
-    return _STYLE + runs_html(frame, metric)
+    more = max(0, len(frame) - MOST_PICTURED)
+    if more:  # the front is what is looked for
+        frame = frame.sort_values("pareto", ascending=False, kind="stable").head(MOST_PICTURED)
+    note = f"<p>{more:,} more runs are left out of this picture.</p>" if more else ""
+    return _STYLE + runs_html(frame, metric) + note
 
 
 def runs_html(frame: pd.DataFrame, metric: str) -> str:
     """Return a study's table as HTML, every text escaped, the front's runs marked with a star."""
+    heads, rows = runs_rows(frame, metric)
+    return rows_html(heads, rows, caption=EMPTY)
+
+
+def runs_rows(frame: pd.DataFrame, metric: str) -> tuple[list[tuple[str, str]], list[Row]]:
+    """Return the heads and the rows of a study's table, the front's runs marked with a star."""
     errors = bool(frame["error"].astype(bool).any())
     several = frame["model"].nunique() > 1
     timed = "latency_ms" in frame.columns
@@ -70,7 +83,7 @@ def runs_html(frame: pd.DataFrame, metric: str) -> str:
     heads += [("latency (ms)", "")] * timed
     heads += [("front", ""), ("state", "text")]
     heads = [("model", "text")] * several + heads + [("error", "wrap")] * errors
-    rows = []
+    rows: list[Row] = []
     for run, row in zip(frame.index, frame.to_dict("records"), strict=True):
         cells = [
             row["recipe"],
@@ -84,7 +97,7 @@ def runs_html(frame: pd.DataFrame, metric: str) -> str:
         cells = [row["model"]] * several + cells + [row["error"]] * errors
         rows.append((str(run), cells))
     named = [(name.replace("_", " "), kind) for name, kind in heads]
-    return rows_html(named, rows, caption=EMPTY)
+    return named, rows
 
 
 def _number(value: float, form: str) -> str:

@@ -27,7 +27,7 @@ from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows
 from workbench.app.parts.run_picker import RunPicker
 from workbench.app.parts.trust_views import VIEWS, View
-from workbench.app.session import CLASSIFYING, Session
+from workbench.app.session import Session
 from workbench.selection.trust import TrustView
 
 START = "Choose a run and press Show. Its validation part is evaluated the first time."
@@ -88,7 +88,7 @@ class TrustPanel(StudyPanel):
         self._views = w.VBox([self.summary, self.about, self.place.widget, self.table])
         right = card("", self.view, self._views, self.consistency.widget)
         kind = session.study.describe()["task"]["kind"]
-        if kind in CLASSIFYING:
+        if session.study.output.classifies:
             self.widget = columns("wb-split", left, right)
         else:
             told = OTHER_TASK.format(kind=html.escape(kind.replace("_", " ")))

@@ -1,4 +1,5 @@
-// A table whose rows can be searched, and selected by mouse or keyboard.
+// A table whose rows can be searched, and selected by mouse or keyboard; long ones have pages,
+// which the kernel makes.
 
 function render({ model, el }) {
   el.classList.add('wb-rows');
@@ -9,7 +10,21 @@ function render({ model, el }) {
   count.className = 'wb-count';
   const bar = document.createElement('div');
   bar.className = 'wb-rows-bar';
-  bar.append(search, count);
+  const turn = (text, label, by) => {
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.className = 'wb-page';
+    button.textContent = text;
+    button.setAttribute('aria-label', label);
+    button.addEventListener('click', () => {
+      model.set('page', model.get('page') + by);
+      model.save_changes();
+    });
+    return button;
+  };
+  const back = turn('‹', 'Page before', -1);
+  const next = turn('›', 'Next page', 1);
+  bar.append(search, count, back, next);
   const place = document.createElement('div');
   place.className = 'wb-scroll';
   el.append(bar, place);
@@ -25,7 +40,13 @@ function render({ model, el }) {
       }
     }
   };
+  const isLong = () => model.get('count') !== '';
+  let asked;
   const filter = () => {
+    if (isLong()) {
+      count.textContent = model.get('count');
+      return;
+    }
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const row of rows()) {
@@ -38,7 +59,11 @@ function render({ model, el }) {
   const draw = () => {
     place.innerHTML = model.get('html'); // escaped by whoever made it
     place.style.maxHeight = model.get('height');
-    bar.hidden = !model.get('searchable');
+    search.hidden = !model.get('searchable');
+    bar.hidden = search.hidden && !isLong();
+    back.hidden = next.hidden = !isLong();
+    back.disabled = model.get('page') <= 0;
+    next.disabled = model.get('page') >= model.get('pages') - 1;
     search.setAttribute('aria-label', model.get('label'));
     search.placeholder = model.get('label');
     for (const row of rows()) {
@@ -77,21 +102,32 @@ function render({ model, el }) {
       choose(row, true);
     } else if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {
       const all = rows().filter(other => !other.hidden);
-      const next = all[all.indexOf(row) + (event.key === 'ArrowDown' ? 1 : -1)];
-      if (next) {
+      const other = all[all.indexOf(row) + (event.key === 'ArrowDown' ? 1 : -1)];
+      if (other) {
         event.preventDefault();
         event.stopPropagation();
-        next.focus();
+        other.focus();
       }
     }
   });
-  search.addEventListener('input', filter);
+  search.addEventListener('input', () => {
+    clearTimeout(asked);
+    if (!isLong()) {
+      filter();
+      return;
+    }
+    asked = setTimeout(() => {
+      model.set('query', search.value);
+      model.save_changes();
+    }, 200);
+  });
   search.addEventListener('keydown', event => event.stopPropagation());
-  model.on('change:html', draw);
+  model.on('change:html change:count change:page change:pages', draw);
   model.on('change:selected', mark);
   draw();
   return () => {
-    model.off('change:html', draw);
+    clearTimeout(asked);
+    model.off('change:html change:count change:page change:pages', draw);
     model.off('change:selected', mark);
   };
 }

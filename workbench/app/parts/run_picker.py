@@ -7,6 +7,7 @@ from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.parts.run_options import offered
 from workbench.app.session import Session
 from workbench.records import RunRecord
 from workbench.views.run_names import run_names
@@ -45,6 +46,8 @@ class RunPicker:
         self._session, self.control, self._on_change = session, control, on_change
         self._most, self._facts = most, facts
         self._is_offering = False
+        self._records: list[RunRecord] = []
+        self._before: list[tuple[str, str]] = []
         control.observe(lambda _: self._changed(), names="value")
         if follows:
             session.selection.listen(self._follow)
@@ -63,7 +66,13 @@ class RunPicker:
         before : iterable of (str, str)
             Text and id of what is offered first, besides the runs.
         """
-        records = list(records)
+        self._before, self._records = list(before), list(records)
+        chosen = self.control.value
+        kept = chosen if isinstance(chosen, tuple) else (chosen,)
+        self._show(offered(self._session, self._records, kept))
+
+    def _show(self, records: list[RunRecord]) -> None:
+        before = self._before
         names = run_names(records, self._most)
         options = [*before, *((names[r.id] + self._told(r), r.id) for r in records)]
         if list(self.control.options) == options:
@@ -82,8 +91,9 @@ class RunPicker:
             self._on_change()
 
     def take(self, runs: Iterable[str]) -> None:
-        """Choose runs of those that are offered without telling of it."""
+        """Choose runs without telling of it."""
         runs = list(runs)
+        self._show(offered(self._session, self._records, runs))
         self._is_offering = True
         self.control.value = tuple(run for run in self.ids if run in runs)
         self._is_offering = False
@@ -94,6 +104,8 @@ class RunPicker:
 
     def _follow(self) -> None:
         chosen = self._session.selection.runs
+        if chosen:
+            self._show(offered(self._session, self._records, chosen))
         if chosen and chosen[-1] in self.ids:
             self.control.value = chosen[-1]
 

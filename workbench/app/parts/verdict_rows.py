@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from workbench.app.parts.rows import rows_html
+from workbench.app.parts.rows import Heads, Row
 
 if TYPE_CHECKING:
     from workbench.selection.decision import Verdict
 
-_HEADS = [
+HEADS: Heads = [
     ("run", "text"), ("MB", ""), ("answer", "wrap"), ("quality", ""), ("95 % interval", ""),
 ]  # fmt: skip
 
 
-def verdicts_html(verdicts: Iterable[Verdict], first: str) -> str:
-    """Return one row per candidate as HTML, escaped; ``""`` if there are none.
+def verdict_rows(verdicts: Iterable[Verdict], first: str) -> list[Row]:
+    """Return one row per candidate, whose cells are made when it is shown.
 
     Parameters
     ----------
@@ -24,8 +25,7 @@ def verdicts_html(verdicts: Iterable[Verdict], first: str) -> str:
     first : str
         Name of the base model that need not be named.
     """
-    rows = [(verdict.run.id, _cells(verdict, first)) for verdict in verdicts]
-    return rows_html(_HEADS, rows) if rows else ""
+    return [(verdict.run.id, partial(_cells, verdict, first)) for verdict in verdicts]
 
 
 def _cells(verdict: Verdict, first: str) -> list[str]:

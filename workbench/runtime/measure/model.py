@@ -18,6 +18,7 @@ from workbench.runtime.measure.generation import PROMPT_TOKENS, make_generator
 from workbench.runtime.measure.memory import measure_memory
 from workbench.runtime.measure.timing import Summary, summarise, time_repeats
 from workbench.runtime.packed import PackedModel, dense_dtype, pack_model
+from workbench.tasks.output import Output
 
 if TYPE_CHECKING:
     from workbench.models.loaded import LoadedModel
@@ -105,7 +106,7 @@ def measure_model(
 
     label = packed.report.label
     add("stored_bytes", "bytes", Summary(model.size_bytes, 0.0, 1), "")
-    if _classifies(task):
+    if task.output is Output.LABELS:
         _measure_classifier(packed, model, task, repeats, monitor, add)
     else:
         _measure_decoder(packed, model, repeats, monitor, add)
@@ -122,12 +123,6 @@ def measure_model(
                 add(f"{name}_bytes", "bytes", Summary(value, 0.0, 1), label, workload)
     monitor.report("measure", 1, 1)
     return tuple(found)
-
-
-def _classifies(task: Task) -> bool:
-    from workbench.tasks import TextClassification
-
-    return isinstance(task, TextClassification)
 
 
 def _measure_decoder(

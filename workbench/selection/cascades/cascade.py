@@ -297,7 +297,7 @@ def _logs(outcomes: Outcomes) -> NDArray[np.floating]:
 
 
 def _check_examples(name: str, outcomes: Outcomes, first: Outcomes) -> None:
-    if "prediction" not in outcomes or "label" not in outcomes:
+    if not outcomes.is_classified:
         raise ConfigError(
             f"The outcomes of {name!r} have no label and prediction per example; routing needs a"
             " TextClassification task."

@@ -190,6 +190,7 @@ class Router:
         import torch
 
         from workbench.tasks.base import Example, make_batch, pad_token
+        from workbench.tasks.scoring import log_probabilities
         from workbench.tasks.text_classification import label_logits
         from workbench.tensors.products import fast_products
 
@@ -214,7 +215,7 @@ class Router:
                         f"{model.source.name} has no head for the router's {len(self.labels)}"
                         " labels; give models that task.bind(model) returned."
                     )
-                logs = torch.log_softmax(logits.float(), -1).cpu().numpy()
+                logs = log_probabilities(logits).cpu().numpy()
                 if found is None:
                     found = np.empty((len(texts), logs.shape[1]))
                 found[[example.index for example in batch.examples]] = logs

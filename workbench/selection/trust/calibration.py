@@ -129,7 +129,7 @@ def tempered(outcomes: Outcomes, temperature: float) -> NDArray[np.float64]:
 
 
 def _probabilities(outcomes: Outcomes) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    if "log_probabilities" not in outcomes or "label" not in outcomes:
+    if "log_probabilities" not in outcomes or not outcomes.is_classified:
         raise ConfigError(
             "These outcomes have no probabilities per class: they are of a language model, of a"
             " classifier with more than 256 classes, or of an earlier version (evaluate again with"

@@ -94,7 +94,7 @@ def confidently_wrong(
 
 def check_classified(outcomes: Outcomes) -> None:
     """Raise ConfigError unless there is one label and one prediction per example."""
-    if "prediction" not in outcomes or "label" not in outcomes:
+    if not outcomes.is_classified:
         raise ConfigError(
             "This looks at one prediction per example, which classification tasks have; language"
             " modelling has many. Use a study of a TextClassification task."

@@ -280,7 +280,11 @@ class Engine:
         claim, before = None, None
         while claim is None:
             record = self.store.record(run)
-            if record is not None and record.state is RunState.DONE:
+            if (
+                record is not None
+                and record.state is RunState.DONE
+                and self.store.has_outcomes(run)
+            ):
                 return Execution(record, cached=True)
             if before is None:
                 before = self._execute_prefix(model, recipe, monitor)
@@ -532,13 +536,19 @@ class Engine:
 
         path = self.store.task_folder / f"{self.store.model_folder(name).name}.head.safetensors"
         if path.is_file():
+            if not self.store.is_as_sealed(path):
+                raise StudyError(
+                    f"The task's classifier is damaged: {path} is not as it was written, and every"
+                    " run would answer otherwise. Restore the file from a copy of the study; or"
+                    " delete it, and it is trained again like the first time."
+                )
             model = dataclasses.replace(model, head=ClassificationHead.load(path))
             return self.task.bind(model, monitor=monitor)
         dense = self.task.bind(model, monitor=monitor)
         if dense.head is not None and dense.head is not model.head:
             aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
             dense.head.save(aside)
-            aside.replace(path)
+            self.store.keep_file(aside, path)
         return dense
 
     def _calibrator(self, base: _Base, options: CalibrationOptions) -> Calibrator:

@@ -17,6 +17,7 @@ from workbench.tasks.base import Example, batch_of
 from workbench.tasks.harness.documents import HarnessRow
 from workbench.tasks.harness.encoding import Encoder
 from workbench.tasks.next_token import NextToken
+from workbench.tasks.scoring import log_probabilities
 from workbench.tasks.scoring import score as score_tokens
 
 
@@ -79,7 +80,7 @@ def scored(
         return
     before = score_tokens(view[:-1], targets[:-1])
     greedy = bool((before.prediction == targets[:-1].cpu()).all())
-    last = torch.log_softmax(view[-1].float(), -1)
+    last = log_probabilities(view[-1])
     best = int(last.argmax())
     for number, token in ends:
         yield number, float(last[token]) - float(before.loss.sum()), greedy and best == token

@@ -15,8 +15,8 @@ from workbench.errors import ConfigError
 from workbench.records import Metric
 from workbench.tasks.harness.documents import HarnessRow
 from workbench.tasks.harness.library import aggregation_names, in_words
+from workbench.tasks.metrics import OfRows, aggregated
 from workbench.tasks.outcomes import Outcomes
-from workbench.tasks.uncertainty import Estimate, estimate_ratio, estimate_statistic
 
 CHOICE_RULES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
 """Metrics of multiple choice that say which answer is given."""
@@ -73,7 +73,8 @@ class Score:
     @property
     def metric(self) -> Metric:
         unit = "bits/byte" if self.source == "bits_per_byte" else ""
-        return Metric(self.name, unit, self.higher_is_better)
+        computed = aggregated(self.name, self.source, self.aggregation)
+        return Metric(self.name, unit, self.higher_is_better, **computed)
 
     @property
     def column(self) -> str:
@@ -224,59 +225,31 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def estimate_score(
-    score: Score, outcomes: Outcomes, aggregate: Callable[[], Callable[[Any], float]]
-) -> Estimate:
-    """Return an aggregated metric with its influence per document.
-
-    Parameters
-    ----------
-    score : Score
-    outcomes : Outcomes
-    aggregate : callable
-        Returns the harness's function; called only where the metric needs it.
-    """
-    clusters = np.asarray(outcomes["document"])
+def items_of(score: Score, outcomes: Outcomes) -> list[Any] | None:
+    """Return what the harness made of every document, None without it; those of none are None."""
     if score.item in outcomes:
-        items = [json.loads(str(item)) for item in outcomes[score.item]]
-        return _aggregated(score.name, items, clusters, aggregate)
-    top = np.asarray(outcomes[score.column], dtype=np.float64)
-    if score.weight in outcomes:
-        bottom = np.asarray(outcomes[score.weight], dtype=np.float64)
-        nats = estimate_ratio(-top, bottom, clusters)
-        if score.aggregation == "bits_per_byte":
-            return nats.transform(nats.value / math.log(2), 1 / math.log(2))
-        return nats.exp()
-    there = np.isfinite(top)
-    if score.aggregation in ("mean", "nanmean", "brier_score"):
-        return estimate_ratio(np.where(there, top, 0.0), there, clusters)
-    if score.aggregation == "perplexity":
-        counted = ~np.isnan(top)
-        return estimate_ratio(np.where(counted, -top, 0.0), counted, clusters).exp()
-    items = [None if math.isnan(item) else item for item in top.tolist()]
-    return _aggregated(score.name, items, clusters, aggregate)
+        return [json.loads(str(item)) for item in outcomes[score.item]]
+    if score.column not in outcomes:
+        return None
+    numbers = np.asarray(outcomes[score.column], dtype=np.float64).tolist()
+    return [None if math.isnan(number) else number for number in numbers]
 
 
-def _aggregated(
-    name: str,
-    items: list[Any],
-    clusters: NDArray[Any],
-    aggregate: Callable[[], Callable[[Any], float]],
-) -> Estimate:
-    function = aggregate()
+def aggregation(name: str, items: list[Any], function: Callable[[Any], float]) -> OfRows:
+    """Return what aggregates the items of some documents by the harness's function."""
 
     def of(rows: NDArray[np.int64]) -> float:
         made = [items[i] for i in rows if items[i] is not None]  # of some documents it makes none
-        return float(function(made)) if made else math.nan
+        try:
+            return float(function(made)) if made else math.nan
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"The harness cannot make one number of all documents' {name}: {in_words(error)}."
+            ) from error
 
-    try:
-        return estimate_statistic(of, clusters)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"The harness cannot make one number of all documents' {name}: {in_words(error)}."
-        ) from error
+    return of
 
 
 def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:

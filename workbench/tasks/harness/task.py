@@ -20,7 +20,8 @@ from workbench.errors import (
 )
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
-from workbench.tasks.base import KL, Batch, DenseReference, Example
+from workbench.records import Metric
+from workbench.tasks.base import Batch, DenseReference, Example
 from workbench.tasks.data import read_snapshot
 from workbench.tasks.harness.configs import find_config
 from workbench.tasks.harness.description import (
@@ -40,18 +41,20 @@ from workbench.tasks.harness.replay import Recorded
 from workbench.tasks.harness.scores import (
     CHOICE_RULES,
     Score,
+    aggregation,
     choice_columns,
     choice_score,
-    estimate_score,
     is_scored_here,
     item_columns,
+    items_of,
     scores_of,
 )
 from workbench.tasks.harness.trusted_code import revived
+from workbench.tasks.metrics import KL, OfRows
 from workbench.tasks.next_token import NextToken
 from workbench.tasks.outcomes import Outcomes
+from workbench.tasks.output import HARNESS, Output
 from workbench.tasks.splits import PARTS, overlap
-from workbench.tasks.uncertainty import Estimate, estimate_ratio
 
 WHOLE = 2**31 - 1
 """``sequence_length`` where requests are as long as the model takes."""
@@ -183,13 +186,10 @@ class HarnessTask(NextToken):
         every = [row for part in PARTS for row in rows[part]]
         self._width = max((len(row.choices) for row in every), default=0)
         self._requests = max((len(row.continuations) for row in every), default=0)
-        self.labels = labels(rows["evaluation"], self._width) if self.is_choice else ()
+        self.output = HARNESS.get(options["output_type"], Output.TOKENS)
+        chosen = self.output is Output.CHOICES
+        self.labels = labels(rows["evaluation"], self._width) if chosen else ()
         self._harness: Recorded | None = None
-
-    @property
-    def is_choice(self) -> bool:
-        """Whether every document has one answer among given ones."""
-        return bool(self.options["output_type"] == "multiple_choice")
 
     @property
     def is_validated(self) -> bool:
@@ -197,7 +197,7 @@ class HarnessTask(NextToken):
         rows = self.rows["validation"]
         if "scoring" in self.options and any(row.doc is None for row in rows):
             return False
-        return not self.is_choice or all(row.choices for row in rows)
+        return not self.output.classifies or all(row.choices for row in rows)
 
     @property
     def is_text(self) -> bool:
@@ -219,7 +219,7 @@ class HarnessTask(NextToken):
                 " known only roughly."
             )
         wrong = sum(not row.golds for row in self.rows["evaluation"])
-        if wrong and self.is_choice and "scoring" not in self.options:
+        if wrong and self.output.classifies and "scoring" not in self.options:
             found.append(
                 f"{wrong:,} of {count:,} evaluated documents have no right answer among their"
                 " choices, so every answer counts as wrong there; the splits of some data sets"
@@ -391,7 +391,7 @@ class HarnessTask(NextToken):
                 ]
                 for place, row in enumerate(rows)
             ]
-        if self.is_choice and all(row.choices for row in rows):
+        if self.output.classifies and all(row.choices for row in rows):
             columns |= choice_columns(rows, logs, self._rule, self._width)
         columns |= self._score_columns(rows, logs, greedy, responses)
         return Outcomes(columns)
@@ -489,10 +489,10 @@ class HarnessTask(NextToken):
             for score in self.scores:
                 found |= item_columns(score, items[score.name])
             return found
-        if self.is_choice and not all(row.choices for row in rows):
+        if self.output.classifies and not all(row.choices for row in rows):
             return {}
         for score in self.scores:
-            if self.is_choice:
+            if self.output.classifies:
                 values = [
                     choice_score(row, logs[i, : len(row.continuations)], greedy[i], score.source)
                     for i, row in enumerate(rows)
@@ -502,13 +502,13 @@ class HarnessTask(NextToken):
             found[score.column] = np.array(values, dtype=np.float64)
         return found
 
-    def estimate(self, metric: str, outcomes: Outcomes) -> Estimate:
-        """Return a metric of one evaluation with its influence per document."""
-        self.metric(metric)
-        if metric == "kl":
-            return estimate_ratio(outcomes["kl"], outcomes["n_predictions"], outcomes["document"])
-        score = next(score for score in self.scores if score.name == metric)
-        return estimate_score(score, outcomes, lambda: self._recorded().aggregate(score))
+    def statistic(self, metric: Metric, outcomes: Outcomes) -> OfRows:
+        """Return what the harness makes of some documents."""
+        score = next((score for score in self.scores if score.name == metric.name), None)
+        items = None if score is None else items_of(score, outcomes)
+        if score is None or items is None:
+            return super().statistic(metric, outcomes)
+        return aggregation(score.name, items, self._recorded().aggregate(score))
 
     def _recorded(self) -> Recorded:
         if self._harness is None:

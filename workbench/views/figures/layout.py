@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from workbench.recipes import STEPS, Mixed
 from workbench.recipes.recipe import shortened
 from workbench.selection.compare import (
@@ -14,8 +16,8 @@ from workbench.selection.compare import (
     TradeoffPoint,
     TradeoffView,
     pareto_front,
-    relative_quality,
 )
+from workbench.selection.quality import relative_quality
 
 INK = "#777777"
 HEIGHT = 480
@@ -31,6 +33,8 @@ LEGEND_SHARE = 1 / 6
 """The most of a figure's height that its legend takes; it scrolls where there is more."""
 LONGEST_LABEL = 90
 """Characters of a recipe's label in a hover text."""
+MOST_POINTS = 800
+"""More are thinned, see :func:`drawn_points`."""
 OFF_SCALE_QUALITY = 0.5
 """Points of less than this quality, relative to the best baseline, are drawn at the edge."""
 
@@ -221,10 +225,34 @@ def footnote(view: TradeoffView, frame: Frame) -> str:
         notes.append("Hollow: predicted, not measured.")
     if any(frame.is_off_scale(point) for point in view.points):
         notes.append("Arrows: off scale.")
+    hidden = len(view.points) - len(drawn_points(view, frame))
+    if hidden:
+        notes.append(f"{hidden} more runs lie where others are drawn, see the table.")
     if view.n_unmeasured:
         runs = "run has" if view.n_unmeasured == 1 else "runs have"
         notes.append(f"{view.n_unmeasured} {runs} no point, see the table.")
-    return " ".join(notes)
+    return " ".join([*notes, view.note] if view.note else notes)
+
+
+def drawn_points(view: TradeoffView, frame: Frame) -> tuple[TradeoffPoint, ...]:
+    """Return the points to draw: all, or one of those that lie in one place where they are many.
+
+    The front and the base models are always among them. A browser is slow with thousands of
+    points, and a notebook keeps each with its text.
+    """
+    if len(view.points) <= MOST_POINTS:
+        return view.points
+    always = {p.run_id for p in view.points if p.on_front or p.is_baseline}
+    x = np.array([point.across for point in view.points])
+    x = np.log10(x) if frame.log_x else x
+    y = np.array([frame.height(point) for point in view.points])
+    places = [(v - v.min()) / max(float(np.ptp(v)), 1e-300) for v in (x, y)]
+    for cells in (256, 128, 64, 32):
+        keys = np.round(places[0] * cells) * (cells + 1) + np.round(places[1] * cells)
+        kept = set(np.unique(keys, return_index=True)[1].tolist())
+        if len(kept) <= MOST_POINTS:
+            break
+    return tuple(p for i, p in enumerate(view.points) if i in kept or p.run_id in always)
 
 
 def metric_title(view: TradeoffView) -> str:

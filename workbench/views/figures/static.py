@@ -16,6 +16,7 @@ from workbench.views.figures.layout import (
     axis_title,
     baselines_title,
     details,
+    drawn_points,
     families_of,
     footnote,
     front_line,
@@ -69,13 +70,14 @@ def static_svg(view: TradeoffView, *, log_x: bool = False) -> str:
     parts += _axes(view, frame)
     corners, expected = front_line(view, frame), predicted_line(view, frame)
     parts += _line(corners, frame, _DOTTED) + _line(expected, frame, _DASHED)
+    points = drawn_points(view, frame)
     legend: list[tuple[str, Style, bool]] = []
     groups = [(baselines_title(view), Style(BASELINE_COLOUR, "diamond"))]
     groups += [(family, style_of(family)) for family in families_of(view)]
     for name, style in groups:
         members = [
             p
-            for p in view.points
+            for p in points
             if (p.is_baseline and style.symbol == "diamond")
             or (p.family == name and not p.is_baseline)
         ]

@@ -26,6 +26,7 @@ from workbench.views.figures.layout import (
     axis_title,
     baselines_title,
     details,
+    drawn_points,
     families_of,
     footnote,
     front_line,
@@ -86,7 +87,8 @@ def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> TradeoffFigur
     corners, expected = front_line(view, frame), predicted_line(view, frame)
     figure.add_scatter(**_line("Pareto front", corners, width=1.5, dash="dot"))
     figure.add_scatter(**_line("predicted front", expected, width=1, dash="10px,5px"))
-    baselines = [point for point in view.points if point.is_baseline]
+    points = drawn_points(view, frame)
+    baselines = [point for point in points if point.is_baseline]
     figure.add_scatter(
         **_points(baselines_title(view), baselines, BASELINE_COLOUR, "diamond", view, frame)
     )
@@ -98,7 +100,7 @@ def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> TradeoffFigur
     )
     for family in families_of(view):
         style = style_of(family)
-        members = [p for p in view.points if p.family == family and not p.is_baseline]
+        members = [p for p in points if p.family == family and not p.is_baseline]
         members.sort(key=frame.is_off_scale)  # the legend shows the first marker
         predicted = [p for p in view.predicted if p.family == family and frame.shows(p)]
         hollow = _hollow_points(family, predicted, style, view)
