@@ -109,7 +109,7 @@ class FakeStudy:
     def lacks_predictions(self, model=None):
         return not self.predicts
 
-    def submit(self, recipes, on_event):
+    def submit(self, recipes, on_event, model=None):
         if self.fail_with is not None:
             raise self.fail_with
         self.submitted.append((list(recipes), on_event))

@@ -7,7 +7,7 @@ import html
 import ipywidgets as w
 import pytest
 
-from workbench.app.parts.form import MethodForm, StepForm
+from workbench.app.parts.form import MethodForm, StepForm, _spoken
 from workbench.errors import ConfigError
 from workbench.recipes import AWQ, GPTQ, STEPS, Cast, Distillation, MagnitudePruning, fields_of
 
@@ -32,7 +32,7 @@ def test_every_control_has_a_label_and_help(name):
     form = StepForm(STEPS[name])
     for info in fields_of(STEPS[name]):
         inside = widgets_in(form.control(info.name).widget)
-        assert any(info.name.replace("_", " ") in getattr(x, "description", "") for x in inside)
+        assert any(_spoken(info) in getattr(x, "description", "") for x in inside)
         assert any(getattr(x, "tooltip", None) == info.help for x in inside)
         for one in inside:
             if isinstance(one, w.ValueWidget) and not isinstance(one, w.HTML):
