@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from workbench.errors import WorkbenchError as WorkbenchError
     from workbench.export import Exported as Exported
     from workbench.export import ExportOffer as ExportOffer
+    from workbench.export.convert import convert as convert
     from workbench.models.load import LoadedModel as LoadedModel
     from workbench.models.load import load_model as load_model
     from workbench.models.load import save_model as save_model
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from workbench.study import Decision as Decision
     from workbench.study import Run as Run
     from workbench.study import Study as Study
+    from workbench.tasks import DataCheck as DataCheck
     from workbench.tasks import Extraction as Extraction
     from workbench.tasks import HarnessTask as HarnessTask
     from workbench.tasks import LanguageModeling as LanguageModeling
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from workbench.tasks import Summarization as Summarization
     from workbench.tasks import Task as Task
     from workbench.tasks import TextClassification as TextClassification
+    from workbench.tasks import data_check as data_check
     from workbench.tasks import load_task as load_task
     from workbench.training.gradual import gradual_pruning as gradual_pruning
     from workbench.views.plan import Plan as Plan
@@ -81,6 +84,7 @@ _HOMES = {
         "WorkbenchError",
     ),
     "export": ("ExportOffer", "Exported"),
+    "export.convert": ("convert",),
     "models.load": ("LoadedModel", "load_model", "save_model"),
     "selection.planning": ("Device",),
     "prediction.predict": ("Prediction",),
@@ -107,6 +111,7 @@ _HOMES = {
     ),
     "study": ("Choice", "Decision", "Run", "Study"),
     "tasks": (
+        "DataCheck",
         "Extraction",
         "HarnessTask",
         "LanguageModeling",
@@ -114,6 +119,7 @@ _HOMES = {
         "Summarization",
         "Task",
         "TextClassification",
+        "data_check",
         "load_task",
     ),
     "training.gradual": ("gradual_pruning",),

@@ -8,6 +8,9 @@ from typing import Any
 
 from workbench.recipes.recipe import Recipe
 
+NOTES_FACT = "notes"
+"""Key in ``RunRecord.facts``: sentences on what a run's numbers are of, such as another head."""
+
 CODES_FACT = "loaded_as"
 """Key in ``RunRecord.facts`` of a base model that came as codes: which, such as "4-bit codes"."""
 

@@ -122,8 +122,8 @@ def test_a_table_is_previewed_and_its_columns_are_guessed(panel, tmp_path):
     [
         ("one.csv", b"text\nhello\n", "needs two"),
         ("empty.csv", b"text,label\n", "no rows"),
-        ("broken.csv", b'a,b\n"never closed,x\n1,2,3\n', "cannot be read as a table"),
-        ("binary.csv", bytes(range(256)) * 4, "cannot be read as a table"),
+        ("broken.csv", b'a,b\n"never closed,x\n1,2,3\n', "cannot be read as csv: line 2"),
+        ("binary.csv", bytes(range(256)) * 4, "is not text in utf-8"),
         ("missing.csv", None, "There is no file"),
     ],
 )

@@ -44,3 +44,14 @@ def test_export_writes_and_says_where(monkeypatch, capsys, study, tmp_path: Path
 def test_export_of_an_unknown_run(monkeypatch, capsys, study, tmp_path: Path):
     assert run(monkeypatch, "export", study.path, tmp_path / "out", "--run", "nope") == 2
     assert "no run 'nope'" in capsys.readouterr().err
+
+
+def test_convert_keeps_the_codes_or_says_what_would_be_rounded(
+    monkeypatch, capsys, study, tmp_path: Path
+):
+    study.runs[-1].export(tmp_path / "awq", "awq")
+    arguments = ("convert", tmp_path / "awq", tmp_path / "out", "--format", "gptq")
+    assert run(monkeypatch, *arguments) == 0
+    assert f"Exported to {tmp_path / 'out'} (gptq" in capsys.readouterr().out
+    assert run(monkeypatch, *arguments[:2], tmp_path / "no", "--format", "mlx") == 2
+    assert "without rounding it again" in capsys.readouterr().err

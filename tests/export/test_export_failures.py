@@ -212,7 +212,7 @@ def test_kill_9_halfway(run: Run, tmp_path: Path) -> None:
     run.export(target, "gptq")
     before = snapshot(target)
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(run._study.path), str(target)],
+        [sys.executable, "-c", KILLED, str(run._workspace.path), str(target)],
         stdout=subprocess.PIPE,
         text=True,
     )

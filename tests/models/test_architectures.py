@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import transformers
 
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from tests.toy import texts
@@ -275,22 +274,6 @@ def test_encoders_are_evaluated_on_classification(kind, classification_task):
     measured = values(evaluate(rounded, classification_task, reference=reference))
     assert 0 <= measured["accuracy"] <= 1
     assert 0 < measured["kl"] < 1
-
-
-@pytest.mark.parametrize("kind", ["Llama4", "JetMoe"])
-def test_stacks_of_experts_with_another_layout_are_refused_by_name(kind):
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 260}
-    own = {
-        "Llama4": ("Llama4TextConfig", {"num_attention_heads": 4, "head_dim": 8}),
-        "JetMoe": ("JetMoeConfig", {"kv_channels": 8}),
-    }
-    config, values = own[kind]
-    kind_of_config = getattr(transformers, config)
-    values = {**sizes, **values, "num_local_experts": 4, "num_key_value_heads": 2}
-    hf_model = getattr(transformers, f"{kind}ForCausalLM")(kind_of_config(**values))
-    model = load_model(hf_model, tiny_tokenizer(), device="cpu")
-    with pytest.raises(UnsupportedArchitectureError, match=r"skipped silently: .*\(4, \d+, \d+\)"):
-        compress(model, Recipe.of(RTN(4)))
 
 
 @pytest.mark.parametrize("kind", WITHOUT_TASK)

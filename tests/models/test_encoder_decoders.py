@@ -17,7 +17,7 @@ from workbench.errors import ExportError, UnsupportedArchitectureError
 from workbench.methods import finetune
 from workbench.models.architectures import decoder_start_token
 from workbench.models.layers import block_sides, shared_inputs
-from workbench.models.load import _placed, load_model, save_model
+from workbench.models.load import load_model, save_model
 from workbench.prediction.tabulate import tabulate
 from workbench.recipes import (
     GPTQ,
@@ -73,7 +73,7 @@ def test_an_encoder_alone_and_a_model_without_a_head(tmp_path):
 
 
 def test_outputs_that_do_not_fit_into_float16_stay_float32():
-    placed = _placed(tiny_model("T5"), torch.device("cpu"), torch.float16)
+    placed = load_model(tiny_model("T5"), tiny_tokenizer(), dtype="float16", device="cpu").hf_model
     kinds = {n.split(".")[-2]: p.dtype for n, p in placed.named_parameters()}
     assert kinds["wo"] is torch.float32
     assert kinds["wi_0"] is kinds["q"] is torch.float16

@@ -6,7 +6,14 @@ from torch import nn
 
 from tests.tiny import tiny_model
 from workbench.errors import UnsupportedArchitectureError
-from workbench.models.layers import find_blocks, find_linears, shared_inputs, weight_of
+from workbench.models.layers import (
+    LinearGroup,
+    find_blocks,
+    find_linears,
+    left_dense,
+    shared_inputs,
+    weight_of,
+)
 from workbench.models.scale_folding import find_fold
 
 
@@ -58,10 +65,14 @@ class _Experts(nn.Module):
 def test_weights_outside_of_linear_layers_are_named_not_skipped():
     model = nn.Module()
     model.layers = nn.ModuleList([_Experts(), _Experts()])
-    with pytest.raises(
-        UnsupportedArchitectureError, match=r"layers\.0\.gate_up_proj \(4, 16, 32\)"
-    ):
-        find_linears(model)
+    linears = find_linears(model)
+    assert set(linears) == {"layers.0.router", "layers.1.router"}
+    group = LinearGroup("layers.0.router", ("layers.0.router",), 16, "layers.0")
+    assert left_dense(model, [group]) == {
+        "layers.0.gate_up_proj": "4 by 16 by 32, not the weight of a linear layer",
+        "layers.1.gate_up_proj": "4 by 16 by 32, not the weight of a linear layer",
+        "layers.1.router": "no token of a probe entered it",
+    }
 
 
 def test_a_model_without_blocks_is_refused():

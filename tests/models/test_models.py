@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -326,10 +327,52 @@ def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
         load_model(folder)
 
 
-def test_pickles_are_refused_with_a_way_out(llama: Path) -> None:
-    (llama / "model.safetensors").rename(llama / "pytorch_model.bin")
-    with pytest.raises(UnsupportedArchitectureError, match=r"pickle.*save_pretrained"):
+class Command:
+    """What a pickle can run where anything in it is believed."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("it-ran",)
+
+
+@pytest.mark.parametrize("shard", ["5GB", "10KB"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pickled_tensors_are_read(llama: Path, dtype: str, shard: str) -> None:
+    expected = load_model(llama, dtype=dtype)
+    state = load_file(llama / "model.safetensors")
+    (llama / "model.safetensors").unlink()
+    if shard == "5GB":
+        torch.save(state, llama / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    else:
+        names = {n: f"pytorch_model-{i % 2 + 1:05}-of-00002.bin" for i, n in enumerate(state)}
+        for file in set(names.values()):
+            torch.save({n: t for n, t in state.items() if names[n] == file}, llama / file)
+        index = {"metadata": {}, "weight_map": names}
+        (llama / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    model = load_model(llama, dtype=dtype)
+    assert model.fingerprint == expected.fingerprint
+    assert model.stored_dtype == torch.float16
+    if shard == "10KB":
+        (llama / "pytorch_model-00002-of-00002.bin").unlink()
+        with pytest.raises(ModelNotFoundError, match=r"incomplete: pytorch_model-00002"):
+            load_model(llama)
+
+
+def test_a_pickle_that_holds_more_than_tensors_is_not_opened(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(llama)
+    (llama / "model.safetensors").unlink()
+    for held in ({"a": Command()}, Command()):
+        torch.save(held, llama / "pytorch_model.bin")
+        with pytest.raises(UnsupportedArchitectureError, match="can run code, so it is not opened"):
+            load_model(llama)
+    torch.save([torch.ones(2)], llama / "pytorch_model.bin")
+    with pytest.raises(UnsupportedArchitectureError, match="no dictionary of tensors"):
         load_model(llama)
+    (llama / "pytorch_model.bin").rename(llama / "weights.pt")
+    with pytest.raises(UnsupportedArchitectureError, match=r"weights\.pt.*name it pytorch_model"):
+        load_model(llama)
+    assert not (llama / "it-ran").exists()
 
 
 def test_missing_and_broken_weights(llama: Path) -> None:

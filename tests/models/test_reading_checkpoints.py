@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Mxfp4Config
 
+from tests.models.families import family_model
+from tests.tiny import tiny_tokenizer
 from tests.toy import CALIBRATION, toy_study, toy_task
 from workbench.errors import ModelNotFoundError, StudyError, UnsupportedArchitectureError
-from workbench.models.load import load_model
-from workbench.recipes import RTN, DepthPruning, MagnitudePruning
+from workbench.models.load import load_model, save_model
+from workbench.recipes import RTN, DepthPruning, FineTuning, MagnitudePruning
 from workbench.study import Study
 from workbench.tensors.weights import PermutedWeight, QuantizedWeight
 
@@ -52,6 +55,11 @@ def test_a_study_of_it(folder: Path, source: Study, tmp_path: Path) -> None:
     smaller = study.run(RTN(2, group_size=8))
     assert smaller.size_bytes is not None
     assert smaller.size_bytes < (baseline.size_bytes or 0)
+    tuned = study.run(FineTuning("scales", epochs=0.5))
+    assert tuned.size_bytes == baseline.size_bytes
+    assert {w.kind for w in tuned.model().weights.values()} == {
+        w.kind for w in baseline.model().weights.values()
+    }
     dense = study.run(MagnitudePruning(0.5))
     assert {w.kind for w in dense.model().weights.values()} == {"pruned"}
     shorter = study.run(DepthPruning(1)).model()
@@ -231,3 +239,41 @@ def test_several_gguf_files(tmp_path: Path, folder: Path) -> None:
         (folder / name).write_bytes(b"GGUF")
     with pytest.raises(ModelNotFoundError, match="several GGUF files"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_experts_in_mxfp4_are_read_as_transformers_reads_them(dtype, tmp_path):
+    """Random blocks and scales: every code and sixteen powers of two."""
+    generator = torch.Generator().manual_seed(0)
+    model = family_model("GptOss", intermediate_size=32).bfloat16()
+    state = model.state_dict()
+    for name in [n for n in state if n.endswith(("gate_up_proj", "down_proj"))]:
+        experts, columns, rows = state.pop(name).shape
+        shape = (experts, rows, columns // 32)
+        state[f"{name}_blocks"] = torch.randint(
+            256, (*shape, 16), generator=generator, dtype=torch.uint8
+        )
+        state[f"{name}_scales"] = torch.randint(
+            112, 128, shape, generator=generator, dtype=torch.uint8
+        )
+    model.config.architectures = ["GptOssForCausalLM"]
+    model.config.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    about = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]}
+    config = json.loads(path.read_text()) | {"quantization_config": about}
+    path.write_text(json.dumps(config))
+    save_file({n: t.contiguous() for n, t in state.items()}, tmp_path / "model.safetensors")
+    tiny_tokenizer().save_pretrained(tmp_path)
+
+    theirs = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=dtype, quantization_config=Mxfp4Config(dequantize=True)
+    )
+    ours = load_model(tmp_path, dtype=dtype, device="cpu")
+    assert ours.stored_dtype == torch.bfloat16
+    assert ours.weights == {}
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(ours.hf_model.state_dict()[name], tensor), name
+    ids = torch.randint(4, 260, (2, 9), generator=generator)
+    assert torch.equal(ours.hf_model(input_ids=ids).logits, theirs(input_ids=ids).logits)
+    save_model(ours, tmp_path / "dense")  # what is written is no longer quantized
+    assert load_model(tmp_path / "dense", dtype=dtype).fingerprint == ours.fingerprint

@@ -108,6 +108,7 @@ def test_recipe_round_trip_and_identity():
         [FineTuning(), Distillation(blocks=3), GPTQ(4), Distillation("lora")],
         [GPTQ(4), FineTuning("scales"), LowRankCorrection(8)],
         [QuantizeEmbeddings(8), FineTuning(), Cast()],
+        [FineTuning("scales"), LowRankCorrection(8)],  # on a model that was loaded as codes
     ],
     ids=lambda s: Recipe.of(s).label,
 )
@@ -129,7 +130,7 @@ def test_steps_that_go_together(steps):
         ([GPTQ(4), Distillation(blocks=2)], "a student of fewer blocks is dense"),
         ([MagnitudePruning(0.5), Distillation(blocks=2)], "so the masks would be lost"),
         ([MagnitudePruning(0.5), FineTuning("lora")], "would fill the zeros"),
-        (FineTuning("scales"), "no step before it quantizes"),
+        ([Cast(), FineTuning("scales")], "no step before it quantizes"),
         ([GPTQ(4), FineTuning("lora"), GPTQ(4)], "stored as corrected"),
         ([GPTQ(4), LowRankCorrection(8), FineTuning("lora")], "stored as corrected by then"),
         ([GPTQ], r"did you mean GPTQ\(\)"),

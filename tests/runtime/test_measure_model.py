@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import pytest
+import transformers
 
 from tests.runtime.test_pack_model import compress, llama
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -39,6 +41,30 @@ def by_name(found: tuple[Measurement, ...]) -> dict[str, Measurement]:
     names = {m.metric: m for m in found}
     assert len(names) == len(found)
     return names
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_recurrent_decoder(keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RWKV keeps a state, not keys and values; a model that keeps nothing reads all again."""
+    config = transformers.RwkvConfig(
+        vocab_size=260, hidden_size=16, num_hidden_layers=2, context_length=64
+    )
+    model = load_model(transformers.RwkvForCausalLM(config), tiny_tokenizer())
+    read: list[int] = []
+    forward = type(model.hf_model).forward
+
+    @functools.wraps(forward)
+    def counted(self, input_ids, *args, **kwargs):  # type: ignore[no-untyped-def]
+        read.append(input_ids.shape[1])
+        found = forward(self, input_ids, *args, **kwargs)
+        if not keeps:
+            found.state = None
+        return found
+
+    monkeypatch.setattr(type(model.hf_model), "forward", counted)
+    found = by_name(measure_model(model, toy_task(), repeats=3, memory=False))
+    assert found["latency_ms"].value > 0
+    assert (set(read[1:3]) == {1}) == keeps
 
 
 def test_a_decoder() -> None:

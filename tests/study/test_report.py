@@ -155,7 +155,7 @@ def test_an_empty_study_and_a_language_model_have_a_report_too(tmp_path):
         empty = Page(study.report(tmp_path / "empty.html"))
         assert "No run can be chosen" in "".join(empty.words)
         study.run(RTN(2, group_size=8))
-        found = Page(study.report(tmp_path / "one.html", Requirements(0.99), cost=PRICES))
+        found = Page(study.report(tmp_path / "one.html", 0.99, cost=PRICES))
         words = "".join(found.words)
         assert "study.measure(run)" in words
         with pytest.warns(UserWarning, match="No run has measured times"):

@@ -444,3 +444,11 @@ class TestShortWays:
     def test_a_path_alone_is_told_how_to_open_it(self, done: Study) -> None:
         with pytest.raises(ConfigError, match=r"Study\.open\('.*study'\)"):
             Study(path=done.path)
+
+    def test_a_size_in_megabytes(self, done: Study) -> None:
+        largest = max(run.size_mb or 0.0 for run in done.runs[1:])
+        assert done.choose(size_mb=largest).run == done.choose(size_bytes=largest * 1e6).run
+        with pytest.raises(ConfigError, match="one limit"):
+            done.choose(size_mb=1.0, size_bytes=1e6)
+        with pytest.raises(ConfigError, match="size"):
+            done.choose(size_mb="small")  # type: ignore[arg-type]

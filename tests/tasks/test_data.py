@@ -107,8 +107,8 @@ def test_columns_of_one_name_are_not_chosen_from() -> None:
 
 def test_an_encoding_is_a_name(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("question,intent\na,x\n")
-    with pytest.raises(DataError, match=r'encoding=None is not accepted.*"utf-8"'):
-        read(tmp_path / "t.csv", encoding=None)
+    with pytest.raises(DataError, match=r'encoding=3 is not accepted.*"utf-8"'):
+        read(tmp_path / "t.csv", encoding=3)
 
 
 def test_advice_on_a_missing_file_fits_what_is_wanted(tmp_path: Path) -> None:
@@ -141,7 +141,6 @@ def test_missing_labels_are_counted_and_located() -> None:
     [
         ("t.csv", b"", "is empty"),
         ("t.csv", b"question,intent\n", "no rows"),
-        ("t.csv", "question,intent\nstraße,x".encode("latin-1"), 'encoding="latin-1"'),
         ("t.csv", b'question,intent\n"a,b\nc,d,e,f', "cannot be read as csv"),
         ("t.jsonl", b'{"question": "a"\n', "cannot be read as jsonl: line 1: "),
         ("t.jsonl", b'{"question": "a"}\n\n{"question"}\n', "line 3: Expecting ':'"),
@@ -153,7 +152,8 @@ def test_missing_labels_are_counted_and_located() -> None:
         ("t.json", b"3", "holds no table"),
         ("t.json", b'{"question": "a"}', "holds no table"),
         ("t.parquet", b"no parquet", "not a Parquet file"),
-        ("t.xlsx", b"PK", "not a kind of table"),
+        ("t.xlsx", b"PK", "not an Excel file"),
+        ("t.xls", b"PK", "not a kind of table.* Save it as .xlsx"),
     ],
 )
 def test_broken_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -232,9 +232,13 @@ def test_unreadable_text_files(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="is empty"):
         read_texts(tmp_path / "empty.txt")
-    with pytest.raises(DataError, match="not text in utf-8"):
-        read_texts(tmp_path / "latin.txt")
-    assert read_texts(tmp_path / "latin.txt", "latin-1") == [("latin.txt", "straße")]
+    with pytest.raises(DataError, match=r"not text in utf-8 .* give encoding='cp1252'"):
+        read_texts(tmp_path / "latin.txt", "utf-8")
+    notes: list[str] = []
+    for encoding in ("latin-1", None):
+        assert read_texts(tmp_path / "latin.txt", encoding, notes) == [("latin.txt", "straße")]
+    assert len(notes) == 1
+    assert "was read as cp1252, which is a guess" in notes[0]
     with pytest.raises(DataError, match=r"no \.txt or \.md"):
         read_texts(tmp_path / "folder")
 

@@ -106,6 +106,22 @@ def test_a_line_that_ends_at_once_is_an_empty_answer():
     assert answer_in("\n\nAda\nand more", may_be_empty=False) == "Ada"
 
 
+def test_an_older_study_keeps_the_words_that_it_was_scored_by(tmp_path):
+    task = extraction()
+    saved = task.save(tmp_path)
+    assert saved["options"]["words"] == 2
+    assert task.scores("-12", "12")["exact_match"] == 0.0
+    options = {name: value for name, value in task.options.items() if name != "words"}
+    old = type(task).__new__(type(task))
+    old._set(task.rows, task.name, options, task._metrics())
+    described = old.save(tmp_path)
+    assert old.fingerprint != task.fingerprint  # so a study of it takes no new numbers in
+    described.pop("reading")  # which earlier versions did not write
+    back = task_from_dict(described, tmp_path)
+    assert back.fingerprint == old.fingerprint
+    assert back.scores("-12", "12")["exact_match"] == 1.0
+
+
 def test_scores_of_one_field_and_of_several():
     one = extraction()
     assert one.scores("ada!", "Ada") == {"exact_match": 1.0, "f1": 1.0}

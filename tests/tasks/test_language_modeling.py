@@ -12,7 +12,14 @@ import pytest
 import torch
 
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
+from workbench.calibration.calibrate import CalibrationOptions
+from workbench.calibration.calibration_data import take_examples
+from workbench.errors import (
+    CalibrationError,
+    ConfigError,
+    DataError,
+    UnsupportedArchitectureError,
+)
 from workbench.models.load import LoadedModel, load_model
 from workbench.tasks import LanguageModeling, load_task, task_from_dict
 from workbench.tasks.outcomes import Outcomes
@@ -130,7 +137,8 @@ def test_calibration_windows_are_full_packed_and_shuffled_by_seed(model: LoadedM
     assert len(windows) == size // 48
     assert windows == data.calibration_windows(model, sequence_length=48, seed=0)
     assert windows != data.calibration_windows(model, sequence_length=48, seed=1)
-    assert data.calibration_windows(model, sequence_length=10**6, seed=0) == []
+    (whole,) = data.calibration_windows(model, sequence_length=10**6, seed=0)
+    assert len(whole) > 48 * len(windows) - 48  # shorter than a window, but all there is
 
 
 def test_an_encoder_cannot_be_bound() -> None:
@@ -347,3 +355,19 @@ def test_the_demo_task_needs_nothing_and_its_parts_do_not_overlap(model: LoadedM
     assert 28_000 <= tokens < 28_300
     documents = {e.document for e in demo.examples(model)}
     assert len(documents) == len(demo.documents["evaluation"])
+
+
+def test_a_text_shorter_than_a_window_calibrates(model: LoadedModel) -> None:
+    """243 tokens are enough; with fewer than 64 the message says how many there are."""
+    for characters, enough in ((242, True), (40, False)):
+        data = LanguageModeling(
+            calibration="a" * characters, validation=texts(5), evaluation=texts(9)[5:]
+        )
+        options = CalibrationOptions(solve_tokens=200, judge_tokens=40, sequence_length=512)
+        if enough:
+            halves = take_examples(model, data, options)
+            assert sum(len(e.tokens) for half in halves.values() for e in half) == characters + 1
+            assert all(halves.values())
+        else:
+            with pytest.raises(CalibrationError, match="has 41 tokens; at least 64 are needed"):
+                take_examples(model, data, options)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.models.families import family_model
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.compression.compress import compress
 from workbench.errors import CompressionError, ConfigError
@@ -134,3 +135,30 @@ def test_what_does_not_fit_into_the_stored_dtype_is_an_error():
     next(iter(trainable.parameters.values())).data.fill_(1e6)
     with pytest.raises(CompressionError, match="Lower learning_rate"):
         trainable.finished()
+
+
+LORA = ("DeepseekV2", "DeepseekV3", "Qwen3Next", "Glm4Moe", "Ernie4_5_Moe", "HunYuanMoEV1")
+LORA += ("FalconH1", "NemotronH", "Mamba", "Mamba2", "Jamba", "Bamba", "Qwen3Moe", "Olmoe")
+
+
+@pytest.mark.parametrize("kind", LORA)
+def test_lora_on_dense_layers_beside_experts_and_state_spaces(kind):
+    """Names that experts have too, and layers whose weight a kernel reads without calling them."""
+    ids = torch.randint(4, 260, (2, 12), generator=torch.Generator().manual_seed(0))
+    model = load_model(family_model(kind), tiny_tokenizer(), device="cpu")
+    trainable = trainable_of(model, "lora", rank=2)
+    trainable.model.hf_model(input_ids=ids)[0].square().mean().backward()
+    learned = [p for p in trainable.parameters.values() if p.grad is not None]
+    assert len(learned) == len(trainable.parameters)
+    with torch.no_grad():
+        for parameter in trainable.parameters.values():
+            parameter.add_(0.02)
+        expected = trainable.model.hf_model(input_ids=ids)[0]
+        result = trainable.finished()
+        found, given = (m.hf_model(input_ids=ids)[0] for m in (result, model))
+    size = float(expected.abs().max())
+    assert float((found - expected).abs().max()) < 1e-4 * size
+    assert float((found - given).abs().max()) > 1e-4 * size
+    state = model.hf_model.state_dict()
+    changed = {n for n, t in result.hf_model.state_dict().items() if not torch.equal(t, state[n])}
+    assert not any(name.endswith("mixer.out_proj.weight") for name in changed)

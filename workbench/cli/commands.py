@@ -132,7 +132,13 @@ def sweep(
     target: Target = None,
     shots: Shots = None,
     template: Template = None,
-    encoding: Annotated[str, typer.Option(help="Of the text file or table.")] = "utf-8",
+    encoding: Annotated[
+        str | None, typer.Option(help="Of the text file or table; by default it is detected.")
+    ] = None,
+    on_bad_rows: Annotated[
+        str | None,
+        typer.Option(help='"error", or "skip" to leave out rows of a table that are not usable.'),
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
     methods: Methods = "rtn,gptq,awq,magnitude",
     bits: Bits = "2,3,4",
@@ -144,7 +150,9 @@ def sweep(
 ) -> None:
     """Compress a model in every combination of methods and settings; finished runs are kept."""
     recipes = recipes_of(methods, bits, group_sizes, ratios, exportable)
-    told = TaskOptions(kind, text, label, target, shots, template, trust_remote_code, encoding)
+    told = TaskOptions(
+        kind, text, label, target, shots, template, trust_remote_code, encoding, on_bad_rows
+    )
     run_sweep(lambda: _study(model, task_of(task, told), study), recipes, html, "the same command")
 
 

@@ -9,6 +9,7 @@ import typer
 
 from workbench.cli.options import StudyPath, open_study
 from workbench.cli.tables import errors, output
+from workbench.cli.tasks import TrustRemoteCode
 from workbench.errors import StudyError
 
 if TYPE_CHECKING:
@@ -42,6 +43,46 @@ def export(
     out.print(str(exported), markup=False, highlight=False, soft_wrap=True)
     card = f"How to load it: {exported.path / 'README.md'}"
     out.print(card, markup=False, highlight=False, soft_wrap=True)
+
+
+@commands.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="Folder or Hugging Face id of a checkpoint.", show_default=False)
+    ],
+    to: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    format: Annotated[
+        str, typer.Option(help="gptq, awq, compressed-tensors, mlx, gguf …", show_default=False)
+    ],
+    requantize: Annotated[
+        int | None,
+        typer.Option(help="Bits to which layers are rounded that the format cannot hold."),
+    ] = None,
+    group_size: Annotated[
+        int, typer.Option(help="Of --requantize: weights that share a scale.")
+    ] = 32,
+    trust_remote_code: TrustRemoteCode = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")
+    ] = False,
+) -> None:
+    """Write a checkpoint in another format that holds its codes as they are."""
+    from workbench.cli.progress import show_stages
+    from workbench.export.convert import convert as convert_checkpoint
+    from workbench.recipes import RTN
+
+    step = None if requantize is None else RTN(requantize, group_size=group_size)
+    with show_stages(errors()) as on_progress:
+        converted = convert_checkpoint(
+            source,
+            to,
+            format,
+            requantize=step,
+            trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    output().print(str(converted), markup=False, highlight=False, soft_wrap=True)
 
 
 @commands.command()

@@ -16,7 +16,7 @@ KINDS = ("classification", "extraction", "summarization", "answers")
 """What a table can be used for; a text file is for language modelling."""
 
 _HARNESS, _TASK_FILES = "lm-eval:", (".yaml", ".yml")
-_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx")
 
 Kind = Annotated[
     str | None,
@@ -60,7 +60,10 @@ class TaskOptions:
     template : str or None
     trust_remote_code : bool
         For tasks of the lm-evaluation-harness.
-    encoding : str
+    encoding : str or None
+        Of the files; None: it is detected.
+    on_bad_rows : str or None
+        "error" or "skip", for a table; None: "error".
     """
 
     kind: str | None = None
@@ -70,7 +73,14 @@ class TaskOptions:
     shots: int | None = None
     template: str | None = None
     trust_remote_code: bool = False
-    encoding: str = "utf-8"
+    encoding: str | None = None
+    on_bad_rows: str | None = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Return how a table is read, as keyword arguments of a task."""
+        found: dict[str, Any] = {"encoding": self.encoding}
+        return found if self.on_bad_rows is None else {**found, "on_bad_rows": self.on_bad_rows}
 
 
 def task_of(ref: str, told: TaskOptions) -> Task | str:
@@ -88,12 +98,13 @@ def task_of(ref: str, told: TaskOptions) -> Task | str:
             f"--trust-remote-code is for tasks of the harness, and --task {ref} is none; give"
             " lm-eval:NAME or a .yaml file, or leave it out."
         )
-    if not ref.lower().endswith(_TABLES):
-        given = ("kind", "text", "label", "target", "shots", "template")
+    if not ref.lower().removesuffix(".gz").endswith(_TABLES):
+        given = ("kind", "text", "label", "target", "shots", "template", "on_bad_rows")
         if any(getattr(told, name) is not None for name in given):
             raise ConfigError(
-                "--kind, --text, --label, --target, --shots and --template are for a table, and"
-                f" --task {ref} is none; give a file that ends with {', '.join(_TABLES)}, or leave"
+                "--kind, --text, --label, --target, --shots, --template and --on-bad-rows are for a"
+                f" table, and --task {ref} is none; give a file that ends with"
+                f" {', '.join(_TABLES)}, or leave"
                 " them out."
             )
         if ref == "demo":
@@ -131,7 +142,7 @@ def _classification(ref: str, told: TaskOptions) -> Task:
             " --text letter --target name for what a model is to write (--kind extraction,"
             " summarization or answers)."
         )
-    return TextClassification(ref, text=told.text, label=told.label, encoding=told.encoding)
+    return TextClassification(ref, text=told.text, label=told.label, **told.reading)
 
 
 def _writing(ref: str, kind: str, told: TaskOptions) -> Task:
@@ -145,8 +156,8 @@ def _writing(ref: str, kind: str, told: TaskOptions) -> Task:
         )
     if kind == "answers":
         _refuse(told, kind, "shots", "template")
-        return PromptAnswers(ref, prompt=told.text, answer=told.target, encoding=told.encoding)
-    options: dict[str, Any] = {"text": told.text, "encoding": told.encoding}
+        return PromptAnswers(ref, prompt=told.text, answer=told.target, **told.reading)
+    options: dict[str, Any] = {"text": told.text, **told.reading}
     options |= {} if told.shots is None else {"shots": told.shots}
     options |= {} if told.template is None else {"template": told.template}
     if kind == "summarization":

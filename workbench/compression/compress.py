@@ -56,6 +56,7 @@ class Compressed:
         ``compressed_share`` (of all parameters, 0 to 1), ``zero_share`` (zeros among the weights of
         compressed layers), ``bits_per_weight`` (stored bits per weight of those layers),
         ``kept_dense`` ({name: values} of all matrices that no step compressed),
+        ``left_dense`` ({name: reason} of those in the blocks that no step of this kind can),
         ``layer_errors`` ({module name: output error relative to the output, on tokens that no
         solver saw; an expert that no such token was routed to is left out}), ``undersampled``
         ({module name: tokens} of experts with too few tokens to learn from: they are solved as

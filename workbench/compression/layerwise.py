@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench.calibration.calibrate import Statistics
 from workbench.compression.folding import fold_input_scales
 from workbench.compression.joint_solving import SolvedAhead
+from workbench.errors import NotFiniteError
 from workbench.methods import LAYER_METHODS, GroupWeights, LayerMethod
 from workbench.models import layers
 from workbench.models.load import LoadedModel
@@ -74,6 +75,8 @@ def apply_layer_method(
     groups = statistics.groups if statistics else layers.shared_inputs(model.hf_model)
     if isinstance(step, Mixed):
         step.check(group.key for group in groups)
+    if left := layers.left_dense(model.hf_model, groups):
+        facts["left_dense"] = left
     method = method.prepared((site.matrix for site in linears.values()), step)
     stage = step.title.lower()
     errors: dict[str, float] = {}
@@ -148,7 +151,11 @@ def solve_group(
         originals={name: dense.site(name).matrix for name in group.names},
         compressed=known,
     )
-    for name, weight in (solve or method.solve)(weights, statistics, step).items():
+    try:
+        solved = (solve or method.solve)(weights, statistics, step)
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{', '.join(group.names)}: {error}") from error
+    for name, weight in solved.items():
         model.set_weight(name, weight)
 
 

@@ -21,7 +21,7 @@ from workbench.errors import CalibrationError, UnsupportedArchitectureError
 from workbench.methods import LAYER_METHODS
 from workbench.models.architectures import backbone
 from workbench.models.input_hooks import listening
-from workbench.models.layers import LinearGroup, block_sides, find_blocks
+from workbench.models.layers import LinearGroup, block_sides, find_blocks, left_dense
 from workbench.models.loaded import LoadedModel
 from workbench.models.weight_access import find_site
 from workbench.progress import Monitor
@@ -75,6 +75,8 @@ def apply_sequentially(
     """
     statistics = calibrator.statistics(dense, monitor=monitor)
     method = LAYER_METHODS[type(step)]
+    if left := left_dense(model.hf_model, statistics.groups):
+        facts["left_dense"] = left
     batches = calibrator.batches(dense)["solve"]
     errors: dict[str, float] = {}
     done = 0

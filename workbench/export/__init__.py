@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, ExportError
 from workbench.export.awq import AWQCheckpoint
@@ -22,6 +22,9 @@ from workbench.export.publish import MARK, PROGRAM, check_target, published
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.version import __version__
+
+if TYPE_CHECKING:
+    import torch
 
 FORMATS: dict[str, Format] = {
     format.name: format
@@ -60,19 +63,24 @@ __all__ = [
 class ExportOffer:
     """Whether a model can be exported in a format, and how large it would be.
 
-    Attributes
-    ----------
-    format : str
-        What ``run.export(format=...)`` takes.
-    title : str
-    loaders : str
-        The programs that load it.
-    size_bytes : int or None
-        Bytes of its tensors; None if it is refused.
-    refusal : str or None
-        Why not, and the nearest format that can hold the model.
-    is_uncompressed : bool
-        Whether it stores the values of a model that has codes, which undoes the compression.
+        Attributes
+        ----------
+        format : str
+            What ``run.export(format=...)`` takes.
+        title : str
+        loaders : str
+            The programs that load it.
+        size_bytes : int or None
+            Bytes of its tensors; None if it is refused.
+        refusal : str or None
+            Why not, and the nearest format that can hold the model.
+    <<<<<<< HEAD
+        is_uncompressed : bool
+            Whether it stores the values of a model that has codes, which undoes the compression.
+    =======
+        kept_dense : dict of str to str
+            Compressed layers that it would hold densely, by name, and why.
+    >>>>>>> main
     """
 
     format: str
@@ -80,6 +88,7 @@ class ExportOffer:
     loaders: str
     size_bytes: int | None
     refusal: str | None
+    kept_dense: dict[str, str] = field(default_factory=dict)
     is_uncompressed: bool = False
 
 
@@ -102,6 +111,8 @@ class Exported:
         Of any logit from the model that was exported, on evaluation inputs.
     proof : Proof
         More about that.
+    kept_dense : dict of str to str
+        Compressed layers that were written densely, by name, and why.
     """
 
     path: Path
@@ -111,12 +122,17 @@ class Exported:
     predicted_bytes: int
     largest_difference: float
     proof: Proof
+    kept_dense: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
+        dense = ""
+        if self.kept_dense:
+            first = next(iter(self.kept_dense.values()))
+            dense = f" {len(self.kept_dense)} compressed layers are dense in it (first: {first})."
         return (
             f"Exported to {self.path} ({self.format}, {self.bytes_on_disk / 1e6:.2f} MB); loaded"
-            f" again, its logits differ by at most {self.largest_difference:.2g}"
-            f" ({self.proof.relative:.2%} of the largest)."
+            f" again, its predictions are {self.proof.kl:.2g} nats from the run's, and"
+            f" {self.proof.agreement:.1%} have the same top answer.{dense}"
         )
 
 
@@ -161,12 +177,13 @@ def refusal(format: Format, model: LoadedModel) -> str | None:
 
 def offers(model: LoadedModel) -> tuple[ExportOffer, ...]:
     """Return for every format whether the model can be exported in it, and its size."""
-    found = []
+    model, found = model.as_measured(), []
     for name, format in FORMATS.items():
         reason = refusal(format, model)
         size = format.predicted_bytes(model) if reason is None else None
+        dense = format.kept_dense(model) if reason is None else {}
         undone = name == HuggingFace.name and bool(code_layers(model))
-        found.append(ExportOffer(name, format.title, format.loaders, size, reason, undone))
+        found.append(ExportOffer(name, format.title, format.loaders, size, reason, dense, undone))
     return tuple(found)
 
 
@@ -180,7 +197,7 @@ def export_bytes(model: LoadedModel, format: str) -> int:
     ConfigError
         If there is no such format.
     """
-    chosen = format_named(format)
+    chosen, model = format_named(format), model.as_measured()
     reason = refusal(chosen, model)
     if reason is not None:
         raise ExportError(reason)
@@ -192,7 +209,7 @@ def export_model(
     path: str | os.PathLike[str],
     format: str,
     *,
-    prove: Callable[[LoadedModel], Proof],
+    prove: Callable[[LoadedModel, torch.dtype], Proof],
     card: Callable[[Format, int, Proof], str],
     overwrite: bool = False,
     monitor: Monitor = SILENT,
@@ -208,7 +225,8 @@ def export_model(
     format : str
         A key of :data:`FORMATS`.
     prove : callable
-        Given the model that was loaded again; raises if it is another one.
+        Given the model that was loaded again and the dtype that the format rounds dense tensors
+        to; raises if it is another one.
     card : callable
         Given the format, the tensors' bytes and the proof; returns the text of the model card.
     overwrite : bool
@@ -226,7 +244,7 @@ def export_model(
     """
     from workbench.models.load import load_model
 
-    chosen = format_named(format)
+    chosen, model = format_named(format), model.as_measured()
     predicted = export_bytes(model, format)
     target = check_target(path, predicted, overwrite=overwrite)
     if model.source.kind == "folder" and os.path.realpath(model.source.ref) == str(target):
@@ -237,7 +255,7 @@ def export_model(
     with published(target, overwrite=overwrite) as folder:
         chosen.write(model, folder, monitor)
         found = load_model(folder, device=str(model.device), dtype=model.dtype)
-        proof = prove(found)
+        proof = prove(found, chosen.dense_dtype(model))
         del found  # its tensors may be mapped from the files that are renamed now
         n_bytes = tensor_bytes(folder)
         (folder / CARD).write_text(card(chosen, n_bytes, proof), encoding="utf-8")
@@ -246,12 +264,22 @@ def export_model(
             PROGRAM: __version__,
             "tensor_bytes": n_bytes,
             "predicted_bytes": predicted,
+            "kept_dense": chosen.kept_dense(model),
             "proof": asdict(proof),
         }
         (folder / MARK).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         monitor.report("export", 1, 1, "complete")
-    return Exported(target, format, size, n_bytes, predicted, proof.largest_difference, proof)
+    return Exported(
+        target,
+        format,
+        size,
+        n_bytes,
+        predicted,
+        proof.largest_difference,
+        proof,
+        chosen.kept_dense(model),
+    )
 
 
 def tensor_bytes(folder: Path) -> int:

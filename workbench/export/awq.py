@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from workbench.export.base import Format, code_layers, kind_obstacle, scheme_obstacle
 from workbench.export.checkpoint import checkpoint_bytes, transformers_code, write_checkpoint
+from workbench.models.architectures import wraps_decoder
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tensors.packing import awq
@@ -24,6 +25,8 @@ class AWQCheckpoint(Format):
     def obstacle(self, model: LoadedModel) -> str | None:
         if not model.is_decoder:
             return f"its loaders take decoders only, and {type(model.hf_model).__name__} is none"
+        if wraps_decoder(type(model.hf_model).__name__, model.hf_model.config):
+            return "it reads images or sound too, by layers that its loaders expect as codes"
         return kind_obstacle(model) or scheme_obstacle(model, (4,))
 
     def predicted_bytes(self, model: LoadedModel) -> int:

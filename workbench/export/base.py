@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import ClassVar
+
+import torch
 
 from workbench.models.layers import find_linears
 from workbench.models.loaded import LoadedModel, tensor_identity
@@ -42,6 +45,17 @@ class Format(ABC):
     def obstacle(self, model: LoadedModel) -> str | None:
         """Return why a model does not fit into the format, as a clause; None if it does."""
 
+    def kept_dense(self, model: LoadedModel) -> dict[str, str]:
+        """Return the compressed layers that are written densely, by name, and why, as a clause.
+
+        None in a format whose loaders take all layers of the blocks as codes, or none.
+        """
+        return {}
+
+    def dense_dtype(self, model: LoadedModel) -> torch.dtype:
+        """Return the dtype that dense tensors are rounded to."""
+        return model.stored_dtype
+
     @abstractmethod
     def predicted_bytes(self, model: LoadedModel) -> int:
         """Return the bytes of all tensors that :meth:`write` will write for a model that fits."""
@@ -66,10 +80,63 @@ def code_layers(model: LoadedModel) -> dict[str, QuantizedWeight | PermutedWeigh
     return {name: w for name, w in model.weights.items() if isinstance(w, kinds)}
 
 
-def unmasked(model: LoadedModel) -> LoadedModel:
-    """Return a model whose pruned weights are the dense tensors that they are stored as anyway."""
-    kept = {n: w for n, w in model.weights.items() if not isinstance(w, PrunedWeight)}
+def with_codes(model: LoadedModel, names: Collection[str]) -> LoadedModel:
+    """Return a model in which these layers alone are compressed; the others are as dense."""
+    kept = {name: weight for name, weight in model.weights.items() if name in names}
     return dataclasses.replace(model, weights=kept)
+
+
+def split_codes(
+    model: LoadedModel,
+    reason_of: Callable[[str, QuantizedWeight], str | None],
+    *,
+    outside: bool = False,
+    experts: Collection[str] = (),
+) -> tuple[dict[str, QuantizedWeight], dict[str, str]]:
+    """Return the layers that a format can hold as codes, and why it cannot the other ones.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    reason_of : callable
+        Given name and codes of a layer; returns why the format has no such codes, as a clause, or
+        None if it has.
+    outside : bool
+        Whether embeddings and output head may be stored as codes.
+    experts : collection of str
+        Experts' matrices that the format has names for; a stack is stored as codes or not at all.
+    """
+    fit: dict[str, QuantizedWeight] = {}
+    dense: dict[str, str] = {}
+    layers = layer_weights(model)
+    for name in [*layers, *(n for n in model.weights if n not in layers)]:
+        weight = model.weights.get(name)
+        if weight is None or isinstance(weight, PrunedWeight):
+            continue  # dense already
+        reason = _kind_reason(model, name, weight, permuted=False, experts=experts)
+        if reason is None and name not in layers and not outside:
+            reason = f"{name}, outside of the blocks, is stored as codes too"
+        if reason is None:
+            assert isinstance(weight, QuantizedWeight)
+            reason = reason_of(name, weight)
+            if reason is None:
+                fit[name] = weight
+                continue
+        dense[name] = reason
+    for name in [name for name in fit if name in experts]:
+        stack = name.rpartition(".")[0]
+        other = next((n for n in dense if n.rpartition(".")[0] == stack), None)
+        if other is not None:
+            del fit[name]
+            dense[name] = f"{other} of the same stack is dense"
+    return fit, dense
+
+
+def no_codes_obstacle(fit: dict[str, QuantizedWeight], dense: dict[str, str]) -> str | None:
+    """Return why a format holds none of a model's codes, None if it holds some."""
+    if fit:
+        return None
+    return next(iter(dense.values()), "none of its layers is stored as integer codes")
 
 
 def scheme_of(weight: QuantizedWeight | PermutedWeight) -> IntScheme:
@@ -93,28 +160,22 @@ def encoder_decoder_obstacle(model: LoadedModel) -> str | None:
     )
 
 
-def kind_obstacle(
-    model: LoadedModel, *, dense: bool = False, outside: bool = False, permuted: bool = False
-) -> str | None:
+def kind_obstacle(model: LoadedModel, *, permuted: bool = False) -> str | None:
     """Return why not every layer is stored as plain codes, None if all are.
 
     Parameters
     ----------
     model : LoadedModel
-    dense : bool
-        Whether some layers of the blocks may be dense.
-    outside : bool
-        Whether embeddings and output head may be stored as codes.
     permuted : bool
         Whether groups may be of inputs that do not follow each other.
     """
     layers = layer_weights(model)
     for name, weight in {**layers, **model.weights}.items():
         reason = _kind_reason(model, name, weight, permuted)
-        if weight is None and not dense:
+        if weight is None:
             missing = [n for n, w in layers.items() if w is None]
             reason = f"{len(missing)} of its {len(layers)} layers are dense (first: {name})"
-        if reason is None and weight is not None and name not in layers and not outside:
+        if reason is None and weight is not None and name not in layers:
             reason = f"{name}, outside of the blocks, is stored as codes too"
         if reason is not None and model.weights:
             return reason
@@ -122,10 +183,14 @@ def kind_obstacle(
 
 
 def _kind_reason(
-    model: LoadedModel, name: str, weight: CompressedWeight | None, permuted: bool
+    model: LoadedModel,
+    name: str,
+    weight: CompressedWeight | None,
+    permuted: bool,
+    experts: Collection[str] = (),
 ) -> str | None:
     site = model.site(name)
-    if weight is not None and site.index is not None:
+    if weight is not None and site.index is not None and name not in experts:
         return f"{name} is one expert of a stack that transformers keeps in one tensor"
     if weight is not None and site.transposed:
         return f"{name} is a Conv1D layer, which its loaders do not take"
@@ -156,19 +221,25 @@ def scheme_obstacle(model: LoadedModel, bits: tuple[int, ...]) -> str | None:
 
 def bits_obstacle(model: LoadedModel, bits: tuple[int, ...]) -> str | None:
     """Return which layer has other bits, a short last group or rows that do not fill words."""
-    for name, weight in code_layers(model).items():
-        scheme, (rows, columns) = scheme_of(weight), weight.shape
-        if scheme.bits not in bits:
-            accepted = ", ".join(map(str, bits))
-            return f"{name} has {scheme.bits} bits, and it has {accepted} only"
-        length = scheme.group_size or columns
-        if columns % length:
-            return f"{name} has {columns} inputs in groups of {length}, so its last group is short"
-        if columns * scheme.bits % 32 or rows * scheme.bits % 32:
-            return (
-                f"{name} is {rows} by {columns}, which does not fill 32-bit words at"
-                f" {scheme.bits} bits"
-            )
+    found = (layer_obstacle(name, w, bits) for name, w in code_layers(model).items())
+    return next((reason for reason in found if reason is not None), None)
+
+
+def layer_obstacle(
+    name: str, weight: QuantizedWeight | PermutedWeight, bits: tuple[int, ...]
+) -> str | None:
+    """Return what of a layer keeps its codes from filling words of full groups, None if nothing."""
+    scheme, (rows, columns) = scheme_of(weight), weight.shape
+    if scheme.bits not in bits:
+        accepted = ", ".join(map(str, bits))
+        return f"{name} has {scheme.bits} bits, and it has {accepted} only"
+    length = scheme.group_size or columns
+    if columns % length:
+        return f"{name} has {columns} inputs in groups of {length}, so its last group is short"
+    if columns * scheme.bits % 32 or rows * scheme.bits % 32:
+        return (
+            f"{name} is {rows} by {columns}, which does not fill 32-bit words at {scheme.bits} bits"
+        )
     return None
 
 

@@ -67,9 +67,9 @@ def model_card(
         "tags: [compression-workbench]",
         "---",
         "",
-        f"# {_plain(run.model)}, {_plain(run.label)}",
+        f"# {plain(run.model)}, {plain(run.label)}",
         "",
-        f"A{' compressed' if model.weights or run.recipe.steps else ''} copy of `{_plain(source)}`"
+        f"A{' compressed' if model.weights or run.recipe.steps else ''} copy of `{plain(source)}`"
         f" ({model.source.architecture}), made with compression-workbench {__version__} and written"
         f" as {format.title}, for {format.loaders}.",
         "",
@@ -101,7 +101,7 @@ def model_card(
         "",
         "## Measured",
         "",
-        f"On the evaluation part of the task `{_plain(origin.task)}`; intervals are 95 %, from"
+        f"On the evaluation part of the task `{plain(origin.task)}`; intervals are 95 %, from"
         " errors clustered by document.",
         "",
         *_metrics(run, origin.baseline),
@@ -119,18 +119,36 @@ def model_card(
         "",
         "## Proof",
         "",
-        f"Loaded again from these files, {proof.n_logits:,} logits on evaluation inputs differ from"
-        f" those of the study's run by at most {proof.largest_difference:.3g}"
-        f" ({proof.relative:.2%} of the largest; up to {proof.bound:.1%} is taken as rounding).",
+        f"Loaded again from these files, {proof.n_predictions:,} predictions for evaluation inputs"
+        f" are {proof.kl:.3g} nats (KL divergence, mean; at most {proof.kl_bound:.2g}) from those"
+        f" of the study's run, and {proof.agreement:.2%} have the same top answer (at least"
+        f" {proof.agreement_bound:.0%}). The largest difference of {proof.n_logits:,} logits is"
+        f" {proof.largest_difference:.3g}, {proof.relative:.2%} of the largest.",
+        *_kept_dense(format.kept_dense(model)),
         "",
         "## Made on",
         "",
-        f"- machine of the export: {_plain(machine)}",
-        f"- software of the export: {_plain(software)}",
-        f"- software of the run: {_plain(versions) or 'not recorded'}",
+        f"- machine of the export: {plain(machine)}",
+        f"- software of the export: {plain(software)}",
+        f"- software of the run: {plain(versions) or 'not recorded'}",
         "",
     ]
     return "\n".join(sections)
+
+
+def _kept_dense(layers: dict[str, str]) -> list[str]:
+    if not layers:
+        return []
+    why = [f"- `{plain(name)}`: {plain(reason)}" for name, reason in layers.items()]
+    return [
+        "",
+        "## Layers that are dense here",
+        "",
+        f"{len(layers)} layers that are compressed in the run are stored densely, with the same"
+        " values:",
+        "",
+        *why,
+    ]
 
 
 def _calibration(origin: Origin) -> list[str]:
@@ -141,7 +159,7 @@ def _calibration(origin: Origin) -> list[str]:
     tokens = facts.get("calibration_tokens")
     count = "".join(f" {n:,} tokens to {what}," for what, n in (tokens or {}).items())
     return [
-        f"Calibrated on the calibration part of the task `{_plain(origin.task)}`:{count}"
+        f"Calibrated on the calibration part of the task `{plain(origin.task)}`:{count}"
         f" options {options}."
     ]
 
@@ -164,11 +182,11 @@ def _metrics(run: RunRecord, baseline: RunRecord | None) -> list[str]:
         seen.add(row.metric)
         newest = run.measurement(row.metric)
         base = None if baseline is None else baseline.measurement(row.metric)
-        lines.append(f"| {_plain(row.metric)} | {shown(newest)} | {shown(base)} | {row.n:,} |")
+        lines.append(f"| {plain(row.metric)} | {shown(newest)} | {shown(base)} | {row.n:,} |")
     return lines
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return a name that cannot break out of a line of Markdown or into HTML."""
     kept = " ".join(text.split()).replace("`", "'").replace("|", "/")
     return kept.replace("<", "&lt;").replace(">", "&gt;")

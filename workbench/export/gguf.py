@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from workbench.export.base import Format, code_layers, kind_obstacle, scheme_label, unmasked
+from workbench.export.base import (
+    Format,
+    no_codes_obstacle,
+    scheme_label,
+    split_codes,
+    with_codes,
+)
 from workbench.export.checkpoint import write_configuration
 from workbench.export.gguf_tokenizer import Vocabulary, vocabulary_of
 from workbench.models.load import write_extras
@@ -29,42 +35,40 @@ class GGUF(Format):
     loaders: ClassVar[str] = "llama.cpp, Ollama, LM Studio"
 
     def obstacle(self, model: LoadedModel) -> str | None:
-        model = unmasked(model)
         config: Any = model.hf_model.config
         if config.model_type not in packing.ARCHITECTURES or not model.is_decoder:
             known = ", ".join(packing.ARCHITECTURES)
             return f"it is a {config.model_type!r}, and the workbench writes {known}"
         reason = _configuration_obstacle(config)
-        if reason is None and model.weights:
-            reason = kind_obstacle(model, dense=True, outside=True)
+        codes, dense = _split(model)
+        if reason is None and dense:
+            reason = no_codes_obstacle(codes, dense)
         if reason is not None:
             return reason
-        for name, weight in _codes(model).items():
-            scheme, columns = weight.scheme, weight.shape[1]
-            if packing.block_type(scheme) is None:
-                return (
-                    f"{name} is {scheme_label(scheme)}; it takes groups of a multiple of 32, and"
-                    " 8 bits only if symmetric"
-                )
-            if columns % packing.BLOCK:
-                return f"{name} has {columns} inputs, which is no multiple of 32"
-        for name, tensor in dense_tensors(model).items():
+        for name, tensor in dense_tensors(with_codes(model, codes)).items():
             if tensor.is_floating_point() and float(tensor.abs().max()) > 65504:
                 return f"{name} has values that float16 cannot hold"
         found = vocabulary_of(model.tokenizer, config.vocab_size)
         return found if isinstance(found, str) else None
 
+    def kept_dense(self, model: LoadedModel) -> dict[str, str]:
+        return _split(model)[1]
+
+    def dense_dtype(self, model: LoadedModel) -> torch.dtype:
+        return torch.float16 if model.stored_dtype.itemsize > 2 else model.stored_dtype
+
     def predicted_bytes(self, model: LoadedModel) -> int:
-        model = unmasked(model)
-        total = sum(packing.packed_bytes(w.shape, w.scheme) for w in _codes(model).values())
-        for tensor in dense_tensors(model).values():
+        codes, _ = _split(model)
+        total = sum(packing.packed_bytes(w.shape, w.scheme) for w in codes.values())
+        for tensor in dense_tensors(with_codes(model, codes)).values():
             total += tensor.numel() * (4 if tensor.ndim == 1 else 2)
         return total
 
     def write(self, model: LoadedModel, folder: Path, monitor: Monitor = SILENT) -> None:
         import gguf
 
-        model = unmasked(model)
+        codes, _ = _split(model)
+        model = with_codes(model, codes)
         config: Any = model.hf_model.config
         architecture = packing.ARCHITECTURES[config.model_type]
         writer = gguf.GGUFWriter(folder / FILE, architecture)
@@ -72,7 +76,6 @@ class GGUF(Format):
         vocabulary = vocabulary_of(model.tokenizer, config.vocab_size)
         assert isinstance(vocabulary, Vocabulary)
         _add_vocabulary(writer, vocabulary, model.tokenizer)
-        codes = _codes(model)
         for done, (name, weight) in enumerate(codes.items(), 1):
             kind, blocks = packing.pack(weight)
             heads = packing.heads_of(f"{name}.weight", config)
@@ -131,7 +134,7 @@ def _describe(writer: Any, model: LoadedModel) -> None:
     config: Any = model.hf_model.config
     head_dim = getattr(config, "head_dim", None)
     head_dim = head_dim or config.hidden_size // config.num_attention_heads
-    kinds = {packing.block_type(weight.scheme) for weight in _codes(model).values()}
+    kinds = {packing.block_type(weight.scheme) for weight in _split(model)[0].values()}
     main = next((kind for kind in ("Q4_0", "Q4_1", "Q8_0") if kind in kinds), "F16")
     writer.add_name(model.source.name)
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{main}"])
@@ -181,5 +184,15 @@ def _name(name: str, config: Any) -> str:
     return found
 
 
-def _codes(model: LoadedModel) -> dict[str, QuantizedWeight]:
-    return {n: w for n, w in code_layers(model).items() if isinstance(w, QuantizedWeight)}
+def _split(model: LoadedModel) -> tuple[dict[str, QuantizedWeight], dict[str, str]]:
+    return split_codes(model, _layer_reason, outside=True)
+
+
+def _layer_reason(name: str, weight: QuantizedWeight) -> str | None:
+    if packing.block_type(weight.scheme) is None:
+        return (
+            f"{name} is {scheme_label(weight.scheme)}; it takes groups of a multiple of 32, and"
+            " 8 bits only if symmetric"
+        )
+    columns = weight.shape[1]
+    return f"{name} has {columns} inputs, which is no multiple of 32" if columns % 32 else None

@@ -14,6 +14,7 @@ from workbench.export.base import (
     scheme_of,
 )
 from workbench.export.checkpoint import checkpoint_bytes, transformers_code, write_checkpoint
+from workbench.models.architectures import wraps_decoder
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tensors.packing import gptq
@@ -35,6 +36,8 @@ class GPTQCheckpoint(Format):
     def obstacle(self, model: LoadedModel) -> str | None:
         if not model.is_decoder:
             return f"its loaders take decoders only, and {type(model.hf_model).__name__} is none"
+        if wraps_decoder(type(model.hf_model).__name__, model.hf_model.config):
+            return "it reads images or sound too, by layers that its loaders expect as codes"
         return kind_obstacle(model, permuted=True) or scheme_obstacle(model, gptq.BITS)
 
     def predicted_bytes(self, model: LoadedModel) -> int:

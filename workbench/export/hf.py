@@ -24,8 +24,8 @@ class HuggingFace(Format):
 
     def predicted_bytes(self, model: LoadedModel) -> int:
         sizes = {}
-        for tensor in model.hf_model.state_dict(keep_vars=True).values():
-            item = model.stored_dtype.itemsize
+        for name, tensor in model.hf_model.state_dict(keep_vars=True).items():
+            item = model.stored_as(name).itemsize
             item = item if tensor.is_floating_point() else tensor.element_size()
             sizes[tensor_identity(tensor)] = tensor.numel() * item
         return sum(sizes.values()) + head_bytes(model)

@@ -9,10 +9,10 @@ import torch
 
 from workbench.export.base import (
     Format,
-    code_layers,
-    kind_obstacle,
+    no_codes_obstacle,
     scheme_label,
-    unmasked,
+    split_codes,
+    with_codes,
 )
 from workbench.export.checkpoint import checkpoint_bytes, write_checkpoint
 from workbench.models.loaded import LoadedModel
@@ -57,42 +57,29 @@ class MLX(Format):
     loaders: ClassVar[str] = "mlx-lm and LM Studio on a Mac"
 
     def obstacle(self, model: LoadedModel) -> str | None:
-        model = unmasked(model)
         kind = str(getattr(model.hf_model.config, "model_type", ""))
         if kind not in ARCHITECTURES or not model.is_decoder:
             return f"it is a {kind!r}, and the workbench writes {', '.join(ARCHITECTURES)}"
-        reason = kind_obstacle(model, dense=True, outside=True)
-        if reason is not None:
-            return reason
-        for name, weight in _codes(model).items():
-            scheme, (_, columns) = weight.scheme, weight.shape
-            if scheme.bits not in mlx.BITS:
-                accepted = ", ".join(map(str, mlx.BITS))
-                return f"{name} has {scheme.bits} bits, and it has {accepted} only"
-            if mlx.group_size(scheme, columns) is None or columns * scheme.bits % 32:
-                return (
-                    f"{name} has {columns} inputs as {scheme_label(scheme)}; it takes whole groups"
-                    " of a multiple of 32"
-                )
-        return None
+        return no_codes_obstacle(*_split(model))
+
+    def kept_dense(self, model: LoadedModel) -> dict[str, str]:
+        return _split(model)[1]
 
     def predicted_bytes(self, model: LoadedModel) -> int:
-        model = unmasked(model)
+        codes, _ = _split(model)
         dtype = model.stored_dtype
-        codes = _codes(model).values()
-        return checkpoint_bytes(
-            model, sum(mlx.packed_bytes(w.shape, w.scheme, dtype) for w in codes)
-        )
+        packed = sum(mlx.packed_bytes(w.shape, w.scheme, dtype) for w in codes.values())
+        return checkpoint_bytes(with_codes(model, codes), packed)
 
     def write(self, model: LoadedModel, folder: Path, monitor: Monitor = SILENT) -> None:
-        model = unmasked(model)
-        codes = _codes(model)
+        codes, _ = _split(model)
+        model = with_codes(model, codes)
         packed: dict[str, torch.Tensor] = {}
         for done, (name, weight) in enumerate(codes.items(), 1):
             for part, tensor in mlx.pack(weight, model.stored_dtype).items():
                 packed[f"{name}.{part}"] = tensor
             monitor.report("export", done, len(codes), name)
-        about = {"quantization": _about(model), **_rotary_fields(model.hf_model.config)}
+        about = {"quantization": _about(codes), **_rotary_fields(model.hf_model.config)}
         write_checkpoint(model, folder, packed, about)
 
     def loading(self, model: LoadedModel) -> str:
@@ -120,9 +107,8 @@ def _rotary_of(rope: dict[str, Any]) -> dict[str, Any]:
     return {**{name: rope[name] for name in names if name in rope}, "rope_scaling": scaling}
 
 
-def _about(model: LoadedModel) -> dict[str, Any]:
+def _about(codes: dict[str, QuantizedWeight]) -> dict[str, Any]:
     """Return ``quantization`` of config.json: the commonest numbers, then every layer's own."""
-    codes = _codes(model)
     each: dict[str, dict[str, Any]] = {
         name: {"group_size": mlx.group_size(w.scheme, w.shape[1]), "bits": w.scheme.bits}
         for name, w in codes.items()
@@ -133,5 +119,18 @@ def _about(model: LoadedModel) -> dict[str, Any]:
     return {**main, **{name: about for name, about in each.items() if about != main}}
 
 
-def _codes(model: LoadedModel) -> dict[str, QuantizedWeight]:
-    return {n: w for n, w in code_layers(model).items() if isinstance(w, QuantizedWeight)}
+def _split(model: LoadedModel) -> tuple[dict[str, QuantizedWeight], dict[str, str]]:
+    return split_codes(model, _layer_reason, outside=True)
+
+
+def _layer_reason(name: str, weight: QuantizedWeight) -> str | None:
+    scheme, (_, columns) = weight.scheme, weight.shape
+    if scheme.bits not in mlx.BITS:
+        accepted = ", ".join(map(str, mlx.BITS))
+        return f"{name} has {scheme.bits} bits, and it has {accepted} only"
+    if mlx.group_size(scheme, columns) is None or columns * scheme.bits % 32:
+        return (
+            f"{name} has {columns} inputs as {scheme_label(scheme)}; it takes whole groups of a"
+            " multiple of 32"
+        )
+    return None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.calibration.calibrate import Calibrator
+from workbench.models.finite import check_weight
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.recipes import Step
@@ -35,6 +36,11 @@ class GroupWeights:
     compressed : mapping of name to CompressedWeight
         What the steps before left, of the layers that are compressed already; ``weights`` holds
         its dense values.
+
+    Raises
+    ------
+    NotFiniteError
+        If a weight is infinite or not a number: rounding would hide it.
     """
 
     weights: Mapping[str, Tensor]
@@ -42,6 +48,10 @@ class GroupWeights:
     dtype: torch.dtype = torch.float32
     originals: Mapping[str, Tensor] = field(default_factory=dict)
     compressed: Mapping[str, CompressedWeight] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, weight in self.weights.items():
+            check_weight(name, weight)
 
     def stacked(self) -> Tensor:
         """Return all rows as one matrix (sum of out_features, in_features)."""

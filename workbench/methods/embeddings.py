@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from workbench.errors import CompressionError
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
+from workbench.models.finite import check_weight
 from workbench.models.load import LoadedModel
 from workbench.models.loaded import tensor_identity
 from workbench.recipes import QuantizeEmbeddings, Step
@@ -34,6 +35,7 @@ class EmbeddingQuantizer(ModelMethod):
         for index, (name, table) in enumerate(tables.items()):
             assert isinstance(table.weight, Tensor)
             weight = table.weight.detach().float()
+            check_weight(name, weight)
             scales, zeros = affine.choose_scales(weight, config.scheme)
             codes = affine.quantize(weight, scales, zeros, config.scheme)
             packed = QuantizedWeight.from_codes(codes, scales, zeros, config.scheme)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.errors import UnsupportedArchitectureError
 from workbench.models.sources import Source
@@ -40,17 +40,55 @@ def has_lone_encoder(config: PretrainedConfig) -> bool:
 
 
 def is_causal(architecture: str) -> bool:
-    """Return whether a transformers class predicts the next token."""
+    """Return whether a transformers class predicts the next token, of texts or images and texts."""
     from transformers.models.auto import modeling_auto
 
     names = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-    return architecture.endswith("ForCausalLM") or architecture in names
+    plain = architecture.endswith("ForCausalLM") or architecture in names
+    return plain or takes_images(architecture)
+
+
+def takes_images(architecture: str) -> bool:
+    """Return whether a transformers class goes on with texts, and reads images or sound too."""
+    from transformers.models.auto import modeling_auto
+
+    names = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
+    return architecture in names and not is_seq2seq(architecture)
+
+
+def wraps_decoder(architecture: str, config: PretrainedConfig) -> bool:
+    """Return whether a model of images or sound and texts has a text decoder in it, to be taken.
+
+    Its towers for images and sound are carried along unchanged.
+    """
+    import transformers
+
+    text = config.get_text_config()
+    if not takes_images(architecture) or text is config:
+        return False
+    reads = getattr(getattr(transformers, architecture, None), "main_input_name", "")
+    return reads == "input_ids" and not getattr(text, "is_encoder_decoder", False)
+
+
+def text_part(hf_model: nn.Module) -> tuple[str, nn.Module]:
+    """Return name and module of the text decoder in a model of images or sound and texts.
+
+    Of every other model it is the model itself, with an empty name.
+    """
+    whole: Any = hf_model
+    config = getattr(whole, "config", None)
+    if config is None or not _has_towers(config) or not hasattr(whole, "get_decoder"):
+        return "", hf_model
+    found = whole.get_decoder()
+    return next(((n, m) for n, m in hf_model.named_modules() if m is found), ("", hf_model))
 
 
 def auto_class(architecture: str) -> Any:
     """Return the transformers Auto class for a checkpoint's architecture; AutoModel by default."""
     import transformers
 
+    if takes_images(architecture):
+        return transformers.AutoModelForImageTextToText
     if is_causal(architecture):
         return transformers.AutoModelForCausalLM
     if architecture.endswith("ForSequenceClassification"):
@@ -160,7 +198,9 @@ def refuse_unsupported(
             f"{given} is quantized already; give the original model, so that the workbench can"
             " compress it and compare."
         )
-    mixed = any(hasattr(config, name) for name in ("vision_config", "audio_config"))
+    if wraps_decoder(architecture, config):
+        return
+    mixed = _has_towers(config)
     whole = is_seq2seq(architecture) or is_lone_encoder(architecture)
     if getattr(config, "is_encoder_decoder", False) and not mixed and not live and not whole:
         raise UnsupportedArchitectureError(
@@ -172,6 +212,10 @@ def refuse_unsupported(
             f"{given} is not a text model ({kind}: images or sound), for which there is no task"
             f" yet. {accepted}"
         )
+
+
+def _has_towers(config: PretrainedConfig) -> bool:
+    return any(hasattr(config, name) for name in ("vision_config", "audio_config"))
 
 
 def _reads_text(config: PretrainedConfig) -> bool:
@@ -199,8 +243,8 @@ def decoder_start_token(config: PretrainedConfig) -> int:
     return next((int(token) for token in tokens if token is not None), 0)
 
 
-def probe_inputs(hf_model: PreTrainedModel) -> dict[str, Tensor]:
-    """Return the smallest inputs that run a whole model once: four tokens, or an empty image.
+def probe_inputs(hf_model: PreTrainedModel, tokens: int = 4) -> dict[str, Tensor]:
+    """Return the smallest inputs that run a whole model once: some tokens, or an empty image.
 
     An encoder-decoder's decoder reads one token fewer than its encoder, so that what enters a
     layer shows whose tokens they are.
@@ -213,7 +257,8 @@ def probe_inputs(hf_model: PreTrainedModel) -> dict[str, Tensor]:
     device = next(hf_model.parameters()).device
     reads = hf_model.main_input_name
     if reads == "input_ids":
-        ids = torch.arange(4, device=device)[None]
+        rows = hf_model.config.get_text_config().vocab_size
+        ids = (torch.arange(tokens, device=device) % rows)[None]
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if getattr(hf_model.config, "is_encoder_decoder", False):
             inputs["decoder_input_ids"] = ids[:, :-1]

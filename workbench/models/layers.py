@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from workbench.errors import UnsupportedArchitectureError
-from workbench.models.architectures import backbone, probe_inputs
+from workbench.models.architectures import backbone, probe_inputs, text_part
 from workbench.models.weight_access import WeightSite, expert_sites, module_site
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 LINEAR_TYPES = (nn.Linear, Conv1D)
 
-_LEAST_SHARE = 0.99
-"""Share of a model's block weights that must lie in layers the workbench can compress."""
+PROBE_TOKENS = (4, 64)
+"""Tokens that are run to see what the layers read: more of them where few leave some unread."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,13 @@ class LinearGroup:
 
 
 def find_blocks(hf_model: nn.Module) -> dict[str, nn.Module]:
-    """Return the repeated blocks by name: members of the outermost module lists with linears."""
+    """Return the repeated blocks by name: members of the outermost module lists with linears.
+
+    Of a model of images and texts they are those of its text decoder.
+    """
     blocks: dict[str, nn.Module] = {}
-    for name, module in hf_model.named_modules():
+    part, decoder = text_part(hf_model)
+    for name, module in decoder.named_modules(prefix=part):
         if not isinstance(module, nn.ModuleList) or any(name.startswith(b + ".") for b in blocks):
             continue
         members = {f"{name}.{i}": child for i, child in enumerate(module)}
@@ -90,12 +94,34 @@ def find_linears(hf_model: nn.Module) -> dict[str, WeightSite]:
     Raises
     ------
     UnsupportedArchitectureError
-        If the model has no blocks, or more than 1 % of their weights lie in parameters that
-        are neither; the message names them.
+        If the model has no blocks with such weights.
     """
+    found, _ = _matrices(hf_model)
+    if not found:
+        raise UnsupportedArchitectureError(
+            f"{type(hf_model).__name__} has no repeated blocks with linear layers to compress. The"
+            " workbench handles transformer decoders and encoders of the transformers library."
+        )
+    return found
+
+
+def left_dense(hf_model: nn.Module, groups: Iterable[LinearGroup]) -> dict[str, str]:
+    """Return what of the blocks no step compresses, by name, and why.
+
+    It is what neither is a linear layer's weight nor that of fused experts in a layout that is
+    known, and the layers that no token of a probe reached; norms, biases and routers are no part
+    of it.
+    """
+    found, others = _matrices(hf_model)
+    reached = {name for group in groups for name in group.names}
+    unread = {n: "no token of a probe entered it" for n in found if n not in reached}
+    return {**others, **unread}
+
+
+def _matrices(hf_model: nn.Module) -> tuple[dict[str, WeightSite], dict[str, str]]:
+    """Return the blocks' matrices that are known, and what else they hold."""
     found: dict[str, WeightSite] = {}
-    n_handled = n_all = 0
-    unhandled: list[str] = []
+    others: dict[str, str] = {}
     for block_name, block in find_blocks(hf_model).items():
         kept = {f"{block_name}.{name}" for name in _routers(block)}
         handled = set(kept)
@@ -106,27 +132,15 @@ def find_linears(hf_model: nn.Module) -> dict[str, WeightSite]:
                 sites = [module_site(name, module)]
             found.update((site.name, site) for site in sites)
             handled |= {f"{name}.{site.parameter}" for site in sites}
-        for name, parameter in block.named_parameters():
-            n_all += parameter.numel()
+        for inner, parameter in block.named_parameters():
+            name = f"{block_name}.{inner}"
             # Norms and biases are kept dense, never compressed.
-            if f"{block_name}.{name}" in handled or parameter.ndim < 2 or name.endswith("bias"):
-                n_handled += parameter.numel()
-            else:
-                unhandled.append(f"{block_name}.{name} {tuple(parameter.shape)}")
-    kind = type(hf_model).__name__
-    if not found:
-        raise UnsupportedArchitectureError(
-            f"{kind} has no repeated blocks with linear layers to compress. The workbench handles"
-            " transformer decoders and encoders of the transformers library."
-        )
-    if n_handled < _LEAST_SHARE * n_all:
-        raise UnsupportedArchitectureError(
-            f"{kind} keeps {1 - n_handled / n_all:.0%} of its block weights outside of linear"
-            f" layers, where they would be skipped silently: {', '.join(unhandled[:4])}"
-            f"{' …' if len(unhandled) > 4 else ''}. Use a model whose blocks are made of linear"
-            " layers."
-        )
-    return found
+            owner = type(block.get_submodule(inner.rpartition(".")[0])).__name__
+            small = parameter.ndim < 2 or name.endswith("bias") or "Norm" in owner
+            if name not in handled and not small:
+                shape = " by ".join(map(str, parameter.shape))
+                others[name] = f"{shape}, not the weight of a linear layer"
+    return found, others
 
 
 def _routers(block: nn.Module) -> list[str]:
@@ -160,31 +174,22 @@ def shared_inputs(hf_model: PreTrainedModel) -> tuple[LinearGroup, ...]:
     (DeBERTa's query and key read hidden states and then positions, its value only the former).
     Every matrix of every expert stands alone, because the tokens routed to an expert are its own.
     The keys and values of all attentions over an encoder's output share, whatever their block.
+
+    Layers that no token enters, of few or of more (experts that nothing is routed to), are in no
+    group: they stay dense, and :func:`left_dense` names them.
     """
     linears = find_linears(hf_model)
     blocks = tuple(find_blocks(hf_model))
-    # The tensors are kept alive until the end, so that no identity is used twice.
-    seen: dict[nn.Module, list[Tensor]] = {site.owner: [] for site in linears.values()}
-
-    def hook(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        seen[module].append(args[0] if args else next(iter(kwargs.values())))
-
-    hooks = [m.register_forward_pre_hook(hook, with_kwargs=True) for m in seen]
-    try:
-        probe = probe_inputs(hf_model)
-        backbone(hf_model)(**probe)
-    finally:
-        for handle in hooks:
-            handle.remove()
-    if missing := [name for name, site in linears.items() if not seen[site.owner]]:
-        raise UnsupportedArchitectureError(
-            f"{type(hf_model).__name__} did not use {', '.join(missing[:4])} in a forward pass, so"
-            " no statistics can be collected for them."
-        )
+    for tokens in PROBE_TOKENS:
+        probe = probe_inputs(hf_model, tokens)
+        seen = _inputs_of(hf_model, linears, probe)
+        if all(seen.values()):
+            break
     by_input: dict[object, list[str]] = {}
     for name, site in linears.items():
-        read = tuple(map(id, seen[site.owner])) if site.index is None else name
-        by_input.setdefault(read, []).append(name)
+        if seen[site.owner]:
+            read = tuple(map(id, seen[site.owner])) if site.index is None else name
+            by_input.setdefault(read, []).append(name)
     return tuple(
         LinearGroup(
             key=names[0],
@@ -196,6 +201,25 @@ def shared_inputs(hf_model: PreTrainedModel) -> tuple[LinearGroup, ...]:
         )
         for names in by_input.values()
     )
+
+
+def _inputs_of(
+    hf_model: PreTrainedModel, linears: Mapping[str, WeightSite], probe: Mapping[str, Tensor]
+) -> dict[nn.Module, list[Tensor]]:
+    """Return every tensor that each layer reads in one forward pass, in order."""
+    # The tensors are kept alive until the end, so that no identity is used twice.
+    seen: dict[nn.Module, list[Tensor]] = {site.owner: [] for site in linears.values()}
+
+    def hook(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        seen[module].append(args[0] if args else next(iter(kwargs.values())))
+
+    hooks = [m.register_forward_pre_hook(hook, with_kwargs=True) for m in seen]
+    try:
+        backbone(hf_model)(**probe)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return seen
 
 
 def _side(probe: Mapping[str, Tensor], x: Tensor) -> str:

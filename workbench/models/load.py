@@ -31,6 +31,7 @@ from workbench.models.architectures import (
     quiet,
     refuse_unsupported,
 )
+from workbench.models.expert_names import expert_rows
 from workbench.models.loaded import (
     ClassificationHead,
     LoadedModel,
@@ -40,6 +41,7 @@ from workbench.models.loaded import (
     tokenizer_fingerprint,
 )
 from workbench.models.placement import DTYPES, check_memory, choose_device, choose_dtype
+from workbench.models.precision import loading_dtypes, wider_than
 from workbench.models.readers import (
     Codes,
     check_method,
@@ -56,7 +58,9 @@ from workbench.models.sources import (
     find_source,
     read_config,
     read_headers,
+    read_pickled,
 )
+from workbench.tensors.weights import QuantizedWeight
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -79,6 +83,15 @@ STORED = {
 }
 EXTRAS = "workbench.json"
 HEAD = "workbench_head.safetensors"
+BESIDE = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "audio_preprocessor_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+"""Files of a processor for images and sound."""
 
 
 def load_model(
@@ -113,8 +126,9 @@ def load_model(
     Returns
     -------
     LoadedModel
-        Of a compressed checkpoint (GPTQ, AWQ, compressed-tensors, GGUF) with its codes in
-        ``weights`` and their dense values in the model.
+        Of a compressed checkpoint (GPTQ, AWQ, compressed-tensors, MLX, GGUF) with its codes in
+        ``weights`` and their dense values in the model. Experts in MXFP4 (gpt-oss) become bfloat16,
+        which holds them exactly.
 
     Raises
     ------
@@ -123,8 +137,9 @@ def load_model(
     TokenizerMissingError
         If no tokenizer comes with the model and none is given.
     UnsupportedArchitectureError
-        If it is no text decoder, encoder or encoder-decoder, has no safetensors, or is compressed
-        in a format that :mod:`workbench.models.readers` does not know.
+        If it is no text decoder, encoder or encoder-decoder, has neither safetensors nor
+        ``pytorch_model.bin`` with tensors alone, or is compressed in a format that
+        :mod:`workbench.models.readers` does not know.
     NotEnoughMemoryError
         If it is estimated not to fit; nothing has been loaded then.
     ConfigError
@@ -149,24 +164,30 @@ def load_model(
     wanted = compute or (torch.float32 if target.type == "cpu" else expected)
     check_memory(source.ref, n_parameters, wanted, target)
 
-    codes = None
+    codes, pickled = None, False
     file = find_gguf(source.folder)
     if file is not None:
         codes = read_gguf(file, parameter_names(auto, config), config)
     else:
         files = checkpoint_files(source)
-        headers = read_headers(files)
+        pickled = any(path.suffix == ".bin" for path in files)
+        if pickled:
+            headers = {n: _header(t) for path in files for n, t in read_pickled(path).items()}
+        else:
+            headers = read_headers(files)
         if packed is not None:
             codes = read_codes(source.ref, packed, _all_tensors(files))
     if codes is not None:
         headers = {name: _header(tensor) for name, tensor in codes.dense.items()}
     stored = _stored_dtype(source.ref, headers)
     wanted = compute or (torch.float32 if target.type == "cpu" else stored)
-    reading = wanted if target.type == "cpu" else stored
-    hf_model = _read(auto, source, reading, trust_remote_code, config, codes)
+    hf_model = _read(auto, source, wanted, trust_remote_code, config, codes, pickled=pickled)
     extras = _read_extras(source.folder)
+    kept_as = DTYPES.get(str(extras.get("stored_dtype")), stored)
+    # Where all tensors are stored alike none of them can be wider, which saves a look at each.
+    mixed = len({dtype for dtype, _ in headers.values() if dtype in STORED}) > 1
     model = LoadedModel(
-        hf_model=_placed(hf_model, target, wanted),
+        hf_model=_placed(hf_model, target),
         tokenizer=text,
         source=ModelSource(
             source.kind,
@@ -175,8 +196,10 @@ def load_model(
             architecture,
             str(extras.get("name", source.name)),
         ),
-        stored_dtype=DTYPES.get(str(extras.get("stored_dtype")), stored),
+        stored_dtype=kept_as,
         head=_read_head(source.folder, extras),
+        wide=wider_than(hf_model, kept_as) if mixed else frozenset(),
+        beside=_read_beside(source.folder),
     )
     if codes is not None:
         _put_codes(model, codes)
@@ -200,7 +223,8 @@ def save_model(
     folder : str or path
         Made if it is not there.
     lossless : bool
-        False: every tensor is rounded to the stored dtype.
+        False: every tensor is rounded to what it is stored as, see
+        :meth:`LoadedModel.stored_as`.
 
     Returns
     -------
@@ -213,7 +237,7 @@ def save_model(
     smaller: dict[tuple[int, int], Tensor] = {}  # tied tensors stay one tensor
     for name, tensor in model.hf_model.state_dict().items():
         key = tensor_identity(tensor)
-        smaller.setdefault(key, _smaller(tensor, model.stored_dtype, lossless))
+        smaller.setdefault(key, _smaller(tensor, model.stored_as(name), lossless))
         state[name] = smaller[key]
     # Written aside and moved: the model may be reading from the very files that are replaced.
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=path) as temporary:
@@ -231,7 +255,10 @@ def save_model(
 
 
 def write_extras(model: LoadedModel, folder: Path) -> None:
-    """Write what a checkpoint says beside what transformers reads: name, stored dtype and head."""
+    """Write what a checkpoint says beside weights, configuration and tokenizer.
+
+    That is its name, stored dtype and head, and how its processor reads images and sound.
+    """
     extras: dict[str, Any] = {
         "version": 1,
         "name": model.source.name,
@@ -241,6 +268,9 @@ def write_extras(model: LoadedModel, folder: Path) -> None:
         model.head.save(folder / HEAD)
         extras["head"] = HEAD
     (folder / EXTRAS).write_text(json.dumps(extras, indent=1), encoding="utf-8")
+    for name, text in model.beside.items():
+        if not (folder / name).exists():  # what the tokenizer wrote is newer
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 def _set_dtype(path: Path, dtype: torch.dtype) -> None:
@@ -300,22 +330,27 @@ def _load_live(
     check_memory(name, sum(sizes.values()), wanted, device)
     short = name.replace("\\", "/").split("/")[-1]
     source = ModelSource("live", name, None, architecture, short)
-    return LoadedModel(_placed(copy.deepcopy(kept), device, wanted), text, source, stored)
+    own = copy.deepcopy(kept)
+    wide = wider_than(own, stored) if len(sizes) > 1 else frozenset()
+    _cast(own, wanted)
+    return LoadedModel(_placed(own, device), text, source, stored, wide=wide)
 
 
-def _placed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """Move a model that is ours, in place, and make it read-only for training.
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Give every stored tensor the dtype that transformers' own loading in ``dtype`` gives it.
 
-    Buffers that are not stored (rotary frequencies) keep their precision, as in transformers, and
-    so do layers whose outputs do not fit into float16 (T5's ``wo``).
+    Buffers that are not stored (rotary frequencies) keep the precision that they are made in.
     """
+    dtypes = loading_dtypes(model, dtype)
+    tensors = {**model.state_dict(keep_vars=True), **dict(model.named_buffers())}
+    for name in dtypes.keys() & tensors.keys():
+        tensors[name].data = tensors[name].data.to(dtypes[name])
+        tensors[name].grad = None
+
+
+def _placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """Move a model that is ours, in place, and make it read-only for training."""
     model.to(device)  # type: ignore[arg-type]
-    wide = set(getattr(model, "_keep_in_fp32_modules", None) or ())
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if tensor.is_floating_point():
-            kept = dtype == torch.float16 and not wide.isdisjoint(name.split("."))
-            tensor.data = tensor.data.to(torch.float32 if kept else dtype)
-            tensor.grad = None
     model.eval()
     model.requires_grad_(False)
     return model
@@ -328,6 +363,8 @@ def _read(
     trust: bool,
     config: PretrainedConfig,
     codes: Codes | None,
+    *,
+    pickled: bool = False,
 ) -> PreTrainedModel:
     """Read the weights; a pooler that the checkpoint lacks is dropped, not made up."""
     given: dict[str, Any] = {}
@@ -341,7 +378,8 @@ def _read(
                 source.folder if codes is None else None,
                 **given,
                 dtype=dtype,
-                use_safetensors=True,
+                use_safetensors=not pickled,
+                weights_only=True,
                 local_files_only=True,
                 trust_remote_code=trust,
                 output_loading_info=True,
@@ -378,16 +416,31 @@ def _header(tensor: Tensor) -> tuple[str, int]:
 def _all_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors |= read_pickled(file) if file.suffix == ".bin" else load_file(file)
+    return tensors
 
 
 def _put_codes(model: LoadedModel, codes: Codes) -> None:
     """Note the codes under the names that the model's modules have; their values are in place."""
     prefix = f"{model.hf_model.base_model_prefix}."
     modules = {name for name, _ in model.hf_model.named_modules()}
+    experts: dict[str, list[tuple[int, QuantizedWeight]]] = {}
+    rows = None
     for name, weight in codes.weights.items():
         names = (name, name.removeprefix(prefix), prefix + name)
-        model.set_weight(next((n for n in names if n in modules), name), weight)
+        known = next((n for n in names if n in modules), None)
+        if known is None:  # one expert's matrix, which the model has in a stack
+            rows = expert_rows(model.hf_model) if rows is None else rows
+            place = next((rows[n] for n in names if n in rows), None)
+            if place is not None and isinstance(weight, QuantizedWeight):
+                experts.setdefault(place.site, []).append((place.start, weight))
+                continue
+        model.set_weight(known or name, weight)
+    for site, parts in experts.items():
+        ordered = [part for _, part in sorted(parts, key=lambda found: found[0])]
+        model.set_weight(site, QuantizedWeight.stacked(ordered))
 
 
 def _stored_dtype(ref: str, headers: dict[str, tuple[str, int]]) -> torch.dtype:
@@ -457,6 +510,11 @@ def _read_extras(folder: Path) -> dict[str, Any]:
         return {}
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return data
+
+
+def _read_beside(folder: Path) -> dict[str, str]:
+    paths = [folder / name for name in BESIDE]
+    return {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
 
 
 def _read_head(folder: Path, extras: dict[str, Any]) -> ClassificationHead | None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from workbench.errors import ConfigError, UnsupportedArchitectureError
 from workbench.models.architectures import decoder_start_token, is_causal, is_seq2seq, quiet
+from workbench.models.finite import check_weight
+from workbench.models.precision import generic_name
 from workbench.models.weight_access import WeightSite, find_site, module_site
 
 if TYPE_CHECKING:
@@ -132,6 +134,13 @@ class LoadedModel:
     structure : dict
         Fields of the configuration that structural steps have changed since the model was loaded;
         JSON-ready.
+    wide : frozenset of str
+        What is stored in float32 whatever ``stored_dtype`` is, by its
+        :func:`~workbench.models.precision.generic_name`: what the checkpoint holds in more bits
+        than most of it, and what the class keeps (the biases of routers).
+    beside : dict of str to str
+        Text of the checkpoint's files that say how images and sound are read, by their names;
+        every checkpoint that is written has them again.
     """
 
     hf_model: PreTrainedModel
@@ -141,6 +150,8 @@ class LoadedModel:
     weights: dict[str, CompressedWeight] = field(default_factory=dict)
     head: ClassificationHead | None = None
     structure: dict[str, Any] = field(default_factory=dict)
+    wide: frozenset[str] = frozenset()
+    beside: dict[str, str] = field(default_factory=dict)
     _fingerprint: tuple[object, str] | None = field(default=None, init=False, repr=False)
 
     def copy(self) -> LoadedModel:
@@ -153,6 +164,37 @@ class LoadedModel:
             dict(self.weights),
             self.head,
             dict(self.structure),
+            self.wide,
+            dict(self.beside),
+        )
+
+    def stored_as(self, name: str) -> torch.dtype:
+        """Return the dtype in which a floating-point tensor of this name is stored densely."""
+        wide = bool(self.wide) and generic_name(name) in self.wide
+        return torch.float32 if wide else self.stored_dtype
+
+    def as_measured(self) -> LoadedModel:
+        """Return the model without a head that its class has and that another one replaces.
+
+        Whoever loads an export with transformers would else get the answers of the head that was
+        never measured. Weights are shared.
+        """
+        if self.head is None or not type(self.hf_model).__name__.endswith(
+            "ForSequenceClassification"
+        ):
+            return self
+        prefix = f"{self.hf_model.base_model_prefix}."
+        bare: Any = self.hf_model.base_model
+        return replace(
+            self,
+            hf_model=bare,
+            weights={
+                name.removeprefix(prefix): weight
+                for name, weight in self.weights.items()
+                if name.startswith(prefix)
+            },
+            structure=dict(self.structure),
+            wide=frozenset(name.removeprefix(prefix) for name in self.wide),
         )
 
     def set_weight(self, name: str, weight: CompressedWeight) -> None:
@@ -172,8 +214,12 @@ class LoadedModel:
         ------
         ConfigError
             If there is no such module, or the shapes differ.
+        NotFiniteError
+            If the weight stands for numbers that are not finite.
         """
-        self.site(name).put(weight.dequantize())
+        dense = weight.dequantize()
+        check_weight(name, dense, "once it is compressed")
+        self.site(name).put(dense)
         self.weights[name] = weight
         self._fingerprint = None
 
@@ -197,8 +243,12 @@ class LoadedModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the model computes in."""
-        return next(p.dtype for p in self.hf_model.parameters() if p.is_floating_point())
+        """What the model computes in: the dtype of most of its parameters."""
+        sizes: Counter[torch.dtype] = Counter()
+        for parameter in self.hf_model.parameters():
+            if parameter.is_floating_point():
+                sizes[parameter.dtype] += parameter.numel()
+        return sizes.most_common(1)[0][0]
 
     @property
     def is_decoder(self) -> bool:
@@ -226,6 +276,29 @@ class LoadedModel:
         return min(limits, default=None)
 
     @property
+    def n_embeddings(self) -> int:
+        """Rows of the table of token embeddings: ids from here on cannot be read."""
+        table: Any = self.hf_model.get_input_embeddings()
+        rows = getattr(getattr(table, "weight", None), "shape", (0,))[0]
+        return int(rows or self.hf_model.config.get_text_config().vocab_size)
+
+    @property
+    def pad_token_id(self) -> int:
+        """What batches are filled up with: a token that the model embeds, and never scores.
+
+        The model's own padding where it has one, else the tokenizer's, else an end of text. One
+        that was added to the tokenizer alone has no row in the table of embeddings.
+        """
+        config = self.hf_model.config.get_text_config()
+        candidates = (
+            getattr(config, "pad_token_id", None),
+            self.tokenizer.pad_token_id,
+            self.tokenizer.eos_token_id,
+        )
+        rows = self.n_embeddings
+        return next((int(t) for t in candidates if t is not None and 0 <= t < rows), 0)
+
+    @property
     def n_parameters(self) -> int:
         """Parameters of the model and its head; tied ones count once."""
         unique = {tensor_identity(p): p.numel() for p in self.hf_model.parameters()}
@@ -234,7 +307,7 @@ class LoadedModel:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all stored tensors: compressed as packed, the rest in ``stored_dtype``.
+        """Bytes of all stored tensors: compressed as packed, the rest as :meth:`stored_as` says.
 
         Parameters, persistent buffers and the head count; tied tensors count once.
         """
@@ -249,12 +322,12 @@ class LoadedModel:
                 covered[tensor_identity(site.whole)] += site.stored.numel()
                 total += weight.stored_bytes
         counted = set()
-        for _, tensor in _stored_tensors(self.hf_model):
+        for name, tensor in _stored_tensors(self.hf_model):
             identity = tensor_identity(tensor)
             if identity not in counted:
                 counted.add(identity)
                 floating = tensor.is_floating_point()
-                itemsize = self.stored_dtype.itemsize if floating else tensor.element_size()
+                itemsize = self.stored_as(name).itemsize if floating else tensor.element_size()
                 total += (tensor.numel() - covered[identity]) * itemsize
         if self.head is not None:
             total += (
@@ -372,7 +445,6 @@ class LoadedModel:
         Tensor of shape (prompts, new tokens), int64
             Filled up with padding after an end-of-text token.
         """
-        paddings = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         options: dict[str, Any] = {}
         first = input_ids.shape[1]
         if self.is_encoder_decoder:
@@ -394,7 +466,7 @@ class LoadedModel:
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
-                pad_token_id=next(token for token in paddings if token is not None),
+                pad_token_id=self.pad_token_id,
                 **options,
             )
         written: Tensor = output[:, first:]

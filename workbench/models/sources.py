@@ -1,6 +1,7 @@
 """Where a model comes from: the bundled demo, a folder, or the Hugging Face Hub; files only.
 
-Nothing here unpickles or runs code from a model; weights are read from safetensors files alone.
+Nothing here runs code from a model: weights are read from safetensors files, or from pickles by
+torch's reader that takes tensors and nothing else.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import pickle
 import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench.errors import (
     ConfigError,
@@ -22,6 +25,9 @@ from workbench.errors import (
     UnsupportedArchitectureError,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "model"
 ACCEPTED = (
@@ -30,6 +36,8 @@ ACCEPTED = (
 )
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
+PICKLED = "pytorch_model.bin"
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 VOCABULARIES = (
     "tokenizer.json",
@@ -154,7 +162,9 @@ def read_config(source: Source) -> dict[str, object]:
 
 
 def checkpoint_files(source: Source) -> tuple[Path, ...]:
-    """Return the model's safetensors files; of a Hub model, download them first.
+    """Return the model's weight files; of a Hub model, download them first.
+
+    They are safetensors files; ``pytorch_model.bin`` and its parts where there are none.
 
     Raises
     ------
@@ -179,13 +189,14 @@ def checkpoint_files(source: Source) -> tuple[Path, ...]:
             f"{source.ref!r} is incomplete: {missing[0]} and {len(missing) - 1} other weight files"
             " of its index are missing. Copy or download the model again."
         )
+    if PICKLED in present or PICKLED_INDEX in present:
+        return _pickled_files(source)
     pickled = [name for name in present if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
     if pickled:
         raise UnsupportedArchitectureError(
-            f"{source.ref!r} has its weights only as a pickle ({pickled[0]}), which can run code"
-            " when it is opened; the workbench reads safetensors only. If you trust the file,"
-            " convert it once: AutoModel….from_pretrained(…).save_pretrained('converted') in"
-            " transformers, then load_model('converted')."
+            f"{source.ref!r} has its weights only as a pickle that transformers does not load"
+            f" ({pickled[0]}); the workbench reads {SINGLE} and {PICKLED}. If it is a state dict of"
+            f" transformers, name it {PICKLED}."
         )
     others = [name for name in present if name.endswith((".gguf", ".onnx", ".h5", ".msgpack"))]
     if others:
@@ -231,6 +242,57 @@ def read_headers(files: Iterable[Path]) -> dict[str, tuple[str, int]]:
     return tensors
 
 
+def _pickled_files(source: Source) -> tuple[Path, ...]:
+    names = _shards(source.folder, PICKLED_INDEX, PICKLED) or [PICKLED]
+    missing = [name for name in names if not (source.folder / name).is_file()]
+    if missing and source.kind == "hub":
+        _snapshot(source.ref, source.revision, names)
+        missing = [name for name in names if not (source.folder / name).is_file()]
+    if missing:
+        raise ModelNotFoundError(
+            f"{source.ref!r} is incomplete: {missing[0]} and {len(missing) - 1} other weight files"
+            " of its index are missing. Copy or download the model again."
+        )
+    return tuple(source.folder / name for name in names)
+
+
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a pickled state dict, read by torch with ``weights_only=True``.
+
+    Raises
+    ------
+    UnsupportedArchitectureError
+        If the file holds anything but tensors in a dictionary, which is not unpickled.
+    ModelNotFoundError
+        If it is cut off or no such file.
+    """
+    import torch
+
+    found: object = None
+    try:
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # written before torch 1.6: it cannot be mapped
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnsupportedArchitectureError(
+            f"{path.name} in {str(path.parent)!r} is a pickle with more in it than tensors, or none"
+            " at all, and what else a pickle holds can run code, so it is not opened. If you trust"
+            " it, load it with torch once and save its tensors as safetensors."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise ModelNotFoundError(
+            f"{path.name} in {str(path.parent)!r} cannot be read ({error}). Copy or download it"
+            " again (an unfetched Git LFS pointer looks like this too)."
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(t, torch.Tensor) for t in found.values()):
+        raise UnsupportedArchitectureError(
+            f"{path.name} in {str(path.parent)!r} is no dictionary of tensors, as transformers"
+            " saves; give a model folder that transformers loads."
+        )
+    return found
+
+
 def check_vocabulary(source: Source) -> None:
     """Raise TokenizerMissingError if the folder holds no tokenizer's vocabulary."""
     names = _names(source.folder)
@@ -247,18 +309,18 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def _shards(folder: Path) -> list[str]:
-    index = folder / INDEX
-    if not index.is_file() or (folder / SINGLE).is_file():
+def _shards(folder: Path, index_name: str = INDEX, single: str = SINGLE) -> list[str]:
+    index = folder / index_name
+    if not index.is_file() or (folder / single).is_file():
         return []
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, AttributeError) as error:
         raise ModelNotFoundError(
-            f"{INDEX} in {str(folder)!r} cannot be read ({error}). Download it again."
+            f"{index_name} in {str(folder)!r} cannot be read ({error}). Download it again."
         ) from error
     if any(Path(name).name != name for name in names):
-        raise ModelNotFoundError(f"{INDEX} in {str(folder)!r} points outside its folder.")
+        raise ModelNotFoundError(f"{index_name} in {str(folder)!r} points outside its folder.")
     return sorted(names)
 
 

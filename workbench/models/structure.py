@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from workbench.errors import UnsupportedArchitectureError
 from workbench.models.architectures import quiet
 from workbench.models.layers import find_blocks
 from workbench.models.loaded import LoadedModel, tensor_identity
+from workbench.models.precision import generic_name
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -243,9 +245,10 @@ def rebuild(
         if child is not None and getattr(old, name, child) is None:
             setattr(new, name, None)  # a pooler that the checkpoint does not have
     new.to(model.device)  # type: ignore[arg-type]
-    for tensor in new.state_dict(keep_vars=True).values():
+    dtypes = {generic_name(name): tensor.dtype for name, tensor in old.state_dict().items()}
+    for name, tensor in new.state_dict(keep_vars=True).items():
         if tensor.is_floating_point():
-            tensor.data = tensor.data.to(model.dtype)
+            tensor.data = tensor.data.to(dtypes.get(generic_name(name), model.dtype))
     _tie_like(old, new)
     _fill(model.source.name, new, tensors, later)
     _copy_buffers(old, new)
@@ -254,14 +257,9 @@ def rebuild(
     new.eval()
     new.requires_grad_(False)
     blocks = tuple(f"{name}." for name in find_blocks(old))
-    return LoadedModel(
-        new,
-        model.tokenizer,
-        model.source,
-        model.stored_dtype,
-        {name: weight for name, weight in model.weights.items() if not name.startswith(blocks)},
-        model.head,
-        {**model.structure, **changes},
+    weights = {n: weight for n, weight in model.weights.items() if not n.startswith(blocks)}
+    return dataclasses.replace(
+        model, hf_model=new, weights=weights, structure={**model.structure, **changes}
     )
 
 

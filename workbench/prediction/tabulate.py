@@ -216,9 +216,12 @@ def _sizes(model: LoadedModel, statistics: Statistics) -> ModelSizes:
     )
     tables = [model.site(name).shape for name in find_tables(model.hf_model)]
     in_tables = sum(rows * columns for rows, columns in tables)
-    seen: dict[tuple[int, int], tuple[bool, int]] = {}
+    values: dict[tuple[int, int], int] = {}
     for tensor in model.hf_model.state_dict().values():
-        seen[tensor_identity(tensor)] = (tensor.is_floating_point(), tensor.nbytes)
-    other_bytes = sum(nbytes for is_float, nbytes in seen.values() if not is_float)
-    floats = (model.size_bytes - other_bytes) // itemsize
+        if tensor.is_floating_point():
+            values[tensor_identity(tensor)] = tensor.numel()
+    head = model.head
+    floats = sum(values.values())
+    floats += 0 if head is None else head.weight.numel() + head.bias.numel()
+    other_bytes = model.size_bytes - floats * itemsize  # integers, and what is kept in float32
     return ModelSizes(itemsize, floats - grouped - in_tables, other_bytes, tuple(tables))

@@ -85,6 +85,8 @@ class Step:
     """
     keeps: ClassVar[frozenset[str]] = frozenset({"dense"})
     """Stored forms that may come before this step without being destroyed by it."""
+    begins_on_codes: ClassVar[bool] = False
+    """Whether the step may come first, for a base model that was loaded as codes."""
     repeatable: ClassVar[bool] = True
     """Whether a recipe may hold a second step of this type."""
 

@@ -42,6 +42,8 @@ class Recipe:
                 raise ConfigError(
                     f"{step.label}: a recipe has at most one {type(step).__name__}; leave one out."
                 )
+            if index == 0 and step.begins_on_codes:
+                stored = "codes"  # whether the base model has them is seen where it is known
             if stored not in step.keeps:
                 raise ConfigError(step.refusal(stored, self.steps[index - 1] if index else None))
             stored = step.stored_after(stored)

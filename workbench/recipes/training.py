@@ -102,6 +102,11 @@ class Training(Step):
         """Stored forms that may come before, which depends on what is trained."""
         return _KEEPS[self.method]
 
+    @property
+    def begins_on_codes(self) -> bool:  # type: ignore[override]
+        """Whether the step may come first: scales can be trained of a model loaded as codes."""
+        return self.method == "scales"
+
     def stored_after(self, stored: str) -> str:
         return "corrected" if self.method == "lora" and stored == "codes" else stored
 

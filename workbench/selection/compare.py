@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from workbench.errors import ConfigError, StudyError
 from workbench.recipes.recipe import Recipe
-from workbench.records import Metric, RunRecord, RunState
+from workbench.records import NOTES_FACT, Metric, RunRecord, RunState
 from workbench.selection.quality import (
     LATENCY,
     Z95,
@@ -161,7 +161,9 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         was not measured is NaN. If any run's speed was measured, before ``pareto`` also each of
         those metrics (such as ``latency_ms``) with ``<metric>_spread``, their interquartile
         range, ``runs_as`` (what ran packed, what dense) and ``measured_on``: compare the speeds of
-        rows only if it is equal up to the bar.
+        rows only if it is equal up to the bar. Where anything is to be said of a run's numbers,
+        such as that they are of another head or of texts that were cut, the last column is
+        ``notes``.
     """
     import pandas as pd
 
@@ -203,6 +205,7 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         row["pareto"] = record.id in front
         row["seconds"] = sum(record.seconds.values()) if record.seconds else math.nan
         row["error"] = record.error or ""
+        row["notes"] = " ".join(record.facts.get(NOTES_FACT, ()))
         rows.append(row)
     columns = ["model", "recipe", "state", "size_mb", "size_ratio", "compressed_share"]
     columns += [column for name in names for column in (name, f"{name}_stderr")]
@@ -210,6 +213,7 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         columns += [column for name in speeds for column in (name, f"{name}_spread")]
         columns += ["runs_as", "measured_on"]
     columns += ["pareto", "seconds", "error"]
+    columns += ["notes"] if any(row["notes"] for row in rows) else []
     index = pd.Index([record.id for record in records], name="run", dtype=object)
     return pd.DataFrame(rows, index=index, columns=columns)
 

@@ -30,23 +30,23 @@ def dense_tensors(model: LoadedModel) -> dict[str, Tensor]:
     for stored in {tensor_identity(site.stored): site for site in sites.values()}.values():
         covered[tensor_identity(stored.whole)] += stored.stored.numel()
     whole = model.hf_model.state_dict(keep_vars=True)
-    left: dict[str, Tensor] = {}
+    left: dict[str, tuple[str, Tensor]] = {}  # with the name of the whole parameter
     for name, tensor in whole.items():
         if 0 < covered[tensor_identity(tensor)] < tensor.numel():  # some experts of a stack
             names = (f"{name}.{i}" for i in range(len(tensor)))
-            left |= {n: model.site(n).stored for n in names if n not in sites}
+            left |= {n: (name, model.site(n).stored) for n in names if n not in sites}
         elif not covered[tensor_identity(tensor)]:
-            left[name] = tensor
+            left[name] = name, tensor
     dense: dict[str, Tensor] = {}
     seen: set[tuple[int, int]] = set()
-    for name, tensor in left.items():
+    for name, (parameter, tensor) in left.items():
         identity = tensor_identity(tensor)
         if identity in seen:
             continue
         seen.add(identity)
         tensor = tensor.detach()
         if tensor.is_floating_point():
-            tensor = tensor.to(model.stored_dtype)
+            tensor = tensor.to(model.stored_as(parameter))
         dense[name] = tensor.contiguous().clone()
     return dense
 
@@ -82,6 +82,8 @@ def save_weights(path: Path, model: LoadedModel) -> str:
     }
     if model.structure:
         meta["structure"] = model.structure
+    if model.wide:
+        meta["wide"] = sorted(model.wide)
     save_file(tensors, str(path), metadata={"workbench": json.dumps(meta)})
     return _digest(tensors, model.structure)
 
@@ -131,7 +133,12 @@ def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
         model = base.copy()
         model.hf_model.load_state_dict(dense, strict=False)
         model.weights.clear()  # the file says all that is compressed, also of the base's own
-    model = dataclasses.replace(model, stored_dtype=getattr(torch, meta["stored_dtype"]), head=head)
+    model = dataclasses.replace(
+        model,
+        stored_dtype=getattr(torch, meta["stored_dtype"]),
+        head=head,
+        wide=frozenset(meta.get("wide", ())),
+    )
     for name, tensor in experts.items():
         model.site(name).stored.copy_(tensor)
     for name, data in meta["weights"].items():

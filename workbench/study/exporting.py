@@ -13,6 +13,8 @@ from workbench.records import Measurement, RunRecord, RunState
 from workbench.study.workspace import HasId, Workspace
 
 if TYPE_CHECKING:
+    import torch
+
     from workbench.export import Exported, ExportOffer, Format, Proof
     from workbench.models.loaded import LoadedModel
 
@@ -48,8 +50,8 @@ def export(
         where=conditions(model.device.type),
     )
 
-    def proof_of(found: LoadedModel) -> Proof:
-        return prove(model, found, workspace.task, monitor=monitor)
+    def proof_of(found: LoadedModel, dtype: torch.dtype) -> Proof:
+        return prove(model, found, workspace.task, dtype, monitor=monitor)
 
     def card(chosen: Format, n_bytes: int, proof: Proof) -> str:
         return model_card(model, origin, chosen, n_bytes, proof)
@@ -63,10 +65,12 @@ def export(
         overwrite=overwrite,
         monitor=monitor,
     )
+    proof = exported.proof
     measured = {
         "export_bytes": (exported.bytes_on_disk, "bytes", 1),
         "export_tensor_bytes": (exported.tensor_bytes, "bytes", 1),
-        "export_difference": (exported.largest_difference, "", exported.proof.n_logits),
+        "export_difference": (exported.largest_difference, "", proof.n_logits),
+        "export_kl": (proof.kl, "nats", proof.n_predictions),
     }
     workspace.store.add_measurements(
         record.id,

@@ -35,7 +35,7 @@ LONGEST_TEXT = 300
 def report(
     workspace: Workspace,
     path: str | Path = "report.html",
-    requirements: Requirements | None = None,
+    requirements: Requirements | float | None = None,
     *,
     question: str = "",
     cost: CostModel | None = None,
@@ -49,7 +49,9 @@ def report(
     from workbench.views.figures import write_page
     from workbench.views.report import Part, render, sentence
 
-    wanted = requirements or Requirements(0.97)
+    wanted = Requirements(0.97) if requirements is None else requirements
+    if not isinstance(wanted, Requirements):
+        wanted = Requirements(wanted)
     prices = cost or wanted.cost
     decision = choose(workspace, wanted, metric=metric, model=model)
     found = decision.nearest_run

@@ -699,6 +699,7 @@ class Study:
         *,
         relative: bool = True,
         size_bytes: float | None = None,
+        size_mb: float | None = None,
         latency_ms: float | None = None,
         metric: str | None = None,
         model: str | None = None,
@@ -718,12 +719,21 @@ class Study:
             False: ``accuracy`` is a bar for the metric's value itself.
         size_bytes, latency_ms : float, optional
             The most that is acceptable.
+        size_mb : float, optional
+            ``size_bytes`` in megabytes (10⁶ bytes).
         metric : str, optional
             Default: the task's first.
         model : str, optional
             The base model that quality refers to. Default: the study's first. The runs of all
             base models are candidates.
         """
+        if size_mb is not None:
+            if size_bytes is not None:
+                raise ConfigError(
+                    f"size_bytes={size_bytes!r} and size_mb={size_mb!r} are one limit; give one."
+                )
+            # What is no number is refused with the others, as size_bytes.
+            size_bytes = size_mb * 1e6 if isinstance(size_mb, (int, float)) else size_mb
         return choosing.choose(
             self._workspace,
             accuracy,
@@ -960,7 +970,7 @@ class Study:
     def report(
         self,
         path: str | Path = "report.html",
-        requirements: Requirements | None = None,
+        requirements: Requirements | float | None = None,
         *,
         question: str = "",
         cost: CostModel | None = None,
@@ -978,8 +988,8 @@ class Study:
         ----------
         path : str or Path
             Of the file, replaced if it is there.
-        requirements : Requirements, optional
-            The bar. Default: 97 % of the base model's quality.
+        requirements : Requirements or float, optional
+            The bar, or the share of the base model's quality that it asks for. Default: 0.97.
         question : str
             What is to be decided, in your words.
         cost : CostModel, optional
@@ -1030,10 +1040,12 @@ class Study:
     ) -> Exported:
         """Write a run's model to a folder in a format that other programs load.
 
-        What was written is loaded again, and its logits on evaluation inputs are compared with
-        the run's; only then does the folder appear under its name. The bytes on disk and the
-        largest difference are recorded on the run (``part="export"``). A model card is written
-        beside the weights.
+        What was written is loaded again, and its predictions for evaluation inputs are compared
+        with the run's; only then does the folder appear under its name. The bytes on disk, the KL
+        divergence and the largest difference of a logit are recorded on the run
+        (``part="export"``). A model card is written beside the weights. A layer whose codes the
+        format cannot hold is written densely where its loaders allow that; the result and the card
+        name it.
 
         Parameters
         ----------
@@ -1053,7 +1065,7 @@ class Study:
         ------
         ExportError
             If the format cannot hold the model (the message names the nearest that can), the
-            folder cannot be written, or what was written gives other logits. What was there
+            folder cannot be written, or what was written predicts otherwise. What was there
             before is still there.
         StudyError
             If the run is not done.

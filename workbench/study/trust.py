@@ -160,7 +160,7 @@ def trust(
         "label": names[label].astype(str),
     }
     for number, (column, _) in enumerate(rows[0].more if rows else ()):
-        groups[column] = [row.more[number][1] for row in rows]
+        groups[column] = [row.more[number][1] or "(missing)" for row in rows]
     for column, values in (columns or {}).items():
         groups[column] = _per_row(column, values, found, len(task.rows["evaluation"]))
 

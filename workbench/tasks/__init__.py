@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from workbench.tasks.base import Batch as Batch
     from workbench.tasks.base import Example as Example
     from workbench.tasks.base import Task as Task
+    from workbench.tasks.checking import DataCheck as DataCheck
+    from workbench.tasks.checking import data_check as data_check
     from workbench.tasks.extraction import Extraction as Extraction
     from workbench.tasks.harness import HarnessTask as HarnessTask
     from workbench.tasks.language_modeling import LanguageModeling as LanguageModeling
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "base": ("Batch", "Example", "Task"),
+    "checking": ("DataCheck", "data_check"),
     "extraction": ("Extraction",),
     "harness": ("HarnessTask",),
     "language_modeling": ("LanguageModeling",),

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,6 +30,8 @@ from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.output import Output
 from workbench.tasks.splits import PARTS
 from workbench.tasks.uncertainty import Difference, Estimate, paired_difference, paired_ratio
+
+T = TypeVar("T")
 
 BATCH_TOKENS = 2048
 """Padded tokens of a batch: larger batches are not faster on a few CPU cores."""
@@ -155,6 +157,10 @@ class Task(ABC):
         What is doubtful about the data (overlap between parts, rare classes, few documents).
     options : dict
         Everything beside the data that changes an evaluation; JSON-ready.
+    reading : dict
+        How the user's tables were read: the version of the reading, what was detected of each
+        table (encoding, delimiter, …), and which rows were left out; JSON-ready. Empty where no
+        table was read. The rows themselves are stored as they were read.
     """
 
     kind: ClassVar[str]
@@ -164,6 +170,7 @@ class Task(ABC):
     metrics: tuple[Metric, ...]
     warnings: tuple[str, ...] = ()
     options: dict[str, Any]
+    reading: dict[str, Any]
     _own_metric: Callable[..., Any] | None = None
     _fingerprint: str | None
     _examples: WeakKeyDictionary[Any, dict[tuple[str, int], list[Example]]]
@@ -172,6 +179,7 @@ class Task(ABC):
         self.name = name
         self.metrics = metrics
         self.options = options
+        self.reading = {}
         self._fingerprint = None
         self._examples = WeakKeyDictionary()
 
@@ -220,6 +228,43 @@ class Task(ABC):
     @abstractmethod
     def bind(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> LoadedModel:
         """Return a model that can do the task; the given one is not changed."""
+
+    def notes(self, model: LoadedModel, bound: LoadedModel) -> list[str]:
+        """Return what has to be said of a model's numbers on this task, as sentences.
+
+        Parameters
+        ----------
+        model : LoadedModel
+            As it was given.
+        bound : LoadedModel
+            What :meth:`bind` made of it.
+        """
+        return self._cut_words(bound)
+
+    def _cut_words(self, model: LoadedModel) -> list[str]:
+        """Say how many texts are longer than what is read of them."""
+        lengths = self.text_lengths(model)
+        if not lengths:
+            return []
+        window = min(self.options["sequence_length"], model.max_length or 2**31)
+        cut = [tokens for tokens in lengths if tokens > window]
+        if not cut:
+            return []
+        limit = model.max_length
+        more = limit is None or limit > window
+        advice = "give a larger sequence_length" if more else f"{model.source.name} takes no more"
+        return [
+            f"{len(cut)} of {len(lengths)} texts ({100 * len(cut) / len(lengths):.0f} %) are cut at"
+            f" {window:,} tokens; they have {min(cut):,} to {max(cut):,}. If what decides stands"
+            f" behind that, {advice}."
+        ]
+
+    def text_lengths(self, model: LoadedModel) -> list[int]:
+        """Return how many tokens texts would have if none were cut, up to 2,000 of them.
+
+        Empty where nothing is cut, as in language modelling, whose texts become several windows.
+        """
+        return []
 
     @abstractmethod
     def logits(self, model: LoadedModel, batch: Batch) -> Tensor:
@@ -282,9 +327,7 @@ class Task(ABC):
         if key not in kept:
             kept[key] = self._make_examples(model, part, length)
         found = kept[key]
-        if limit is not None and limit < len(found):
-            found = [found[int((i + 0.5) * len(found) / limit)] for i in range(limit)]
-        return found
+        return found if limit is None else some_of(found, limit)
 
     def training_examples(self, model: LoadedModel) -> list[Example]:
         """Return what training reads: the tokenised examples of the calibration part, all of them.
@@ -555,6 +598,7 @@ class Task(ABC):
             "fingerprint": self.fingerprint,
             "options": self.options,
             "warnings": list(self.warnings),
+            "reading": self.reading,
             "data": file,
         }
 
@@ -574,6 +618,9 @@ class Task(ABC):
         """
 
     def _check_loaded(self, saved: dict[str, Any]) -> None:
+        """Take over what was said of the data when it was read, and check that it is the same."""
+        self.warnings = tuple(saved.get("warnings", ()))
+        self.reading = dict(saved.get("reading", {}))
         if self.fingerprint != saved["fingerprint"]:
             raise DataError(
                 f"The snapshot of task {self.name!r} is not the one that was saved (fingerprint"
@@ -583,8 +630,12 @@ class Task(ABC):
     def _warn(self, messages: Iterable[str]) -> None:
         """Record what is doubtful about the data, and say it once through Python's warnings."""
         self.warnings = tuple(messages)
-        if self.warnings:
-            text = f"{self.name}: {' '.join(m[:1].upper() + m[1:] for m in self.warnings)}"
+        self.say(self.warnings)
+
+    def say(self, messages: Sequence[str]) -> None:
+        """Say sentences through Python's warnings, at the user's line."""
+        if messages:
+            text = f"{self.name}: {' '.join(m[:1].upper() + m[1:] for m in messages)}"
             python_warnings.warn(text, UserWarning, stacklevel=_users_level())
 
 
@@ -599,6 +650,13 @@ def _users_level() -> int:
     return level
 
 
+def some_of(rows: Sequence[T], most: int = 2000) -> list[T]:
+    """Return at most so many items, evenly spread."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[int((i + 0.5) * len(rows) / most)] for i in range(most)]
+
+
 def check_part(part: str) -> str:
     """Return the part's name, or raise ConfigError if there is no such part."""
     if part not in PARTS:
@@ -608,11 +666,7 @@ def check_part(part: str) -> str:
 
 def pad_token(model: LoadedModel) -> int:
     """Return the id that padding is filled with; it is never scored."""
-    tokenizer = model.tokenizer
-    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
-    return 0
+    return model.pad_token_id
 
 
 def make_batch(
@@ -649,8 +703,24 @@ def _padded(rows: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor | None]
 
 def batch_of(model: LoadedModel, part: str, examples: Sequence[Example]) -> Batch:
     """Return examples as one batch, laid out and padded as a model takes them."""
+    check_tokens(model, examples)
     start = decoder_start_token(model.hf_model.config) if model.is_encoder_decoder else None
     return make_batch(part, examples, pad_token(model), start)
+
+
+def check_tokens(model: LoadedModel, examples: Sequence[Example]) -> None:
+    """Raise ConfigError if a text has a token that the model has no embedding for."""
+    rows = model.n_embeddings
+    for example in examples:
+        if max(example.tokens, default=0) >= rows:
+            token = max(example.tokens)
+            name = model.tokenizer.convert_ids_to_tokens(token)
+            raise ConfigError(
+                f"Text {example.index} has the token {name!r} ({token}), and {model.source.name}"
+                f" embeds only {rows:,}: it was added to the tokenizer alone. Take it out of the"
+                " tokenizer or the texts, or give a model with"
+                " hf_model.resize_token_embeddings(len(tokenizer))."
+            )
 
 
 def batches_of(

@@ -4,107 +4,48 @@ from __future__ import annotations
 
 import difflib
 import gzip
-import io
 import json
-import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.errors import DataError
-
-if TYPE_CHECKING:
-    import pandas
-
-TEXT_FILES = (".txt", ".text", ".md", ".rst", ".py", ".tex", ".html", ".raw", ".tokens", ".log")
-TABLE_FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
-
-_PATH_LIKE = re.compile(
-    r"^(~|\.{0,2}[/\\]|[A-Za-z]:\\|\w+://)|^\S*[/\\]\S*$|^\S+\.[A-Za-z0-9]{1,8}$"
-)
+from workbench.tasks.delimited import BadRow
+from workbench.tasks.encodings import decode, read_bytes
+from workbench.tasks.paths import existing_path, table_suffix
+from workbench.tasks.tables import Reading, Table, Unreadable, as_written, open_table
 
 
-def existing_path(source: str | Path, *, table: bool = False) -> Path | None:
-    """Return the file or folder that a string names, None if the string is text.
-
-    A string of several lines or more than 1,000 characters is text. A string that looks like a
-    path (it has a separator and no space, or ends like a file name) must exist. ``table`` says
-    that a table is wanted, which no string can be.
-
-    Raises
-    ------
-    DataError
-        If it looks like a path, or is a ``Path``, and does not exist.
-    """
-    if isinstance(source, str) and (len(source) > 1000 or "\n" in source or "\0" in source):
-        return None
-    path = Path(source).expanduser()
-    try:
-        if path.exists() and str(source).strip():
-            return path
-    except OSError:  # such as a name that is too long
-        return None
-    known = str(source).lower().endswith((*TEXT_FILES, *TABLE_FILES))
-    if isinstance(source, Path) or known or _PATH_LIKE.match(source):
-        raise DataError(_missing(path, source, table))
-    return None
-
-
-def _missing(path: Path, source: str | Path, table: bool) -> str:
-    if "://" in str(source):
-        return (
-            f"{str(source)!r} is an address; nothing is downloaded here. Download the file and"
-            " give its path."
-        )
-    folder = path.parent
-    if not folder.is_dir():
-        return f"There is no file {str(source)!r}: the folder {str(folder)!r} does not exist."
-    names = sorted(p.name for p in folder.iterdir())
-    near = difflib.get_close_matches(path.name, names, 1, 0.6)
-    hint = f" Did you mean {str(folder / near[0])!r}?" if near else ""
-    other = "a table in memory" if table else "a text of more than one line to use the text itself"
-    return (
-        f"There is no file {str(source)!r} (looked in {str(folder.resolve())!r}).{hint} Give the"
-        f" path of an existing file, or {other}."
-    )
-
-
-def read_text(path: Path, encoding: str = "utf-8") -> str:
+def read_text(path: Path, encoding: str | None = None, notes: list[str] | None = None) -> str:
     """Return a text file's content.
+
+    Parameters
+    ----------
+    path : Path
+    encoding : str, optional
+        None: UTF-8, or what the file is likeliest written in.
+    notes : list of str, optional
+        A sentence is appended to it if the encoding was guessed.
 
     Raises
     ------
     DataError
         If the file is not text in this encoding.
     """
-    if not isinstance(encoding, str):
-        raise DataError(
-            f"encoding={encoding!r} is not accepted; give a name, such as "
-            '"utf-8" (the default), "latin-1" or "utf-16".'
+    found = decode(read_bytes(path), str(path), encoding)
+    if found.guessed and notes is not None:
+        notes.append(
+            f"{str(path)!r} is not UTF-8 and was read as {found.encoding}, which is a guess"
+            " (encoding= says otherwise)."
         )
-    try:
-        return path.read_bytes().decode("utf-8-sig" if encoding == "utf-8" else encoding)
-    except UnicodeDecodeError as error:
-        raise DataError(_undecodable(path, encoding, error)) from error
-    except LookupError as error:
-        raise DataError(
-            f"encoding={encoding!r} is no encoding that Python knows; give a name such as"
-            ' "utf-8", "latin-1" or "utf-16".'
-        ) from error
-    except OSError as error:
-        raise DataError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
+    return found.text
 
 
-def _undecodable(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
-    return (
-        f"{str(path)!r} is not text in {encoding} (byte {error.object[error.start]:#04x} at"
-        f" position {error.start:,}). Save it as UTF-8, or give its encoding, such as"
-        ' encoding="latin-1" or encoding="utf-16".'
-    )
-
-
-def read_texts(source: Any, encoding: str = "utf-8") -> list[tuple[str, str]]:
+def read_texts(
+    source: Any, encoding: str | None = None, notes: list[str] | None = None
+) -> list[tuple[str, str]]:
     """Return (name, text) of every text in a source of plain text.
 
     Parameters
@@ -112,8 +53,10 @@ def read_texts(source: Any, encoding: str = "utf-8") -> list[tuple[str, str]]:
     source : str, Path, or iterable of them
         A text file, a folder (its .txt and .md files), a text, or several of these. A table is
         refused.
-    encoding : str
-        Of the files.
+    encoding : str, optional
+        Of the files; None: each one's is detected.
+    notes : list of str, optional
+        What was guessed is appended to it.
 
     Raises
     ------
@@ -121,7 +64,7 @@ def read_texts(source: Any, encoding: str = "utf-8") -> list[tuple[str, str]]:
         If a path does not exist, a file is empty or not text, or the source is of another type.
     """
     if isinstance(source, (str, Path)):
-        return _read_one(source, "text", encoding)
+        return _read_one(source, "text", encoding, notes)
     if is_table(source):
         raise DataError(
             f"A {type(source).__name__} is a table, not text; give one column's texts, as in"
@@ -140,16 +83,21 @@ def read_texts(source: Any, encoding: str = "utf-8") -> list[tuple[str, str]]:
                 f"Item {number} of the list is a {type(item).__name__}; give paths of text files"
                 " or strings."
             )
-        texts.extend(_read_one(item, f"text {number}", encoding))
+        texts.extend(_read_one(item, f"text {number}", encoding, notes))
     if not texts:
         raise DataError("The list of texts is empty; give at least a few paths or strings.")
     return texts
 
 
-def _read_one(source: str | Path, name: str, encoding: str) -> list[tuple[str, str]]:
+def _read_one(
+    source: str | Path, name: str, encoding: str | None, notes: list[str] | None
+) -> list[tuple[str, str]]:
     path = existing_path(source)
     if path is None:
-        text = str(source)
+        given = as_written(str(source))
+        if isinstance(given, Unreadable):
+            raise DataError(f"{name.capitalize()} has {given.why}; give whole characters.")
+        text = str(given)
         if not text.strip():
             raise DataError(f"{name.capitalize()} is empty; give text or the path of a text file.")
         return [(name, text)]
@@ -159,14 +107,14 @@ def _read_one(source: str | Path, name: str, encoding: str) -> list[tuple[str, s
             raise DataError(
                 f"The folder {str(path)!r} has no .txt or .md file; give the paths of the files."
             )
-        return [pair for file in files for pair in _read_one(file, name, encoding)]
-    if path.suffix.lower() in TABLE_FILES:
+        return [pair for file in files for pair in _read_one(file, name, encoding, notes)]
+    if table_suffix(path) is not None:
         raise DataError(
             f"{str(path)!r} is a table, not text. Give one column's texts, as in"
             f' LanguageModeling({_reader(path)}["text"].tolist()), or use'
             f' TextClassification({str(path)!r}, text="text", label="label") to predict labels.'
         )
-    text = read_text(path, encoding)
+    text = read_text(path, encoding, notes)
     if not text.strip():
         raise DataError(f"The file {str(path)!r} is empty; give a file with text.")
     return [(path.name, text)]
@@ -218,61 +166,72 @@ def read_rows(
     text: str,
     label: str,
     document: str | None,
-    encoding: str = "utf-8",
+    encoding: str | None = None,
     more: Sequence[str] = (),
+    reading: Reading | None = None,
+    report: list[Report] | None = None,
 ) -> list[Row]:
     """Return the labelled rows of a table.
 
     Parameters
     ----------
-    source : str, Path, pandas.DataFrame, datasets.Dataset or a mapping of columns
-        A file ends in .csv, .tsv, .jsonl, .ndjson, .json (a list of records) or .parquet.
+    source : str, Path, data frame, datasets.Dataset, mapping of columns or sequence of records
+        See :func:`workbench.tasks.tables.open_table`.
     text, label : str
-        Columns.
+        Columns, which no row may lack.
     document : str, optional
         Column of the cluster; without it every row is its own.
-    encoding : str
-        Of a CSV or JSON file.
+    encoding : str, optional
+        Of a CSV or JSON file, where ``reading`` says none.
     more : sequence of str
-        Columns that are kept beside, as text.
+        Columns that are kept beside, as text; what is missing there is an empty text.
+    reading : Reading, optional
+        How the table is read, and what is done about bad rows.
+    report : list of Report, optional
+        What was detected and left out is appended to it.
 
     Raises
     ------
     DataError
         If the source cannot be read, lacks a column, or has rows without text or label.
     """
-    frame, name = _read_frame(source, encoding)
-    if len(frame) == 0 or len(frame.columns) == 0:
-        raise DataError(f"{name} has no rows; give a table with labelled texts.")
-    text_values = _column(frame, "text", text, name)
-    label_values = _column(frame, "label", label, name)
-    document_values = [] if document is None else _column(frame, "document", document, name)
-    texts = [_as_text(value) for value in text_values]
-    labels = [_as_label(value) for value in _named(source, label_values, label)]
-    for column, values in ((text, texts), (label, labels)):
-        empty = [i for i, value in enumerate(values) if not value.strip()]
-        if empty:
-            shown = ", ".join(str(i + 1) for i in empty[:5]) + ("…" if len(empty) > 5 else "")
-            raise DataError(
-                f"{name}: {len(empty)} of {len(frame)} rows have nothing in the column"
-                f" {column!r} (row {shown}). Fill them in or remove them, for example with"
-                f" data.dropna(subset=[{column!r}])."
-            )
-    clusters = (
-        [_as_label(value) for value in document_values]
-        if document is not None
-        else [""] * len(frame)
-    )
-    beside = [
-        [(column, str(v)) for v in _column(frame, "columns", column, name)] for column in more
+    reading = Reading(encoding=encoding) if reading is None else reading
+    wanted = [text, label, *([] if document is None else [document]), *more]
+    table = open_table(source, reading, [name for name in wanted if isinstance(name, str)])
+    if (table.n_rows == 0 and not table.bad) or not table.columns:
+        raise DataError(f"{table.name} has no rows; give a table with labelled texts.")
+    values = {"text": _column(table, "text", text)}
+    values["label"] = _column(table, "label", label)
+    values["document"] = [] if document is None else _column(table, "document", document)
+    beside = [(str(name), _column(table, "columns", name)) for name in more]
+    used = list({str(text): values["text"], str(label): values["label"]}.items())
+    wrong = _wrong_rows(table, used, [*beside, (str(document), values["document"])])
+    if wrong and reading.on_bad_rows == "error":
+        raise DataError(_wrong_words(table, wrong))
+    skipped = {row for rows in wrong.values() for row in rows}
+    found = [
+        Row(
+            _plain(values["text"][i]),
+            _plain(values["label"][i]).strip(),
+            _plain(values["document"][i]).strip() if document is not None else "",
+            tuple((name, _plain(kept[i])) for name, kept in beside),
+        )
+        for i in range(table.n_rows)
+        if i not in skipped
     ]
-    rows = zip(texts, labels, clusters, strict=True)
-    return [Row(*values, tuple(kept[i] for kept in beside)) for i, values in enumerate(rows)]
+    if not found:
+        raise DataError(f"{table.name}: every row was left out; {_wrong_words(table, wrong)}")
+    if report is not None:
+        report.append(_report(table, wrong, len(found)))
+    return found
 
 
-def _column(frame: pandas.DataFrame, role: str, column: Any, name: str) -> list[Any]:
-    """Return a column's values; a number's text finds the column that has the number as name."""
-    columns = [str(c) for c in frame.columns]
+def _column(table: Table, role: str, column: Any) -> list[Any]:
+    """Return a column's values as text, None or Unreadable.
+
+    A number's text finds the column that has the number as name.
+    """
+    columns, name = table.columns, table.name
     shown = ", ".join(repr(c) for c in columns[:12]) + (" …" if len(columns) > 12 else "")
     if not isinstance(column, (str, int)) or isinstance(column, bool):
         raise DataError(
@@ -281,181 +240,126 @@ def _column(frame: pandas.DataFrame, role: str, column: Any, name: str) -> list[
     column = str(column)
     places = [place for place, known in enumerate(columns) if known == column]
     if len(places) > 1:
+        advice = (
+            "data.loc[:, ~data.columns.duplicated()]"
+            if table.lines is None
+            else f"{column!r} and {column + '_2'!r} in the first line"
+        )
         raise DataError(
             f"{name} has {len(places)} columns called {column!r}; rename or remove all but one, for"
-            " example with data.loc[:, ~data.columns.duplicated()]."
+            f" example with {advice}. It has {shown}."
         )
     if places:
-        return list(frame.iloc[:, places[0]].tolist())
-    other = (
-        next((mark for mark in ";\t|" if mark in columns[0]), None) if len(columns) == 1 else None
-    )
-    if other is not None:
-        raise DataError(
-            f"{name} has one column, {columns[0][:80]!r}, so its columns seem to be separated by"
-            f" {other!r}. Read it with data = pandas.read_csv(…, sep={other!r}) and give data."
-        )
+        return list(table.texts(places[0]))
     near = difflib.get_close_matches(column, columns, 1, 0.5)
     lower = {c.lower().strip(): c for c in columns}
     best = lower.get(column.lower().strip()) or (near[0] if near else None)
     hint = f" Did you mean {best!r}?" if best else f" Say which one, as in {role}={columns[0]!r}."
-    raise DataError(f"{name} has no column {column!r}; it has {shown}.{hint}")
+    noted = "".join(f" Note: {note}." for note in table.notes)
+    raise DataError(f"{name} has no column {column!r}; it has {shown}.{hint}{noted}")
 
 
-def _read_frame(source: Any, encoding: str) -> tuple[pandas.DataFrame, str]:
-    import pandas
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
-    if isinstance(source, pandas.DataFrame):
-        return source, "The DataFrame"
-    if isinstance(source, (str, Path)):
-        path = existing_path(source, table=True)
-        if path is None or path.is_dir():
-            raise DataError(
-                f"{str(source)[:80]!r} is not a table; give the path of a {', '.join(TABLE_FILES)}"
-                " file, a pandas DataFrame or a Hugging Face dataset."
-            )
-        return _read_file(path, encoding), repr(str(path))
-    if hasattr(source, "column_names") and hasattr(source, "to_pandas"):
-        return source.to_pandas(), "The dataset"
-    if isinstance(source, Mapping) or (
-        isinstance(source, Sequence) and all(isinstance(item, Mapping) for item in source)
-    ):
-        try:
-            return pandas.DataFrame(source), "The data"
-        except ValueError as error:
-            raise DataError(f"The columns given are not a table: {error}.") from error
-    raise DataError(
-        f"A {type(source).__name__} is not a table; give the path of a {', '.join(TABLE_FILES)}"
-        " file, a pandas DataFrame or a Hugging Face dataset."
+
+def _wrong_rows(
+    table: Table,
+    needed: Sequence[tuple[str, list[Any]]],
+    others: Sequence[tuple[str, list[Any]]],
+) -> dict[str, list[int]]:
+    """Return what is wrong with which rows, in words that follow "3 of 40 rows"."""
+    wrong: dict[str, list[int]] = {}
+    for column, values in needed:
+        for row, value in enumerate(values):
+            if value is None or (isinstance(value, str) and not value.strip()):
+                wrong.setdefault(f"have nothing in the column {column!r}", []).append(row)
+    for column, values in (*needed, *others):
+        for row, value in enumerate(values):
+            if isinstance(value, Unreadable):
+                wrong.setdefault(f"have {value.why} in the column {column!r}", []).append(row)
+    return wrong
+
+
+def _wrong_words(table: Table, wrong: Mapping[str, Sequence[int]]) -> str:
+    """Return what is wrong with which rows and lines, and what to do."""
+    parts = []
+    for why, rows in wrong.items():
+        where = f"row {_first(row + 1 for row in rows)}"
+        at = ""
+        if table.lines is not None:
+            at = f", line {_first(table.line(row) for row in rows)} of the file"
+        fewer = sum(row in table.short for row in rows)
+        short = f"; {fewer} of them have fewer fields than the header" if fewer else ""
+        parts.append(f"{len(rows)} of {table.n_rows} rows {why} ({where}){at}{short}")
+    columns = [why.rpartition(" ")[2] for why in wrong if "nothing" in why]
+    example = f", for example with data.dropna(subset=[{columns[0]}])" if columns else ""
+    return (
+        f"{table.name}: {'; '.join(parts)}. Fill them in or remove them{example}; with"
+        ' on_bad_rows="skip" they are left out.'
     )
 
 
-def _read_file(path: Path, encoding: str) -> pandas.DataFrame:
-    import pandas
-
-    suffix = path.suffix.lower()
-    if suffix not in TABLE_FILES:
-        raise DataError(
-            f"{str(path)!r} is not a kind of table that is read; give a {', '.join(TABLE_FILES)}"
-            " file, or read it with pandas and give the DataFrame."
-        )
-    if suffix == ".parquet":
-        try:
-            return pandas.read_parquet(path)
-        except ImportError as error:
-            raise DataError(
-                "Parquet files need pyarrow: pip install 'compression-workbench[data]', or give a"
-                " CSV file."
-            ) from error
-        except (ValueError, OSError) as error:
-            raise DataError(f"{str(path)!r} is not a Parquet file: {error}.") from error
-    content = read_text(path, encoding)
-    if not content.strip():
-        raise DataError(f"The file {str(path)!r} is empty; give a table with labelled texts.")
-    if suffix == ".json":
-        return _read_json(path, content)
-    if suffix in (".jsonl", ".ndjson"):
-        return _read_json_lines(path, content)
-    try:
-        # all as text: "None", "NA" and "007" are labels like any other
-        return pandas.read_csv(
-            io.StringIO(content),
-            sep="\t" if suffix == ".tsv" else ",",
-            dtype=str,
-            keep_default_na=False,
-        )
-    except ValueError as error:  # pandas' ParserError is one
-        raise DataError(
-            f"{str(path)!r} cannot be read as {suffix[1:]}: {error}. Check the separator and the"
-            " quotes, or read it with pandas and give the DataFrame."
-        ) from error
+def _first(numbers: Iterable[int], most: int = 5) -> str:
+    found = list(numbers)
+    return ", ".join(map(str, found[:most])) + ("…" if len(found) > most else "")
 
 
-def _read_json(path: Path, content: str) -> pandas.DataFrame:
-    import pandas
+@dataclass(frozen=True)
+class Report:
+    """How one table was read.
 
-    advice = (
-        'give a list of records, such as [{"text": "…", "label": "…"}], or read it with pandas'
-        " and give the DataFrame."
-    )
-    try:
-        data = json.loads(content)
-    except json.JSONDecodeError as error:
-        lines = content.split("\n")
-        more = error.msg == "Extra data" and all(_is_object(x) for x in lines if x.strip())
-        hint = " It looks like JSON lines: name the file .jsonl." if more else ""
-        raise DataError(
-            f"{str(path)!r} cannot be read as json: line {error.lineno}, column {error.colno}:"
-            f" {error.msg}.{hint or ' Correct it there, or ' + advice}"
-        ) from error
-    records = isinstance(data, list) and all(isinstance(item, dict) for item in data)
-    if not records and not isinstance(data, dict):
-        raise DataError(f"{str(path)!r} holds no table ({_kind_of(data)}); {advice}")
-    try:
-        return pandas.DataFrame(data)
-    except ValueError as error:  # columns of unequal length, or no lists
-        raise DataError(f"{str(path)!r} holds no table ({error}); {advice}") from error
+    Attributes
+    ----------
+    name : str
+    n_rows : int
+        Rows that are used.
+    facts : dict
+        Encoding, delimiter, quote, header, sheet.
+    notes : tuple of str
+        What was detected that is not the usual.
+    skipped : tuple of BadRow
+        What was left out, by line of the file.
+    """
 
+    name: str
+    n_rows: int
+    facts: dict[str, Any]
+    notes: tuple[str, ...]
+    skipped: tuple[BadRow, ...]
 
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
-
-
-def _kind_of(value: Any) -> str:
-    if isinstance(value, list):
-        wrong = next((item for item in value if not isinstance(item, dict)), None)
-        return f"a list with {str(json.dumps(wrong))[:40]} in it"
-    return str(json.dumps(value))[:40]
-
-
-def _read_json_lines(path: Path, content: str) -> pandas.DataFrame:
-    import pandas
-
-    rows = []
-    for number, line in enumerate(content.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            wrong = None if isinstance(row, dict) else f"{line.strip()[:40]} is not an object"
-        except json.JSONDecodeError as error:
-            wrong = f"{error.msg}, at character {error.pos + 1}"
-        if wrong:
-            raise DataError(
-                f"{str(path)!r} cannot be read as {path.suffix[1:]}: line {number}: {wrong}. Every"
-                ' line must be one object, such as {"text": "…", "label": "…"}; correct it, or'
-                " remove the line."
+    def findings(self) -> list[str]:
+        """Return the notes and what was left out as sentences."""
+        found = [f"{self.name}: {note}." for note in self.notes]
+        if self.skipped:
+            reasons = Counter(row.why for row in self.skipped)
+            words = "; ".join(
+                f"{count} {why} (line {_first(row.line for row in self.skipped if row.why == why)})"
+                for why, count in reasons.most_common(5)
             )
-        rows.append(row)
-    return pandas.DataFrame(rows)
+            total = self.n_rows + len(self.skipped)
+            found.append(f"{self.name}: {len(self.skipped)} of {total} rows are left out: {words}.")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready data; at most 1,000 lines are listed."""
+        return {
+            "name": self.name,
+            "rows": self.n_rows,
+            **self.facts,
+            "notes": list(self.notes),
+            "n_skipped": len(self.skipped),
+            "skipped": [[row.line, row.why] for row in self.skipped[:1000]],
+        }
 
 
-def _named(source: Any, values: list[Any], label: str) -> list[Any]:
-    """Return the labels; a Hugging Face dataset's ClassLabel codes become their names."""
-    features = getattr(source, "features", None) if hasattr(source, "column_names") else None
-    names = getattr((features or {}).get(label), "names", None)
-    if names:
-        return [names[v] if isinstance(v, int) and 0 <= v < len(names) else None for v in values]
-    return values
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (value != value) is True or str(value) == "<NA>"
-
-
-def _as_text(value: Any) -> str:
-    return "" if _is_missing(value) else str(value)
-
-
-def _as_label(value: Any) -> str:
-    if _is_missing(value):
-        return ""
-    if isinstance(value, float) and value.is_integer():  # pandas makes floats of integers
-        return str(int(value))
-    return str(value).strip()
+def _report(table: Table, wrong: Mapping[str, Sequence[int]], used: int) -> Report:
+    skipped = {row.line: row for row in table.bad}
+    for why, rows in wrong.items():
+        for row in rows:
+            skipped.setdefault(table.line(row), BadRow(table.line(row), why))
+    ordered = tuple(skipped[line] for line in sorted(skipped))
+    return Report(table.name, used, dict(table.facts), tuple(table.notes), ordered)
 
 
 def write_snapshot(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from workbench.errors import ConfigError
 from workbench.records import Metric
-from workbench.tasks.data import read_rows
 from workbench.tasks.generation import Generation, Pair, one_line
 from workbench.tasks.metrics import EXACT_MATCH, F1, KL
-from workbench.tasks.rouge import words_of
-
-_MISSING = {"", "nan", "none"}
+from workbench.tasks.parts import Tables
+from workbench.tasks.rouge import token_f1
+from workbench.tasks.tables import Reading
 
 
 class Extraction(Generation):
@@ -47,8 +45,10 @@ class Extraction(Generation):
     seed : int
         Of the split into parts and of the choice of shots.
     name : str, optional
-    encoding : str
-        Of CSV and JSON files.
+    punctuation : bool
+        Whether punctuation counts as words do, see :func:`~workbench.tasks.rouge.words_of`.
+    encoding, delimiter, quote, header, sheet, on_bad_rows
+        How files are read, see :class:`~workbench.tasks.tables.Reading`.
 
     Raises
     ------
@@ -77,22 +77,27 @@ class Extraction(Generation):
         max_evaluation_examples: int | None = 1000,
         seed: int = 0,
         name: str | None = None,
-        encoding: str = "utf-8",
+        punctuation: bool = False,
+        encoding: str | None = None,
+        delimiter: str | None = None,
+        quote: str | None = None,
+        header: bool | None = None,
+        sheet: str | None = None,
+        on_bad_rows: str = "error",
     ) -> None:
         names = [fields] if isinstance(fields, str) else list(fields)
         if not names:
             raise ConfigError("fields is empty; name at least one column to extract.")
 
-        def read(table: Any) -> list[Pair]:
-            rows = read_rows(
-                table, text=text, label=text, document=document, encoding=encoding, more=names
-            )
-            return [Pair(one_line(r.text), _target(r.more), r.document) for r in rows]
-
-        self._build(
-            read,
+        tables = Tables(
             source,
             {"calibration": calibration, "validation": validation, "evaluation": evaluation},
+            Reading(encoding, delimiter, quote, header, sheet, on_bad_rows),
+        )
+        self._build(
+            tables,
+            {"text": text, "label": text, "document": document, "more": names},
+            lambda row: Pair(one_line(row.text), _target(row.more), row.document),
             name,
             {
                 "sequence_length": sequence_length,
@@ -101,6 +106,7 @@ class Extraction(Generation):
                 "template": template,
                 "shots": shots,
                 "seed": seed,
+                **({"punctuation": True} if punctuation else {}),
             },
         )
 
@@ -112,9 +118,15 @@ class Extraction(Generation):
         wanted = _fields(target) if " | " in target else {"": target}
         found = {"": answer} if "" in wanted else _fields(answer)
         pairs = [(value, found.get(name, "")) for name, value in wanted.items()]
-        f1 = [_word_f1(said, value) for value, said in pairs]
-        exact = all(words_of(said) == words_of(value) for value, said in pairs)
+        f1 = [token_f1(self.words(said), self.words(value)) for value, said in pairs]
+        exact = all(self._same(said, value) for value, said in pairs)
         return {"exact_match": float(exact), "f1": sum(f1) / len(f1)}
+
+    def _same(self, answer: str, target: str) -> bool:
+        mine, theirs = self.words(answer), self.words(target)
+        if not mine and not theirs and self.options.get("words", 1) >= 2:
+            return answer.strip() == target.strip()  # of marks alone
+        return mine == theirs
 
 
 def _target(fields: Sequence[tuple[str, str]]) -> str:
@@ -125,19 +137,10 @@ def _target(fields: Sequence[tuple[str, str]]) -> str:
 
 
 def _clean(value: str) -> str:
-    line = one_line(value).replace("|", "/")
-    return "" if line.lower() in _MISSING else line
+    return one_line(value).replace("|", "/")
 
 
 def _fields(text: str) -> dict[str, str]:
     """Return the values of ``name: value | name: value``; there may be fewer than asked for."""
     pieces = (piece.partition(":") for piece in text.split("|"))
     return {name.strip(): value.strip() for name, _, value in pieces}
-
-
-def _word_f1(answer: str, target: str) -> float:
-    """Return the F1 of words as SQuAD counts it (Rajpurkar et al. 2016, 6.1), articles kept."""
-    mine, theirs = Counter(words_of(answer)), Counter(words_of(target))
-    if not mine and not theirs:
-        return 1.0
-    return 2 * sum((mine & theirs).values()) / (sum(mine.values()) + sum(theirs.values()))

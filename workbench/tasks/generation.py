@@ -18,12 +18,14 @@ from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
 from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
-from workbench.tasks.base import DenseReference, Example, pad_token
-from workbench.tasks.data import read_snapshot
+from workbench.tasks.base import DenseReference, Example, pad_token, some_of
+from workbench.tasks.data import Row, read_snapshot
 from workbench.tasks.language_modeling import start_token
 from workbench.tasks.next_token import NextToken
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.output import Output
+from workbench.tasks.parts import Tables
+from workbench.tasks.rouge import WORDS, Words, words_of_options
 from workbench.tasks.splits import PARTS, deal, overlap
 
 SHARES = {"calibration": 0.5, "evaluation": 0.35, "validation": 0.15}
@@ -57,23 +59,23 @@ class Generation(NextToken):
 
     def _build(
         self,
-        read: Callable[[Any], list[Pair]],
-        source: Any,
-        given: Mapping[str, Any],
+        tables: Tables,
+        columns: Mapping[str, Any],
+        pair: Callable[[Row], Pair],
         name: str | None,
         options: dict[str, Any],
     ) -> None:
         """Read the tables, deal them out over the parts, and say what is doubtful about them."""
-        parts = {part: read(table) for part, table in given.items() if table is not None}
-        pool = read(source) if source is not None else []
-        named = source if source is not None else given["evaluation"]
+        pool, parts = tables.all_rows(**columns)
+        pairs = {part: [pair(row) for row in rows] for part, rows in parts.items()}
         self._set(
-            complete(parts, pool, options["seed"]),
-            name or (Path(named).stem if isinstance(named, (str, Path)) else self.kind),
-            options,
+            complete(pairs, [pair(row) for row in pool], options["seed"]),
+            name or tables.name(self.kind),
+            {**options, "words": WORDS},
             self._metrics(),
         )
-        self._warn(self.findings())
+        self.reading = tables.described()
+        self._warn(tables.findings() + self.findings())
 
     def _set(
         self,
@@ -99,6 +101,7 @@ class Generation(NextToken):
         if isinstance(options["shots"], bool) or options["shots"] not in range(0, 33):
             raise ConfigError(f"shots={options['shots']!r} is not accepted; give 0 to 32.")
         super().__init__(name, metrics, options)
+        self.words: Words = words_of_options(options)
         self.rows = {part: tuple(rows[part]) for part in PARTS}
         if options["shots"] > len(self.rows["calibration"]):
             raise ConfigError(
@@ -125,6 +128,19 @@ class Generation(NextToken):
                 " known only roughly; give more rows."
             )
         return found
+
+    def text_lengths(self, model: LoadedModel) -> list[int]:
+        """Return how many tokens prompts and answers would have if none were cut."""
+        rows = some_of([row for part in PARTS for row in self.rows[part]], 1000)
+        if not rows:
+            return []
+        most = self.options["max_new_tokens"]
+        prompt, _ = self._pieces(model, dataclasses.replace(rows[0], text=""), 2**31)
+        around = len(prompt) + most
+        texts = model.tokenizer(
+            [row.text for row in rows], add_special_tokens=False, truncation=False, verbose=False
+        )["input_ids"]
+        return [around + len(ids) for ids in texts]
 
     @abstractmethod
     def scores(self, answer: str, target: str) -> dict[str, float]:
@@ -297,7 +313,6 @@ class Generation(NextToken):
             parts[row.pop("part")].append(Pair(**row))
         task = cls.__new__(cls)
         task._set(parts, saved["name"], dict(saved["options"]), task._metrics())
-        task.warnings = tuple(saved.get("warnings", ()))
         task._check_loaded(saved)
         return task
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from workbench.models.finite import finite_outputs
 from workbench.models.load import ClassificationHead, LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks.base import Batch
@@ -62,7 +63,7 @@ def extract_features(
     """
     features, labels, order = [], [], []
     part = batches[0].part if batches else ""
-    with torch.no_grad():
+    with torch.no_grad(), finite_outputs(model.hf_model):
         for done, batch in enumerate(batches, 1):
             mask = batch.attention_mask
             mask = None if mask is None else mask.to(model.device)

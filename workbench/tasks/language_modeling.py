@@ -58,8 +58,8 @@ class LanguageModeling(NextToken):
         Of your own metric, where it has no attribute of that name; one of the two is needed.
     name : str, optional
         For tables and plots.
-    encoding : str
-        Of the files.
+    encoding : str, optional
+        Of the files; by default each one's is detected, and a guess is said.
 
     Raises
     ------
@@ -88,15 +88,16 @@ class LanguageModeling(NextToken):
         metric: Callable[[Outcomes], float] | None = None,
         higher_is_better: bool | None = None,
         name: str | None = None,
-        encoding: str = "utf-8",
+        encoding: str | None = None,
     ) -> None:
         given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
+        notes: list[str] = []
         texts = {
-            part: cut_documents(read_texts(value, encoding))
+            part: cut_documents(read_texts(value, encoding, notes))
             for part, value in given.items()
             if value is not None
         }
-        pool = cut_documents(read_texts(source, encoding)) if source is not None else []
+        pool = cut_documents(read_texts(source, encoding, notes)) if source is not None else []
         parts = _complete(texts, pool, seed)
         self._set(
             _number(parts),
@@ -109,7 +110,7 @@ class LanguageModeling(NextToken):
             metric,
             higher_is_better,
         )
-        self._warn(_findings(self.documents))
+        self._warn(notes + _findings(self.documents))
 
     @classmethod
     def from_documents(
@@ -206,8 +207,8 @@ class LanguageModeling(NextToken):
         """Return packed windows of exactly ``sequence_length`` tokens, see :class:`Task`.
 
         The calibration documents are shuffled, joined with the tokenizer's EOS (or BOS) token
-        before each, cut, and shuffled again; a rest shorter than a window is dropped. At most
-        4,096 windows are made.
+        before each, cut, and shuffled again; a rest shorter than a window is dropped, unless it is
+        all there is. At most 4,096 windows are made.
         """
         return self._packed(model, sequence_length, seed, MAX_CALIBRATION_WINDOWS)
 
@@ -235,6 +236,7 @@ class LanguageModeling(NextToken):
                 break
         count = min(len(stream) // sequence_length, most)
         windows = [stream[i * sequence_length : (i + 1) * sequence_length] for i in range(count)]
+        windows = windows or [stream]
         generator.shuffle(windows)
         return windows
 
@@ -259,7 +261,6 @@ class LanguageModeling(NextToken):
         options.pop("metric", None)
         higher = options.pop("higher_is_better", None)
         task._set(_number(parts), saved["name"], options, metric, higher)
-        task.warnings = tuple(saved.get("warnings", ()))
         task._check_loaded(saved)
         return task
 

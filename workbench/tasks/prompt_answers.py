@@ -13,11 +13,13 @@ from torch import Tensor
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import LoadedModel
 from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
-from workbench.tasks.base import Batch, Example, Task
-from workbench.tasks.data import Row, read_rows, read_snapshot
+from workbench.tasks.base import Batch, Example, Task, some_of
+from workbench.tasks.data import Row, read_snapshot
 from workbench.tasks.language_modeling import LanguageModeling, start_token
 from workbench.tasks.metrics import ANSWER_PERPLEXITY, EXACT_MATCH, KL, TOKEN_ACCURACY
+from workbench.tasks.parts import Tables
 from workbench.tasks.splits import PARTS, deal, overlap
+from workbench.tasks.tables import Reading
 
 SHARES = {"calibration": 0.7, "evaluation": 0.2, "validation": 0.1}
 LEAST_ROWS = 10
@@ -52,8 +54,8 @@ class PromptAnswers(LanguageModeling):
         Of the split into parts.
     name : str, optional
         For tables and plots.
-    encoding : str
-        Of CSV and JSON files.
+    encoding, delimiter, quote, header, sheet, on_bad_rows
+        How files are read, see :class:`~workbench.tasks.tables.Reading`.
 
     Raises
     ------
@@ -85,19 +87,22 @@ class PromptAnswers(LanguageModeling):
         max_evaluation_examples: int | None = 1000,
         seed: int = 0,
         name: str | None = None,
-        encoding: str = "utf-8",
+        encoding: str | None = None,
+        delimiter: str | None = None,
+        quote: str | None = None,
+        header: bool | None = None,
+        sheet: str | None = None,
+        on_bad_rows: str = "error",
     ) -> None:
-        given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
-
-        def read(table: Any) -> list[Row]:
-            return read_rows(table, text=prompt, label=answer, document=document, encoding=encoding)
-
-        rows = {part: read(table) for part, table in given.items() if table is not None}
-        pool = read(source) if source is not None else []
-        named = source if source is not None else evaluation
+        tables = Tables(
+            source,
+            {"calibration": calibration, "validation": validation, "evaluation": evaluation},
+            Reading(encoding, delimiter, quote, header, sheet, on_bad_rows),
+        )
+        pool, rows = tables.all_rows(text=prompt, label=answer, document=document)
         self._set_rows(
             _complete(rows, pool, seed),
-            name or (Path(named).stem if isinstance(named, (str, Path)) else "prompts"),
+            name or tables.name("prompts"),
             {
                 "sequence_length": sequence_length,
                 "max_evaluation_examples": max_evaluation_examples,
@@ -105,7 +110,9 @@ class PromptAnswers(LanguageModeling):
                 "separator": separator,
             },
         )
-        self._warn(overlap({part: [r.text for r in found] for part, found in self.rows.items()}))
+        self.reading = tables.described()
+        texts = {part: [row.text for row in found] for part, found in self.rows.items()}
+        self._warn(tables.findings() + overlap(texts))
 
     def _set_rows(
         self, rows: dict[str, tuple[Row, ...]], name: str, options: dict[str, Any]
@@ -157,6 +164,11 @@ class PromptAnswers(LanguageModeling):
         given = [*start, *given[-room:], *after]
         return [*given, *answer], len(given)
 
+    def text_lengths(self, model: LoadedModel) -> list[int]:
+        """Return how many tokens prompts with answers would have if none were cut."""
+        rows = some_of([row for part in PARTS for row in self.rows[part]])
+        return [len(self._tokens(model, row, 2**31)[0]) for row in rows]
+
     def training_examples(self, model: LoadedModel) -> list[Example]:
         """Return the examples of the calibration part."""
         return self.examples(model, "calibration")
@@ -205,7 +217,6 @@ class PromptAnswers(LanguageModeling):
         task = cls.__new__(cls)
         rows = {part: tuple(found) for part, found in parts.items()}
         task._set_rows(rows, saved["name"], dict(saved["options"]))
-        task.warnings = tuple(saved.get("warnings", ()))
         task._check_loaded(saved)
         return task
 

@@ -8,10 +8,11 @@ from typing import Any
 from workbench.errors import DataError
 from workbench.models.load import LoadedModel
 from workbench.tasks.base import Batch, Example, Task
-from workbench.tasks.data import TABLE_FILES, column_call, existing_path, is_table
+from workbench.tasks.data import column_call, is_table
 from workbench.tasks.extraction import Extraction
 from workbench.tasks.harness import PREFIX, TASK_FILES, HarnessTask
 from workbench.tasks.language_modeling import LanguageModeling
+from workbench.tasks.paths import existing_path, table_suffix
 from workbench.tasks.prompt_answers import PromptAnswers
 from workbench.tasks.summarization import Summarization
 from workbench.tasks.text_classification import TextClassification
@@ -84,7 +85,7 @@ def load_task(ref: Any) -> Task:
         )
     if str(ref).startswith(PREFIX) or str(ref).lower().endswith(TASK_FILES):
         return HarnessTask(ref)
-    if str(ref).lower().endswith(TABLE_FILES):
+    if table_suffix(ref) is not None:
         raise DataError(
             f"{str(ref)!r} is a table: say which columns to use, as in"
             f' TextClassification({str(ref)!r}, text="question", label="intent").'

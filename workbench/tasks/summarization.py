@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from workbench.records import Metric
-from workbench.tasks.data import read_rows
 from workbench.tasks.generation import Generation, Pair, one_line
 from workbench.tasks.metrics import KL, LENGTH_ERROR, ROUGE_1, ROUGE_2, ROUGE_L
-from workbench.tasks.rouge import rouge_l, rouge_n, words_of
+from workbench.tasks.parts import Tables
+from workbench.tasks.rouge import rouge_l, rouge_n
+from workbench.tasks.tables import Reading
 
 
 class Summarization(Generation):
@@ -28,8 +29,12 @@ class Summarization(Generation):
         Column that says which rows belong together.
     calibration, validation, evaluation : like ``source``, optional
         Parts given explicitly; those not given are split from ``source``.
-    template, shots, sequence_length, max_new_tokens, max_evaluation_examples, seed, name, encoding
+    template, shots, sequence_length, max_new_tokens, max_evaluation_examples, seed, name
         As for :class:`Extraction`.
+    punctuation : bool
+        Whether punctuation counts as words do, see :func:`~workbench.tasks.rouge.words_of`.
+    encoding, delimiter, quote, header, sheet, on_bad_rows
+        How files are read, see :class:`~workbench.tasks.tables.Reading`.
 
     Raises
     ------
@@ -58,16 +63,23 @@ class Summarization(Generation):
         max_evaluation_examples: int | None = 500,
         seed: int = 0,
         name: str | None = None,
-        encoding: str = "utf-8",
+        punctuation: bool = False,
+        encoding: str | None = None,
+        delimiter: str | None = None,
+        quote: str | None = None,
+        header: bool | None = None,
+        sheet: str | None = None,
+        on_bad_rows: str = "error",
     ) -> None:
-        def read(table: Any) -> list[Pair]:
-            rows = read_rows(table, text=text, label=summary, document=document, encoding=encoding)
-            return [Pair(one_line(r.text), one_line(r.label), r.document) for r in rows]
-
-        self._build(
-            read,
+        tables = Tables(
             source,
             {"calibration": calibration, "validation": validation, "evaluation": evaluation},
+            Reading(encoding, delimiter, quote, header, sheet, on_bad_rows),
+        )
+        self._build(
+            tables,
+            {"text": text, "label": summary, "document": document},
+            lambda row: Pair(one_line(row.text), one_line(row.label), row.document),
             name,
             {
                 "sequence_length": sequence_length,
@@ -76,6 +88,7 @@ class Summarization(Generation):
                 "template": template,
                 "shots": shots,
                 "seed": seed,
+                **({"punctuation": True} if punctuation else {}),
             },
         )
 
@@ -84,9 +97,11 @@ class Summarization(Generation):
 
     def scores(self, answer: str, target: str) -> dict[str, float]:
         """Return ROUGE-L, -1 and -2, and the ratio of the lengths."""
+        mine, theirs = self.words(answer), self.words(target)
+        alike = 1.0 if self.options.get("words", 1) < 2 else 0.0  # older studies keep theirs
         return {
-            "rouge_l": rouge_l(answer, target),
-            "rouge_1": rouge_n(answer, target, 1),
-            "rouge_2": rouge_n(answer, target, 2),
-            "length_ratio": len(words_of(answer)) / max(1, len(words_of(target))),
+            "rouge_l": rouge_l(mine, theirs, alike),
+            "rouge_1": rouge_n(mine, theirs, 1, alike),
+            "rouge_2": rouge_n(mine, theirs, 2, alike),
+            "length_ratio": len(mine) / max(1, len(theirs)),
         }

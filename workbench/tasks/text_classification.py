@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,15 +19,27 @@ from workbench.errors import ConfigError, DataError, UnsupportedArchitectureErro
 from workbench.models.architectures import has_lone_encoder, is_seq2seq, refuse_unsupported
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
-from workbench.tasks.base import Batch, Example, Task, batches_of, pad_token
-from workbench.tasks.data import Row, read_rows, read_snapshot
+from workbench.tasks.base import Batch, Example, Task, batches_of, pad_token, some_of
+from workbench.tasks.data import Row, read_snapshot
 from workbench.tasks.head import extract_features, pooled_features, train_head
+from workbench.tasks.label_matching import (
+    check_label_map,
+    class_names,
+    columns_for,
+    has_own_head,
+    named_by,
+    replaced_words,
+)
+from workbench.tasks.labels import UNORDERED, ordered_labels, were_unordered
 from workbench.tasks.metric import address, describe_metric, find_metric
 from workbench.tasks.metrics import ACCURACY, KL, MACRO_F1
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.output import Output
+from workbench.tasks.padding import own_head_logits
+from workbench.tasks.parts import Tables
 from workbench.tasks.scoring import log_probabilities, score
 from workbench.tasks.splits import PARTS, deal, overlap
+from workbench.tasks.tables import Reading
 
 SHARES = {"calibration": 0.7, "evaluation": 0.2, "validation": 0.1}
 """Share of the rows that each part gets where parts are split, not given."""
@@ -35,10 +48,11 @@ LEAST_ROWS = 10
 MAX_HEAD_ROWS = 20_000
 """Most rows that a head is trained on."""
 
+_PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+"""An integer that is its own text again."""
+
 MAX_KEPT_CLASSES = 256
 """With more classes than this their probabilities are not kept per example."""
-
-_SPLITS = {"validation": "validation", "dev": "validation", "test": "evaluation"}
 
 
 class TextClassification(Task):
@@ -50,11 +64,13 @@ class TextClassification(Task):
 
     Parameters
     ----------
-    source : str, Path, pandas.DataFrame, datasets.Dataset or a mapping of columns, optional
-        A .csv, .tsv, .jsonl, .ndjson, .json or .parquet file, or a table in memory. A
-        ``datasets.DatasetDict`` gives its train, validation and test parts.
+    source : str, Path, data frame, dataset, mapping of columns or list of records, optional
+        A .csv, .tsv, .jsonl, .ndjson, .json, .parquet or .xlsx file (all but the last two also
+        packed, as .csv.gz), or a table in memory (pandas, polars, pyarrow). A
+        ``datasets.DatasetDict``, or another mapping of names to tables or files, gives its train,
+        validation and test parts, also where they are called val, dev, eval and the like.
     text, label : str
-        Columns.
+        Columns. Labels are text as they are written: ``007`` and ``7`` are two.
     document : str, optional
         Column that says which rows belong together (a customer, a ticket): they stay in one part,
         and errors are clustered by it. Without it every row stands for itself.
@@ -71,15 +87,22 @@ class TextClassification(Task):
         Of the split into parts.
     metric : callable, optional
         Your own metric: called with two arrays, the labels and the predictions (integers if all
-        labels are, else strings), returns a float, whose standard error comes from a jackknife
-        over documents, or one number per example, of which it is the mean. It becomes the primary
-        metric.
+        labels are plain ones, such as 7 and not 007; else strings as written), returns a float,
+        whose standard error comes from a jackknife over documents, or one number per example, of
+        which it is the mean. It becomes the primary metric.
     higher_is_better : bool, optional
         Of your own metric; needed unless it has an attribute of that name.
     name : str, optional
         For tables and plots.
-    encoding : str
-        Of CSV and JSON files.
+    encoding, delimiter, quote, header, sheet, on_bad_rows
+        How files are read, see :class:`~workbench.tasks.tables.Reading`; by default encoding,
+        separator, quotes and header are detected, and a row that cannot be meant is an error.
+        What was detected and left out is in :attr:`reading`.
+    label_map : mapping or "index", optional
+        Which class of a model that has a head of its own each label is: its name or its number.
+        ``"index"``: the labels in their order are the classes in theirs. Without it they are
+        matched by name, whatever the case; where they do not match the head is replaced, which
+        is said.
 
     Raises
     ------
@@ -115,33 +138,40 @@ class TextClassification(Task):
         metric: Callable[[NDArray[Any], NDArray[Any]], float] | None = None,
         higher_is_better: bool | None = None,
         name: str | None = None,
-        encoding: str = "utf-8",
+        encoding: str | None = None,
+        delimiter: str | None = None,
+        quote: str | None = None,
+        header: bool | None = None,
+        sheet: str | None = None,
+        on_bad_rows: str = "error",
+        label_map: Mapping[str, str | int] | str | None = None,
     ) -> None:
-        given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
-        if isinstance(source, Mapping) and hasattr(source.get("train"), "shape"):
-            given |= {_SPLITS[key]: source[key] for key in _SPLITS if key in source}
-            source = source["train"]
-
-        def read(table: Any) -> list[Row]:
-            return read_rows(
-                table, text=text, label=label, document=document, encoding=encoding, more=columns
+        tables = Tables(
+            source,
+            {"calibration": calibration, "validation": validation, "evaluation": evaluation},
+            Reading(encoding, delimiter, quote, header, sheet, on_bad_rows),
+        )
+        pool, rows = tables.all_rows(text=text, label=label, document=document, more=columns)
+        options: dict[str, Any] = {
+            "sequence_length": sequence_length,
+            "max_evaluation_examples": max_evaluation_examples,
+            "seed": seed,
+        }
+        if label_map is not None:
+            options["label_map"] = (
+                {str(name): code for name, code in label_map.items()}
+                if isinstance(label_map, Mapping)
+                else label_map
             )
-
-        rows = {part: read(table) for part, table in given.items() if table is not None}
-        pool = read(source) if source is not None else []
-        named = source if source is not None else evaluation
         self._set(
             _complete(rows, pool, label, seed),
-            name or (Path(named).stem if isinstance(named, (str, Path)) else "classification"),
-            {
-                "sequence_length": sequence_length,
-                "max_evaluation_examples": max_evaluation_examples,
-                "seed": seed,
-            },
+            name or tables.name("classification"),
+            options,
             metric,
             higher_is_better,
         )
-        self._warn(self._findings())
+        self.reading = tables.described()
+        self._warn(tables.findings() + self._findings())
 
     def _set(
         self,
@@ -150,6 +180,7 @@ class TextClassification(Task):
         options: dict[str, Any],
         metric: Callable[..., float] | None,
         higher_is_better: bool | None,
+        labels: Sequence[str] | None = None,
     ) -> None:
         length, most = options["sequence_length"], options["max_evaluation_examples"]
         if not isinstance(length, int) or length < 2:
@@ -161,7 +192,9 @@ class TextClassification(Task):
             )
         super().__init__(name, (ACCURACY, MACRO_F1, KL), dict(options))
         self.rows = rows
-        self.labels = _ordered({row.label for part in PARTS for row in rows[part]})
+        found = {row.label for part in PARTS for row in rows[part]}
+        self.labels = ordered_labels(found) if labels is None else tuple(labels)
+        check_label_map(options.get("label_map"), self.labels)
         self._own_metric = metric
         if metric is not None:
             own = describe_metric(metric, higher_is_better, tuple(m.name for m in self.metrics))
@@ -228,8 +261,9 @@ class TextClassification(Task):
                 " and has no use for a head of labels. Give Extraction with fields= the column of"
                 f" labels{alone if has_lone_encoder(model.hf_model.config) else ''}."
             )
-        if _columns_for(self.labels, model) is not None:
-            return self._with_padding(model)
+        named = self._named(model)
+        if named is not None:
+            return named
         bare = dataclasses.replace(model, weights=dict(model.weights), head=None)
         # labels match nothing: the features below come from the backbone alone
         training, validation = (
@@ -239,14 +273,37 @@ class TextClassification(Task):
         head = train_head(*training, self.labels, validation=validation, monitor=monitor)
         return dataclasses.replace(model, weights=dict(model.weights), head=head)
 
-    def _with_padding(self, model: LoadedModel) -> LoadedModel:
-        """Return a model whose own head finds the last token of padded rows."""
-        needs = model.head is None and model.hf_model.config.pad_token_id is None
-        if not needs:
-            return model
-        bound = model.copy()
-        bound.hf_model.config.pad_token_id = pad_token(model)
-        return bound
+    def _named(self, model: LoadedModel) -> LoadedModel | None:
+        """Return a model whose classes are this task's labels, None if its are others."""
+        label_map = self.options.get("label_map")
+        own = class_names(model) if model.head is None else None
+        if own is not None and label_map is not None and not set(self.labels) <= set(own):
+            return named_by(model, self.labels, label_map)
+        if columns_for(self.labels, model) is None:
+            return None
+        kind = getattr(model.hf_model.config, "problem_type", None)
+        if own is not None and kind == "multi_label_classification":
+            raise ConfigError(
+                f"{model.source.name} is a classifier of several labels per text (its problem_type"
+                f" is {kind!r}): each class is judged by itself. TextClassification gives every"
+                " text the one likeliest label, which is another question. Set"
+                ' hf_model.config.problem_type = "single_label_classification" if one label per'
+                " text is what you want, or give the backbone alone (hf_model.base_model)."
+            )
+        return model
+
+    def text_lengths(self, model: LoadedModel) -> list[int]:
+        """Return how many tokens texts would have if none were cut, see :class:`Task`."""
+        texts = [row.text for part in PARTS for row in self.rows[part]]
+        ids = model.tokenizer(some_of(texts), truncation=False, verbose=False)["input_ids"]
+        return [len(row) for row in ids]
+
+    def notes(self, model: LoadedModel, bound: LoadedModel) -> list[str]:
+        """Return what is to be said of a model on this task, see :class:`Task`."""
+        found = super().notes(model, bound)
+        if has_own_head(model) and bound.head is not None:
+            found.append(replaced_words(dataclasses.replace(model, head=None), self.labels))
+        return found
 
     def logits(self, model: LoadedModel, batch: Batch) -> Tensor:
         """Return a bound model's logits of shape (examples, classes).
@@ -254,7 +311,8 @@ class TextClassification(Task):
         The first columns are this task's labels in order; a model with more classes has those
         after them.
         """
-        found = label_logits(self.labels, model, **batch.to(model.device).inputs)
+        inputs = batch.to(model.device)
+        found = label_logits(self.labels, model, inputs.input_ids, inputs.attention_mask)
         if found is None:
             raise ConfigError(
                 f"{model.source.name} has no head for the labels of {self.name!r}; use the model"
@@ -350,10 +408,9 @@ class TextClassification(Task):
 
     def _names(self) -> NDArray[Any]:
         """Return what a code stands for; the last entry is a class that is no label here."""
-        try:
+        if all(_PLAIN_INTEGER.fullmatch(name) for name in self.labels):
             return np.array([*(int(name) for name in self.labels), -1])
-        except ValueError:
-            return np.array([*self.labels, "(other)"])
+        return np.array([*self.labels, "(other)"])
 
     def _rows(self) -> Iterable[dict[str, Any]]:
         for part in PARTS:
@@ -365,7 +422,11 @@ class TextClassification(Task):
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write a snapshot of the rows and return what :meth:`load` needs."""
-        return {**super().save(folder), "metric_address": address(self._own_metric)}
+        return {
+            **super().save(folder),
+            "labels": list(self.labels),
+            "metric_address": address(self._own_metric),
+        }
 
     @classmethod
     def load(cls, saved: dict[str, Any], folder: Path) -> TextClassification:
@@ -380,9 +441,10 @@ class TextClassification(Task):
         higher = options.pop("higher_is_better", None)
         task = cls.__new__(cls)
         rows = {part: tuple(found) for part, found in parts.items()}
-        task._set(rows, saved["name"], options, metric, higher)
-        task.warnings = tuple(saved.get("warnings", ()))
+        task._set(rows, saved["name"], options, metric, higher, saved.get("labels"))
         task._check_loaded(saved)
+        if "labels" not in saved and were_unordered(task.labels):
+            task.warnings = (*task.warnings, UNORDERED)
         return task
 
 
@@ -396,15 +458,16 @@ def label_logits(
 
     None where the model has no head for them.
     """
-    columns = _columns_for(labels, model)
+    columns = columns_for(labels, model)
     if columns is None:
         return None
     if model.head is not None:
+        # a head on mean-pooled features, in the place of any that the class has
         features = pooled_features(model, input_ids, attention_mask)
         weight, bias = (t.to(features.device) for t in (model.head.weight, model.head.bias))
         logits = features @ weight.T + bias
     else:
-        logits = model.hf_model(input_ids=input_ids, attention_mask=attention_mask).logits
+        logits = own_head_logits(model, input_ids, attention_mask)
     return logits if columns == sorted(columns) else logits[:, columns]
 
 
@@ -419,33 +482,6 @@ def _doubts(logits: Tensor) -> dict[str, Any]:
     if logs.shape[-1] <= MAX_KEPT_CLASSES:
         found["log_probabilities"] = logs.clamp(min=-6e4).half().cpu().numpy()
     return found
-
-
-def _ordered(labels: set[str]) -> tuple[str, ...]:
-    try:
-        return tuple(sorted(labels, key=int))
-    except ValueError:
-        return tuple(sorted(labels))
-
-
-def _columns_for(labels: tuple[str, ...], model: LoadedModel) -> list[int] | None:
-    """Return the order of a model's classes that begins with these labels, None without such."""
-    if model.head is not None:
-        own = list(model.head.labels)
-    elif type(model.hf_model).__name__.endswith("ForSequenceClassification"):
-        names: dict[Any, str] = dict(model.hf_model.config.id2label or {})
-        own = [str(names[code]) for code in range(len(names))]
-    else:
-        return None
-    plain = [name.strip().lower().removeprefix("label_") for name in own]
-    if len(set(plain)) < max(len(plain), 2):
-        return None
-    position = {name: code for code, name in enumerate(plain)}
-    found = [position.get(name.strip().lower().removeprefix("label_")) for name in labels]
-    chosen = [code for code in found if code is not None]
-    if len(chosen) < len(labels) or len(set(chosen)) < len(labels):
-        return None
-    return chosen + [code for code in range(len(own)) if code not in set(chosen)]
 
 
 def _document_codes(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[int]]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workbench.errors import NotFiniteError
 from workbench.recipes.schemes import IntScheme
 
 SMALLEST_SCALE = 2.0**-24  # the smallest float16 above zero
@@ -55,6 +56,11 @@ def choose_scales(
         Rounded to values that float16 holds.
     zeros : Tensor of shape (out_features, n_groups), float32
         Whole numbers in 0..max_code. Zero itself is always a level, so pruned weights stay zero.
+
+    Raises
+    ------
+    NotFiniteError
+        If a range is too wide for scales in float16.
     """
     groups = grouped(weight, scheme)
     low = groups.amin(-1).clamp(max=0) * shrink
@@ -69,6 +75,11 @@ def choose_scales(
 
 
 def _as_stored(scales: Tensor) -> Tensor:
+    if scales.numel() and float(scales.max()) > _LARGEST_SCALE:
+        raise NotFiniteError(
+            f"A scale of {float(scales.max()):.3g} does not fit into float16, so its weights would"
+            " be cut off. Leave the layer dense, or take another checkpoint."
+        )
     return scales.clamp(SMALLEST_SCALE, _LARGEST_SCALE).half().float()
 
 

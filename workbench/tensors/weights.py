@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -129,6 +129,23 @@ class QuantizedWeight(CompressedWeight):
 
     def without_input_scales(self) -> QuantizedWeight:
         return dataclasses.replace(self, input_scales=None)
+
+    def rows(self, start: int, stop: int) -> QuantizedWeight:
+        """Return some rows as a weight of their own."""
+        zeros = None if self.zeros is None else self.zeros[start:stop]
+        codes, scales = self.codes[start:stop], self.scales[start:stop]
+        return dataclasses.replace(self, codes=codes, scales=scales, zeros=zeros)
+
+    @classmethod
+    def stacked(cls, parts: Sequence[QuantizedWeight]) -> QuantizedWeight:
+        """Return the rows of weights with one scheme and no input scales as one weight."""
+        zeros = [part.zeros for part in parts if part.zeros is not None]
+        return cls(
+            torch.cat([part.codes for part in parts]),
+            torch.cat([part.scales for part in parts]),
+            torch.cat(zeros) if zeros else None,
+            parts[0].scheme,
+        )
 
     def rows_divided(self, divisor: Tensor) -> QuantizedWeight | None:
         scales = (self.scales.float() / divisor[:, None]).half()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from workbench.errors import CompressionError, ConfigError
-from workbench.models.layers import find_linears
+from workbench.models.layers import find_linears, shared_inputs
 from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.tensors import affine
 from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
@@ -97,11 +97,11 @@ class Trainable(ABC):
         """Write what was trained into a copy of the given model."""
 
     def _rounded(self, tensor: Tensor, name: str) -> Tensor:
-        rounded = tensor.detach().to(self.given.stored_dtype)
+        dtype = self.given.stored_as(name)
+        rounded = tensor.detach().to(dtype)
         if not bool(torch.isfinite(rounded).all()):
             raise CompressionError(
-                f"After training {name} does not fit into {self.given.stored_dtype}. Lower"
-                " learning_rate."
+                f"After training {name} does not fit into {dtype}. Lower learning_rate."
             )
         return rounded.to(tensor.dtype)
 
@@ -141,7 +141,11 @@ class FullWeights(Trainable):
 
 
 class LowRankProducts(Trainable):
-    """LoRA by peft: a product beside every layer of the blocks, the layers themselves frozen."""
+    """LoRA by peft: a product beside every layer of the blocks, the layers themselves frozen.
+
+    Left out are experts' matrices, layers that are read without being called, and the output
+    projections of state-space mixers: their kernels take the weight alone.
+    """
 
     def __init__(self, model: LoadedModel, rank: int, seed: int) -> None:
         super().__init__(model)
@@ -149,7 +153,12 @@ class LowRankProducts(Trainable):
 
         hf_model = self.model.hf_model
         sites = find_linears(hf_model)
-        self._names = [name for name, site in sites.items() if site.index is None]
+        called = {name for group in shared_inputs(hf_model) for name in group.names}
+        self._names = [
+            name
+            for name, site in sites.items()
+            if name in called and site.index is None and not _is_fused_output(hf_model, name)
+        ]
         if not self._names:
             raise ConfigError(
                 f"{model.source.name} has no linear layers of their own (only fused experts), so"
@@ -158,12 +167,22 @@ class LowRankProducts(Trainable):
         config = LoraConfig(
             r=rank,
             lora_alpha=rank,
-            target_modules=self._names,
+            target_modules=[f"whole.{name}" for name in self._names],
             fan_in_fan_out=any(sites[name].transposed for name in self._names),
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            inject_adapter_in_model(config, hf_model, adapter_name=ADAPTER)
+            # A module without a configuration: by that of a model with experts, peft takes every
+            # layer that has the name of an expert's matrix for one, dense layers among them.
+            whole = nn.Module()
+            whole.whole = hf_model
+            inject_adapter_in_model(config, whole, adapter_name=ADAPTER)
+        missed = [n for n in self._names if not hasattr(hf_model.get_submodule(n), "lora_A")]
+        if missed:  # before anything is trained, not after it
+            raise ConfigError(
+                f"peft puts no low-rank product beside {len(missed)} layers of {model.source.name}"
+                f" (first: {missed[0]}); give method='full'."
+            )
         for name, parameter in hf_model.named_parameters():
             if "lora_" in name:
                 self._own(name, parameter)
@@ -176,7 +195,7 @@ class LowRankProducts(Trainable):
             stored = result.weights.get(name)
             if stored is None:
                 merged = result.site(name).matrix + left @ right
-                result.site(name).put(self._rounded(merged, name))
+                result.site(name).put(self._rounded(merged, f"{name}.weight"))
                 continue
             halves = left.half().cpu(), right.half().cpu()
             if not all(bool(torch.isfinite(half).all()) for half in halves):
@@ -185,6 +204,12 @@ class LowRankProducts(Trainable):
                     " Lower learning_rate."
                 )
             result.set_weight(name, CorrectedWeight(stored, *halves))
+
+
+def _is_fused_output(hf_model: nn.Module, name: str) -> bool:
+    """Return whether a layer is the output projection of a state-space mixer."""
+    owner, _, layer = name.rpartition(".")
+    return layer == "out_proj" and hasattr(hf_model.get_submodule(owner), "conv1d")
 
 
 class Scales(Trainable):
@@ -211,7 +236,9 @@ class Scales(Trainable):
             self._own(f"{name}.multipliers", scaled.multipliers)
         if not self._weights:
             raise ConfigError(
-                f"{model.source.name} has no quantized layers whose scales could be trained."
+                f"{model.source.name} has no quantized layers whose scales could be trained: it was"
+                " not loaded as codes, and no step before it quantizes. Put the training behind one"
+                " such as GPTQ(4), or leave method at 'full'."
             )
 
     def _finish(self, result: LoadedModel) -> None:

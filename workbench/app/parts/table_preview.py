@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING
 
 from workbench.app.parts.rows import rows_html
 from workbench.errors import DataError
+from workbench.tasks import columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PREVIEWED = 200
-_LABELS = ("label", "intent", "category", "class", "target")
-_SUMMARIES = ("summary", "highlights", "abstract", "headline", "target", "title")
-_ANSWERS = ("answer", "answers", "target", "output", "value", "extracted")
-_NUMBERS = ("id", "index", "row", "uid", "document")
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -31,23 +28,23 @@ def read_rows(path: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from workbench.tasks.tables import Reading, read_file
+
     if not path.is_file():
         raise DataError(f"There is no file {path}; give the path of a table, or upload one.")
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        frame = pd.read_parquet(path).head(PREVIEWED)
-    elif suffix in (".jsonl", ".ndjson"):
-        frame = pd.read_json(path, lines=True, nrows=PREVIEWED)
-    elif suffix == ".json":
-        frame = pd.read_json(path).head(PREVIEWED)
-    else:
-        separator = "\t" if suffix == ".tsv" else ","
-        frame = pd.read_csv(path, nrows=PREVIEWED, sep=separator, encoding="utf-8")
+    table = read_file(path, Reading())
+    shown = {name: table.texts(place)[:PREVIEWED] for place, name in enumerate(table.columns)}
+    frame = pd.DataFrame(
+        {
+            name: [value if isinstance(value, str) else "" for value in values]
+            for name, values in shown.items()
+        },
+        dtype=object,
+    )
     if len(frame.columns) < 2:
         raise DataError(
             f"{path.name} has {len(frame.columns)} column; a table needs two, one with the"
-            " texts and one with what is wanted of them. Separate columns by commas (.csv) or tabs"
-            " (.tsv)."
+            " texts and one with what is wanted of them."
         )
     if frame.empty:
         raise DataError(f"{path.name} has no rows; give a table with one row per text.")
@@ -78,37 +75,24 @@ def text_html(path: Path) -> str:
 
 
 def guess_text(frame: pd.DataFrame) -> str:
-    """Return the column that looks like the texts: the longest."""
-    lengths = _lengths(frame)
-    return max(lengths, key=lambda name: lengths[name])
+    """Return the column that looks like the texts."""
+    return columns.guess_text(_texts(frame))
 
 
 def guess_label(frame: pd.DataFrame) -> str:
-    """Return the column that looks like the labels: by its name, or the fewest values."""
-    others = _others(frame)
-    named = [name for name in others if name.lower() in _LABELS]
-    return (named or [min(others, key=lambda name: frame[name].astype(str).nunique())])[0]
+    """Return the column that looks like the labels."""
+    return columns.guess_label(_texts(frame))
 
 
 def guess_summary(frame: pd.DataFrame) -> str:
-    """Return the column that looks like summaries: by its name, or the longest after the texts."""
-    others, lengths = _others(frame), _lengths(frame)
-    named = [name for name in others if name.lower() in _SUMMARIES]
-    return (named or [max(others, key=lambda name: lengths[name])])[0]
+    """Return the column that looks like summaries."""
+    return columns.guess_summary(_texts(frame))
 
 
 def guess_fields(frame: pd.DataFrame) -> tuple[str, ...]:
     """Return the columns that look like what is written out of the texts."""
-    others = _others(frame)
-    named = [name for name in others if name.lower() in _ANSWERS]
-    kept = [name for name in others if name.lower() not in _NUMBERS]
-    return tuple(named or kept or others)
+    return columns.guess_fields(_texts(frame))
 
 
-def _lengths(frame: pd.DataFrame) -> dict[str, float]:
-    return {str(name): float(frame[name].astype(str).str.len().mean()) for name in frame.columns}
-
-
-def _others(frame: pd.DataFrame) -> list[str]:
-    text = guess_text(frame)
-    return [str(name) for name in frame.columns if str(name) != text]
+def _texts(frame: pd.DataFrame) -> dict[str, list[str]]:
+    return {str(name): frame[name].fillna("").astype(str).tolist() for name in frame.columns}

@@ -56,7 +56,7 @@ class TaskForm:
             style={"description_width": LABEL},
         )
         self.upload = w.FileUpload(
-            accept=".csv,.tsv,.jsonl,.json,.txt,.parquet",
+            accept=".csv,.tsv,.jsonl,.json,.txt,.parquet,.xlsx,.gz",
             multiple=False,
             description="Upload",
             tooltip="A CSV, TSV, JSON lines or text file of up to 8 MB",

@@ -5,6 +5,7 @@ The file is not named after the package, which the program beside it has to find
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import tempfile
@@ -70,15 +71,7 @@ class GPTQModelBackend(Backend):
             found.hf_model.requires_grad_(False)
         if not found.weights:
             raise CompressionError(f"{step.label}: GPTQModel left every layer dense.")
-        return LoadedModel(
-            found.hf_model,
-            model.tokenizer,
-            model.source,
-            model.stored_dtype,
-            found.weights,
-            model.head,
-            dict(model.structure),
-        )
+        return dataclasses.replace(model, hf_model=found.hf_model, weights=found.weights)
 
 
 def _check_installed(python: Path) -> None:

@@ -18,6 +18,7 @@ from workbench.models.readers.gguf import find_gguf, read_gguf
 from workbench.models.readers.gptq import read_gptq
 from workbench.models.readers.mlx import METHOD as MLX
 from workbench.models.readers.mlx import read_mlx
+from workbench.models.readers.mxfp4 import read_mxfp4
 from workbench.tensors.weights import CompressedWeight, PermutedWeight, QuantizedWeight
 
 READERS: dict[str, Reader] = {
@@ -25,6 +26,7 @@ READERS: dict[str, Reader] = {
     "awq": read_awq,
     "compressed-tensors": read_compressed_tensors,
     MLX: read_mlx,
+    "mxfp4": read_mxfp4,
 }
 
 __all__ = [

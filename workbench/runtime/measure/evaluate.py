@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from workbench.models.finite import finite_outputs
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement
@@ -136,7 +137,9 @@ def evaluate(
     ------
     CancelledError
         If the monitor asks to stop.
+    NotFiniteError
+        If an output is infinite or not a number; the message names the first such layer.
     """
-    with fast_products():
+    with fast_products(), finite_outputs(model.hf_model):
         outcomes = task.evaluate(model, part, reference=reference, limit=limit, monitor=monitor)
     return Evaluation(outcomes, task.measure(outcomes, part))

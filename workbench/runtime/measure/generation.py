@@ -117,13 +117,32 @@ def _long(model: Any) -> Callable[[tuple[int, ...], int], tuple[float, float]]:
         token = out.logits[:, -1].argmax(-1, keepdim=True)
         int(token)  # a GPU has finished only when a value is asked for
         middle = time.perf_counter()
+        read = [*prompt]
         for _ in range(new_tokens):
-            out = model(token, past_key_values=out.past_key_values, use_cache=True)
+            kept = _kept(model, out)
+            if kept:
+                out = model(token, use_cache=True, **kept)
+            else:  # a model that keeps nothing reads everything again
+                read.append(int(token))
+                out = model(torch.tensor([read], device=model.device), **only)
             token = out.logits[:, -1].argmax(-1, keepdim=True)
         int(token)
         return middle - start, time.perf_counter() - middle
 
     return run
+
+
+def _kept(model: Any, out: Any) -> dict[str, Any]:
+    """Return what a model keeps of the tokens it has read, as its next forward pass takes it.
+
+    Keys and values of attention, or the state of a recurrent model (RWKV, Mamba).
+    """
+    taken = inspect.signature(model.forward).parameters
+    for name in ("past_key_values", "state", "cache_params"):
+        found = getattr(out, name, None)
+        if found is not None and name in taken:
+            return {name: found}
+    return {}
 
 
 def _answering(model: Any) -> Callable[[tuple[int, ...], int], tuple[float, float]]:

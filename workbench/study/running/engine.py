@@ -24,7 +24,7 @@ from workbench.errors import CancelledError, StudyError, TokenizerMissingError
 from workbench.progress import SILENT, Monitor
 from workbench.recipes import Step
 from workbench.recipes.recipe import Recipe
-from workbench.records import CODES_FACT, RunRecord, RunState
+from workbench.records import CODES_FACT, NOTES_FACT, RunRecord, RunState
 from workbench.storage.store import Claim, Store
 from workbench.version import __version__
 
@@ -76,6 +76,7 @@ class _Base:
     dense: LoadedModel
     reference: Reference
     ahead: SolvedAhead
+    notes: tuple[str, ...] = ()
     calibrators: dict[CalibrationOptions, Calibrator] = field(default_factory=dict)
 
 
@@ -451,6 +452,8 @@ class Engine:
         loaded = codes_label(model.weights.values())
         if loaded is not None and not recipe.steps:
             facts[CODES_FACT] = loaded
+        if base.notes:
+            facts[NOTES_FACT] = list(base.notes)
         if recipe.steps:
             needs = RecipeNeeds.of(recipe)
             options = calibration_options(self.store)
@@ -526,7 +529,9 @@ class Engine:
             monitor.report("load", 0, 1, name)
             model = given if given is not None else reload_model(self.store, name)
             dense = self._bound(name, model, monitor)
-            self._base = _Base(name, dense, Reference(dense, self.task), SolvedAhead())
+            notes = tuple(self.task.notes(model, dense))
+            self._base = _Base(name, dense, Reference(dense, self.task), SolvedAhead(), notes)
+            self.task.say(notes)
             monitor.report("load", 1, 1, name)
         return self._base
 

@@ -555,7 +555,6 @@ class HarnessTask(NextToken):
         task = cls.__new__(cls)
         rows = {part: tuple(found) for part, found in parts.items()}
         task._set(rows, saved["name"], dict(saved["options"]), saved["harness"])
-        task.warnings = tuple(saved.get("warnings", ()))
         task._check_loaded(saved)
         return task
 
