@@ -76,7 +76,6 @@ class RouterPanel(StudyPanel):
 
         def done(written: str) -> None:
             self._session.history.note(line)
-            self._writing.wrote(path)
             lines = f'<pre class="wb-lines">{html.escape(self.loading(given))}</pre>'
             self.answer.value = answer_html(f"Wrote {written}", "pass", lines)
 
