@@ -79,11 +79,9 @@ def test_every_point_is_in_its_family_at_its_place():
 
 
 def test_families_differ_in_colour_and_in_shape():
-    shown = [
-        t for n, t in traces(tradeoff_figure(VIEW)).items() if n in ("GPTQ", "AWQ", "Magnitude")
-    ]
-    assert len({trace.marker.color for trace in shown}) == 3
-    assert len({trace.marker.symbol[0] for trace in shown}) == 3
+    shown = [t for n, t in traces(tradeoff_figure(VIEW)).items() if n in ("GPTQ", "AWQ")]
+    assert len({trace.marker.color for trace in shown}) == 2
+    assert len({trace.marker.symbol[0] for trace in shown}) == 2
     assert all(trace.showlegend for trace in shown)
 
 
@@ -278,7 +276,7 @@ def test_live_figure_is_updated_in_place():
     widget = go.FigureWidget(tradeoff_figure(tradeoff_view(RECORDS[:2], PERPLEXITY)))
     before = [id(trace) for trace in widget.data]
     update_figure(widget, VIEW, log_x=True)
-    assert [id(trace) for trace in widget.data] == before
+    assert [id(trace) for trace in widget.data][: len(before)] == before  # chains come behind
     fresh = tradeoff_figure(VIEW, log_x=True)
     for one, other in zip(widget.data, fresh.data, strict=True):
         assert one.to_plotly_json() | {"uid": None} == other.to_plotly_json() | {"uid": None}
