@@ -24,10 +24,6 @@ INDEXING = {"aten.index.Tensor", "aten.index_put_.default"}
 """Operations that accept indices on the CPU."""
 
 
-ASKING = {torch.Tensor.__getitem__, torch.Tensor.__setitem__, torch.Tensor.isfinite}
-"""What torch looks for the device for, before anything is computed."""
-
-
 class FakeTensor(torch.Tensor):
     """A tensor that says it is on another device than the one that it holds."""
 
@@ -111,21 +107,24 @@ class _Functions(TorchFunctionMode):
             if target.type != "cpu":
                 held = args[0].to(*dtypes) if dtypes else args[0].clone()
                 return _on(held.detach(), target).requires_grad_(args[0].requires_grad)
-        elif func in ASKING and isinstance(args[0], FakeTensor):
-            return _held(func, args)
         elif _device(kwargs.get("device")) == self.device:
             kwargs["device"] = "cpu"
             made = func(*args, **kwargs)
             return _on(made, self.device) if isinstance(made, torch.Tensor) else made
-        return func(*args, **kwargs)
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError as error:
+            if "not linked" not in str(error):
+                raise
+            return _held(func, args, kwargs)  # torch looked for the device before it computed
 
 
-def _held(func: Any, args: tuple[Any, ...]) -> Any:
+def _held(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     place = args[0].device
     given = [x for x in tree_flatten(args)[0] if isinstance(x, torch.Tensor)]
     if any(x.device not in (place, torch.device("cpu")) for x in given):
         raise RuntimeError(f"indices on another device than {place}")
-    found = func(*tree_map(lambda x: x.held if isinstance(x, FakeTensor) else x, args))
+    found = func(*tree_map(lambda x: x.held if isinstance(x, FakeTensor) else x, args), **kwargs)
     return _on(found, place) if isinstance(found, torch.Tensor) else found
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.atomic_files import write_file
 from workbench.errors import ConfigError, StudyError
+from workbench.fields import instance
 from workbench.progress import Progress
 from workbench.recipes.recipe import shortened
 from workbench.records import FOR_INFORMATION
@@ -46,9 +48,12 @@ def report(
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Path:
     """Write the page for the person who decides; see :meth:`Study.report`."""
-    from workbench.views.figures import write_page
     from workbench.views.report import Part, render, sentence
 
+    instance("report", "cost", cost, CostModel, "CostModel(…)")
+    instance("report", "question", question, str, "a text")
+    instance("report", "trust", trust, (bool, Trust), "True, False or what study.trust returned")
+    instance("report", "cascade", cascade, Routed, "what study.cascade returned")
     wanted = Requirements(0.97) if requirements is None else requirements
     if not isinstance(wanted, Requirements):
         wanted = Requirements(wanted)
@@ -68,10 +73,10 @@ def report(
     about = (
         f"Task: {task}. Models: {', '.join(workspace.models)}. {today}, workbench {__version__}."
     )
-    opening = [sentence(about, kind="quiet")]
-    if question:
-        opening.append(sentence(question))
-    opening.append(sentence(decision.nearest, kind=f"answer {decision.answer}"))
+    opening = [
+        sentence(about, kind="quiet"),
+        sentence(decision.nearest, kind=f"answer {decision.answer}"),
+    ]
     parts = [
         _bar_part(workspace, decision, metric, model),
         _front_part(workspace, decision, metric),
@@ -87,9 +92,9 @@ def report(
     if found is not None:
         parts.append(_load_part(workspace, decision, found))
     parts.append(_about_part(workspace, metric))
-    page = render(f"Which model does {task}?", opening, parts)
+    page = render(question.strip() or f"Which model does {task}?", opening, parts)
     try:
-        return write_page(path, page)
+        return write_file(path, page)
     except OSError as error:
         raise ConfigError(
             f"The report cannot be written to {path}: {error.strerror or error}."

@@ -156,8 +156,16 @@ class Study:
         store.renew_measurements(self.metrics)
 
     @classmethod
-    def open(cls, path: str | Path) -> Study:
+    def open(cls, path: str | Path, *, metric: Callable[..., float] | None = None) -> Study:
         """Return the study in a folder; its model and task are loaded when a run needs them.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder.
+        metric : callable, optional
+            Your own metric, where the task was made with one: a study keeps its name and never
+            runs what it names. What it has measured is shown without it.
 
         Raises
         ------
@@ -173,6 +181,10 @@ class Study:
         study = cls.__new__(cls)
         study._workspace = Workspace(store)
         study._workspace.first_model = next(iter(store.models()))
+        if metric is not None:
+            from workbench.tasks.metric import use_metric
+
+            use_metric(store.meta("task")["saved"], metric)
         with contextlib.suppress(StudyError):  # one that is read-only can still be looked at
             store.recover()
             store.renew_measurements(study.metrics)
@@ -331,6 +343,8 @@ class Study:
     ) -> list[int]:
         """Queue recipes for the study's worker process and return at once.
 
+        They go before predictions, also before those that are being made, which go on later.
+
         Parameters
         ----------
         recipes : iterable
@@ -351,15 +365,26 @@ class Study:
         """Wait until everything submitted has ended; return whether it has."""
         return self._workspace.wait(timeout)
 
-    def cancel(self, *, current_only: bool = False) -> None:
+    def cancel(self, *, current_only: bool = False, job: int | None = None) -> None:
         """Stop what is being computed, within three seconds, and forget what waits.
 
         Parameters
         ----------
         current_only : bool
             Go on with what waits.
+        job : int, optional
+            Number of one job, as :meth:`submit` returns it: only that one is stopped or forgotten.
         """
-        computing.cancel(self._workspace, current_only=current_only)
+        computing.cancel(self._workspace, current_only=current_only, job=job)
+
+    @property
+    def queue(self) -> tuple[int, ...]:
+        """Numbers of the jobs that wait for the worker process, the next one first."""
+        return self._workspace.worker.waiting
+
+    def move(self, job: int, places: int) -> None:
+        """Let a job that waits go before (a negative number) or after so many others."""
+        self._workspace.worker.move(job, places)
 
     def model(self, run: Run | str) -> LoadedModel:
         """Return a run's model: the base model's architecture with the compressed weights in place.

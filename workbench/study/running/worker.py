@@ -12,7 +12,7 @@ from itertools import islice
 from typing import IO
 
 from workbench.child_process import ChildProcess, Message
-from workbench.errors import StudyError
+from workbench.errors import DiskFullError, StudyError
 from workbench.records import RunState
 from workbench.storage.store import Store
 from workbench.study.running.runner import (
@@ -84,10 +84,16 @@ class WorkerRunner:
         -------
         list of int
             Their numbers, those of added baselines included.
+
+        Raises
+        ------
+        StudyError
+            If the study is closed, or its folder cannot be written to.
         """
         with self._lock:
             if self._closed:
                 raise StudyError("The study is closed; open it again to compute runs.")
+            self._store.require_writable()  # the worker could record nothing, nor write its log
             queued = [*self._waiting, *([self._current] if self._current else [])]
             numbers = []
             for model, recipe in with_baselines(self._store, jobs, queued):
@@ -96,8 +102,51 @@ class WorkerRunner:
                 self._waiting.append(job)
                 numbers.append(job.number)
                 self._emit(job, job.event("queued"))
+            self._put_runs_first()
             self._next()
         return numbers
+
+    @property
+    def waiting(self) -> tuple[int, ...]:
+        """Numbers of the jobs that wait, the next one first."""
+        with self._lock:
+            return tuple(job.number for job in self._waiting)
+
+    def move(self, number: int, places: int) -> None:
+        """Let a job that waits go before (negative) or after so many others."""
+        with self._lock:
+            jobs = list(self._waiting)
+            for place, job in enumerate(jobs):
+                if job.number == number:
+                    jobs.insert(max(0, place + places), jobs.pop(place))
+                    break
+            self._waiting = deque(jobs)
+
+    def remove(self, number: int) -> None:
+        """Forget a job that waits; one that is being computed is stopped."""
+        with self._lock:
+            for job in list(self._waiting):
+                if job.number == number:
+                    self._waiting.remove(job)
+                    self._emit(job, job.event("cancelled", error="Removed before it started."))
+            if self._current is not None and self._current.number == number:
+                self.cancel()
+
+    def _put_runs_first(self) -> None:
+        """Let runs go before predictions, also before those that are being made. The lock is held.
+
+        What is stopped goes on afterwards from where it was.
+        """
+        runs = [job for job in self._waiting if job.recipe is not None]
+        tables = [job for job in self._waiting if job.recipe is None]
+        job = self._current
+        if runs and job is not None and job.recipe is None and not job.cancelled:
+            self._numbers += 1
+            again = Job(self._numbers, job.model, None, job.on_event)
+            tables.append(again)
+            self._emit(again, again.event("queued"))
+            self.cancel()
+        self._waiting = deque([*runs, *tables])
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do; return whether that is so."""
@@ -119,10 +168,14 @@ class WorkerRunner:
     def cancel_all(self) -> None:
         """Stop the current job and forget those that wait."""
         with self._lock:
-            while self._waiting:
-                job = self._waiting.popleft()
-                self._emit(job, job.event("cancelled", error="Cancelled before it started."))
+            self._forget_waiting("Cancelled before it started.")
             self.cancel()
+
+    def _forget_waiting(self, why: str) -> None:
+        """Compute none of the jobs that wait. The lock is held."""
+        while self._waiting:
+            job = self._waiting.popleft()
+            self._emit(job, job.event("cancelled", error=why))
 
     def close(self) -> None:
         """Stop everything and end the worker; returns when it is gone."""
@@ -180,6 +233,8 @@ class WorkerRunner:
             job.run = event.run
             job.has_started = self._is_warm = True
             if event.kind in FINAL:
+                if (event.error or "").startswith(DiskFullError.__name__):
+                    self._forget_waiting("Not started: the disk is full.")
                 self._finish(job, event)
             else:
                 self._emit(job, replace(event, waiting=len(self._waiting)))
