@@ -108,3 +108,23 @@ def test_no_module_imports_itself_over_others() -> None:
 
 def test_dir_shows_the_api_only() -> None:
     assert dir(wb) == sorted(wb.__all__)
+
+
+def test_public_names_and_their_methods_are_described() -> None:
+    import inspect
+
+    import workbench
+
+    bare = []
+    for name in workbench.__all__:
+        value = getattr(workbench, name)
+        if inspect.isclass(value):
+            described = [(name, value)]
+            for key, member in inspect.getmembers(value):
+                kind = inspect.isfunction(member) or isinstance(member, property)
+                if kind and not key.startswith("_"):
+                    described.append((f"{name}.{key}", member))
+            bare += [key for key, member in described if not inspect.getdoc(member)]
+        elif callable(value) and not inspect.getdoc(value):
+            bare.append(name)
+    assert bare == []

@@ -110,6 +110,7 @@ def test_its_checkpoint_becomes_the_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert run.record.facts["method_versions"] == {"gptqmodel": 1}
     assert run.record.facts["calibration"]["sequence_length"] == 32
     request: dict[str, Any] = json.loads(log.read_text())
+    assert request["device"] == "cpu"
     assert request["options"]["bits"] == 4
     assert request["options"]["act_group_aware"] is True
     assert sum(map(len, request["windows"])) >= 512

@@ -17,9 +17,10 @@ from workbench.models.layers import find_linears, shared_inputs
 from workbench.models.load import load_model
 from workbench.models.loaded import LoadedModel
 from workbench.recipes.schemes import IntScheme, Sparsity
-from workbench.runtime.packed import dense_dtype, pack_model
+from workbench.runtime.packed import pack_model
 from workbench.runtime.packed.linear import PackedEmbedding, PackedLinear, SharedProduct
 from workbench.tensors import affine
+from workbench.tensors.devices import fast_dtype
 from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
 
 INT4 = IntScheme(4, 32, False)
@@ -278,7 +279,7 @@ def test_dense_layers_take_the_dtype_with_instructions(
 ) -> None:
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
-    assert dense_dtype(torch.device(device)) == expected
+    assert fast_dtype(torch.device(device)) == expected
 
 
 @pytest.mark.parametrize("scheme", [INT4, IntScheme(8, None, False)])

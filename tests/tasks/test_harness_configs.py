@@ -16,11 +16,12 @@ from tests.harnessed import write_task
 from tests.tiny import tiny_model, tiny_tokenizer
 from workbench.errors import ConfigError, DataError
 from workbench.models.load import load_model
+from workbench.models.trusted_code import TRUSTED
 from workbench.study import Study
 from workbench.tasks import HarnessTask, load_task, task_from_dict
 from workbench.tasks.harness.configs import _index, find_config, read_config
 from workbench.tasks.harness.library import harness_folder
-from workbench.tasks.harness.trusted_code import TRUSTED, Code, check_code, check_trusted, hub_code
+from workbench.tasks.harness.trusted_code import Code, check_code, check_trusted, hub_code
 
 pytest.importorskip("lm_eval")
 

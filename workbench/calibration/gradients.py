@@ -35,6 +35,7 @@ from workbench.progress import SILENT, Monitor
 from workbench.tasks import Batch, Task
 from workbench.tasks.base import batch_of
 from workbench.tasks.output import Output
+from workbench.tensors.devices import seeded_generator
 from workbench.tensors.memory_mapped import build_folder, mapped_floats, read_meta
 from workbench.tensors.products import fast_products
 from workbench.tensors.statistics import OutputGram
@@ -190,7 +191,7 @@ def _collect(
     exact = n_classes <= _FEW_CLASSES
     draws = min(_MOST_DRAWS, max(1, math.ceil(options.predictions / max(per_pass, 1))))
     draws = n_classes if exact else draws
-    generator = torch.Generator(model.device).manual_seed(options.seed)
+    generator = seeded_generator(model.device, options.seed)
     heard = [group for group in statistics.groups if group.key in inputs]
     with _hearing(model.hf_model, sinks), fast_products():
         for done, batch in enumerate(batches * draws):

@@ -1,0 +1,1 @@
+"""The bundled model, its texts and tasks, and the recorded study."""

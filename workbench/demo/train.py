@@ -264,6 +264,7 @@ def train(out: Path, options: TrainingOptions, *, resume: Path | None = None) ->
 
 
 def main() -> None:
+    """Train the bundled model as the command line says."""
     defaults = TrainingOptions()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for model and record")

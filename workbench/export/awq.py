@@ -11,7 +11,7 @@ from workbench.models.architectures import wraps_decoder
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tensors.packing import awq
-from workbench.tensors.packing.gptq import QuantizedWeight
+from workbench.tensors.weights import QuantizedWeight
 from workbench.version import __version__
 
 

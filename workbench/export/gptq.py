@@ -18,6 +18,7 @@ from workbench.models.architectures import wraps_decoder
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tensors.packing import gptq
+from workbench.tensors.weights import QuantizedWeight
 from workbench.version import __version__
 
 
@@ -66,7 +67,7 @@ class GPTQCheckpoint(Format):
             "bits": schemes[0].bits,
             "group_size": -1 if schemes[0].group_size is None else schemes[0].group_size,
             "sym": all(scheme.symmetric for scheme in schemes),
-            "desc_act": any(not isinstance(w, gptq.QuantizedWeight) for w in layers),
+            "desc_act": any(not isinstance(w, QuantizedWeight) for w in layers),
             "checkpoint_format": "gptq" if version == 1 else "gptq_v2",
             "pack_dtype": "int32",
             "lm_head": False,
@@ -97,7 +98,7 @@ class GPTQVersion1(GPTQCheckpoint):
         if reason is not None:
             return reason
         for name, weight in code_layers(model).items():
-            inner = weight if isinstance(weight, gptq.QuantizedWeight) else weight.base
+            inner = weight if isinstance(weight, QuantizedWeight) else weight.base
             if inner.zeros is not None and bool((inner.zeros == 0).any()):
                 return f"{name} has zero points of 0, which version 1 cannot store"
         return None

@@ -37,6 +37,7 @@ from workbench.tasks.base import (
     Task,
     batches_of,
 )
+from workbench.tensors.devices import in_float64
 
 _LOSS_TOKENS = 4096
 """Tokens that removals are compared on: all see the same ones, so few tell them apart."""
@@ -135,8 +136,9 @@ def block_influence(
             backbone(model.hf_model)(**batch.to(model.device).inputs)
         for index, (before, output) in enumerate(states):
             after = output[0] if isinstance(output, tuple) else output
-            cosine = torch.cosine_similarity(before.double(), after.double(), dim=-1)
-            sums[index] += float(cosine.sum() if mask is None else cosine[mask.bool()].sum())
+            cosine = torch.cosine_similarity(in_float64(before), in_float64(after), dim=-1)
+            kept = cosine if mask is None else cosine[mask.bool().to(cosine.device)]
+            sums[index] += float(kept.sum())
         n_tokens += sum(len(e.tokens) for e in batch.examples)
         monitor.report("depth", done, len(batches), "influence")
     return _finite([float(value) for value in 1 - sums / n_tokens])

@@ -10,6 +10,7 @@ from torch import Tensor
 from workbench.errors import CompressionError
 from workbench.methods.base import GroupWeights, LayerMethod
 from workbench.recipes import LowRankCorrection, Step
+from workbench.tensors.devices import in_float64
 from workbench.tensors.statistics import GroupStatistics
 from workbench.tensors.weights import CompressedWeight, CorrectedWeight
 
@@ -30,7 +31,7 @@ class LowRankCorrector(LayerMethod):
         for name, compressed in group.compressed.items():
             original = group.originals[name]
             lost = original - compressed.dequantize().to(original.device)
-            left, right = low_rank_correction(lost, root.to(lost.device), config.rank)
+            left, right = low_rank_correction(lost, root, config.rank)
             left, right = left.half(), right.half()
             if not bool(torch.isfinite(left).all() and torch.isfinite(right).all()):
                 raise CompressionError(
@@ -43,7 +44,7 @@ class LowRankCorrector(LayerMethod):
 
 def gram_root(gram: Tensor) -> Tensor:
     """Return R = Q Λ^½ with R Rᵀ the gram matrix, (in_features, in_features), float64."""
-    values, vectors = torch.linalg.eigh(gram.double())
+    values, vectors = torch.linalg.eigh(in_float64(gram))
     return vectors * values.clamp(min=0).sqrt()
 
 
@@ -69,7 +70,8 @@ def low_rank_correction(lost: Tensor, root: Tensor, rank: int) -> tuple[Tensor, 
     right : Tensor of shape (rank, in_features), float32
     """
     rank = min(rank, *lost.shape)
-    seen = lost.double() @ root
+    exact = in_float64(lost)
+    seen = exact @ root.to(exact.device)
     # Singular vectors from the smaller of the two square products; float64 bears the squaring.
     if len(lost) <= lost.shape[1]:
         left = torch.linalg.eigh(seen @ seen.T).eigenvectors.flip(1)[:, :rank]
@@ -77,7 +79,8 @@ def low_rank_correction(lost: Tensor, root: Tensor, rank: int) -> tuple[Tensor, 
         vectors = torch.linalg.eigh(seen.T @ seen).eigenvectors.flip(1)[:, :rank]
         left = seen @ vectors
         left = left / left.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
-    right = left.T @ lost.double()
+    right = left.T @ exact
     # Both factors of a component get the same range, so that float16 holds them equally well.
     balance = (right.abs().amax(1) / left.abs().amax(0).clamp(min=1e-12)).clamp(min=1e-12).sqrt()
-    return (left * balance).float(), (right / balance[:, None]).float()
+    left, right = left * balance, right / balance[:, None]
+    return left.float().to(lost.device), right.float().to(lost.device)

@@ -40,7 +40,7 @@ from workbench.models.loaded import (
     tensor_identity,
     tokenizer_fingerprint,
 )
-from workbench.models.placement import DTYPES, check_memory, choose_device, choose_dtype
+from workbench.models.placement import DTYPES, check_memory, choose_dtype
 from workbench.models.precision import loading_dtypes, wider_than
 from workbench.models.readers import (
     Codes,
@@ -60,6 +60,8 @@ from workbench.models.sources import (
     read_headers,
     read_pickled,
 )
+from workbench.models.trusted_code import code_key, is_trusted, trust
+from workbench.tensors.devices import choose_device, compute_dtype
 from workbench.tensors.weights import QuantizedWeight
 
 if TYPE_CHECKING:
@@ -114,7 +116,8 @@ def load_model(
     tokenizer : str, path or tokenizer, optional
         Where the tokenizer is, if not with the model; needed for a live model that reads text.
     device : str or torch.device
-        ``"auto"``: the first CUDA device if there is one, else the CPU.
+        ``"cpu"``, ``"cuda"``, a further GPU such as ``"cuda:1"``, or ``"mps"``. ``"auto"``: the
+        first CUDA device if there is one, else the CPU.
     dtype : str or torch.dtype
         What to compute in: ``"float32"``, ``"float16"`` or ``"bfloat16"``. ``"auto"``: float32 on
         the CPU, elsewhere the dtype that the model is stored in.
@@ -150,6 +153,8 @@ def load_model(
     if not isinstance(ref, (str, os.PathLike)):
         return _load_live(ref, tokenizer, target, compute)
     source = find_source(ref, revision, code=trust_remote_code)
+    if trust_remote_code:
+        trust(code_key(source))
     raw = read_config(source)
     config = load_config(source, raw, trust_remote_code)
     packed = quantization_of(config)  # what is built is dense; the codes are kept beside it
@@ -161,7 +166,7 @@ def load_model(
 
     expected = DTYPES.get(str(getattr(config, "dtype", None)).removeprefix("torch."), torch.float32)
     n_parameters = count_parameters(auto, config, architecture, trust_remote_code)
-    wanted = compute or (torch.float32 if target.type == "cpu" else expected)
+    wanted = compute or compute_dtype(target, expected)
     check_memory(source.ref, n_parameters, wanted, target)
 
     codes, pickled = None, False
@@ -180,7 +185,7 @@ def load_model(
     if codes is not None:
         headers = {name: _header(tensor) for name, tensor in codes.dense.items()}
     stored = _stored_dtype(source.ref, headers)
-    wanted = compute or (torch.float32 if target.type == "cpu" else stored)
+    wanted = compute or compute_dtype(target, stored)
     hf_model = _read(auto, source, wanted, trust_remote_code, config, codes, pickled=pickled)
     extras = _read_extras(source.folder)
     kept_as = DTYPES.get(str(extras.get("stored_dtype")), stored)
@@ -195,6 +200,7 @@ def load_model(
             source.revision,
             architecture,
             str(extras.get("name", source.name)),
+            trust_remote_code,
         ),
         stored_dtype=kept_as,
         head=_read_head(source.folder, extras),
@@ -204,6 +210,42 @@ def load_model(
     if codes is not None:
         _put_codes(model, codes)
     return model
+
+
+def load_again(
+    source: ModelSource,
+    tokenizer: str | os.PathLike[str] | PreTrainedTokenizerBase | None = None,
+    *,
+    device: str | torch.device,
+    dtype: str | torch.dtype,
+) -> LoadedModel:
+    """Load a model from where another one came from, which was not live.
+
+    A tokenizer that is read from elsewhere runs no code, whatever the model does.
+
+    Raises
+    ------
+    ConfigError
+        If it needs Python code that is not trusted in this process, whatever a study says.
+    """
+    if source.trust_remote_code:
+        found = find_source(source.ref, source.revision, code=True)
+        if not is_trusted(code_key(found)):
+            raise ConfigError(
+                f"{source.ref!r} runs Python code of its own, which is not done without your word"
+                " in this session. Read it, and if you trust it, load the model here and give it to"
+                f" the study: load_model({source.ref!r}, trust_remote_code=True)."
+            )
+    if isinstance(tokenizer, (str, os.PathLike)):
+        tokenizer = _read_tokenizer(find_source(tokenizer), False)
+    return load_model(
+        source.ref,
+        tokenizer,
+        device=device,
+        dtype=dtype,
+        revision=source.revision,
+        trust_remote_code=source.trust_remote_code,
+    )
 
 
 def save_model(
@@ -325,7 +367,7 @@ def _load_live(
         if parameter.is_floating_point():
             sizes[parameter.dtype] += parameter.numel()
     stored = sizes.most_common(1)[0][0]
-    wanted = compute or (torch.float32 if device.type == "cpu" else stored)
+    wanted = compute or compute_dtype(device, stored)
     name = (getattr(ref.config, "_name_or_path", "") or architecture).rstrip("/\\")
     check_memory(name, sum(sizes.values()), wanted, device)
     short = name.replace("\\", "/").split("/")[-1]

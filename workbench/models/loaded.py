@@ -43,6 +43,8 @@ class ModelSource:
         Class of the checkpoint, such as ``"LlamaForCausalLM"``.
     name : str
         Short, for plots.
+    trust_remote_code : bool
+        Whether Python code of the model's own was run to load it.
     """
 
     kind: str
@@ -50,10 +52,14 @@ class ModelSource:
     revision: str | None
     architecture: str
     name: str
+    trust_remote_code: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the source as JSON-ready data."""
-        return dict(vars(self))
+        data = dict(vars(self))
+        if not self.trust_remote_code:
+            del data["trust_remote_code"]  # as versions read it that do not know it
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelSource:
@@ -509,7 +515,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase | None) -> str:
 
 
 def _plain_config(model: PreTrainedModel) -> dict[str, Any]:
-    """The configuration without what depends on where and with which version it was loaded."""
+    """Return the configuration without what depends on where and how it was loaded."""
     incidental = {"transformers_version", "dtype", "torch_dtype", "architectures"}
     to_dict: Any = model.config.to_dict
     data: dict[str, Any] = to_dict()

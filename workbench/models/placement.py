@@ -1,43 +1,13 @@
-"""Where a model is put and in which precision it computes, and whether it fits there."""
+"""In which precision a model computes, and whether it fits on a device."""
 
 from __future__ import annotations
 
-import psutil
 import torch
 
 from workbench.errors import ConfigError, NotEnoughMemoryError
+from workbench.tensors.devices import CPU, free_memory, is_cpu
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def choose_device(device: str | torch.device) -> torch.device:
-    """Return the device that was asked for; ``"auto"`` is the first CUDA device, else the CPU.
-
-    Raises
-    ------
-    ConfigError
-        If it is not a device, or not one of this machine.
-    """
-    if device == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    accepted = "give 'auto', 'cpu', 'cuda' (or 'cuda:1'), or 'mps'"
-    try:
-        target = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"device={device!r} is not accepted; {accepted}.") from error
-    if target.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"device={str(device)!r} is not supported; {accepted}.")
-    count = torch.cuda.device_count() if target.type == "cuda" else 1
-    usable = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (target.index or 0) < count,
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not usable[target.type]:
-        raise ConfigError(
-            f"device={str(device)!r} is not available on this machine; use 'auto' or 'cpu'."
-        )
-    return target
 
 
 def choose_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
@@ -59,13 +29,6 @@ def choose_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     return found
 
 
-def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a device (the machine's memory for all but CUDA)."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
-
-
 def check_memory(name: str, n_parameters: int, dtype: torch.dtype, device: torch.device) -> None:
     """Raise NotEnoughMemoryError if a model's parameters are estimated not to fit on a device.
 
@@ -77,7 +40,7 @@ def check_memory(name: str, n_parameters: int, dtype: torch.dtype, device: torch
     if needed <= free:
         return
     half = ', dtype="bfloat16" (half the memory of float32)' if dtype.itemsize > 2 else ""
-    other = ', device="cpu"' if device.type == "cuda" else ""
+    other = "" if is_cpu(device) else f', device="{CPU}"'
     raise NotEnoughMemoryError(
         f"{name!r} needs about {needed / 1e9:.1f} GB to load ({n_parameters / 1e6:,.0f} M"
         f" parameters in {str(dtype).removeprefix('torch.')}), and {free / 1e9:.1f} GB are free on"

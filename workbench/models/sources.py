@@ -433,7 +433,7 @@ def _hub_names(source: Source) -> list[str]:
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
-    """What the Hub client raises when the network fails; its HTTP library differs by version."""
+    """Return what the Hub client raises when the network fails; its library differs by version."""
     from huggingface_hub.errors import HfHubHTTPError
 
     library = [base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"]

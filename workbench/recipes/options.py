@@ -8,6 +8,7 @@ from workbench.recipes.base import option
 
 
 def bits() -> Any:
+    """Return the field for bits per weight."""
     return option(
         4,
         "Bits per weight. Fewer bits make the model smaller; below 4 bits the method matters.",
@@ -19,6 +20,7 @@ def bits() -> Any:
 
 
 def group_size() -> Any:
+    """Return the field for weights per scale."""
     return option(
         128,
         "Consecutive weights of a row that share one scale. Smaller groups follow the weights"
@@ -32,6 +34,7 @@ def group_size() -> Any:
 
 
 def symmetric() -> Any:
+    """Return the field for a fixed zero point."""
     return option(
         False,
         "Fix the zero point at the middle of the range. Simpler kernels and a little smaller,"
@@ -43,6 +46,7 @@ OWN_BACKEND = "workbench"
 
 
 def backend() -> Any:
+    """Return the field for the program that solves a step."""
     return option(
         OWN_BACKEND,
         "Which program solves it: the workbench, or GPTQModel in a process of its own, which must"
@@ -53,6 +57,7 @@ def backend() -> Any:
 
 
 def damping() -> Any:
+    """Return the field for what is added to the Hessian's diagonal."""
     return option(
         0.01,
         "Added to the diagonal of the Hessian as a share of its mean (percdamp). Raise it when"

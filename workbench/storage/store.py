@@ -213,6 +213,15 @@ class Store:
                     f"The study has a model named {name!r} already; give another name."
                 ) from error
 
+    def update_model(self, name: str, description: dict[str, Any]) -> None:
+        """Replace the description of a base model that the study has."""
+        text = json.dumps(description)
+        with self._journal.writing() as db:
+            db.execute(
+                "UPDATE models SET description = ?, digest = ? WHERE name = ?",
+                (text, digest_of([name, text]), name),
+            )
+
     # Runs
 
     def snapshot(self) -> Snapshot:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 def add(workspace: Workspace, model: LoadedModel, name: str | None) -> str:
     """Add a base model unless the study has it, and return its name; see ``Study.add_model``."""
-    from workbench.study.running.engine import describe_model
+    from workbench.study.running.engine import describe_model, record_device
 
     store, models = workspace.store, workspace.store.models()
     for known, description in models.items():
         if description["fingerprint"] == model.fingerprint and name in (None, known):
+            record_device(store, known, model)
             workspace.attach(known, model)
             return known
     if name is not None and (not name.strip() or len(name) > 100):
@@ -75,10 +76,10 @@ def base_model(model: Any) -> LoadedModel:
 
 def _is_a_checkpoint(model: LoadedModel) -> bool:
     """Return whether the codes of a model are those of the checkpoint that it was loaded from."""
-    from workbench.models.load import load_model
+    from workbench.models.load import load_again
 
     source = model.source
     if source.kind not in ("folder", "hub"):
         return False
-    found = load_model(source.ref, model.tokenizer, dtype=model.dtype, revision=source.revision)
+    found = load_again(source, model.tokenizer, device=model.device, dtype=model.dtype)
     return found.fingerprint == model.fingerprint

@@ -47,7 +47,7 @@ def export(
         baseline=workspace.baseline(record.model),
         task=workspace.task_name,
         calibration=dataclasses.asdict(calibration_options(workspace.store)),
-        where=conditions(model.device.type),
+        where=conditions(str(model.device)),
     )
 
     def proof_of(found: LoadedModel, dtype: torch.dtype) -> Proof:

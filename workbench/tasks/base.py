@@ -206,8 +206,9 @@ class Task(ABC):
         return True
 
     def texts(self, part: str) -> Sequence[str] | None:
-        """Return the user's texts of a part by the number of the example, None where a model's
-        tokens are all there is to show.
+        """Return the user's texts of a part by the number of the example.
+
+        None where a model's tokens are all there is to show.
         """
         return None
 

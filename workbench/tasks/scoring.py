@@ -82,7 +82,7 @@ def score(logits: Tensor, targets: Tensor, dense: Tensor | None = None) -> Score
     for start in range(0, len(logits), rows):
         log_q = log_probabilities(logits[start : start + rows])
         target = targets[start : start + rows]
-        loss = -log_q.gather(-1, target.clamp(min=0)[:, None])[:, 0].double()
+        loss = -log_q.gather(-1, target.clamp(min=0)[:, None])[:, 0]
         loss = torch.where(target >= 0, loss, torch.inf)
         best, prediction = log_q.max(-1)
         if dense is None:
@@ -92,11 +92,14 @@ def score(logits: Tensor, targets: Tensor, dense: Tensor | None = None) -> Score
             log_p = log_probabilities(log_p, "dense model's logits")
             p = log_p.exp()
             # where p underflows to zero the term is zero, whatever the logarithms are
-            kl = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1).clamp(min=0).double()
+            kl = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1).clamp(min=0)
             check_finite(kl, "KL divergence from the dense model")
         check_finite(loss[target >= 0], "loss")
-        parts.append((loss, prediction, best.exp().double(), kl))
+        parts.append((loss, prediction, best.exp(), kl))
     if not parts:
         empty = torch.zeros(0, dtype=torch.float64)
         return Scores(empty, empty.long(), empty, empty)
-    return Scores(*(torch.cat(columns).cpu() for columns in zip(*parts, strict=True)))
+    loss, prediction, confidence, kl = (
+        torch.cat(columns).cpu() for columns in zip(*parts, strict=True)
+    )
+    return Scores(loss.double(), prediction, confidence.double(), kl.double())

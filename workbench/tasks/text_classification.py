@@ -476,8 +476,8 @@ def _doubts(logits: Tensor) -> dict[str, Any]:
     logs = log_probabilities(logits)
     best = logs.topk(min(2, logs.shape[-1]), -1).values.exp()
     found = {
-        "margin": (best[:, 0] - best[:, -1]).double().cpu().numpy(),
-        "entropy": -(logs.exp() * logs.clamp(min=-1e4)).sum(-1).double().cpu().numpy(),
+        "margin": (best[:, 0] - best[:, -1]).cpu().double().numpy(),
+        "entropy": -(logs.exp() * logs.clamp(min=-1e4)).sum(-1).cpu().double().numpy(),
     }
     if logs.shape[-1] <= MAX_KEPT_CLASSES:
         found["log_probabilities"] = logs.clamp(min=-6e4).half().cpu().numpy()

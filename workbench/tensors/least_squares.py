@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import CompressionError
+from workbench.tensors.devices import in_float64
 
 
 def input_energy(weight: Tensor, gram: Tensor, group: int = 1) -> Tensor:
@@ -62,7 +63,7 @@ def refit(weight: Tensor, gram: Tensor, keep: Tensor, *, damping: float) -> Tens
     """
     removed = torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device)
     removed[keep] = False
-    h = gram.double()
+    h = in_float64(gram)
     kept = h[keep][:, keep]
     scale = float(h.diagonal().mean())
     kept.diagonal().add_(damping * scale if scale > 0 else 1.0)
@@ -72,8 +73,10 @@ def refit(weight: Tensor, gram: Tensor, keep: Tensor, *, damping: float) -> Tens
             f"The inputs that stay are too alike to refit with damping={damping:g}. Give a larger"
             " damping (such as 0.1), more calibration tokens, or compensate=False."
         )
-    owed = weight[:, removed].double() @ h[removed][:, keep]
-    return (weight[:, keep].double() + torch.cholesky_solve(owed.T, lower).T).float()
+    exact = in_float64(weight)
+    owed = exact[:, removed] @ h[removed][:, keep]
+    fitted = exact[:, keep] + torch.cholesky_solve(owed.T, lower).T
+    return fitted.float().to(weight.device)
 
 
 def relative_error(weight: Tensor, gram: Tensor, keep: Tensor, kept_weight: Tensor) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import CompressionError
+from workbench.tensors.devices import in_float64
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def inverse_factor(gram: Tensor, *, damping: float, act_order: bool) -> InverseF
     CompressionError
         If the matrix is not positive definite even with the damping.
     """
-    h = gram.double().clone()
+    h = in_float64(gram).clone()
     diagonal = h.diagonal()
     mean = diagonal[diagonal > 0].mean() if bool((diagonal > 0).any()) else h.new_tensor(1.0)
     diagonal[diagonal <= 0] = mean

@@ -7,7 +7,6 @@ and a training that goes on from one ends with the same bytes as one that was ne
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -26,6 +25,7 @@ from workbench.progress import SILENT, Monitor
 from workbench.tasks import Batch, Task
 from workbench.tasks.base import batches_of
 from workbench.tasks.output import Output
+from workbench.tensors.devices import autocast, seeded
 from workbench.tensors.products import fast_products
 from workbench.training.checkpoints import CheckpointFile
 from workbench.training.losses import Objective, flat_logits, hard_loss
@@ -198,10 +198,10 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         self.model.hf_model.train()
-        with _drawn_from(settings.seed, state.step, self.model.device), torch.enable_grad():
+        with seeded(self.model.device, settings.seed * 1_000_003 + state.step), torch.enable_grad():
             for batch in batches:
                 self.monitor.check()
-                with _autocast(self.model.device):
+                with autocast(self.model.device):
                     loss = self.objective.loss(self.model, batch) / max(weight, 1e-12)
                 loss.backward()
                 total += float(loss.detach())
@@ -258,7 +258,7 @@ class _Run:
         weights = self.objective.class_weights  # rare labels count here as they do in training
         self.model.hf_model.eval()
         for done, batch in enumerate(self.validation, 1):
-            with _autocast(self.model.device):
+            with autocast(self.model.device):
                 logits = flat_logits(self.task, self.model, batch)
             targets = self.task.targets(batch)
             each = torch.ones(len(targets)) if weights is None else weights[targets]
@@ -325,8 +325,7 @@ class _Run:
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 value = tensors.get(f"optimizer.{key}/{name}")
                 if value is not None:
-                    where = "cpu" if key == "step" and device.type == "cpu" else device
-                    self.optimizer.state[parameter][key] = value.to(where)
+                    self.optimizer.state[parameter][key] = value.to(device)
         self.state = _State(**meta["state"])
         return self.state.step
 
@@ -367,18 +366,3 @@ def _optimizer(trainable: Trainable, settings: Settings) -> torch.optim.AdamW:
         betas=(0.9, 0.98),
         fused=True,
     )
-
-
-@contextlib.contextmanager
-def _drawn_from(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Draw random numbers from a seed and a step; what the user draws next is not affected."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed * 1_000_003 + step)
-        yield
-
-
-def _autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Compute in bfloat16 where that is faster and sums stay in float32: on CUDA."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return contextlib.nullcontext()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import psutil
-import torch
-
 from workbench.errors import NotEnoughMemoryError
 from workbench.models.layers import find_blocks
-from workbench.models.loaded import LoadedModel
 from workbench.tasks import Task
 from workbench.tasks.output import Output
+from workbench.tensors.devices import free_memory
 from workbench.training.trainable import Trainable
 
 if TYPE_CHECKING:
@@ -87,7 +84,7 @@ def check_training_memory(
         return training_bytes(trainable, task, examples, size, taught=taught)
 
     needed = bytes_of(batch_size)
-    free = _free_bytes(model) if available is None else available
+    free = free_memory(model.device) if available is None else available
     if needed <= free:
         return needed
     size = batch_size
@@ -104,9 +101,3 @@ def check_training_memory(
         f"Training {model.source.name} with batch_size={batch_size} needs about"
         f" {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. {advice}."
     )
-
-
-def _free_bytes(model: LoadedModel) -> int:
-    if model.device.type == "cuda":
-        return int(torch.cuda.mem_get_info(model.device)[0])
-    return int(psutil.virtual_memory().available)

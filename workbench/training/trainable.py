@@ -14,6 +14,7 @@ from workbench.errors import CompressionError, ConfigError
 from workbench.models.layers import find_linears, shared_inputs
 from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.tensors import affine
+from workbench.tensors.devices import seeded
 from workbench.tensors.weights import CorrectedWeight, PrunedWeight, QuantizedWeight
 
 ADAPTER = "default"
@@ -170,8 +171,7 @@ class LowRankProducts(Trainable):
             target_modules=[f"whole.{name}" for name in self._names],
             fan_in_fan_out=any(sites[name].transposed for name in self._names),
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(self.model.device, seed):
             # A module without a configuration: by that of a model with experts, peft takes every
             # layer that has the name of an expert's matrix for one, dense layers among them.
             whole = nn.Module()

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from workbench.app.session import Session
 from workbench.records import RunRecord
-from workbench.selection.compare import front_ids, is_baseline
+from workbench.selection.compare import front_ids
+from workbench.selection.quality import is_baseline
 
 MOST_OFFERED = 200
 

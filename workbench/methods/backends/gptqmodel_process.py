@@ -60,6 +60,7 @@ class GPTQModelBackend(Backend):
                 "out": str(folder / "out"),
                 "windows": [list(window) for window in windows],
                 "options": options,
+                "device": str(model.device),
                 "temporary": temporary,
             }
             path = folder / "request.json"

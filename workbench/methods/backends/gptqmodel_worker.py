@@ -23,6 +23,7 @@ def end_with_the_caller(folder: str) -> None:
 
 
 def main() -> None:
+    """Quantize what the request names."""
     request: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     args = (request["temporary"],)
     threading.Thread(target=end_with_the_caller, args=args, daemon=True).start()
@@ -30,15 +31,14 @@ def main() -> None:
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(min(os.cpu_count() or 1, 4)))
     os.chdir(Path(request["out"]).parent)  # it writes logs where it is
 
-    import torch
     from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 
-    cuda = torch.cuda.is_available()
-    config = QuantizeConfig(device="cuda" if cuda else "cpu", **request["options"])
+    config = QuantizeConfig(device=request["device"], **request["options"])
     model = GPTQModel.load(request["model"], config)
     rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in request["windows"]]
     awq = request["options"].get("quant_method") == "awq"
-    kernels = BACKEND.AWQ_TORCH if awq and not cuda else BACKEND.AUTO  # AWQ's default asks for CUDA
+    # AWQ's default asks for a GPU.
+    kernels = BACKEND.AWQ_TORCH if awq and request["device"] == "cpu" else BACKEND.AUTO
     model.quantize(rows, batch_size=1, backend=kernels)
     model.save(request["out"])
 

@@ -11,6 +11,7 @@ import torch
 
 from workbench.errors import DataError
 from workbench.runtime.packed import PackedModel
+from workbench.tensors.devices import synchronize
 
 if TYPE_CHECKING:
     from workbench.models.loaded import LoadedModel
@@ -109,6 +110,7 @@ def _call(
 
     @torch.inference_mode()
     def classify() -> None:
-        float(task.logits(running, batch)[0, 0])
+        task.logits(running, batch)
+        synchronize(model.device)
 
     return classify

@@ -67,20 +67,23 @@ def open_meter(device: str = "cpu", *, powercap: Path = POWERCAP) -> Meter | Non
     Parameters
     ----------
     device : str
-        "cpu", or "cuda" with an optional index.
+        As torch writes it, such as "cpu" or "cuda:1".
     powercap : Path
         Where Linux shows the processor's counters.
     """
-    if device.startswith("cuda"):
+    import torch
+
+    from workbench.tensors.devices import device_id, is_cpu, is_cuda
+
+    target = torch.device(device)
+    if is_cuda(target):
         with contextlib.suppress(Exception):  # no package, no driver, or a GPU without a counter
             import pynvml
-            import torch
 
             pynvml.nvmlInit()
             # torch counts the GPUs that CUDA_VISIBLE_DEVICES shows, NVML all: they agree on the id.
-            uuid = str(torch.cuda.get_device_properties(device).uuid)
-            name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-            return NvmlMeter(pynvml, pynvml.nvmlDeviceGetHandleByUUID(name))
+            return NvmlMeter(pynvml, pynvml.nvmlDeviceGetHandleByUUID(device_id(target)))
+    if not is_cpu(target):
         return None
     with contextlib.suppress(OSError, ValueError):
         domains = [d for d in sorted(powercap.glob("*-rapl:*")) if _is_package(d)]

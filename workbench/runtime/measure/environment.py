@@ -26,16 +26,21 @@ def conditions(device: str = "cpu", workload: str = "") -> str:
     Parameters
     ----------
     device : str
-        "cpu" or "cuda"; for the latter the GPU's name is in place of the processor and threads.
+        As torch writes it, such as "cpu" or "cuda:1". A GPU's name is in place of the processor's
+        and of the threads.
     workload : str
         What is run.
     """
     import torch
 
     from workbench.runtime.packed.native import native_library
+    from workbench.tensors.devices import device_name, is_cpu, is_cuda
 
-    if device.startswith("cuda"):
-        parts = [torch.cuda.get_device_name(device)]
+    target = torch.device(device)
+    if is_cuda(target):
+        parts = [device_name(target)]
+    elif not is_cpu(target):  # it is a part of the processor
+        parts = [processor(), device_name(target)]
     else:
         threads = torch.get_num_threads()
         whose = "torch's" if native_library()[0] is None else "compiled"

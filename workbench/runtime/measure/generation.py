@@ -13,6 +13,7 @@ import torch
 from workbench.errors import ConfigError
 from workbench.models.architectures import decoder_start_token
 from workbench.runtime.packed import Decoder, PackedModel, why_not_lean
+from workbench.tensors.devices import synchronize
 
 PROMPT_TOKENS = 128
 NEW_TOKENS = 64
@@ -115,7 +116,7 @@ def _long(model: Any) -> Callable[[tuple[int, ...], int], tuple[float, float]]:
         start = time.perf_counter()
         out = model(torch.tensor([prompt], device=model.device), use_cache=True, **only)
         token = out.logits[:, -1].argmax(-1, keepdim=True)
-        int(token)  # a GPU has finished only when a value is asked for
+        synchronize(model.device)
         middle = time.perf_counter()
         read = [*prompt]
         for _ in range(new_tokens):
@@ -126,7 +127,7 @@ def _long(model: Any) -> Callable[[tuple[int, ...], int], tuple[float, float]]:
                 read.append(int(token))
                 out = model(torch.tensor([read], device=model.device), **only)
             token = out.logits[:, -1].argmax(-1, keepdim=True)
-        int(token)
+        synchronize(model.device)
         return middle - start, time.perf_counter() - middle
 
     return run
@@ -160,7 +161,7 @@ def _answering(model: Any) -> Callable[[tuple[int, ...], int], tuple[float, floa
         token = out.logits[:, -1].argmax(-1, keepdim=True)
         # Not a tuple, as T5 takes it too: ProphetNet and T5Gemma ask for its names.
         read = BaseModelOutput(last_hidden_state=out.encoder_last_hidden_state)
-        int(token)  # a GPU has finished only when a value is asked for
+        synchronize(model.device)
         middle = time.perf_counter()
         for _ in range(new_tokens):
             out = model(
@@ -170,7 +171,7 @@ def _answering(model: Any) -> Callable[[tuple[int, ...], int], tuple[float, floa
                 use_cache=True,
             )
             token = out.logits[:, -1].argmax(-1, keepdim=True)
-        int(token)
+        synchronize(model.device)
         return middle - start, time.perf_counter() - middle
 
     return run

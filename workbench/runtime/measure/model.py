@@ -17,8 +17,9 @@ from workbench.runtime.measure.environment import conditions, warn_if_busy
 from workbench.runtime.measure.generation import PROMPT_TOKENS, make_generator
 from workbench.runtime.measure.memory import measure_memory
 from workbench.runtime.measure.timing import Summary, summarise, time_repeats
-from workbench.runtime.packed import PackedModel, dense_dtype, pack_model
+from workbench.runtime.packed import PackedModel, pack_model
 from workbench.tasks.output import Output
+from workbench.tensors.devices import fast_dtype, is_cpu
 
 if TYPE_CHECKING:
     from workbench.models.loaded import LoadedModel
@@ -37,7 +38,7 @@ def measure_model(
 
     It runs from its codes wherever there is a kernel (see
     :func:`workbench.runtime.packed.pack_model`), dense layers and base models in the dtype that
-    this machine is fast in (see :func:`workbench.runtime.packed.dense_dtype`); ``how`` of every
+    this machine is fast in (see :func:`workbench.tensors.devices.fast_dtype`); ``how`` of every
     measurement says what ran how, so that a model that is not faster is seen to be so, and why.
     Every number of time is the median of ``repeats`` after a warm-up, its ``spread`` their
     interquartile range.
@@ -76,9 +77,9 @@ def measure_model(
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 3:
         raise ConfigError(f"repeats={repeats!r} is not accepted; give a whole number from 3 on.")
     monitor.report("measure", 0, 1, "packing the layers")
-    packed = pack_model(model, dtype=dense_dtype(model.device))
+    packed = pack_model(model, dtype=fast_dtype(model.device))
     device = str(model.device)
-    if model.device.type == "cpu":
+    if is_cpu(model.device):
         warn_if_busy(torch.get_num_threads())
     found: list[Measurement] = []
 
@@ -110,7 +111,7 @@ def measure_model(
         _measure_classifier(packed, model, task, repeats, monitor, add)
     else:
         _measure_decoder(packed, model, repeats, monitor, add)
-    if memory and model.device.type == "cpu":
+    if memory and is_cpu(model.device):
         monitor.report("measure", 0, 1, "memory in a process of its own")
         n_tokens = min(PROMPT_TOKENS, model.max_length or PROMPT_TOKENS)
         try:

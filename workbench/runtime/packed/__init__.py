@@ -9,7 +9,6 @@ from workbench.runtime.packed.model import (
     LayerForm,
     PackedModel,
     PackReport,
-    dense_dtype,
     pack_model,
 )
 
@@ -18,7 +17,6 @@ __all__ = [
     "LayerForm",
     "PackReport",
     "PackedModel",
-    "dense_dtype",
     "pack_model",
     "why_not_lean",
 ]

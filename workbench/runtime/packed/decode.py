@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from workbench.errors import ConfigError, UnsupportedArchitectureError
 from workbench.runtime.packed import native
 from workbench.runtime.packed.linear import PackedLinear
+from workbench.tensors.devices import is_cpu
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,7 +41,7 @@ def why_not_lean(hf_model: PreTrainedModel) -> str | None:
         return f"rotary positions of type {kind!r} depend on the length"
     if getattr(config, "hidden_act", "silu") != "silu":
         return f"the activation is {config.hidden_act!r}, not 'silu'"
-    if hf_model.device.type != "cpu":
+    if not is_cpu(hf_model.device):
         return f"it runs on {hf_model.device.type}, and the short path on the CPU only"
     if hf_model.dtype != torch.bfloat16:
         return f"it computes in {hf_model.dtype}, and the short path in torch.bfloat16 only"

@@ -84,6 +84,7 @@ def int4_group(weight: QuantizedWeight) -> int | None:
 
 
 def zeros_of(weight: QuantizedWeight) -> Tensor:
+    """Return the zero points of a weight's groups, those of a symmetric one too, float32."""
     if weight.zeros is None:
         return torch.full_like(weight.scales, weight.scheme.middle, dtype=torch.float32)
     return weight.zeros.float()

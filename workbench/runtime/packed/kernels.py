@@ -23,6 +23,7 @@ from workbench.runtime.packed.kernel import (
     zeros_of,
 )
 from workbench.runtime.packed.native_int4 import NativeInt4Kernel
+from workbench.tensors.devices import has_tinygemm, is_cpu, is_cuda
 from workbench.tensors.weights import CompressedWeight, QuantizedWeight
 
 INT8_MOST_TOKENS = 32
@@ -135,7 +136,7 @@ class Int8Kernel(Kernel):
         self._moved = moved if bool(moved.any()) else None
         self.shape = (self._codes.shape[0], self._codes.shape[1])
         self.int8_inputs = int8_inputs
-        self._compiled = self._codes.device.type == "cpu" and native.native_library()[0] is not None
+        self._compiled = is_cpu(self._codes.device) and native.native_library()[0] is not None
         self.most_tokens = INT8_MOST_TOKENS
         if int8_inputs:  # one token is bound by memory, and rounding its input only costs
             self.most_tokens = INT8_COMPILED_MOST_TOKENS if self._compiled else 0
@@ -187,19 +188,19 @@ def kernel_name(weight: CompressedWeight, device: torch.device) -> tuple[str | N
     """
     if not isinstance(weight, QuantizedWeight):
         return None, f"no kernel for {weight.kind} weights"
-    if device.type not in ("cpu", "cuda"):
+    if not (is_cpu(device) or is_cuda(device)):
         return None, f"no packed kernel on {device.type}"
     rows, columns = weight.shape
     scheme = weight.scheme
     per_row = scheme.n_groups(columns) == 1
     if scheme.bits <= 4 and int4_group(weight) is not None:
-        multiple = 8 if device.type == "cuda" else 16
+        multiple = 8 if is_cuda(device) else 16
         if rows % multiple:
             return None, f"the int4 kernel takes rows in multiples of {multiple}"
-        if device.type == "cuda" and (columns % 128 or torch.cuda.get_device_capability() < (8, 0)):
+        if is_cuda(device) and (columns % 128 or not has_tinygemm(device)):
             return None, "tinygemm takes inputs in multiples of 128, on compute capability 8.0"
         return "int4", ""
-    if per_row and device.type == "cpu":
+    if per_row and is_cpu(device):
         # bfloat16 with other widths is silently wrong or crashes.
         return ("int8", "") if columns % 16 == 0 else (None, "int8 takes inputs in multiples of 16")
     if scheme.bits <= 4:
@@ -217,7 +218,7 @@ def make_kernel(
     """Return the kernel of this name for the joined rows of weights that read the same input."""
     if name == "int8":
         return Int8Kernel(weights, int8_inputs=int8_inputs)
-    if device.type == "cuda":
+    if is_cuda(device):
         return Int4CudaKernel(weights, device)
     if native.native_library()[0] is None:
         return Int4Kernel(weights)

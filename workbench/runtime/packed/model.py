@@ -24,6 +24,7 @@ from workbench.runtime.packed.linear import (
     SharedProduct,
 )
 from workbench.runtime.packed.native import native_library
+from workbench.tensors.devices import is_cpu, is_cuda
 from workbench.tensors.weights import CompressedWeight, CorrectedWeight, QuantizedWeight
 
 if TYPE_CHECKING:
@@ -158,8 +159,8 @@ def pack_model(
         Not changed; its dense copies of the packed weights are not copied.
     dtype : torch.dtype
         What is not packed computes in this: bfloat16, or float32 where a processor is slow in
-        bfloat16 (see :func:`dense_dtype`). The packed layers compute in bfloat16: torch's kernels
-        are 30 to 100 times slower in float32.
+        bfloat16 (see :func:`workbench.tensors.devices.fast_dtype`). The packed layers compute in
+        bfloat16: torch's kernels are 30 to 100 times slower in float32.
     int8_inputs : bool
         Round the inputs of int8 layers to 8 bits as well, each token by its largest value. It is
         about 1.4 times as fast as dense bfloat16 for a prompt of 128 tokens, but another
@@ -176,7 +177,7 @@ def pack_model(
     """
     if dtype not in (torch.bfloat16, torch.float32):
         raise ConfigError(f"dtype={dtype} is not accepted; give torch.bfloat16 or torch.float32.")
-    if int8_inputs and not (model.device.type == "cpu" and torch.cpu._is_vnni_supported()):
+    if int8_inputs and not (is_cpu(model.device) and torch.cpu._is_vnni_supported()):
         raise ConfigError(
             "int8_inputs=True is not accepted here: it is fast only on CPUs with VNNI instructions"
             " (AVX-512 VNNI or AVX VNNI), and this is none. Leave it out."
@@ -223,22 +224,8 @@ def pack_model(
     return PackedModel(packed.eval(), report)
 
 
-def dense_dtype(device: torch.device) -> torch.dtype:
-    """Return what dense layers are fast in: bfloat16 where there are instructions for it.
-
-    A GPU has them, and so has a CPU with AVX-512 BF16 or AMX; other CPUs emulate bfloat16, many
-    times slower than float32.
-    """
-    cpu = torch.cpu
-    if device.type == "cuda" or (
-        device.type == "cpu" and (cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
-    ):
-        return torch.bfloat16
-    return torch.float32
-
-
 def _kernels_in_words(device: torch.device) -> str:
-    if device.type == "cuda":
+    if is_cuda(device):
         return "tinygemm"
     library, why = native_library()
     return "compiled" if library is not None else f"torch's; the compiled ones: {why}"
@@ -303,7 +290,7 @@ def _kernel(
             return None, f"no packed form of {type(module).__name__}"
         if not isinstance(base, QuantizedWeight):
             return None, f"no kernel for {base.kind} weights"
-        return ("rows", "") if device.type == "cpu" else (None, "embeddings are packed on CPU only")
+        return ("rows", "") if is_cpu(device) else (None, "embeddings are packed on CPU only")
     if not isinstance(module, LINEAR_TYPES):
         return None, f"no packed form of {type(module).__name__}"
     return kernel_name(base, device)

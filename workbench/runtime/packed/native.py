@@ -101,7 +101,7 @@ def _compile(compiler: str) -> Path:
 
 
 def _processor() -> str:
-    """What the compiler's choice of instructions depends on."""
+    """Return what the compiler's choice of instructions depends on."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line for line in lines if line.startswith("flags")), platform.machine())

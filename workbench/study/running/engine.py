@@ -14,6 +14,7 @@ import platform
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,6 +77,7 @@ class _Base:
     dense: LoadedModel
     reference: Reference
     ahead: SolvedAhead
+    recorded_device: str | None
     notes: tuple[str, ...] = ()
     calibrators: dict[CalibrationOptions, Calibrator] = field(default_factory=dict)
 
@@ -169,6 +171,7 @@ def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any
         "fingerprint": model.fingerprint,
         "stored_dtype": str(model.stored_dtype).removeprefix("torch."),
         "compute_dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
         "n_parameters": model.n_parameters,
         "size_bytes": model.size_bytes,
     }
@@ -177,32 +180,84 @@ def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any
 def reload_model(store: Store, name: str) -> LoadedModel:
     """Load a study's base model again, and make sure that it is the one that was recorded.
 
+    It is put on the device that was recorded, or another one of its kind if there are fewer here.
+    Studies of versions that did not record it take the first CUDA device, else the CPU.
+
     Raises
     ------
     StudyError
-        If what is found under the recorded reference is another model by now.
+        If what is found under the recorded reference is another model by now, or this machine
+        lacks the kind of device that the study computes on.
+    ConfigError
+        If the model runs Python code that the user does not trust in this process.
     """
-    from workbench.models.load import ModelSource, load_model
+    from workbench.models.load import ModelSource, load_again, load_model
 
     description = _described(store, name)
     source = ModelSource.from_dict(description["source"])
     folder, dtype = store.model_folder(name), description["compute_dtype"]
+    ref = str(folder) if source.kind == "live" else source.ref
+    device = _device_here(name, ref, description.get("device"))
     if source.kind == "live":
-        model = load_model(folder, dtype=dtype)
+        model = load_model(folder, device=device, dtype=dtype)
         model.source = source
         found = model.fingerprint
     else:
         try:
-            model = load_model(source.ref, dtype=dtype, revision=source.revision)
+            model = load_again(source, device=device, dtype=dtype)
             found = model.fingerprint
         except TokenizerMissingError:
             found = ""
         if found != description["fingerprint"] and folder.is_dir():
-            model = load_model(source.ref, folder, dtype=dtype, revision=source.revision)
+            model = load_again(source, folder, device=device, dtype=dtype)
             found = model.fingerprint
     if found != description["fingerprint"]:
         raise StudyError(_changed(name, source.ref))
     return model
+
+
+def record_device(store: Store, name: str, model: LoadedModel) -> None:
+    """Have a study compute where a model is that it was given, and warn where that is new."""
+    description = store.models()[name]
+    before, now = description.get("device"), str(model.device)
+    source = description["source"]
+    if model.source.trust_remote_code and source["kind"] == model.source.kind:
+        source = source | {"trust_remote_code": True}
+    if before == now and source == description["source"]:
+        return
+    if before is not None and before.split(":")[0] != model.device.type:
+        warnings.warn(
+            f"The study in {store.path} computed {name!r} on {before} so far and does so on {now}"
+            " from now on. Numbers of two kinds of devices differ a little; every run says where"
+            " it was computed.",
+            stacklevel=5,
+        )
+    try:
+        store.update_model(name, description | {"device": now, "source": source})
+    except StudyError:
+        if before is not None:  # else it is an older study that can only be looked at
+            raise
+
+
+def _device_here(name: str, ref: str, recorded: str | None) -> str:
+    """Return where to put a model that a study recorded on a device."""
+    import torch
+
+    from workbench.tensors.devices import available_devices, is_available
+
+    if recorded is None:
+        return "auto"
+    device = torch.device(recorded)
+    if is_available(device):
+        return recorded
+    if is_available(torch.device(device.type, 0)):
+        return device.type
+    here = ", ".join(available_devices())
+    raise StudyError(
+        f"The study computes {name!r} on {recorded}, which this machine lacks; it has {here}."
+        " Nothing is computed elsewhere unless you say so, as the numbers differ a little. To go on"
+        f' here, give the model again: study.add_model(load_model({ref!r}, device="cpu")).'
+    )
 
 
 class Engine:
@@ -445,7 +500,7 @@ class Engine:
         seconds: dict[str, float] = {}
         with _timed(seconds, "load"):
             base = self._ready(name, monitor)
-        facts: dict[str, Any] = {"versions": _versions()}
+        facts: dict[str, Any] = {"versions": _versions(), "device": _place(base.dense)}
         model, artifact = base.dense, None
         loaded = codes_label(model.weights.values())
         if loaded is not None and not recipe.steps:
@@ -522,13 +577,22 @@ class Engine:
         description = _described(self.store, name)
         if given is not None and given.fingerprint != description["fingerprint"]:
             raise StudyError(_changed(name, given.source.ref))
+        if self._base is not None and self._base.name == name:
+            if given is None:  # another process may have recorded another device since
+                moved = description.get("device") not in (None, self._base.recorded_device)
+            else:
+                moved = given.device != self._base.dense.device
+            if moved:
+                self._base = None
         if self._base is None or self._base.name != name:
             self._base = None
             monitor.report("load", 0, 1, name)
             model = given if given is not None else reload_model(self.store, name)
             dense = self._bound(name, model, monitor)
             notes = tuple(self.task.notes(model, dense))
-            self._base = _Base(name, dense, Reference(dense, self.task), SolvedAhead(), notes)
+            reference = Reference(dense, self.task)
+            recorded = description.get("device")
+            self._base = _Base(name, dense, reference, SolvedAhead(), recorded, notes)
             self.task.say(notes)
             monitor.report("load", 1, 1, name)
         return self._base
@@ -641,6 +705,14 @@ def _changed(name: str, ref: str) -> str:
         " a new study; for a model that you changed in memory, start one with"
         " load_model(model.hf_model, model.tokenizer)."
     )
+
+
+def _place(model: LoadedModel) -> str:
+    """Return the device that a model is on and its name, for a run's facts."""
+    from workbench.tensors.devices import device_name
+
+    device, name = str(model.device), device_name(model.device)
+    return device if name == model.device.type else f"{device} ({name})"
 
 
 def _versions() -> dict[str, str]:

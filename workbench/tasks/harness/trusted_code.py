@@ -12,7 +12,6 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import ConfigError
+from workbench.models import trusted_code
+from workbench.models.trusted_code import is_trusted
 from workbench.tasks.harness.library import harness_folder, in_words
-
-TRUSTED = "WORKBENCH_TRUSTED_CODE"
-"""Environment variable that says what the user trusts, so that worker processes know."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +206,7 @@ def check_code(config: dict[str, Any], *, trust: bool) -> None:
     metrics, loading = hub_metrics(config), hub_code(config)
     if trust:
         hub = {f"metric:{name}" for name in metrics} | {f"hub:{file}" for file in loading}
-        _trust({code.trust_key for code in foreign} | hub)
+        trusted_code.trust(*{code.trust_key for code in foreign}, *hub)
         return
     if foreign:
         shown = "; ".join(
@@ -255,14 +253,3 @@ def check_trusted(config: dict[str, Any]) -> None:
                 " trust them make the task again with trust_remote_code=True and give it to the"
                 " study."
             )
-
-
-def is_trusted(key: str) -> bool:
-    """Return whether the user trusts a program in this process, or in the one that started it."""
-    return key in os.environ.get(TRUSTED, "").split(",")
-
-
-def _trust(keys: set[str]) -> None:
-    known = {key for key in os.environ.get(TRUSTED, "").split(",") if key}
-    if keys:
-        os.environ[TRUSTED] = ",".join(sorted(known | keys))
