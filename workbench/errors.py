@@ -43,12 +43,20 @@ class CompressionError(WorkbenchError, RuntimeError):
     """A solver could not produce a usable weight."""
 
 
+class UnsafePathError(WorkbenchError, ValueError):
+    """A folder states a path, or holds a link, that leads out of it, or to no regular file."""
+
+
 class NotFiniteError(WorkbenchError, ArithmeticError):
     """A weight or an output is infinite or not a number; the message names the layer."""
 
 
 class StudyError(WorkbenchError, RuntimeError):
     """A study's folder or journal cannot be used as asked."""
+
+
+class DiskFullError(StudyError):
+    """The disk is full; what was finished before is kept."""
 
 
 class ExportError(WorkbenchError, RuntimeError):

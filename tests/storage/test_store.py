@@ -13,14 +13,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from workbench.errors import StudyError
 from workbench.recipes import RTN
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunState
+from workbench.storage import journal as journal_module
 from workbench.storage import store as store_module
-from workbench.storage.journal import SCHEMA_VERSION, STALE_SECONDS
+from workbench.storage.journal import LOST_SECONDS, SCHEMA_VERSION, STALE_SECONDS
 from workbench.storage.store import JOURNAL_NAME, Claim, Store
 from workbench.tasks.outcomes import Outcomes
 
@@ -171,21 +173,77 @@ def test_a_run_whose_process_was_killed_becomes_interrupted(store: Store) -> Non
     finish(store)
 
 
-def test_a_run_of_another_computer_lives_by_its_heartbeat(store: Store) -> None:
+def test_a_run_of_another_computer_lives_by_its_heartbeat(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     claim(store)
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:
         db.execute("UPDATE runs SET host = 'elsewhere', pid = 999999999")
     assert store.records()[0].state is RunState.RUNNING
+    with sqlite3.connect(store.path / JOURNAL_NAME) as db:  # the clocks differ by ten minutes
+        db.execute("UPDATE runs SET heartbeat = ?", (time.time() - 600,))
+    assert store.records()[0].state is RunState.RUNNING
+    later = time.monotonic() + STALE_SECONDS + 1
+    monkeypatch.setattr(journal_module.time, "monotonic", lambda: later)
+    assert store.records()[0].state is RunState.INTERRUPTED
+
+
+def test_a_run_of_another_computer_that_is_a_day_old_is_given_up_at_sight(store: Store) -> None:
+    claim(store)
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:
-        db.execute("UPDATE runs SET heartbeat = ?", (time.time() - STALE_SECONDS - 1,))
+        old = time.time() - LOST_SECONDS - 1
+        db.execute("UPDATE runs SET host = 'elsewhere', heartbeat = ?", (old,))
     assert store.records()[0].state is RunState.INTERRUPTED
 
 
 def test_a_reused_process_id_is_not_taken_for_the_owner(store: Store) -> None:
     claim(store)
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:
+        db.execute("UPDATE runs SET process = 'another boot:17'")
+    assert store.records()[0].state is RunState.INTERRUPTED
+
+
+def test_a_row_of_an_earlier_version_says_the_process_by_its_creation_time(store: Store) -> None:
+    claim(store)
+    with sqlite3.connect(store.path / JOURNAL_NAME) as db:
+        db.execute("UPDATE runs SET process = NULL")
+    assert store.records()[0].state is RunState.RUNNING
+    with sqlite3.connect(store.path / JOURNAL_NAME) as db:
         db.execute("UPDATE runs SET pid_started = pid_started - 3600")
     assert store.records()[0].state is RunState.INTERRUPTED
+
+
+@pytest.mark.parametrize("step", [-600.0, 600.0, 1e8])
+def test_a_step_of_the_clock_leaves_a_living_run_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    made = claim(store)
+    true_time, true_creation = time.time, psutil.Process.create_time
+    monkeypatch.setattr(time, "time", lambda: true_time() + step)
+    monkeypatch.setattr(
+        psutil.Process, "create_time", lambda self, **how: true_creation(self, **how) + step
+    )
+    assert Store.open(store.path).records()[0].state is RunState.RUNNING
+    assert store.claim("a", model="m", recipe=RECIPE) is None
+    made.fail(RunState.CANCELLED, "")
+
+
+def test_a_run_that_was_given_up_by_mistake_is_finished_all_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "HEARTBEAT_SECONDS", 0.02)
+    with claim(store) as made:
+        with sqlite3.connect(store.path / JOURNAL_NAME) as db:
+            db.execute("UPDATE runs SET state = 'interrupted', error = 'gone'")
+        deadline = time.monotonic() + 5
+        while store.records()[0].state is not RunState.RUNNING:  # its heartbeat takes it back
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        made.finish(
+            size_bytes=1, measurements=[], outcomes=outcomes(), artifact=None, facts={}, seconds={}
+        )
+    record = store.records()[0]
+    assert (record.state, record.error) == (RunState.DONE, None)
 
 
 def test_the_heartbeat_keeps_a_claim_alive(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

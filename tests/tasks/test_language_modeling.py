@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ from workbench.errors import (
 )
 from workbench.models.load import LoadedModel, load_model
 from workbench.tasks import LanguageModeling, load_task, task_from_dict
+from workbench.tasks import metric as metric_module
+from workbench.tasks.metric import digest_of, use_metric
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.splits import PARTS
 
@@ -264,10 +267,64 @@ def test_an_own_metric_is_primary_and_has_an_error(model: LoadedModel) -> None:
     assert own.stderr == pytest.approx(built_in.stderr, rel=0.1)
 
 
-def test_an_own_metric_of_a_notebook_is_asked_for_again(tmp_path: Path) -> None:
+def test_an_own_metric_is_named_and_never_found_by_what_a_study_says(
+    tmp_path: Path, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = task(metric=lambda outcomes: 1.0, higher_is_better=True)
-    with pytest.raises(DataError, match=r"cannot be imported .*pass it when opening"):
-        task_from_dict(data.save(tmp_path), tmp_path)
+    saved = data.save(tmp_path)
+    assert set(saved) & {"metric_address", "metric_digest"} == {"metric_digest"}
+    monkeypatch.setattr(metric_module, "_KNOWN", {})  # as in a process of its own
+    for address in ({}, {"metric_address": "os:getcwd"}, {"metric_address": "antigravity:geohash"}):
+        back = task_from_dict(saved | address, tmp_path)
+        assert back.primary.name == "metric"
+        with pytest.raises(DataError, match=r"Study.open\(path, metric=metric\)"):
+            back.estimate("metric", data.evaluate(model))
+    assert "antigravity" not in sys.modules
+
+
+def test_a_metric_that_is_passed_for_a_study_is_used_and_a_changed_one_is_said(
+    tmp_path: Path, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = task(metric=perplexity_of_words)
+    saved = data.save(tmp_path)
+    monkeypatch.setattr(metric_module, "_KNOWN", {})
+    monkeypatch.delenv(metric_module.GIVEN)
+    use_metric(saved, perplexity_of_words)
+    outcomes = data.evaluate(model)
+    found = task_from_dict(saved, tmp_path).estimate("perplexity_of_words", outcomes)
+    assert found.value == data.estimate("perplexity_of_words", outcomes).value
+    old = {k: v for k, v in saved.items() if k != "metric_digest"} | {"metric_address": "x:y"}
+    assert use_metric(old, perplexity_of_words) == saved
+
+    def other(outcomes: object) -> float:
+        return 3.0
+
+    with pytest.raises(ConfigError, match="'other' is another one"):
+        use_metric(saved, other)
+    other.__name__ = "perplexity_of_words"
+    with pytest.warns(UserWarning, match="written differently"):
+        use_metric(saved, other)
+    with pytest.raises(ConfigError, match="no metric of your own"):
+        use_metric(task().save(tmp_path), other)
+
+
+def test_the_digest_of_a_metric_is_of_what_it_does() -> None:
+    def one(x: float) -> float:
+        return x + 1  # a comment
+
+    first = digest_of(one)
+
+    def one(x: float) -> float:  # type: ignore[no-redef]
+        return (x
+                + 1)  # fmt: skip
+
+    assert digest_of(one) == first != ""
+
+    def one(x: float) -> float:  # type: ignore[no-redef]
+        return x + 2
+
+    assert digest_of(one) != first
+    assert digest_of(partial(one, x=1)) != digest_of(partial(one, x=2))
 
 
 def test_an_unusable_metric_is_refused(model: LoadedModel) -> None:

@@ -114,8 +114,8 @@ def test_it_comes_back_from_its_snapshot(tmp_path: Path):
     [
         (lambda: PromptAnswers({"prompt": ["a"], "answer": ["b"]}), DataError, "too few"),
         (lambda: PromptAnswers(ROWS, prompt="question"), DataError, "no column 'question'"),
-        (lambda: PromptAnswers(ROWS, sequence_length=2), ConfigError, "4 or more"),
-        (lambda: PromptAnswers(ROWS, max_evaluation_examples=0), ConfigError, "positive number"),
+        (lambda: PromptAnswers(ROWS, sequence_length=2), ConfigError, "from 4 to"),
+        (lambda: PromptAnswers(ROWS, max_evaluation_examples=0), ConfigError, "at least 1"),
         (lambda: PromptAnswers(evaluation=ROWS), DataError, "every part by name"),
     ],
 )

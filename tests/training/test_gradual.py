@@ -25,5 +25,5 @@ def test_what_does_not_train_or_keep_masks_is_refused() -> None:
         gradual_pruning(0.6, 2, RTN(4))
     with pytest.raises(ConfigError, match="would fill the zeros"):
         gradual_pruning(0.6, 2, Distillation("lora"))
-    with pytest.raises(ConfigError, match="final_ratio=1"):
+    with pytest.raises(ConfigError, match=r"ratio=1\.0 is not accepted"):
         gradual_pruning(1.0, 2, Distillation())

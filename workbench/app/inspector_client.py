@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from workbench.child_process import ChildProcess, Message
+from workbench.stored_paths import within
 
 OnAnswer = Callable[[Any], None]
 OnError = Callable[[str], None]
@@ -117,6 +118,6 @@ class Inspector:
 def _open_log(folder: Path) -> IO[str]:
     """Return the file for what libraries print; a study that cannot be written to has none."""
     try:
-        return (folder / "inspector.log").open("w", encoding="utf-8")
+        return within(folder, "inspector.log").open("w", encoding="utf-8")
     except OSError:
         return open(os.devnull, "w", encoding="utf-8")

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from workbench.errors import CalibrationError, ConfigError
+from workbench.fields import MOST_SEED, check_fields, option
 from workbench.models.load import LoadedModel
-from workbench.tasks.base import Example, batches_of
+from workbench.tasks.base import MOST_LENGTH, Example, batches_of
 
 if TYPE_CHECKING:
     from workbench.tasks import Task
@@ -38,11 +39,48 @@ class CalibrationOptions:
         Of the order in which windows are taken.
     """
 
-    solve_tokens: int = 128 * 256
-    judge_tokens: int = 32 * 256
-    sequence_length: int = 256
-    batch_tokens: int = 2048
-    seed: int = 0
+    solve_tokens: int = option(
+        128 * 256,
+        "Tokens whose statistics the solvers see.",
+        unit="tokens",
+        minimum=1,
+        maximum=10**9,
+        positional=True,
+    )
+    judge_tokens: int = option(
+        32 * 256,
+        "Further, disjoint tokens whose statistics predictions and error reports use.",
+        unit="tokens",
+        minimum=1,
+        maximum=10**9,
+        positional=True,
+    )
+    sequence_length: int = option(
+        256,
+        "Tokens per window; longer examples are cut.",
+        unit="tokens",
+        minimum=2,
+        maximum=MOST_LENGTH,
+        positional=True,
+    )
+    batch_tokens: int = option(
+        2048,
+        "Tokens per forward pass, padding included.",
+        unit="tokens",
+        minimum=1,
+        maximum=10**7,
+        positional=True,
+    )
+    seed: int = option(
+        0,
+        "Of the order in which windows are taken.",
+        minimum=0,
+        maximum=MOST_SEED,
+        positional=True,
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class CalibrationInputs:

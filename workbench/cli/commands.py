@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from workbench.atomic_files import write_file
 from workbench.cli import decide as deciding
 from workbench.cli import export as exporting
 from workbench.cli import predict as predicting
@@ -33,7 +34,7 @@ from workbench.cli.options import (
     open_study,
     recipes_of,
 )
-from workbench.cli.tables import errors, output, print_runs, rows_of
+from workbench.cli.tables import csv_of, errors, output, print_runs, rows_of
 from workbench.cli.tasks import Kind, Shots, Target, TaskOptions, Template, TrustRemoteCode, task_of
 from workbench.errors import ConfigError, DataError, StudyError, WorkbenchError
 from workbench.records import RunState
@@ -164,7 +165,7 @@ def table(
     """Print the runs of a study."""
     opened = open_study(study)
     if csv:
-        typer.echo(opened.table().to_csv(), nl=False)
+        typer.echo(csv_of(opened.table()), nl=False)
     else:
         print_runs(opened.table(), opened.metric)
 
@@ -345,8 +346,7 @@ def _write_plot(study: Study, path: Path, log_x: bool) -> None:
     view = study.plot().view
     try:
         if path.suffix.lower() == ".svg":
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(static_svg(view, log_x=log_x), encoding="utf-8")
+            write_file(path, static_svg(view, log_x=log_x))
         else:
             rows = rows_of(study.table(), study.metric)
             write_html(tradeoff_figure(view, log_x=log_x), path, table=rows)

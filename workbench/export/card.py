@@ -7,6 +7,7 @@ from typing import Any
 
 from workbench.export.base import Format
 from workbench.export.proof import Proof
+from workbench.fields import printable
 from workbench.models.loaded import LoadedModel
 from workbench.records import Measurement, RunRecord
 from workbench.version import __version__
@@ -69,7 +70,7 @@ def model_card(
         "",
         f"# {plain(run.model)}, {plain(run.label)}",
         "",
-        f"A{' compressed' if model.weights or run.recipe.steps else ''} copy of `{plain(source)}`"
+        f"A{' compressed' if model.weights or run.recipe.steps else ''} copy of `{_code(source)}`"
         f" ({model.source.architecture}), made with compression-workbench {__version__} and written"
         f" as {format.title}, for {format.loaders}.",
         "",
@@ -101,7 +102,7 @@ def model_card(
         "",
         "## Measured",
         "",
-        f"On the evaluation part of the task `{plain(origin.task)}`; intervals are 95 %, from"
+        f"On the evaluation part of the task `{_code(origin.task)}`; intervals are 95 %, from"
         " errors clustered by document.",
         "",
         *_metrics(run, origin.baseline),
@@ -159,7 +160,7 @@ def _calibration(origin: Origin) -> list[str]:
     tokens = facts.get("calibration_tokens")
     count = "".join(f" {n:,} tokens to {what}," for what, n in (tokens or {}).items())
     return [
-        f"Calibrated on the calibration part of the task `{plain(origin.task)}`:{count}"
+        f"Calibrated on the calibration part of the task `{_code(origin.task)}`:{count}"
         f" options {options}."
     ]
 
@@ -187,6 +188,12 @@ def _metrics(run: RunRecord, baseline: RunRecord | None) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Return a name that cannot break out of a line of Markdown or into HTML."""
-    kept = " ".join(text.split()).replace("`", "'").replace("|", "/")
-    return kept.replace("<", "&lt;").replace(">", "&gt;")
+    """Return a name that cannot break out of a line of Markdown, link anywhere or become HTML."""
+    kept = " ".join(printable(text).split()).replace("`", "'").replace("|", "/")
+    kept = kept.replace("<", "&lt;").replace(">", "&gt;").replace("://", ":&#47;&#47;")
+    return kept.replace("[", "&#91;").replace("]", "&#93;")
+
+
+def _code(text: str) -> str:
+    """Return a name for a span of code, in which nothing but its end has a meaning."""
+    return " ".join(printable(text).split()).replace("`", "'").replace("|", "/")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.export.base import dense_bytes, head_bytes
 from workbench.models.architectures import quiet
-from workbench.models.load import write_extras
+from workbench.models.load import save_tokenizer, write_extras
 from workbench.models.loaded import LoadedModel
 from workbench.storage.artifacts import dense_tensors
 
@@ -63,7 +63,7 @@ def write_configuration(
         if generation is not None:
             generation.save_pretrained(folder)
         if model.tokenizer is not None:
-            model.tokenizer.save_pretrained(folder)
+            save_tokenizer(model.tokenizer, folder)
     if more:
         path = folder / "config.json"
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -67,7 +67,7 @@ def check_target(
     """
     target = Path(os.path.realpath(Path(path).expanduser()))
     with _said(target):
-        if target.is_file():
+        if target.exists() and not target.is_dir():
             raise ExportError(f"{target} is a file; an export is a folder. Give another path.")
         target.parent.mkdir(parents=True, exist_ok=True)
         _clean(target)

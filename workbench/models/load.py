@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import json
 import os
-import tempfile
+import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
+from workbench.atomic_files import aside_of, remove_leftovers
 from workbench.errors import (
     ConfigError,
     ModelNotFoundError,
@@ -53,6 +56,7 @@ from workbench.models.readers import (
 from workbench.models.sources import (
     ACCEPTED,
     Source,
+    check_config,
     check_vocabulary,
     checkpoint_files,
     find_source,
@@ -74,6 +78,7 @@ __all__ = [
     "load_model",
     "put_weight",
     "save_model",
+    "save_tokenizer",
     "tokenizer_fingerprint",
 ]
 
@@ -156,6 +161,7 @@ def load_model(
     if trust_remote_code:
         trust(code_key(source))
     raw = read_config(source)
+    check_config(source, raw, trust=trust_remote_code)
     config = load_config(source, raw, trust_remote_code)
     packed = quantization_of(config)  # what is built is dense; the codes are kept beside it
     if packed is not None:
@@ -182,6 +188,12 @@ def load_model(
             headers = read_headers(files)
         if packed is not None:
             codes = read_codes(source.ref, packed, _all_tensors(files))
+            if not codes.weights:
+                raise UnsupportedArchitectureError(
+                    f"The config.json of {source.ref!r} says that it is quantized as"
+                    f" {packed['quant_method']!r}, and its tensors hold no codes. Use the whole"
+                    " checkpoint; if it is a dense model, remove quantization_config."
+                )
     if codes is not None:
         headers = {name: _header(tensor) for name, tensor in codes.dense.items()}
     stored = _stored_dtype(source.ref, headers)
@@ -281,19 +293,56 @@ def save_model(
         key = tensor_identity(tensor)
         smaller.setdefault(key, _smaller(tensor, model.stored_as(name), lossless))
         state[name] = smaller[key]
+    remove_leftovers(path, ".saving-*")
     # Written aside and moved: the model may be reading from the very files that are replaced.
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=path) as temporary:
-        aside = Path(temporary)
+    aside = aside_of(path / "saving")
+    aside.mkdir()
+    try:
         with quiet():
             model.hf_model.save_pretrained(aside, state_dict=state)
         if not lossless:  # transformers notes what it computes in
             _set_dtype(aside / "config.json", model.stored_dtype)
         if model.tokenizer is not None:
-            model.tokenizer.save_pretrained(aside)
+            save_tokenizer(model.tokenizer, aside)
         write_extras(model, aside)
         for file in aside.iterdir():
             file.replace(path / file.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return path
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer as it was loaded.
+
+    Calls leave how they cut and padded in a fast tokenizer, and ``tokenizer.json`` would state it
+    for ever: whoever loads it would read the first few tokens of every text.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        tokenizer.save_pretrained(folder)
+        return
+    now = (backend.truncation, backend.padding)
+    _set_limits(backend, *getattr(tokenizer, _LIMITS, (None, None)))
+    try:
+        tokenizer.save_pretrained(folder)
+    finally:
+        _set_limits(backend, *now)
+
+
+_LIMITS = "_workbench_limits"
+"""Attribute of a fast tokenizer: truncation and padding as they were when it was loaded."""
+
+
+def _set_limits(backend: Any, truncation: Any, padding: Any) -> None:
+    if truncation is None:
+        backend.no_truncation()
+    else:
+        backend.enable_truncation(**truncation)
+    if padding is None:
+        backend.no_padding()
+    else:
+        backend.enable_padding(**padding)
 
 
 def write_extras(model: LoadedModel, folder: Path) -> None:
@@ -391,7 +440,13 @@ def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 
 def _placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """Move a model that is ours, in place, and make it read-only for training."""
+    """Move a model that is ours, in place, and make it read-only for training.
+
+    It is copied out of its files: one that is mapped and cut off by another program would end the
+    process.
+    """
+    for tensor in model.state_dict(keep_vars=True).values():
+        tensor.data = tensor.data.clone()
     model.to(device)  # type: ignore[arg-type]
     model.eval()
     model.requires_grad_(False)
@@ -426,10 +481,11 @@ def _read(
                 trust_remote_code=trust,
                 output_loading_info=True,
             )
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, ImportError, SafetensorError) as error:
         raise UnsupportedArchitectureError(
             f"{source.ref!r} was found, but transformers could not load its weights: {error}"
         ) from error
+    _check_unused(source.ref, model, info["unexpected_keys"])
     generation = source.folder / "generation_config.json"
     if codes is not None and model.can_generate() and generation.is_file():  # no folder was given
         from transformers import GenerationConfig
@@ -447,6 +503,35 @@ def _read(
             " Use a complete checkpoint, or name the right class in config.json's architectures."
         )
     return model
+
+
+_UNUSED = re.compile(
+    r"(inv_freq|(attn|attention|self)\.(masked_)?bias|position_ids|token_type_ids|\.mask)$"
+)
+"""Names of buffers that older versions of transformers stored, and newer ones compute."""
+
+
+def _check_unused(ref: str, model: PreTrainedModel, names: Iterable[str]) -> None:
+    """Refuse a checkpoint that has more than is read of it, but for what is left out by rule.
+
+    Left out are buffers that are computed, and heads that a model without them does not have.
+    """
+    prefix = f"{model.base_model_prefix}."
+    parts = {name.split(".")[0] for name, _ in model.base_model.named_children()}
+    whole = is_causal(type(model).__name__) or model.config.is_encoder_decoder
+    unused = sorted(name for name in names if not _UNUSED.search(name))
+    lost = [
+        name
+        for name in unused
+        if whole or name.startswith(prefix) or name.split(".")[0] in parts
+        if ".pooler." not in f".{name}"
+    ]
+    if lost:
+        raise UnsupportedArchitectureError(
+            f"The checkpoint of {ref!r} has {len(lost)} tensors that its config.json has no place"
+            f" for (first: {lost[0]}), so it is not the model that was saved. Download both again,"
+            " or correct the numbers of layers in config.json."
+        )
 
 
 def _header(tensor: Tensor) -> tuple[str, int]:
@@ -512,6 +597,9 @@ def _tokenizer(given: Any, config: PretrainedConfig, trust: bool) -> PreTrainedT
             f"tokenizer: a {type(given).__name__} is not accepted; give a folder, a Hugging Face"
             " id or a live transformers tokenizer."
         )
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and isinstance(given, (str, os.PathLike, Source)):
+        setattr(tokenizer, _LIMITS, (backend.truncation, backend.padding))
     rows = config.get_text_config().vocab_size
     if not 0 < tokenizer.vocab_size <= rows:
         raise ConfigError(
@@ -550,7 +638,12 @@ def _read_extras(folder: Path) -> dict[str, Any]:
     path = folder / EXTRAS
     if not path.is_file():
         return {}
-    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict):
+            raise ValueError(f"it holds a {type(data).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise ModelNotFoundError(f"{path} is damaged ({error}); copy the folder again.") from error
     return data
 
 

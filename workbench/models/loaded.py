@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ConfigError, UnsupportedArchitectureError
+from workbench.fields import shown, whole
 from workbench.models.architectures import decoder_start_token, is_causal, is_seq2seq, quiet
 from workbench.models.finite import check_weight
 from workbench.models.precision import generic_name
@@ -419,10 +420,13 @@ class LoadedModel:
                 f"{self.source.name} ({kind}) does not generate text; use a"
                 " decoder such as 'demo', or evaluate this model on a TextClassification task."
             )
+        max_new_tokens = whole("generate", "max_new_tokens", max_new_tokens, maximum=2**20)
+        if not isinstance(prompt, str):
+            raise ConfigError(f"generate: prompt={shown(prompt)} is no text; give a string.")
         inputs = self.tokenizer(prompt, return_tensors="pt")
         ids = inputs["input_ids"].to(self.device)
-        if ids.shape[1] == 0 or max_new_tokens < 1:
-            raise ConfigError("Give a prompt that is not empty, and max_new_tokens of at least 1.")
+        if ids.shape[1] == 0:
+            raise ConfigError("Give a prompt that is not empty.")
         limit, together = self.max_length, ids.shape[1] + max_new_tokens
         if self.is_encoder_decoder:  # each side has positions of its own
             together = max(ids.shape[1], max_new_tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from workbench.errors import ConfigError, NotEnoughMemoryError
+from workbench.fields import shown
 from workbench.tensors.devices import CPU, free_memory, is_cpu
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -18,13 +19,14 @@ def choose_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     ConfigError
         If it is not one of :data:`DTYPES`.
     """
-    if dtype == "auto":
+    known = isinstance(dtype, (str, torch.dtype))
+    if known and dtype == "auto":
         return None
-    found = DTYPES.get(str(dtype).removeprefix("torch."))
+    found = DTYPES.get(str(dtype).removeprefix("torch.")) if known else None
     if found is None:
         raise ConfigError(
-            f"dtype={dtype!r} is not accepted; give 'auto', {', '.join(map(repr, DTYPES))} or the"
-            " torch.dtype of that name."
+            f"dtype={shown(dtype)} is not accepted; give 'auto', {', '.join(map(repr, DTYPES))} or"
+            " the torch.dtype of that name."
         )
     return found
 

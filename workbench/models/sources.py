@@ -7,12 +7,13 @@ torch's reader that takes tensors and nothing else.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
 import os
 import pickle
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from workbench.errors import (
     TokenizerMissingError,
     UnsupportedArchitectureError,
 )
+from workbench.stored_paths import check_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,6 +103,8 @@ def find_source(
         If the Hub does not answer and the model is not in the local cache.
     ConfigError
         If ``revision`` is given for a folder or for the bundled model.
+    UnsafePathError
+        If a link in the folder leads out of it, or something in it is no regular file.
     """
     text = os.fspath(ref)
     path = Path(text).expanduser()
@@ -118,7 +122,9 @@ def find_source(
             )
         return Source(DEMO, DEMO, None, DEMO_FOLDER)
     if path.is_dir():
-        return Source("folder", str(path.resolve()), None, path.resolve())
+        folder = path.resolve()
+        check_folder(folder, boundary=_boundary(folder), depth=2)
+        return Source("folder", str(folder), None, folder)
     if path.is_file():
         raise ModelNotFoundError(
             f"{text!r} is a file; give the folder that holds config.json and model.safetensors"
@@ -152,13 +158,112 @@ def read_config(source: Source) -> dict[str, object]:
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelNotFoundError(
             f"The config.json of {source.ref!r} is not JSON ({error}). Copy or download it again."
         ) from error
     if not isinstance(config, dict):
         raise ModelNotFoundError(f"The config.json of {source.ref!r} is not a JSON object.")
     return config
+
+
+_ATTENTION = re.compile(r"_?(attn|experts)_implementation(_internal)?")
+_BUILT_IN = {"eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm"}
+_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+_COUNTS = re.compile(r"(^|_)(layers?|blocks?|experts?|n_layer)$|^num_.*(layers|blocks|experts)$")
+MOST_LAYERS = 10_000
+MOST_SIZE = 10**9
+
+
+def check_config(source: Source, config: dict[str, object], *, trust: bool) -> None:
+    """Refuse what a model's files would fetch, run or read beside themselves, or never build.
+
+    Parameters
+    ----------
+    source : Source
+    config : dict
+        The content of config.json.
+    trust : bool
+        Whether the model's own code may run.
+
+    Raises
+    ------
+    UnsupportedArchitectureError
+        With the field, and what to do.
+    """
+    for key, value in _entries(config):
+        if isinstance(value, int) and not isinstance(value, bool):
+            most = MOST_LAYERS if _COUNTS.search(key) else MOST_SIZE
+            if abs(value) > most and not key.endswith(("_id", "seed", "max_length", "_size_limit")):
+                if key.endswith(("length", "positions", "window")):  # "without limit", as some say
+                    continue
+                raise UnsupportedArchitectureError(
+                    f"The config.json of {source.ref!r} states {key} = {value:.3g}, which no model"
+                    f" has (at most {most:,}). Download it again."
+                )
+        if _ATTENTION.fullmatch(key) and not trust:
+            names = value.values() if isinstance(value, dict) else [value]
+            for name in names:
+                package = _PACKAGES.get(str(name))
+                known = name is None or name in _BUILT_IN
+                if not known and not (package and importlib.util.find_spec(package)):
+                    raise UnsupportedArchitectureError(
+                        f"{source.ref!r} asks for {key} = {str(name)[:80]!r}, a program that would"
+                        " be fetched from the Hugging Face hub and run. If you trust it, pass"
+                        ' trust_remote_code=True; else write "sdpa" into its config.json.'
+                    )
+        if key in ("use_kernels", "kernel_config") and value and not trust:
+            raise UnsupportedArchitectureError(
+                f"{source.ref!r} asks for {key}, programs that would be fetched from the Hugging"
+                " Face hub and run. If you trust them, pass trust_remote_code=True; else remove the"
+                " field from its config.json."
+            )
+        if key == "transformers_weights" and value:
+            raise UnsupportedArchitectureError(
+                f"{source.ref!r} names its weights {str(value)[:80]!r}; accepted is {SINGLE}, or an"
+                " index of such files. Rename them and remove the field from its config.json."
+            )
+    if (source.folder / "adapter_config.json").is_file():
+        raise UnsupportedArchitectureError(
+            f"{source.ref!r} holds an adapter beside the model (adapter_config.json), which names"
+            " another model to be loaded in its place. Merge it: model.merge_and_unload()."
+        )
+    _check_tokenizer_config(source)
+
+
+def _check_tokenizer_config(source: Source) -> None:
+    path = source.folder / "tokenizer_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (ValueError, RecursionError):
+        return  # said where the tokenizer is read
+    for key, value in config.items() if isinstance(config, dict) else ():
+        is_file = key.endswith(("_file", "_spm")) and key != "special_tokens_map_file"
+        if is_file and isinstance(value, str) and Path(value).name != value:
+            raise UnsupportedArchitectureError(
+                f"The tokenizer of {source.ref!r} names a file outside of its folder"
+                f" ({key} = {value[:80]!r}). Remove the field from its tokenizer_config.json."
+            )
+
+
+def _entries(config: object, depth: int = 0) -> Iterator[tuple[str, object]]:
+    """Yield every key and value of nested JSON."""
+    if depth > 20:
+        return
+    if isinstance(config, dict):
+        for key, value in config.items():
+            yield str(key), value
+            yield from _entries(value, depth + 1)
+    elif isinstance(config, list):
+        for value in config:
+            if isinstance(value, (dict, list)):
+                yield from _entries(value, depth + 1)
+
+
+def _boundary(folder: Path) -> Path:
+    """Return where links in a model's folder may lead: a snapshot's, to its repository's cache."""
+    cached = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
+    return folder.parent.parent if cached else folder
 
 
 def checkpoint_files(source: Source) -> tuple[Path, ...]:
@@ -234,7 +339,14 @@ def read_headers(files: Iterable[Path]) -> dict[str, tuple[str, int]]:
                     end = max(end, 8 + length + stop)
             if end > size:
                 raise ValueError(f"{size:,} of {end:,} bytes are there")
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            struct.error,
+        ) as error:
             raise ModelNotFoundError(
                 f"{path.name} in {str(path.parent)!r} is not a whole safetensors file ({error})."
                 " Copy or download it again (an unfetched Git LFS pointer looks like this too)."

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.atomic_files import write_file
 from workbench.errors import StudyError
 from workbench.recipes import Pruning, Quantization, SparseGPT, Step, step_from_dict
 
@@ -237,10 +236,7 @@ class CostTable:
             "whole": [[step.to_dict(), nats] for step, nats in self.whole.items()],
             "reasons": [[step.to_dict(), reason] for step, reason in self.reasons.items()],
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}-{os.getpid()}-{uuid.uuid4().hex[:6]}")
-        aside.write_text(json.dumps(data, allow_nan=False), encoding="utf-8")
-        aside.replace(path)
+        write_file(path, json.dumps(data, allow_nan=False))
 
     @classmethod
     def load(cls, path: Path) -> CostTable:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import ConfigError
-from workbench.recipes.base import option
+from workbench.fields import check_fields, option
 from workbench.records import RunRecord, RunState
 
 if TYPE_CHECKING:
@@ -128,26 +126,7 @@ class CostModel:
     dated: str = _price("", "When these prices held, and whose they are; shown beside the costs.")
 
     def __post_init__(self) -> None:
-        accepted = {
-            "price_per_hour_usd": "dollars an hour, 0 or more",
-            "utilisation": "a share above 0 and at most 1, such as 0.5",
-            "new_tokens": "a whole number from 1 on",
-            "queries_per_month": "a number above 0",
-            "price_per_kwh_usd": "dollars per kilowatt-hour, 0 or more",
-            "api_per_1k_usd": "dollars for 1,000 queries, 0 or more",
-        }
-        for name, words in accepted.items():
-            value = getattr(self, name)
-            if value is None and name in ("queries_per_month", "api_per_1k_usd"):
-                continue
-            good = isinstance(value, Real) and not isinstance(value, bool)
-            good = good and math.isfinite(value) and value >= 0
-            if name in ("utilisation", "queries_per_month", "new_tokens"):
-                good = good and value > 0
-            if name == "new_tokens":
-                good = good and isinstance(value, Integral)
-            if not good or (name == "utilisation" and value > 1):
-                raise ConfigError(f"{name}={value!r} is not accepted; give {words}.")
+        check_fields(self)
 
     def per_1k_usd(self, seconds_per_query: float) -> float:
         """Return what the machine costs for 1,000 queries of so many seconds each."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 
 from workbench.errors import ConfigError
+from workbench.fields import flag, number, shown
 from workbench.selection.cost import CostModel
 
 
@@ -53,37 +52,42 @@ class Requirements:
     confidence: float | None = 0.95
 
     def __post_init__(self) -> None:
-        limits = {
-            "accuracy": "a number above 0, such as 0.97 for 97 % of the base model's quality",
-            "size_bytes": "a number above 0, in bytes, such as 5e6 for 5 MB",
-            "latency_ms": "a number above 0, in milliseconds",
-            "memory_bytes": "a number above 0, in bytes",
-            "cost_per_1k_usd": "a number above 0, in dollars",
+        units = {
+            "accuracy": "such as 0.97 for 97 % of the base model's quality",
+            "size_bytes": "bytes, such as 5e6 for 5 MB",
+            "latency_ms": "milliseconds",
+            "memory_bytes": "bytes",
+            "cost_per_1k_usd": "dollars",
         }
-        if all(getattr(self, name) is None for name in limits):
+        object.__setattr__(self, "relative", flag("Requirements", "relative", self.relative))
+        if all(getattr(self, name) is None for name in units):
             raise ConfigError(
                 "Requirements() asks for nothing: give accuracy=0.97 (a share of the base"
                 " model's), size_bytes=…, latency_ms=…, memory_bytes=… or cost_per_1k_usd=…."
             )
-        for name, accepted in limits.items():
-            value = getattr(self, name)
-            if value is None:
-                continue
-            is_number = isinstance(value, Real) and not isinstance(value, bool)
-            free = name == "accuracy" and not self.relative
-            if not is_number or not math.isfinite(value) or (value <= 0 and not free):
-                wanted = "a finite value of the metric" if free else accepted
-                raise ConfigError(f"{name}={value!r} is not accepted; give {wanted}.")
+        for name, unit in units.items():
+            least = None if name == "accuracy" and not self.relative else 0
+            given, meaning = getattr(self, name), "no limit"
+            value = number("Requirements", name, given, above=least, unit=unit, none_means=meaning)
+            object.__setattr__(self, name, value)
         if self.accuracy is not None and self.relative and self.accuracy > 2:
             raise ConfigError(
                 f"accuracy={self.accuracy:g} is a share of the base model's and would ask for"
                 f" {self.accuracy:g} times its quality; for {self.accuracy:g} % give"
                 f" {self.accuracy / 100:g}, for a value of the metric give relative=False."
             )
-        if self.confidence is not None and not 0.5 <= self.confidence < 1:
+        sure = number(
+            "Requirements",
+            "confidence",
+            self.confidence,
+            minimum=0.5,
+            below=1,
+            none_means="judging by the measured value",
+        )
+        object.__setattr__(self, "confidence", sure)
+        if self.cost is not None and not isinstance(self.cost, CostModel):
             raise ConfigError(
-                f"confidence={self.confidence!r} is not accepted; give a number from 0.5 up to,"
-                " but not 1, such as 0.95, or None to judge by the measured value."
+                f"Requirements: cost={shown(self.cost)} is not accepted; give CostModel(…)."
             )
         if self.cost_per_1k_usd is not None and self.cost is None:
             raise ConfigError(

@@ -22,14 +22,18 @@ from pathlib import Path
 import psutil
 
 from workbench.atomic_files import FileIdentity, identity_of
-from workbench.errors import ConfigError, StudyError
+from workbench.errors import ConfigError, DiskFullError, StudyError
+from workbench.fields import printable
+from workbench.processes import identity, is_same
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 BUSY_SECONDS = 30.0
 STALE_SECONDS = 60.0
-"""A run of another computer is given up when its heartbeat is older than this."""
+"""A run of another computer is given up when its heartbeat did not change for so long."""
+LOST_SECONDS = 24 * 3600.0
+"""Or, at first sight, when it is older than this by the clocks, which may differ."""
 
 INTERRUPTED = (
     "The process that computed it ended before it was finished. Run the same recipe again."
@@ -119,7 +123,8 @@ _SCHEMA = (
         host TEXT,
         pid INTEGER,
         pid_started REAL,
-        heartbeat REAL
+        heartbeat REAL,
+        process TEXT
     )""",
     """CREATE TABLE measurements (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -159,6 +164,9 @@ _UPGRADES = {
         "ALTER TABLE measurements ADD COLUMN version INTEGER NOT NULL DEFAULT 1",
         *_DIGESTS_AND_CHANGES,
     ),
+    4: (  # which process computes a run, told apart by what no clock changes
+        "ALTER TABLE runs ADD COLUMN process TEXT",
+    ),
 }
 """What turns a journal of one version into the next one."""
 
@@ -171,18 +179,22 @@ class Owner:
     ----------
     host : str
     pid : int
+    process : str or None
+        See :func:`workbench.processes.identity`; None in rows of earlier versions.
     started : float
-        When the process was created, seconds since 1970.
+        When the process was created, seconds since 1970, which decides for those.
     """
 
     host: str
     pid: int
+    process: str | None
     started: float
 
     @classmethod
     def here(cls) -> Owner:
         """Return this process."""
-        return cls(platform.node(), os.getpid(), psutil.Process().create_time())
+        pid = os.getpid()
+        return cls(platform.node(), pid, identity(pid), psutil.Process().create_time())
 
     def is_alive(self, heartbeat: float) -> bool:
         """Return whether the process still exists, as far as can be known from here.
@@ -193,7 +205,9 @@ class Owner:
             When the process last wrote to the row; decides for processes of other computers.
         """
         if self.host != platform.node():
-            return time.time() - heartbeat < STALE_SECONDS
+            return _beats(self, heartbeat)
+        if self.process is not None:
+            return is_same(self.pid, self.process)
         try:
             process = psutil.Process(self.pid)
             # Linux computes the creation time from a boot time that the clock's drift moves.
@@ -203,6 +217,25 @@ class Owner:
             return False
         except psutil.AccessDenied:
             return True
+
+
+_SEEN: dict[Owner, tuple[float, float]] = {}
+"""Of processes of other computers: the heartbeat seen last, and when by the monotonic clock."""
+
+
+def _beats(owner: Owner, heartbeat: float) -> bool:
+    """Return whether a process of another computer may be alive.
+
+    Two computers' clocks may differ, and either may be set while a run is computed. So a heartbeat
+    is compared with itself, as long as this process has looked at it.
+    """
+    if time.time() - heartbeat > LOST_SECONDS:
+        return False
+    before, since = _SEEN.get(owner, (math.nan, 0.0))
+    if before != heartbeat:
+        _SEEN[owner] = (heartbeat, time.monotonic())
+        return True
+    return time.monotonic() - since < STALE_SECONDS
 
 
 class Journal:
@@ -231,6 +264,7 @@ class Journal:
         """Raise StudyError unless the file is a journal that this version reads."""
         if not self.path.is_file():
             raise StudyError(f"{self.path.parent} is not a study: it has no {self.path.name}.")
+        _check_rollback(self.path)
         with self._transaction("BEGIN") as db:
             version, tables = _version(db)
             found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -294,6 +328,7 @@ class Journal:
                 db.row_factory = sqlite3.Row
                 db.text_factory = _text
                 db.execute("PRAGMA foreign_keys = ON")
+                db.execute("PRAGMA trusted_schema = OFF")
                 db.execute(begin)
                 try:
                     yield db
@@ -303,10 +338,13 @@ class Journal:
                     raise
                 db.execute("COMMIT")
         except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of sqlite3's own words
-            raise StudyError(self._explain(error)) from error
+            kind = DiskFullError if "full" in str(error) else StudyError
+            raise kind(self._explain(error)) from error
 
     def _explain(self, error: Exception) -> str:
         folder, words = self.path.parent, str(error)
+        if not folder.exists():
+            return f"The study's folder {folder} is not there any more: it was moved or deleted."
         if _is_read_only(error):
             return (
                 f"The study in {folder} cannot be written: the folder or its journal is read-only"
@@ -326,6 +364,25 @@ class Journal:
         if "full" in words:
             return f"The disk with {folder} is full; free some space and run it again."
         return f"The journal {self.path} cannot be used: {words}."
+
+
+_ROLLBACK_MAGIC = bytes.fromhex("d9d505f920a163d7")
+
+
+def _check_rollback(path: Path) -> None:
+    """Refuse a rollback journal that names another file: SQLite would delete that one.
+
+    Only transactions over several databases have such a name, and a study has one database.
+    """
+    rollback = path.with_name(f"{path.name}-journal")
+    with contextlib.suppress(OSError), rollback.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(size - len(_ROLLBACK_MAGIC), 0))
+        if size > len(_ROLLBACK_MAGIC) and stream.read() == _ROLLBACK_MAGIC:
+            raise StudyError(
+                f"{rollback} names another file, which opening the study could delete. Do not open"
+                " a study that you do not trust; if it is yours, remove that file."
+            )
 
 
 def _text(found: bytes) -> str:
@@ -389,7 +446,8 @@ def is_abandoned(row: sqlite3.Row) -> bool:
     """Return whether a row says that it is being computed, by a process that is gone."""
     if row["state"] != RunState.RUNNING.value:
         return False
-    owner = Owner(row["host"], row["pid"], row["pid_started"])
+    process = row["process"] if "process" in row.keys() else None  # noqa: SIM118
+    owner = Owner(row["host"], row["pid"], process, row["pid_started"])
     return not owner.is_alive(row["heartbeat"])
 
 
@@ -415,7 +473,7 @@ def record_of(row: sqlite3.Row, measured: Sequence[sqlite3.Row]) -> RunRecord:
         ) from error
     return RunRecord(
         id=row["id"],
-        model=row["model"],
+        model=printable(row["model"]),
         recipe=recipe,
         state=RunState.INTERRUPTED if abandoned else RunState(row["state"]),
         parent=row["parent"],

@@ -7,13 +7,13 @@ so that whatever is found under its final name is complete, at whatever moment a
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import math
 import os
 import platform
 import re
-import shutil
 import sqlite3
 import threading
 import time
@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.atomic_files import age_seconds as _age_seconds
 from workbench.atomic_files import aside_of as _temporary
-from workbench.atomic_files import is_leftover as _is_leftover
+from workbench.atomic_files import remove_leftovers
 from workbench.errors import StudyError, WorkbenchError
+from workbench.fields import printable, whole
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
 from workbench.storage.journal import (
@@ -42,6 +43,7 @@ from workbench.storage.journal import (
     record_of,
 )
 from workbench.storage.snapshot import Snapshot, Snapshots
+from workbench.stored_paths import check_folder, remove, within
 
 if TYPE_CHECKING:
     from workbench.tasks.outcomes import Outcomes
@@ -65,8 +67,6 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._journal = Journal(path / JOURNAL_NAME)
-        self._artifacts = path / "artifacts"
-        self._outcomes = path / "outcomes"
         self._snapshots = Snapshots(self, self._journal)
 
     @classmethod
@@ -85,8 +85,14 @@ class Store:
         ------
         StudyError
             If the path is a file, a folder of something else, not writable, or damaged.
+        UnsafePathError
+            If a link in the folder leads out of it.
+        ConfigError
+            If the budget is not accepted.
         """
         store = cls(_folder(path))
+        if disk_budget_bytes is not None:
+            disk_budget_bytes = whole("Study", "disk_budget_bytes", disk_budget_bytes, unit="bytes")
         try:
             store.path.mkdir(parents=True, exist_ok=True)
             names = {entry.name for entry in store.path.iterdir()}
@@ -96,6 +102,7 @@ class Store:
                     f"{store.path} is not a study and not empty. Give a new or an empty folder, so"
                     " that a study never mixes with other files."
                 )
+            check_folder(store.path)
             store.check_writable()
         except OSError as error:
             raise StudyError(
@@ -115,6 +122,8 @@ class Store:
         ------
         StudyError
             If there is no study, or it is damaged or written by a newer version.
+        UnsafePathError
+            If a link in the folder leads out of it.
         """
         store = cls(_folder(path))
         if not store.path.exists():
@@ -122,6 +131,7 @@ class Store:
                 f"There is no folder {store.path}. Give the path of a study, or start one with"
                 " Study(model, task, path=...)."
             )
+        check_folder(store.path)
         store._journal.check()
         return store
 
@@ -131,37 +141,66 @@ class Store:
         probe.touch()
         probe.unlink()  # a new folder is empty still, so whoever is killed here can start again
 
+    def require_writable(self) -> None:
+        """Raise StudyError unless runs can be recorded in the folder."""
+        try:
+            self.check_writable()
+        except OSError as error:
+            raise StudyError(
+                f"Nothing can be computed in the study in {self.path}, because its folder cannot be"
+                f" written to ({error.strerror or error}). What it holds can be looked at; copy it"
+                " to a folder of yours to go on."
+            ) from error
+
     # Where other parts of the study keep their files
+
+    def file(self, *names: str) -> Path:
+        """Return a path in the folder by plain names, one per level; it does not lead out.
+
+        Raises
+        ------
+        UnsafePathError
+            If it would, by a name that the journal states or by a link.
+        """
+        return within(self.path, *names)
 
     @property
     def task_folder(self) -> Path:
         """Where the task keeps its snapshot of the data."""
-        return self.path / "task"
+        return self.file("task")
 
     @property
     def statistics_folder(self) -> Path:
         """Where calibration statistics are cached."""
-        return self.path / "statistics"
+        return self.file("statistics")
 
     @property
     def log_path(self) -> Path:
         """What the worker process and the libraries in it print."""
-        return self.path / "worker.log"
+        return self.file("worker.log")
+
+    @property
+    def _artifacts(self) -> Path:
+        return self.file("artifacts")
+
+    @property
+    def _outcomes(self) -> Path:
+        return self.file("outcomes")
 
     def checkpoint_path(self, run: str) -> Path:
         """Return where a run keeps the state of its training until it is done."""
-        return self.path / "checkpoints" / f"{run}.safetensors"
+        return self.file("checkpoints", f"{run}.safetensors")
 
     @property
     def disk_budget_bytes(self) -> int:
         """Limit for the compressed weights that are kept, and again for checkpoints."""
         budget = self.meta("disk_budget_bytes")
-        return DISK_BUDGET_BYTES if budget is None else int(budget)
+        return budget if isinstance(budget, int) and budget > 0 else DISK_BUDGET_BYTES
 
     def model_folder(self, name: str) -> Path:
         """Return where a live model is saved; the name is made safe for every file system."""
         safe = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
-        return self.path / "models" / f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return self.file("models", f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}")
 
     # What the study is about
 
@@ -169,7 +208,10 @@ class Store:
         """Return what :meth:`set_meta` stored, or None."""
         with self._journal.reading() as db:
             row = db.execute("SELECT * FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else self._described(row, key, row["value"])
+        found = None if row is None else self._described(row, key, row["value"])
+        if isinstance(found, dict) and isinstance(found.get("name"), str):
+            found["name"] = printable(found["name"])
+        return found
 
     def set_meta(self, key: str, value: Any) -> None:
         """Store JSON-ready data under a key."""
@@ -184,16 +226,17 @@ class Store:
         """Return the base models in the order of their addition: name and description."""
         with self._journal.reading() as db:
             rows = db.execute("SELECT * FROM models ORDER BY position").fetchall()
-        return {row["name"]: self._described(row, row["name"], row["description"]) for row in rows}
+        return {
+            printable(row["name"]): self._described(row, row["name"], row["description"])
+            for row in rows
+        }
 
     def _described(self, row: sqlite3.Row, name: str, text: str) -> Any:
         """Return the JSON of a row of ``meta`` or ``models``, which has a digest of both."""
         sealed = row["digest"] if "digest" in row.keys() else None  # noqa: SIM118
-        try:
+        with contextlib.suppress(TypeError, ValueError, RecursionError):
             if sealed is None or sealed == digest_of([name, text]):
                 return json.loads(text)
-        except (TypeError, ValueError):
-            pass
         raise StudyError(
             f"What the journal of {self.path} says about {name!r} is damaged. Restore the folder"
             " from a copy, or give another path to start a new study."
@@ -284,10 +327,11 @@ class Store:
             db.execute(
                 "UPDATE runs SET model = ?, recipe = ?, state = ?, parent = ?, size_bytes = NULL,"
                 " artifact = NULL, facts = '{}', seconds = '{}', error = NULL, created = ?,"
-                " claim = ?, host = ?, pid = ?, pid_started = ?, heartbeat = ? WHERE id = ?",
+                " claim = ?, host = ?, pid = ?, pid_started = ?, heartbeat = ?, process = ?"
+                " WHERE id = ?",
                 (
                     *(model, recipe.to_json(), RunState.RUNNING.value, parent, now(), claim.token),
-                    *(owner.host, owner.pid, owner.started, time.time(), run),
+                    *(owner.host, owner.pid, owner.started, time.time(), owner.process, run),
                 ),
             )
         return claim
@@ -380,17 +424,16 @@ class Store:
             ).fetchone()
             if row["artifact"] and not shared:
                 db.execute("DELETE FROM artifacts WHERE digest = ?", (row["artifact"],))
-        paths = [self.outcomes_path(run), *self._outcomes.glob(f"{run}.*.npz")]
+        paths = [self.outcomes_path(run), *self._outcomes.glob(f"{glob.escape(run)}.*.npz")]
         paths.append(self.checkpoint_path(run))
         if row["artifact"] and not shared:
             paths.append(self._artifact_path(row["artifact"]))
         for path in paths:
-            with contextlib.suppress(OSError):  # gone before, or in use on Windows
-                path.unlink()
+            remove(self.path, path)
 
     def outcomes_path(self, run: str, what: str = "") -> Path:
         """Return the file of a run's outcomes, or of those that were evaluated later."""
-        return self._outcomes / (f"{run}.{what}.npz" if what else f"{run}.npz")
+        return self.file("outcomes", f"{run}.{what}.npz" if what else f"{run}.npz")
 
     def outcomes(self, run: str) -> Outcomes:
         """Return the per-example outcomes of a finished run, not to be changed.
@@ -535,7 +578,7 @@ class Store:
         path = self._artifact_path(digest)
         try:
             if digest_of_file(path) != digest:
-                path.unlink()
+                remove(self.path, path)
                 return None
         except FileNotFoundError:
             return None
@@ -558,9 +601,8 @@ class Store:
                     evicted.append(row["digest"])
                     total -= row["size_bytes"]
             db.executemany("DELETE FROM artifacts WHERE digest = ?", [(d,) for d in evicted])
-        for digest in evicted:
-            with contextlib.suppress(OSError):  # in use on Windows: counted no longer, kept a while
-                self._artifact_path(digest).unlink()
+        for digest in evicted:  # one in use on Windows is counted no longer, and kept a while
+            remove(self.path, self._artifact_path(digest))
 
     # Housekeeping
 
@@ -572,36 +614,33 @@ class Store:
             unfinished = {
                 row["id"] for row in db.execute("SELECT id FROM runs WHERE state != 'done'")
             }
-        for path in self.checkpoint_path("any").parent.glob("*.*"):
+        for path in self.file("checkpoints").glob("*.safetensors"):
             if path.stem not in unfinished:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-        for folder in (self.path, self._artifacts, self._outcomes):
-            for path in folder.glob("*.tmp"):
-                if _is_leftover(path):
-                    with contextlib.suppress(OSError):
-                        path.unlink()
-        for folder in self.statistics_folder.glob(".*"):  # a calibration that was killed
-            if min(map(_age_seconds, [folder, *folder.glob("*")])) > 24 * 3600:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove(self.path, path)
         for path in self._artifacts.glob("*.safetensors"):
             if path.stem not in known and _age_seconds(path) > 3600:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+                remove(self.path, path)
+        for name in ("artifacts", "outcomes", "checkpoints", "task"):
+            remove_leftovers(self.file(name), "*.tmp")
+        remove_leftovers(self.path, "*.tmp", ".report.html.*")
+        for name in ("statistics", "predictions"):
+            remove_leftovers(self.file(name), ".*")
+        for folder in self.file("models").glob("*"):
+            remove_leftovers(folder, ".saving-*")
 
     def give_up_abandoned(self) -> None:
         """Mark runs whose process is gone as interrupted."""
         with self._journal.writing() as db:
             rows = db.execute("SELECT * FROM runs WHERE state = 'running'").fetchall()
             for row in rows:
-                if is_abandoned(row):
+                if is_abandoned(row):  # its claim stays: should it live after all, it can finish
                     db.execute(
-                        "UPDATE runs SET state = ?, error = ?, claim = NULL WHERE id = ?",
+                        "UPDATE runs SET state = ?, error = ? WHERE id = ?",
                         (RunState.INTERRUPTED.value, INTERRUPTED, row["id"]),
                     )
 
     def _artifact_path(self, digest: str) -> Path:
-        return self._artifacts / f"{digest}.safetensors"
+        return self.file("artifacts", f"{digest}.safetensors")
 
 
 class Claim:
@@ -658,6 +697,7 @@ class Claim:
                 self._update(
                     db,
                     RunState.DONE,
+                    error=None,
                     size_bytes=size_bytes,
                     artifact=artifact,
                     facts=json.dumps(facts | {"artifact": artifact}, sort_keys=True),
@@ -691,7 +731,8 @@ class Claim:
         while not self._ended.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(StudyError), self._store._journal.writing() as db:
                 db.execute(
-                    "UPDATE runs SET heartbeat = ? WHERE id = ? AND claim = ?",
+                    "UPDATE runs SET heartbeat = ?, state = 'running', error = NULL"
+                    " WHERE id = ? AND claim = ? AND state IN ('running', 'interrupted')",
                     (time.time(), self.run, self.token),
                 )
 

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
+from workbench.fields import words
 from workbench.study.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -22,8 +23,7 @@ def add(workspace: Workspace, model: LoadedModel, name: str | None) -> str:
             record_device(store, known, model)
             workspace.attach(known, model)
             return known
-    if name is not None and (not name.strip() or len(name) > 100):
-        raise ConfigError(f"name={name!r} is not accepted; give 1 to 100 characters.")
+    name = words("add_model", "name", name, none_means="its own", most=100)
     wanted = name or model.source.name
     chosen, number = wanted, 1
     while name is None and chosen in models:

@@ -31,7 +31,7 @@ _TABLES = (None, QuantizeEmbeddings(8))
 
 def find_table(store: Store, model: str) -> Path | None:
     """Return the file of a base model's table of costs, None where there is none."""
-    if not any((store.path / PREDICTIONS_FOLDER).glob("*.json")):
+    if not any(store.file(PREDICTIONS_FOLDER).glob("*.json")):
         return None  # said without torch, which the name of the file needs
     path = table_path(store, model)
     return path if path.is_file() else None

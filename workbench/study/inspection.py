@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from workbench import views
 from workbench.errors import ConfigError
+from workbench.fields import listed, shown
 from workbench.records import RunRecord
 from workbench.study.workspace import HasId, Workspace
 from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
@@ -82,9 +83,11 @@ def side_by_side(
     workspace: Workspace, prompt: str, runs: Iterable[HasId | str], *, max_new_tokens: int = 40
 ) -> dict[str, str]:
     """Return what each run's model generates; see :meth:`Study.side_by_side`."""
-    if not prompt.strip():
-        raise ConfigError("The prompt is empty; give a few words to continue.")
-    records = [workspace.record_of(run) for run in runs]
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ConfigError(
+            f"side_by_side: prompt={shown(prompt)} is not accepted; give a few words to continue."
+        )
+    records = [workspace.record_of(run) for run in listed("side_by_side", "runs", runs, "runs")]
     return {
         record.id: workspace.engine.model(record.id).generate(prompt, max_new_tokens=max_new_tokens)
         for record in records

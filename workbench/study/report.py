@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.atomic_files import write_file
 from workbench.errors import ConfigError, StudyError
+from workbench.fields import instance
 from workbench.progress import Progress
 from workbench.recipes.recipe import shortened
 from workbench.records import FOR_INFORMATION
@@ -46,9 +48,12 @@ def report(
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Path:
     """Write the page for the person who decides; see :meth:`Study.report`."""
-    from workbench.views.figures import write_page
     from workbench.views.report import Part, render, sentence
 
+    instance("report", "cost", cost, CostModel, "CostModel(…)")
+    instance("report", "question", question, str, "a text")
+    instance("report", "trust", trust, (bool, Trust), "True, False or what study.trust returned")
+    instance("report", "cascade", cascade, Routed, "what study.cascade returned")
     wanted = Requirements(0.97) if requirements is None else requirements
     if not isinstance(wanted, Requirements):
         wanted = Requirements(wanted)
@@ -89,7 +94,7 @@ def report(
     parts.append(_about_part(workspace, metric))
     page = render(f"Which model does {task}?", opening, parts)
     try:
-        return write_page(path, page)
+        return write_file(path, page)
     except OSError as error:
         raise ConfigError(
             f"The report cannot be written to {path}: {error.strerror or error}."

@@ -156,8 +156,16 @@ class Study:
         store.renew_measurements(self.metrics)
 
     @classmethod
-    def open(cls, path: str | Path) -> Study:
+    def open(cls, path: str | Path, *, metric: Callable[..., float] | None = None) -> Study:
         """Return the study in a folder; its model and task are loaded when a run needs them.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder.
+        metric : callable, optional
+            Your own metric, where the task was made with one: a study keeps its name and never
+            runs what it names. What it has measured is shown without it.
 
         Raises
         ------
@@ -173,6 +181,10 @@ class Study:
         study = cls.__new__(cls)
         study._workspace = Workspace(store)
         study._workspace.first_model = next(iter(store.models()))
+        if metric is not None:
+            from workbench.tasks.metric import use_metric
+
+            use_metric(store.meta("task")["saved"], metric)
         with contextlib.suppress(StudyError):  # one that is read-only can still be looked at
             store.recover()
             store.renew_measurements(study.metrics)

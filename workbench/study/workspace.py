@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.errors import ConfigError, StudyError
+from workbench.fields import shown
 from workbench.progress import Progress
 from workbench.records import Metric, RunRecord
 from workbench.storage.store import Store
@@ -162,11 +163,11 @@ class Workspace:
             If the study has no such run.
         """
         id = run if isinstance(run, str) else getattr(run, "id", None)
-        record = self.store.record(id) if isinstance(id, str) else None
+        record = self.store.record(id) if isinstance(id, str) and id.isascii() else None
         if record is None:
             raise StudyError(
-                f"{run!r} is no run of the study in {self.path}; give a Run of study.runs, or its"
-                " id from study.table()."
+                f"{shown(run)} is no run of the study in {self.path}; give a Run of study.runs, or"
+                " its id from study.table()."
             )
         return record
 

@@ -9,7 +9,7 @@ import json
 import os
 import warnings as python_warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
+from workbench.fields import flag, seed, whole, words
 from workbench.models.architectures import decoder_start_token
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement, Metric
-from workbench.tasks.metric import call_metric, scores_of_examples
+from workbench.tasks.metric import call_metric, saved_metric, scores_of_examples, use_metric
 from workbench.tasks.metrics import KL, OfRows, estimate, measurement
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.output import Output
@@ -322,6 +323,7 @@ class Task(ABC):
         limit : int, optional
             Take so many of them, evenly spread.
         """
+        limit = whole("examples", "limit", limit, none_means="all of them")
         length = min(self.options["sequence_length"], model.max_length or 2**31)
         kept = self._examples.setdefault(model.tokenizer, {})
         key = (check_part(part), length)
@@ -601,11 +603,12 @@ class Task(ABC):
             "warnings": list(self.warnings),
             "reading": self.reading,
             "data": file,
+            **saved_metric(self._own_metric, self.fingerprint),
         }
 
     def saved_again(self, saved: dict[str, Any]) -> dict[str, Any]:
         """Return what :meth:`save` said of this very task, with its files where they are now."""
-        return saved
+        return saved if self._own_metric is None else use_metric(saved, self._own_metric)
 
     @classmethod
     @abstractmethod
@@ -615,7 +618,7 @@ class Task(ABC):
         Raises
         ------
         DataError
-            If the snapshot is missing or damaged, or its metric cannot be imported.
+            If the snapshot is missing or damaged.
         """
 
     def _check_loaded(self, saved: dict[str, Any]) -> None:
@@ -649,6 +652,54 @@ def _users_level() -> int:
     while frame is not None and frame.f_code.co_filename.startswith(package):
         frame, level = frame.f_back, level + 1
     return level
+
+
+MOST_LENGTH = 2**20
+"""Tokens of the longest example; models of more are not known."""
+
+
+def checked_options(owner: str, options: Mapping[str, Any], *, least: int = 2) -> dict[str, Any]:
+    """Return a task's options with the numbers that all kinds of task share checked.
+
+    Parameters
+    ----------
+    owner : str
+        The class, for the message.
+    options : mapping
+    least : int
+        Of the sequence length.
+
+    Raises
+    ------
+    ConfigError
+        If one is not accepted.
+    """
+    found = dict(options)
+    length = found["sequence_length"]
+    found["sequence_length"] = whole(
+        owner, "sequence_length", length, minimum=least, maximum=MOST_LENGTH, unit="tokens"
+    )
+    for name in ("max_evaluation_examples", "max_evaluation_tokens"):
+        if name in found:
+            meaning = "all of the evaluation part"
+            found[name] = whole(owner, name, found[name], none_means=meaning)
+    if "seed" in found:
+        found["seed"] = seed(owner, found["seed"])
+    return found
+
+
+def checked_name(owner: str, name: Any, encoding: Any, higher_is_better: Any = None) -> Any:
+    """Return the name that was given to a task, after checking what else is not data.
+
+    Raises
+    ------
+    ConfigError
+        If the name, the encoding of its files or a metric's direction is not accepted.
+    """
+    words(owner, "encoding", encoding, none_means="finding it out", most=100)
+    if higher_is_better is not None:
+        flag(owner, "higher_is_better", higher_is_better)
+    return words(owner, "name", name, none_means="that of the data")
 
 
 def some_of(rows: Sequence[T], most: int = 2000) -> list[T]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import difflib
 import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.atomic_files import aside_of
 from workbench.errors import DataError
 from workbench.tasks.delimited import BadRow
 from workbench.tasks.encodings import decode, read_bytes
+from workbench.tasks.outcomes import EXPANDED_BYTES, EXPANSION, check_expansion
 from workbench.tasks.paths import existing_path, table_suffix
 from workbench.tasks.tables import Reading, Table, Unreadable, as_written, open_table
 
@@ -366,8 +369,7 @@ def write_snapshot(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as gzip JSON lines; equal rows give equal bytes. An existing file is kept."""
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
+    unfinished = aside_of(path)
     with (
         unfinished.open("wb") as raw,
         gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as stream,
@@ -386,10 +388,19 @@ def read_snapshot(path: Path) -> Iterator[dict[str, Any]]:
         If the file is missing or damaged.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="\n") as stream:
-            for line in stream:
-                yield json.loads(line)
-    except (OSError, EOFError, ValueError) as error:
+        most = max(EXPANDED_BYTES, EXPANSION * path.stat().st_size)
+        with gzip.open(path, "rb") as stream:
+            total = 0
+            while line := stream.readline(most + 1 - total):
+                total += len(line)
+                check_expansion(path, total)
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("a row is no object")
+                yield row
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise DataError(
             f"The task's data in {str(path)!r} cannot be read ({error}); give the task again when"
             " opening the study."

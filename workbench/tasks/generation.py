@@ -14,11 +14,20 @@ import numpy as np
 import torch
 
 from workbench.errors import ConfigError, DataError
+from workbench.fields import whole, words
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
+from workbench.stored_paths import within
 from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
-from workbench.tasks.base import DenseReference, Example, pad_token, some_of
+from workbench.tasks.base import (
+    MOST_LENGTH,
+    DenseReference,
+    Example,
+    checked_options,
+    pad_token,
+    some_of,
+)
 from workbench.tasks.data import Row, read_snapshot
 from workbench.tasks.language_modeling import start_token
 from workbench.tasks.next_token import NextToken
@@ -66,6 +75,8 @@ class Generation(NextToken):
         options: dict[str, Any],
     ) -> None:
         """Read the tables, deal them out over the parts, and say what is doubtful about them."""
+        options = self._checked(options)
+        name = words(type(self).__name__, "name", name, none_means="that of the file")
         pool, parts = tables.all_rows(**columns)
         pairs = {part: [pair(row) for row in rows] for part, rows in parts.items()}
         self._set(
@@ -77,6 +88,17 @@ class Generation(NextToken):
         self.reading = tables.described()
         self._warn(tables.findings() + self.findings())
 
+    def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options with their numbers checked."""
+        owner = type(self).__name__
+        found = checked_options(owner, options)
+        found["max_new_tokens"] = whole(
+            owner, "max_new_tokens", options["max_new_tokens"], minimum=2, maximum=MOST_LENGTH
+        )
+        found["shots"] = whole(owner, "shots", options["shots"], minimum=0, maximum=32)
+        found["template"] = words(owner, "template", options["template"], most=100_000)
+        return found
+
     def _set(
         self,
         rows: Mapping[str, Sequence[Pair]],
@@ -84,10 +106,7 @@ class Generation(NextToken):
         options: dict[str, Any],
         metrics: tuple[Metric, ...],
     ) -> None:
-        for option in ("sequence_length", "max_new_tokens"):
-            value = options[option]
-            if isinstance(value, bool) or not isinstance(value, int) or value < 2:
-                raise ConfigError(f"{option}={value!r} is not accepted; give 2 or more tokens.")
+        options = self._checked(options)
         if options["max_new_tokens"] >= options["sequence_length"]:
             raise ConfigError(
                 f"max_new_tokens={options['max_new_tokens']} leaves no room for a text within"
@@ -98,8 +117,6 @@ class Generation(NextToken):
                 f"template={options['template']!r} has no {{text}}; give one such as"
                 " 'Text: {text}\\nAnswer:'."
             )
-        if isinstance(options["shots"], bool) or options["shots"] not in range(0, 33):
-            raise ConfigError(f"shots={options['shots']!r} is not accepted; give 0 to 32.")
         super().__init__(name, metrics, options)
         self.words: Words = words_of_options(options)
         self.rows = {part: tuple(rows[part]) for part in PARTS}
@@ -309,7 +326,7 @@ class Generation(NextToken):
     def load(cls, saved: dict[str, Any], folder: Path) -> Generation:
         """Return the task that :meth:`save` wrote, see :class:`Task`."""
         parts: dict[str, list[Pair]] = {part: [] for part in PARTS}
-        for row in read_snapshot(folder / saved["data"]):
+        for row in read_snapshot(within(folder, saved["data"])):
             parts[row.pop("part")].append(Pair(**row))
         task = cls.__new__(cls)
         task._set(parts, saved["name"], dict(saved["options"]), task._metrics())

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from workbench.errors import ConfigError, DataError
+from workbench.errors import DataError
 from workbench.models.load import LoadedModel
-from workbench.tasks.base import Example
+from workbench.stored_paths import within
+from workbench.tasks.base import Example, checked_name, checked_options
 from workbench.tasks.data import read_snapshot, read_texts
-from workbench.tasks.metric import address, describe_metric, find_metric
+from workbench.tasks.metric import describe_metric, find_metric
 from workbench.tasks.metrics import ACCURACY, BITS_PER_BYTE, KL, PERPLEXITY
 from workbench.tasks.next_token import NextToken
 from workbench.tasks.outcomes import Outcomes
@@ -90,6 +91,15 @@ class LanguageModeling(NextToken):
         name: str | None = None,
         encoding: str | None = None,
     ) -> None:
+        options = checked_options(
+            type(self).__name__,
+            {
+                "sequence_length": sequence_length,
+                "max_evaluation_tokens": max_evaluation_tokens,
+                "seed": seed,
+            },
+        )
+        name = checked_name(type(self).__name__, name, encoding, higher_is_better)
         given = {"calibration": calibration, "validation": validation, "evaluation": evaluation}
         notes: list[str] = []
         texts = {
@@ -98,15 +108,11 @@ class LanguageModeling(NextToken):
             if value is not None
         }
         pool = cut_documents(read_texts(source, encoding, notes)) if source is not None else []
-        parts = _complete(texts, pool, seed)
+        parts = _complete(texts, pool, options["seed"])
         self._set(
             _number(parts),
             name or _default_name(source if source is not None else evaluation),
-            {
-                "sequence_length": sequence_length,
-                "max_evaluation_tokens": max_evaluation_tokens,
-                "seed": seed,
-            },
+            options,
             metric,
             higher_is_better,
         )
@@ -155,15 +161,8 @@ class LanguageModeling(NextToken):
         metric: Callable[[Outcomes], float] | None,
         higher_is_better: bool | None,
     ) -> None:
-        length, most = options["sequence_length"], options["max_evaluation_tokens"]
-        if not isinstance(length, int) or length < 2:
-            raise ConfigError(f"sequence_length={length} is not accepted; give 2 or more tokens.")
-        if most is not None and most < 1:
-            raise ConfigError(
-                f"max_evaluation_tokens={most} is not accepted; give a positive number, or None"
-                " for all of the evaluation part."
-            )
-        super().__init__(name, (PERPLEXITY, BITS_PER_BYTE, ACCURACY, KL), dict(options))
+        options = checked_options(type(self).__name__, options)
+        super().__init__(name, (PERPLEXITY, BITS_PER_BYTE, ACCURACY, KL), options)
         self.documents = documents
         self._own_metric = metric
         if metric is not None:
@@ -245,15 +244,11 @@ class LanguageModeling(NextToken):
             for document in self.documents[part]:
                 yield {"part": part, "name": document.name, "text": document.text}
 
-    def save(self, folder: Path) -> dict[str, Any]:
-        """Write a snapshot of the documents and return what :meth:`load` needs."""
-        return {**super().save(folder), "metric_address": address(self._own_metric)}
-
     @classmethod
     def load(cls, saved: dict[str, Any], folder: Path) -> LanguageModeling:
         """Return the task that :meth:`save` wrote, see :class:`Task`."""
         parts: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}
-        for row in read_snapshot(folder / saved["data"]):
+        for row in read_snapshot(within(folder, saved["data"])):
             parts[row["part"]].append((row["name"], row["text"]))
         options = dict(saved["options"])
         task = cls.__new__(cls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from workbench.errors import DataError
 
 Value = TypeVar("Value")
 
@@ -81,6 +84,30 @@ class Outcomes:
 
     @classmethod
     def load(cls, path: Path) -> Outcomes:
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        DataError
+            If it would expand to far more than outcomes do.
+        """
+        with zipfile.ZipFile(path) as archive:
+            check_expansion(path, sum(entry.file_size for entry in archive.infolist()))
         with np.load(path, allow_pickle=False) as file:
             return cls({name: file[name] for name in file.files})
+
+
+EXPANDED_BYTES = 256 * 1024**2
+"""What any compressed file may expand to; a larger one to at most :data:`EXPANSION` its size."""
+EXPANSION = 50
+
+
+def check_expansion(path: Path, n_bytes: int) -> None:
+    """Raise DataError if a compressed file expands to what no data of a study does."""
+    most = max(EXPANDED_BYTES, EXPANSION * path.stat().st_size)
+    if n_bytes > most:
+        raise DataError(
+            f"{path} expands to more than {most / 1e6:,.0f} MB from"
+            f" {path.stat().st_size / 1e6:,.1f}, so it is not read. Do not open a study that you do"
+            " not trust."
+        )

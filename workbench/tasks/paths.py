@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from workbench.errors import DataError
+from workbench.stored_paths import readable_file
 from workbench.tasks.encodings import COMPRESSED
 
 TEXT_FILES = (".txt", ".text", ".md", ".rst", ".py", ".tex", ".html", ".raw", ".tokens", ".log")
@@ -35,7 +36,7 @@ def existing_path(source: str | Path, *, table: bool = False) -> Path | None:
     path = Path(source).expanduser()
     try:
         if path.exists() and str(source).strip():
-            return path
+            return readable_file(path)
     except OSError:  # such as a name that is too long
         return None
     known = str(source).lower().endswith(TEXT_FILES) or table_suffix(source) is not None

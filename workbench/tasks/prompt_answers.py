@@ -11,9 +11,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
+from workbench.fields import shown
 from workbench.models.load import LoadedModel
+from workbench.stored_paths import within
 from workbench.tasks.answering import answer_tokens, around_input, plain_tokens
-from workbench.tasks.base import Batch, Example, Task, some_of
+from workbench.tasks.base import Batch, Example, Task, checked_name, checked_options, some_of
 from workbench.tasks.data import Row, read_snapshot
 from workbench.tasks.language_modeling import LanguageModeling, start_token
 from workbench.tasks.metrics import ANSWER_PERPLEXITY, EXACT_MATCH, KL, TOKEN_ACCURACY
@@ -94,6 +96,19 @@ class PromptAnswers(LanguageModeling):
         sheet: str | None = None,
         on_bad_rows: str = "error",
     ) -> None:
+        options = checked_options(
+            type(self).__name__,
+            {
+                "sequence_length": sequence_length,
+                "max_evaluation_examples": max_evaluation_examples,
+                "seed": seed,
+                "separator": separator,
+            },
+            least=4,
+        )
+        name = checked_name(type(self).__name__, name, encoding)
+        if not isinstance(separator, str):
+            raise ConfigError(f"separator={shown(separator)} is not accepted; give a text.")
         tables = Tables(
             source,
             {"calibration": calibration, "validation": validation, "evaluation": evaluation},
@@ -101,14 +116,9 @@ class PromptAnswers(LanguageModeling):
         )
         pool, rows = tables.all_rows(text=prompt, label=answer, document=document)
         self._set_rows(
-            _complete(rows, pool, seed),
+            _complete(rows, pool, options["seed"]),
             name or tables.name("prompts"),
-            {
-                "sequence_length": sequence_length,
-                "max_evaluation_examples": max_evaluation_examples,
-                "seed": seed,
-                "separator": separator,
-            },
+            options,
         )
         self.reading = tables.described()
         texts = {part: [row.text for row in found] for part, found in self.rows.items()}
@@ -117,17 +127,8 @@ class PromptAnswers(LanguageModeling):
     def _set_rows(
         self, rows: dict[str, tuple[Row, ...]], name: str, options: dict[str, Any]
     ) -> None:
-        length, most = options["sequence_length"], options["max_evaluation_examples"]
-        if not isinstance(length, int) or length < 4:
-            raise ConfigError(f"sequence_length={length} is not accepted; give 4 or more tokens.")
-        if most is not None and most < 1:
-            raise ConfigError(
-                f"max_evaluation_examples={most} is not accepted; give a positive number, or None"
-                " for all of the evaluation part."
-            )
-        Task.__init__(
-            self, name, (EXACT_MATCH, ANSWER_PERPLEXITY, TOKEN_ACCURACY, KL), dict(options)
-        )
+        options = checked_options(type(self).__name__, options, least=4)
+        Task.__init__(self, name, (EXACT_MATCH, ANSWER_PERPLEXITY, TOKEN_ACCURACY, KL), options)
         self.rows = rows
 
     def __repr__(self) -> str:
@@ -212,7 +213,7 @@ class PromptAnswers(LanguageModeling):
     def load(cls, saved: dict[str, Any], folder: Path) -> PromptAnswers:
         """Return the task that :meth:`save` wrote, see :class:`Task`."""
         parts: dict[str, list[Row]] = {part: [] for part in PARTS}
-        for row in read_snapshot(folder / saved["data"]):
+        for row in read_snapshot(within(folder, saved["data"])):
             parts[row.pop("part")].append(Row(**row))
         task = cls.__new__(cls)
         rows = {part: tuple(found) for part, found in parts.items()}

@@ -16,10 +16,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
+from workbench.fields import listed
 from workbench.models.architectures import has_lone_encoder, is_seq2seq, refuse_unsupported
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
-from workbench.tasks.base import Batch, Example, Task, batches_of, pad_token, some_of
+from workbench.stored_paths import within
+from workbench.tasks.base import (
+    Batch,
+    Example,
+    Task,
+    batches_of,
+    checked_name,
+    checked_options,
+    pad_token,
+    some_of,
+)
 from workbench.tasks.data import Row, read_snapshot
 from workbench.tasks.head import extract_features, pooled_features, train_head
 from workbench.tasks.label_matching import (
@@ -31,7 +42,7 @@ from workbench.tasks.label_matching import (
     replaced_words,
 )
 from workbench.tasks.labels import UNORDERED, ordered_labels, were_unordered
-from workbench.tasks.metric import address, describe_metric, find_metric
+from workbench.tasks.metric import describe_metric, find_metric
 from workbench.tasks.metrics import ACCURACY, KL, MACRO_F1
 from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.output import Output
@@ -146,17 +157,22 @@ class TextClassification(Task):
         on_bad_rows: str = "error",
         label_map: Mapping[str, str | int] | str | None = None,
     ) -> None:
+        columns = listed(type(self).__name__, "columns", columns, "a list of names of columns")
+        name = checked_name(type(self).__name__, name, encoding, higher_is_better)
+        options = checked_options(
+            type(self).__name__,
+            {
+                "sequence_length": sequence_length,
+                "max_evaluation_examples": max_evaluation_examples,
+                "seed": seed,
+            },
+        )
         tables = Tables(
             source,
             {"calibration": calibration, "validation": validation, "evaluation": evaluation},
             Reading(encoding, delimiter, quote, header, sheet, on_bad_rows),
         )
         pool, rows = tables.all_rows(text=text, label=label, document=document, more=columns)
-        options: dict[str, Any] = {
-            "sequence_length": sequence_length,
-            "max_evaluation_examples": max_evaluation_examples,
-            "seed": seed,
-        }
         if label_map is not None:
             options["label_map"] = (
                 {str(name): code for name, code in label_map.items()}
@@ -164,7 +180,7 @@ class TextClassification(Task):
                 else label_map
             )
         self._set(
-            _complete(rows, pool, label, seed),
+            _complete(rows, pool, label, options["seed"]),
             name or tables.name("classification"),
             options,
             metric,
@@ -182,15 +198,8 @@ class TextClassification(Task):
         higher_is_better: bool | None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        length, most = options["sequence_length"], options["max_evaluation_examples"]
-        if not isinstance(length, int) or length < 2:
-            raise ConfigError(f"sequence_length={length} is not accepted; give 2 or more tokens.")
-        if most is not None and most < 1:
-            raise ConfigError(
-                f"max_evaluation_examples={most} is not accepted; give a positive number, or None"
-                " for all of the evaluation part."
-            )
-        super().__init__(name, (ACCURACY, MACRO_F1, KL), dict(options))
+        options = checked_options(type(self).__name__, options)
+        super().__init__(name, (ACCURACY, MACRO_F1, KL), options)
         self.rows = rows
         found = {row.label for part in PARTS for row in rows[part]}
         self.labels = ordered_labels(found) if labels is None else tuple(labels)
@@ -425,14 +434,13 @@ class TextClassification(Task):
         return {
             **super().save(folder),
             "labels": list(self.labels),
-            "metric_address": address(self._own_metric),
         }
 
     @classmethod
     def load(cls, saved: dict[str, Any], folder: Path) -> TextClassification:
         """Return the task that :meth:`save` wrote, see :class:`Task`."""
         parts: dict[str, list[Row]] = {part: [] for part in PARTS}
-        for row in read_snapshot(folder / saved["data"]):
+        for row in read_snapshot(within(folder, saved["data"])):
             more = tuple((str(name), str(value)) for name, value in row.pop("more", ()))
             parts[row.pop("part")].append(Row(**row, more=more))
         options = dict(saved["options"])

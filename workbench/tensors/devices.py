@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ConfigError
+from workbench.fields import shown
 
 CPU, CUDA, MPS = "cpu", "cuda", "mps"
 ACCEPTED = "give 'auto', 'cpu', 'cuda' (or 'cuda:1'), or 'mps'"
@@ -27,6 +28,8 @@ def choose_device(device: str | torch.device) -> torch.device:
     ConfigError
         If it is not a device, or not one of this machine.
     """
+    if not isinstance(device, (str, torch.device)):
+        raise ConfigError(f"load_model: device={shown(device)} is not accepted; {ACCEPTED}.")
     if device == "auto":
         return torch.device(CUDA, 0) if torch.cuda.is_available() else torch.device(CPU)
     try:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from workbench.atomic_files import aside_of
 
 META = "meta.json"
 
@@ -47,8 +47,8 @@ def build_folder(target: Path, build: Callable[[Path], dict[str, Any]]) -> None:
     """
     if (target / META).exists():
         return
-    building = target.with_name(f".{target.name}-{os.getpid()}-{uuid.uuid4().hex[:6]}")
-    building.mkdir(parents=True)
+    building = aside_of(target)
+    building.mkdir()
     try:
         meta = build(building)
         (building / META).write_text(json.dumps(meta), encoding="utf-8")

@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from workbench.atomic_files import aside_of
+
 
 @dataclass(frozen=True)
 class CheckpointFile:
@@ -54,7 +56,7 @@ class CheckpointFile:
             return False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._make_room(size)
-        unfinished = self.path.with_name(f"{self.path.stem}.tmp")
+        unfinished = aside_of(self.path)
         contents = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         try:
             save_file(contents, str(unfinished), metadata={"checkpoint": json.dumps(meta)})
@@ -77,9 +79,8 @@ class CheckpointFile:
 
     def remove(self) -> None:
         """Delete the checkpoint, if there is one."""
-        for path in (self.path, self.path.with_name(f"{self.path.stem}.tmp")):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
     def _make_room(self, size: int) -> None:
         others = [p for p in self.path.parent.glob("*.safetensors") if p != self.path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from workbench.errors import ConfigError
+from workbench.fields import number, whole
 from workbench.recipes import MagnitudePruning, Training
 from workbench.recipes.recipe import Recipe
 from workbench.tensors.masks import cubic_schedule
@@ -37,6 +38,8 @@ def gradual_pruning(ratio: float, rounds: int, training: Training) -> Recipe:
         raise ConfigError(
             f"gradual_pruning: {training!r} does not train; give FineTuning(…) or Distillation(…)."
         )
+    ratio = number("gradual_pruning", "ratio", ratio, minimum=0, below=1)
+    rounds = whole("gradual_pruning", "rounds", rounds, maximum=1000)
     steps = []
     for share in cubic_schedule(ratio, rounds):
         steps += [MagnitudePruning(round(share, 4)), training]

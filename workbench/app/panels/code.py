@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
-from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
 
 from workbench.app.session import Session
+from workbench.atomic_files import write_file
 from workbench.errors import ConfigError
+from workbench.stored_paths import writable_file
 
 
 class CodePanel:
@@ -68,12 +69,11 @@ class CodePanel:
         self.text.value = self.code()
 
     def _save(self, _: Any) -> None:
-        path = Path(self.path.value).expanduser().absolute()
+        path = writable_file(self.path.value).absolute()
         if path.exists() and path.read_text(encoding="utf-8", errors="replace") != self._saved:
             raise ConfigError(
                 f"{path} is there already, and not as it was saved here; give another name."
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._saved = self.code()
-        path.write_text(self._saved, encoding="utf-8")
+        write_file(path, self._saved)
         self.answer.value = f'<span role="status">Saved {html.escape(str(path))}</span>'

@@ -15,10 +15,12 @@ from workbench.app.parts.live_figure import LiveFigure
 from workbench.app.parts.measure_button import MeasureButton
 from workbench.app.parts.throttle import Throttle
 from workbench.app.session import Session
+from workbench.atomic_files import write_file
 from workbench.errors import StudyError
 from workbench.records import RunState
 from workbench.selection.compare import SIZE, PredictedPoint, TradeoffView, family_of
 from workbench.selection.quality import LATENCY
+from workbench.stored_paths import within
 from workbench.views.figures import (
     Overlay,
     live_figure,
@@ -261,10 +263,10 @@ class FrontierPanel:
         if not kind:
             return
         self.save.value = ""
-        folder = Path(self._session.study.path)
-        path = folder / f"{self._view.metric.name}-against-{self._view.axis.name}.{kind}"
+        name = f"{self._view.metric.name}-against-{self._view.axis.name}.{kind}"
+        path = within(Path(self._session.study.path), name)
         if kind == "svg":
-            path.write_text(static_svg(self._view, log_x=self.log_x.value), encoding="utf-8")
+            write_file(path, static_svg(self._view, log_x=self.log_x.value))
         else:
             figure = tradeoff_figure(self._view, log_x=self.log_x.value)
             write_html(figure, path, table=self._session.study.table(self.metric.value))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from workbench.errors import ConfigError, WorkbenchError
+from workbench.errors import WorkbenchError
+from workbench.fields import whole
 from workbench.progress import SILENT, Monitor
 from workbench.records import Measurement
 from workbench.runtime.measure.classification import BATCH_SIZES, make_classifier, time_queries
@@ -74,8 +75,7 @@ def measure_model(
     CancelledError
         If the monitor asks to stop.
     """
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 3:
-        raise ConfigError(f"repeats={repeats!r} is not accepted; give a whole number from 3 on.")
+    repeats = whole("measure", "repeats", repeats, minimum=3, maximum=10_000)
     monitor.report("measure", 0, 1, "packing the layers")
     packed = pack_model(model, dtype=fast_dtype(model.device))
     device = str(model.device)

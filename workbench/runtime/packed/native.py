@@ -16,6 +16,7 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -51,7 +52,7 @@ def native_library() -> tuple[Any, str]:
         try:
             path.unlink()
             library = ctypes.CDLL(str(_compile(compiler)))
-        except (OSError, subprocess.SubprocessError) as error:
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             return None, _failed("loading", error)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     library.int4_product.argtypes = [*[pointer] * 6, *[number] * 4, ctypes.c_int32]
@@ -84,9 +85,11 @@ def _compile(compiler: str) -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "compression-workbench"
     path = folder / f"kernels-{digest}.so"
-    if path.is_file():
-        return path
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _check_own(folder)
+    if path.is_file() or path.is_symlink():
+        _check_own(path)
+        return path
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         built = Path(aside) / "kernels.so"
         subprocess.run(
@@ -96,8 +99,25 @@ def _compile(compiler: str) -> Path:
             text=True,
             timeout=60,
         )
+        built.chmod(0o700)
         os.replace(built, path)
     return path
+
+
+def _check_own(path: Path) -> None:
+    """Refuse a cache that another user could have put a library into.
+
+    Raises
+    ------
+    RuntimeError
+        If it is a link, another user's, or may be written by others.
+    """
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise RuntimeError(
+            f"{path} is not yours alone (a link, another owner, or others may write to it), so"
+            f" nothing in it is run; remove it, or chmod go-w {path}"
+        )
 
 
 def _processor() -> str:

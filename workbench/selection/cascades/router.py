@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
 
-from workbench.errors import ConfigError, DataError
+from workbench.errors import ConfigError, DataError, WorkbenchError
+from workbench.fields import listed, whole
+from workbench.fields import number as check_number
 from workbench.selection.cascades.latency import Percentiles, percentiles
 from workbench.selection.cascades.signals import SIGNALS, Signal, signal_named, surety
+from workbench.stored_paths import check_folder, within
 
 if TYPE_CHECKING:
     from workbench.models.load import LoadedModel
@@ -101,6 +107,9 @@ class Router:
         sequence_length: int = 256,
         bases: Sequence[LoadedModel] | None = None,
     ) -> None:
+        models = listed("Router", "models", models, "two models or more")
+        labels = listed("Router", "labels", labels, "the task's labels")
+        thresholds = listed("Router", "thresholds", thresholds, "one number less than models")
         if len(models) < 2 or len(thresholds) != len(models) - 1:
             raise ConfigError(
                 f"{len(models)} models and {len(thresholds)} thresholds do not make a router; give"
@@ -108,9 +117,11 @@ class Router:
             )
         self.models = tuple(models)
         self.labels = tuple(labels)
-        self.thresholds = tuple(float(threshold) for threshold in thresholds)
+        self.thresholds = tuple(_threshold(value) for value in thresholds)
         self.signal = signal
-        self.sequence_length = sequence_length
+        self.sequence_length = whole(
+            "Router", "sequence_length", sequence_length, minimum=2, maximum=2**20, unit="tokens"
+        )
         self._bases = tuple(models if bases is None else bases)
         self._signal = signal_named(signal)
 
@@ -292,11 +303,14 @@ class Router:
         ------
         DataError
             If there is no router, it is damaged, or a newer version wrote it.
+        UnsafePathError
+            If it names a file outside of its folder, or a link leads out of it.
         """
         from workbench.models.load import load_model
         from workbench.storage.artifacts import load_weights
 
         path = Path(folder).expanduser()
+        check_folder(path)
         try:
             saved = json.loads((path / FILE).read_text(encoding="utf-8"))
             if saved["version"] > VERSION:
@@ -308,8 +322,7 @@ class Router:
             models, of = [], []
             for tier in saved["tiers"]:
                 name = str(tier["base"])
-                inside = (path / name).resolve().parent == path.resolve()
-                if not inside or not (path / name).is_dir():
+                if not within(path, name).is_dir():
                     raise DataError(f"The router in {path} lacks its model {name!r}.")
                 if name not in bases:
                     bases[name] = load_model(path / name)
@@ -318,7 +331,7 @@ class Router:
                 models.append(
                     bases[name]
                     if weights is None
-                    else load_weights(path / Path(str(weights)).name, bases[name])
+                    else load_weights(within(path, str(weights)), bases[name])
                 )
             return cls(
                 models,
@@ -328,7 +341,9 @@ class Router:
                 sequence_length=int(saved["sequence_length"]),
                 bases=of,
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except WorkbenchError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError, RecursionError) as error:
             raise DataError(
                 f"There is no router in {path}, or it is damaged ({error}); router.save(folder)"
                 " writes one."
@@ -337,6 +352,14 @@ class Router:
     def __repr__(self) -> str:
         names = " -> ".join(model.source.name for model in self.models)
         return f"<Router {names}, {self.signal} at least {self.thresholds}>"
+
+
+def _threshold(value: Any) -> float:
+    """Return a threshold; infinity is one, which nothing stays below."""
+    if isinstance(value, Real) and math.isinf(value):
+        return float(value)
+    found: float = check_number("Router", "thresholds", value)
+    return found
 
 
 def _is_router(folder: Path) -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from importlib import resources
-from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
-from workbench.errors import ConfigError, DataError
+from workbench.errors import DataError
+from workbench.fields import check_fields, option
+
+
+def _field(default: Any, help: str, **about: Any) -> Any:
+    return option(default, help, positional=True, **about)
 
 
 @dataclass(frozen=True)
@@ -36,27 +40,31 @@ class Device:
         Where the numbers are from.
     """
 
-    name: str
-    memory_bytes: float
-    bandwidth_bytes_per_s: float
-    usable_share: float = 0.9
-    count: int = 1
-    flops: float | None = None
-    runtime_bytes: float = 0.0
-    source: str = ""
+    name: str = _field(MISSING, "For tables, and what plan(device=...) takes.")
+    memory_bytes: float = _field(MISSING, "Of one of them.", unit="bytes", above=0)
+    bandwidth_bytes_per_s: float = _field(
+        MISSING,
+        "Of one's memory, as the vendor gives it; what is reached is less.",
+        unit="bytes a second",
+        above=0,
+    )
+    usable_share: float = _field(
+        0.9, "Share of the memory that a model may take.", above=0, maximum=1
+    )
+    count: int = _field(1, "How many work together.", minimum=1, maximum=1_000_000)
+    flops: float | None = _field(
+        None,
+        "16-bit operations a second of one, as the vendor gives them.",
+        above=0,
+        none_means="not known",
+    )
+    runtime_bytes: float = _field(
+        0.0, "What a process holds to run any model.", unit="bytes", minimum=0
+    )
+    source: str = _field("", "Where the numbers are from.")
 
     def __post_init__(self) -> None:
-        numbers = (self.memory_bytes, self.bandwidth_bytes_per_s, self.usable_share, self.count)
-        if not all(isinstance(x, Real) and math.isfinite(x) and x > 0 for x in numbers):
-            raise ConfigError(
-                f"The device {self.name!r} is not accepted: memory_bytes, bandwidth_bytes_per_s,"
-                f" usable_share and count are numbers above 0, not {numbers}."
-            )
-        if self.usable_share > 1 or not isinstance(self.count, Integral):
-            raise ConfigError(
-                f"The device {self.name!r} is not accepted: usable_share is at most 1 and count a"
-                f" whole number, not {self.usable_share} and {self.count!r}."
-            )
+        check_fields(self)
 
     @property
     def usable_bytes(self) -> float:

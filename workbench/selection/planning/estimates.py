@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.errors import ConfigError
+from workbench.fields import listed, number, shown, whole
 from workbench.selection.planning.devices import Device, known_devices
 from workbench.selection.planning.footprint import Footprint, footprint_of
 from workbench.selection.planning.precisions import PRECISIONS, Precision
@@ -86,11 +87,9 @@ def plan_rows(
 
     Parameters are those of :func:`workbench.plan`; what is wrong with them raises ConfigError.
     """
-    for name, value in (("context", context), ("batch", batch)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name}={value!r} is not accepted; give a whole number from 1 on.")
-    if not 0 <= margin < 1:
-        raise ConfigError(f"margin={margin!r} is not accepted; give a share from 0 on, below 1.")
+    context = whole("plan", "context", context, maximum=10**9, unit="tokens")
+    batch = whole("plan", "batch", batch, maximum=10**9)
+    margin = number("plan", "margin", margin, minimum=0, below=1)
     devices, forms = _devices(device), _precisions(precisions)
     rows = []
     names: set[str] = set()
@@ -167,12 +166,13 @@ def _devices(given: str | Device | Iterable[str | Device] | None) -> Sequence[De
     if given is None:
         return tuple(known.values())
     found = []
-    for one in [given] if isinstance(given, (str, Device)) else given:
-        if not isinstance(one, Device) and one not in known:
+    single = isinstance(given, (str, Device))
+    for one in [given] if single else listed("plan", "device", given, "devices or their names"):
+        if not isinstance(one, Device) and not (isinstance(one, str) and one in known):
             names = ", ".join(map(repr, known))
             raise ConfigError(
-                f"device={one!r} is not known; there are {names}. Give one of them, or your own:"
-                " Device(name, memory_bytes, bandwidth_bytes_per_s)."
+                f"device={shown(one)} is not known; there are {names}. Give one of them, or your"
+                " own: Device(name, memory_bytes, bandwidth_bytes_per_s)."
             )
         found.append(one if isinstance(one, Device) else known[one])
     return found
@@ -182,10 +182,12 @@ def _precisions(given: Iterable[str | Precision] | None) -> Sequence[Precision]:
     if given is None:
         return tuple(PRECISIONS.values())
     found = []
-    for one in [given] if isinstance(given, (str, Precision)) else given:
-        if not isinstance(one, Precision) and one not in PRECISIONS:
+    single = isinstance(given, (str, Precision))
+    for one in [given] if single else listed("plan", "precisions", given, "names of precisions"):
+        if not isinstance(one, Precision) and not (isinstance(one, str) and one in PRECISIONS):
             raise ConfigError(
-                f"precision {one!r} is not known; there are {', '.join(map(repr, PRECISIONS))}."
+                f"precision {shown(one)} is not known; there are"
+                f" {', '.join(map(repr, PRECISIONS))}."
             )
         found.append(one if isinstance(one, Precision) else PRECISIONS[one])
     return found

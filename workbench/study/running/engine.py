@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import platform
 import threading
 import time
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import CancelledError, StudyError, TokenizerMissingError
+from workbench.atomic_files import aside_of
+from workbench.errors import (
+    CancelledError,
+    DiskFullError,
+    NotEnoughMemoryError,
+    StudyError,
+    TokenizerMissingError,
+    WorkbenchError,
+)
 from workbench.progress import SILENT, Monitor
 from workbench.recipes import Step
 from workbench.recipes.recipe import Recipe
@@ -150,7 +158,7 @@ def table_path(store: Store, model: str) -> Path:
         ],
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    return store.path / PREDICTIONS_FOLDER / f"{key}.json"
+    return store.file(PREDICTIONS_FOLDER, f"{key}.json")
 
 
 def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any]:
@@ -159,13 +167,13 @@ def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any
     A live model is written into the study; of others only the tokenizer, for the case that it
     did not come from the same place.
     """
-    from workbench.models.load import save_model
+    from workbench.models.load import save_model, save_tokenizer
 
     folder = store.model_folder(name)
     if model.source.kind == "live":
         save_model(model, folder)
     elif model.source.kind != "demo":
-        model.tokenizer.save_pretrained(folder)
+        save_tokenizer(model.tokenizer, folder)
     return {
         "source": model.source.to_dict(),
         "fingerprint": model.fingerprint,
@@ -369,8 +377,10 @@ class Engine:
                 claim.fail(RunState.CANCELLED, "Interrupted from the keyboard.")
                 raise
             except Exception as error:
-                failure = error.with_traceback(None)  # its frames would keep the model in memory
-                claim.fail(RunState.FAILED, in_words(error))
+                failure = said(
+                    error.with_traceback(None), self.store.path
+                )  # its frames hold models
+                claim.fail(RunState.FAILED, in_words(failure))
         record = self.store.record(run)
         if record is None:
             raise StudyError(f"Run {run} was deleted while it was computed.")
@@ -601,7 +611,7 @@ class Engine:
         """Bind the model to the task; a head that was trained for it is kept in the study."""
         from workbench.models.load import ClassificationHead
 
-        path = self.store.task_folder / f"{self.store.model_folder(name).name}.head.safetensors"
+        path = self.store.file("task", f"{self.store.model_folder(name).name}.head.safetensors")
         if path.is_file():
             if not self.store.is_as_sealed(path):
                 raise StudyError(
@@ -613,7 +623,7 @@ class Engine:
             return self.task.bind(model, monitor=monitor)
         dense = self.task.bind(model, monitor=monitor)
         if dense.head is not None and dense.head is not model.head:
-            aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+            aside = aside_of(path)
             dense.head.save(aside)
             self.store.keep_file(aside, path)
         return dense
@@ -679,6 +689,35 @@ class Engine:
                 f"The base model {model!r} was not evaluated, so there is nothing to compare"
                 f" with{why}"
             )
+
+
+def said(error: Exception, folder: Path) -> Exception:
+    """Return an error of a library about a full disk or too little memory as one that says so.
+
+    Parameters
+    ----------
+    error : Exception
+    folder : Path
+        Of the study.
+    """
+    text = str(error)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or any(words in text for words in _FULL):
+        return DiskFullError(
+            f"The disk with {folder} is full. Finished runs are kept: free some space, and run the"
+            " same again."
+        )
+    if not isinstance(error, WorkbenchError) and any(words in text for words in _NO_MEMORY):
+        return NotEnoughMemoryError(
+            "There is too little memory for this run: the machine's, or a limit that is set for"
+            f" the process ({text.splitlines()[0][:200]}). Close other programs, or take a smaller"
+            " model, shorter texts or a smaller batch."
+        )
+    return error
+
+
+_FULL = ("No space left on device", "os error 28", "The disk with ", "disk quota exceeded")
+_NO_MEMORY = ("could not create a primitive", "can't allocate memory", "Cannot allocate memory")
 
 
 def in_words(error: BaseException) -> str:

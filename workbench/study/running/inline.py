@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from workbench.errors import DiskFullError
 from workbench.progress import Monitor
 from workbench.study.running.jobs import execute_job
 from workbench.study.running.runner import (
@@ -71,6 +72,8 @@ class InlineRunner:
                 execution = self._execute(job, _noting(len(waiting), emit))
                 if execution is not None:
                     self.executions.append(execution)
+                    if isinstance(execution.error, DiskFullError):  # nor would the next one fit
+                        self._cancel_all.set()
             if numbers:
                 emit(Event("idle", numbers[-1]))
             return numbers

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import IO
 
 from workbench.child_process import ChildProcess, Message
-from workbench.errors import StudyError
+from workbench.errors import DiskFullError, StudyError
 from workbench.records import RunState
 from workbench.storage.store import Store
 from workbench.study.running.runner import (
@@ -84,10 +84,16 @@ class WorkerRunner:
         -------
         list of int
             Their numbers, those of added baselines included.
+
+        Raises
+        ------
+        StudyError
+            If the study is closed, or its folder cannot be written to.
         """
         with self._lock:
             if self._closed:
                 raise StudyError("The study is closed; open it again to compute runs.")
+            self._store.require_writable()  # the worker could record nothing, nor write its log
             queued = [*self._waiting, *([self._current] if self._current else [])]
             numbers = []
             for model, recipe in with_baselines(self._store, jobs, queued):
@@ -119,10 +125,14 @@ class WorkerRunner:
     def cancel_all(self) -> None:
         """Stop the current job and forget those that wait."""
         with self._lock:
-            while self._waiting:
-                job = self._waiting.popleft()
-                self._emit(job, job.event("cancelled", error="Cancelled before it started."))
+            self._forget_waiting("Cancelled before it started.")
             self.cancel()
+
+    def _forget_waiting(self, why: str) -> None:
+        """Compute none of the jobs that wait. The lock is held."""
+        while self._waiting:
+            job = self._waiting.popleft()
+            self._emit(job, job.event("cancelled", error=why))
 
     def close(self) -> None:
         """Stop everything and end the worker; returns when it is gone."""
@@ -180,6 +190,8 @@ class WorkerRunner:
             job.run = event.run
             job.has_started = self._is_warm = True
             if event.kind in FINAL:
+                if (event.error or "").startswith(DiskFullError.__name__):
+                    self._forget_waiting("Not started: the disk is full.")
                 self._finish(job, event)
             else:
                 self._emit(job, replace(event, waiting=len(self._waiting)))

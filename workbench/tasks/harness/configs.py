@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import DataError
-from workbench.tasks.harness.library import require_harness
+from workbench.stored_paths import readable_file
+from workbench.tasks.harness.library import harness_folder, require_harness
 from workbench.tasks.harness.trusted_code import Code, code_of
 
 PREFIX = "lm-eval:"
@@ -106,11 +107,13 @@ def read_config(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = path.expanduser().resolve()
     if path in _above:
         raise DataError(f"The task file {path} includes itself.")
+    if len(_above) > MOST_INCLUDES:
+        raise DataError(f"The task file {path} lies under {len(_above)} others that include it.")
     try:
-        config = yaml.load(path.read_text("utf-8"), _loader(path.parent))
+        config = _loaded(readable_file(path))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path} is no YAML that can be read safely: {' '.join(str(error).split())}"
         ) from error
@@ -119,8 +122,45 @@ def read_config(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
     included = config.pop("include", [])
     merged: dict[str, Any] = {}
     for one in included if isinstance(included, list) else [included]:
-        merged |= read_config(path.parent / str(one), (*_above, path))
+        other = (path.parent / str(one)).resolve()
+        top = (_above or (path,))[0].parent
+        if not (other.is_relative_to(top) or other.is_relative_to(harness_folder())):
+            raise DataError(
+                f"The task file {path} includes {str(one)!r}, which lies outside of its folder and"
+                " is not read. Put it beside the task file."
+            )
+        merged |= read_config(other, (*_above, path))
     return {**merged, **config, "!file": str(path)}
+
+
+MOST_INCLUDES = 20
+MOST_BYTES = 10_000_000
+MOST_NODES = 200_000
+"""Values of a task file once every alias stands for what it names."""
+
+
+def _loaded(path: Path) -> Any:
+    """Return what a YAML file holds, unless it is meant to fill the memory."""
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes; at most {MOST_BYTES:,} are read")
+    loader = _loader(path.parent)(path.read_text("utf-8"))
+    try:
+        node = loader.get_single_node()
+        if _expanded(node, {}) > MOST_NODES:
+            raise ValueError(f"its aliases stand for more than {MOST_NODES:,} values")
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _expanded(node: Any, known: dict[int, int]) -> int:
+    """Return how many values a node stands for, aliases counted where they are used."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES + 1  # while it is looked at: it would hold itself
+        inner = node.value if node is not None and isinstance(node.value, list) else []
+        parts = [part for one in inner for part in (one if isinstance(one, tuple) else (one,))]
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _loader(folder: Path) -> Any:

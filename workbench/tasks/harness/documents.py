@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import ConfigError, DataError
+from workbench.fields import whole
 from workbench.tasks.harness.library import harness_at_work, in_words
 from workbench.tasks.harness.trusted_code import Code, check_code, replaced
 from workbench.tasks.splits import deal
@@ -272,6 +273,11 @@ def _found(files: Any, folder: Path) -> Any:
         return {split: _found(inner, folder) for split, inner in files.items()}
     if isinstance(files, (list, tuple)):
         return [_found(inner, folder) for inner in files]
+    if "://" in str(files):
+        raise DataError(
+            f"{str(files)[:200]!r} is an address; nothing is downloaded here. Download the file,"
+            " put it beside the task file and give its name."
+        )
     beside = str(folder / str(files))
     if not _is_there(beside) or Path(beside).resolve() == Path(str(files)).resolve():
         return files
@@ -293,8 +299,7 @@ def _shots(task: Any, config: dict[str, Any], shots: int | None) -> int:
     own = task.config.num_fewshot
     if shots is None:
         return int(own or 0)
-    if isinstance(shots, bool) or not isinstance(shots, int) or shots < 0:
-        raise ConfigError(f"shots={shots!r} is not accepted; give 0 or more, or None.")
+    shots = int(whole("HarnessTask", "shots", shots, minimum=0, maximum=1000))
     if own == 0 and shots:
         raise ConfigError(
             f"The task {config['task']!r} fixes num_fewshot: 0, which the harness never overrides;"

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import inspect
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,7 @@ def harness_at_work() -> Iterator[None]:
 def _sandbox_like(plain: Any) -> Any:
     """Return a sandbox with the settings of an environment; it makes each template once."""
     from jinja2 import Environment
+    from jinja2.exceptions import SecurityError
     from jinja2.sandbox import SandboxedEnvironment
 
     made: dict[Any, Any] = {}
@@ -88,7 +90,21 @@ def _sandbox_like(plain: Any) -> Any:
     class Sandbox(SandboxedEnvironment):
         """The harness asks for the same few templates for every document."""
 
+        intercepted_binops = frozenset(("*", "**", "%", "+"))
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            _check_size(operator, left, right)
+            return super().call_binop(context, operator, left, right)
+
+        def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+            for value in (*args, *kwargs.values()):
+                if isinstance(value, int) and abs(value) > MOST_CHARACTERS:
+                    raise SecurityError(f"a call with {value:.3g} would fill the memory")
+            return super().call(__context, __obj, *args, **kwargs)
+
         def from_string(self, source: Any, globals: Any = None, template_class: Any = None) -> Any:
+            if isinstance(source, str) and _LONG_NUMBER.search(source):
+                raise SecurityError("a number of nine digits or more would fill the memory")
             if source not in made:
                 made[source] = super().from_string(source, globals, template_class)
             return made[source]
@@ -99,6 +115,29 @@ def _sandbox_like(plain: Any) -> Any:
     sandbox.filters.update(plain.filters)
     sandbox.tests.update(plain.tests)
     return sandbox
+
+
+MOST_CHARACTERS = 10_000_000
+"""Of what an operation within a template may make."""
+
+_LONG_NUMBER = re.compile(r"\d{9}")
+
+
+def _check_size(operator: str, left: Any, right: Any) -> None:
+    """Raise SecurityError if an operation of a template would make something huge."""
+    from jinja2.exceptions import SecurityError
+
+    size = 0.0
+    if operator == "*":
+        for one, other in ((left, right), (right, left)):
+            if isinstance(other, int) and hasattr(one, "__len__"):
+                size = max(size, len(one) * other)
+    elif operator == "**" and isinstance(left, int) and isinstance(right, int):
+        size = max(right, 0) * abs(left).bit_length()
+    elif operator == "+" and hasattr(left, "__len__") and hasattr(right, "__len__"):
+        size = len(left) + len(right)
+    if size > MOST_CHARACTERS:
+        raise SecurityError(f"an operation with {operator} would fill the memory")
 
 
 def in_words(error: Exception) -> str:

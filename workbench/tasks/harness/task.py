@@ -18,10 +18,13 @@ from workbench.errors import (
     DataError,
     UnsupportedArchitectureError,
 )
+from workbench.fields import flag, whole, words
+from workbench.fields import seed as check_seed
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.records import Metric
-from workbench.tasks.base import Batch, DenseReference, Example
+from workbench.stored_paths import within
+from workbench.tasks.base import MOST_LENGTH, Batch, DenseReference, Example
 from workbench.tasks.data import read_snapshot
 from workbench.tasks.harness.configs import find_config
 from workbench.tasks.harness.description import (
@@ -133,7 +136,21 @@ class HarnessTask(NextToken):
         trust_remote_code: bool = False,
         name: str | None = None,
     ) -> None:
-        _check_numbers(sequence_length, max_evaluation_examples)
+        owner = type(self).__name__
+        sequence_length = whole(
+            owner,
+            "sequence_length",
+            sequence_length,
+            minimum=4,
+            maximum=MOST_LENGTH,
+            unit="tokens",
+            none_means="what the model takes",
+        )
+        most, meaning = max_evaluation_examples, "all documents"
+        max_evaluation_examples = whole(owner, "max_evaluation_examples", most, none_means=meaning)
+        seed = check_seed(owner, seed)
+        name = words(owner, "name", name, none_means="that of the task")
+        trust_remote_code = flag(owner, "trust_remote_code", trust_remote_code)
         config = find_config(task, include_path)
         read = read_documents(
             config,
@@ -550,27 +567,10 @@ class HarnessTask(NextToken):
         harness when a model is evaluated.
         """
         parts: dict[str, list[HarnessRow]] = {part: [] for part in PARTS}
-        for row in read_snapshot(folder / saved["data"]):
+        for row in read_snapshot(within(folder, saved["data"])):
             parts[row.pop("part")].append(HarnessRow.from_dict(row))
         task = cls.__new__(cls)
         rows = {part: tuple(found) for part, found in parts.items()}
         task._set(rows, saved["name"], dict(saved["options"]), saved["harness"])
         task._check_loaded(saved)
         return task
-
-
-def _check_numbers(sequence_length: int | None, most: int | None) -> None:
-    if sequence_length is not None and (
-        isinstance(sequence_length, bool)
-        or not isinstance(sequence_length, int)
-        or sequence_length < 4
-    ):
-        raise ConfigError(
-            f"sequence_length={sequence_length!r} is not accepted; give 4 or more tokens, or None"
-            " for what the model takes."
-        )
-    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-        raise ConfigError(
-            f"max_evaluation_examples={most!r} is not accepted; give a positive number, or None for"
-            " all documents."
-        )

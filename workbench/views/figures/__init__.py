@@ -5,7 +5,7 @@ from workbench.views.figures.confusion import confusion_figure
 from workbench.views.figures.layers import layer_errors_figure, weight_histogram_figure
 from workbench.views.figures.lineage import lineage_figure
 from workbench.views.figures.live import Overlay, live_figure, update_live
-from workbench.views.figures.page import write_html, write_page
+from workbench.views.figures.page import write_html
 from workbench.views.figures.plan import plan_figure
 from workbench.views.figures.reliability import reliability_figure
 from workbench.views.figures.sensitivity import sensitivity_figure
@@ -32,5 +32,4 @@ __all__ = [
     "update_live",
     "weight_histogram_figure",
     "write_html",
-    "write_page",
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
+
+from workbench.atomic_files import write_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,20 +67,4 @@ def write_html(figure: go.Figure, path: str | Path, *, table: pd.DataFrame | Non
         ),
         table="" if table is None else table.to_html(index=False, border=0, na_rep="–"),
     )
-    return write_page(path, page)
-
-
-def write_page(path: str | Path, page: str) -> Path:
-    """Write a page to a temporary name first and then rename it; return where it is."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(page)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return path
+    return write_file(path, page)
