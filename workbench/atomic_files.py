@@ -36,7 +36,7 @@ def aside_of(path: Path) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     pid, number = os.getpid(), next(_COUNT) & 0xFFFF
-    return path.with_name(f"{path.stem}.{_host_tag()}-{pid}-{_tag(identity(pid))}{number:04x}.tmp")
+    return path.with_name(f"{path.stem}.{host_tag()}-{pid}-{_tag(identity(pid))}{number:04x}.tmp")
 
 
 def is_leftover(path: Path) -> bool:
@@ -47,7 +47,7 @@ def is_leftover(path: Path) -> bool:
     found = re.search(r"\.([0-9a-f]{8})-(\d+)-([0-9a-f]{4})[0-9a-f]{4}\.tmp$", path.name)
     if found is None:
         return False
-    if found[1] == _host_tag():
+    if found[1] == host_tag():
         alive = identity(int(found[2]))
         return alive is None or (alive != "" and _tag(alive) != found[3])
     return age_seconds(path) > 24 * 3600
@@ -114,7 +114,8 @@ def age_seconds(path: Path) -> float:
         return 0.0
 
 
-def _host_tag() -> str:
+def host_tag() -> str:
+    """Return eight hexadecimal digits that tell this computer from others."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 

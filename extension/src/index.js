@@ -10,17 +10,17 @@ const SOURCE = 'import workbench as wb\n\nwb.Workbench()';
 const KERNEL_MS = 60000;
 
 // Bars that get shorter under a front: what the workbench draws.
-const icon = new LabIcon({
-  name: 'compression-workbench:icon',
-  svgstr: `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" width="24">
+const SVG = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" width="24">
   <g class="jp-icon3" fill="#616161">
     <rect x="3" y="5" width="4" height="16" rx="1"/>
     <rect x="10" y="11" width="4" height="10" rx="1"/>
     <rect x="17" y="16" width="4" height="5" rx="1"/>
   </g>
   <path d="M4 2.5h5.5v5H16v5h5" fill="none" stroke="#0072B2" stroke-width="1.8"
-    stroke-dasharray="2.4 1.6"/></svg>`
-});
+    stroke-dasharray="2.4 1.6"/></svg>`;
+const icon = new LabIcon({ name: 'compression-workbench:icon', svgstr: SVG });
+// The launcher's notebooks have the picture of their kernel, and a letter where there is none.
+const picture = `data:image/svg+xml;base64,${btoa(SVG)}`;
 
 function notebook(kernel) {
   return {
@@ -107,7 +107,7 @@ const plugin = {
       icon: args => (args.isPalette ? undefined : icon),
       execute: args => open(app, args.cwd || '')
     });
-    launcher?.add({ command: COMMAND, category: 'Notebook', rank: 1 });
+    launcher?.add({ command: COMMAND, category: 'Notebook', rank: 1, kernelIconUrl: picture });
     palette?.addItem({ command: COMMAND, category: 'Notebook', args: { isPalette: true } });
   }
 };

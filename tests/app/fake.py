@@ -31,6 +31,7 @@ class FakeStudy:
     metric = Metric("accuracy")
     metrics = (Metric("accuracy"), Metric("kl", "nats", higher_is_better=False))
     models = ("tiny",)
+    fingerprints = ("tiny", "toy")
     output = Output.TOKENS
 
     def __init__(self):
@@ -47,6 +48,7 @@ class FakeStudy:
     def describe(self):
         about = {"kind": "live", "ref": "tiny", "architecture": "TinyForCausalLM"}
         about |= {"n_parameters": 1_000_000, "size_bytes": 4_000_000, "compute_dtype": "float32"}
+        about["n_blocks"] = 6
         return {"models": {"tiny": about}, "task": {"name": "toy", "kind": "language_modeling"}}
 
     def baseline(self, model=None):
@@ -107,7 +109,7 @@ class FakeStudy:
     def lacks_predictions(self, model=None):
         return not self.predicts
 
-    def submit(self, recipes, on_event):
+    def submit(self, recipes, on_event, model=None):
         if self.fail_with is not None:
             raise self.fail_with
         self.submitted.append((list(recipes), on_event))
@@ -125,8 +127,15 @@ class FakeStudy:
     def wait(self, timeout=None):
         return self.is_idle
 
-    def cancel(self, *, current_only=False):
-        self.cancelled.append(current_only)
+    queue = ()
+
+    def cancel(self, *, current_only=False, job=None):
+        self.cancelled.append(current_only if job is None else job)
+
+    def move(self, job, places):
+        order = list(self.queue)
+        order.insert(max(0, order.index(job) + places), order.pop(order.index(job)))
+        self.queue = tuple(order)
 
 
 def event(kind, step=None, job=1, **values):

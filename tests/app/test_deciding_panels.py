@@ -11,6 +11,7 @@ import pytest
 import workbench as wb
 from tests.app.fake import FakeStudy, record
 from tests.classified import classifier
+from workbench.app.panels.choose import requirements_code
 from workbench.app.workbench import CODE, EXPLORE, KEEP, LINEAGE, PLAN, TRUST, Workbench
 from workbench.recipes import RTN
 from workbench.records import Measurement
@@ -88,11 +89,11 @@ def test_costs_are_of_the_users_own_prices(study, bench):
     assert "tiny (dense)" in table
     prices = "wb.CostModel(price_per_hour_usd=3.6, utilisation=1.0, queries_per_month=1000000.0"
     assert panel.code().startswith(f"study.costs({prices}")
-    assert eval(panel.code()[12:-1], {"wb": wb}) == bench._session.prices.model
+    assert eval(panel.code()[12:-1], {"wb": wb}) == bench._session.prices.value
     bench.nav.value = CODE
     assert bench.panels.code.text.value.count("study.costs(") == 1  # not one per change
-    panel.form.controls["price_per_hour_usd"].value = 0
-    assert bench._session.prices.model is None
+    panel.form.controls["price_per_hour_usd"].value = None
+    assert bench._session.prices.value is None
     assert "study.costs" not in bench.panels.code.code()
 
 
@@ -101,27 +102,27 @@ def test_every_price_has_its_help_and_classifiers_are_asked_for_no_tokens(bench)
     assert "new_tokens" not in form.controls
     assert "new_tokens" in Workbench(FakeStudy()).panels.cost.form.controls
     for control in form.controls.values():
-        assert control.description
-        assert len(control.tooltip) > 20
-    assert "0 means" in form.controls["api_per_1k_usd"].tooltip
+        assert getattr(control, "input", control).description
+        assert len(getattr(control, "input", control).tooltip) > 20
+    assert "Empty: " in form.controls["api_per_1k_usd"].input.tooltip
 
 
 def test_a_limit_of_money_needs_prices_and_decides(study, bench):
     panel = bench.panels.choose
-    assert panel.limits.cost_per_1k.disabled
+    assert panel.limits.cost_per_1k.input.disabled
     timed(study, dense=20.0, a=10.0)
     controls = bench.panels.cost.form.controls
     controls["price_per_hour_usd"].value, controls["utilisation"].value = 3.6, 1.0
-    assert not panel.limits.cost_per_1k.disabled
+    assert not panel.limits.cost_per_1k.input.disabled
     panel.bar.value = 0.9
     panel.limits.cost_per_1k.value = 0.015
     assert "✓ passes" in panel.verdicts.html
     panel.limits.cost_per_1k.value = 0.005
     assert "✓" not in panel.verdicts.html
-    asked = eval(panel.requirements_code(), {"wb": wb})
+    asked = eval(requirements_code(panel.requirements()), {"wb": wb})
     assert asked == wb.Requirements(**panel.requirements())
     controls["utilisation"].value = 0.5
-    assert eval(panel.requirements_code(), {"wb": wb}).cost.utilisation == 0.5
+    assert eval(requirements_code(panel.requirements()), {"wb": wb}).cost.utilisation == 0.5
 
 
 def test_what_has_no_times_is_measured_with_progress_and_can_be_stopped(study, bench, asked):
@@ -133,20 +134,20 @@ def test_what_has_no_times_is_measured_with_progress_and_can_be_stopped(study, b
     what, answered, _, progress, arguments = asked[0]
     assert (what, arguments) == ("measure", {"runs": ["a"]})
     progress({"stage": "measure", "done": 30, "total": 100, "detail": "GPTQ <4>"})
-    assert "measure 30% GPTQ &lt;4&gt;" in panel._measuring.status.value
+    assert "measuring 30% GPTQ &lt;4&gt;" in panel._measuring.status.value
     assert panel.measure.disabled
     panel._measuring.stop.click()
     assert "Stop was pressed under Measure what is missing" in asked[1]
     assert not panel.measure.disabled
     answered({"count": 1, "warnings": []})  # was stopped
-    assert bench.banner.text == ""
+    assert panel.notice.text == ""
     panel.measure.click()
     timed(study, a=10.0)
     asked[2][1]({"count": 1, "warnings": []})
     assert "Measured 1 run." in panel._measuring.status.value
     assert "Every finished run was measured" in panel.missing.value
     panel.measure.click()
-    assert "measured already" in bench.banner.text
+    assert "measured already" in panel.notice.text
 
 
 def test_the_script_measures_before_it_writes_what_follows_from_times(bench):
@@ -263,7 +264,7 @@ def test_a_router_is_not_written_over_something_without_asking(bench, asked, tmp
     panel = bench.panels.routing.router
     assert panel.write.disabled
     cascade_asked = {"runs": ["a", "dense"], "signal": "margin", "accuracy": 1.0, "cost": "size"}
-    panel.offer(cascade_asked)
+    bench._session.cascade.set(cascade_asked)
     panel.path.value = "out/r"
     panel.write.click()
     what, answered, _, _, arguments = asked.pop()
@@ -279,7 +280,7 @@ def test_a_router_is_not_written_over_something_without_asking(bench, asked, tmp
     (tmp_path / "out" / "r" / "router.json").touch()
     panel.write.click()
     assert asked == []
-    assert "is there already" in panel._question.status.value
+    assert "is there already" in panel.notice.text
     panel.path.value = "out/r "  # another one would have to be asked for again
     assert panel.write.description == "Write router"
     assert ".save('out/r', overwrite=True)" in panel.code()
@@ -321,7 +322,7 @@ def test_trust_is_asked_once_per_run_and_shown_in_views(bench, asked):
     what, answered, _, progress, arguments = asked[0]
     assert (what, arguments) == ("trust", {"run": "a", "threshold": 0.9})
     progress({"stage": "evaluate", "done": 10, "total": 50, "detail": "validation"})
-    assert "evaluate 10/50 validation" in panel._question.status.value
+    assert "evaluating 10 of 50 validation" in panel._question.status.value
     answered(trust_view().to_dict())
     assert "temperature 1.70" in panel.summary.value
     assert "too sure of itself" in panel.summary.value
@@ -360,7 +361,7 @@ def test_consistency_takes_own_wordings_and_refuses_those_without_a_place(bench,
     own = panel.consistency
     own.templates.value = "no place"
     own.go.click()
-    assert "has no {text}" in bench.banner.text
+    assert "has no {text}" in own.notice.text
     own.templates.value = "Dear team, {text}\n\n"
     own.go.click()
     what, answered, *_, arguments = asked[0]
@@ -400,12 +401,12 @@ def test_planning_needs_no_study(monkeypatch):
     panel = bench.plan
     assert bench.nav.value == PLAN
     panel.go.click()
-    assert "No model is chosen" in bench.banner.text
+    assert "No model is chosen" in panel.notice.text
     panel.models.value = ("llama-3.1-8b",)
     panel.devices.value = ("laptop 16 GB",)
     panel.device_form.name.value = "my <card>"
     panel.device_form.add.click()
-    assert "A device needs a name" in bench.banner.text
+    assert "A device needs a name" in panel.device_form.notice.text
     panel.device_form.memory_gb.value = panel.device_form.bandwidth_gb.value = 100
     panel.device_form.add.click()
     assert panel.devices.value == ("laptop 16 GB", "my <card>")
@@ -439,6 +440,7 @@ def test_the_studys_own_models_are_planned_where_they_can_be_read(study, bench):
     assert ("tiny (of this study)", "tiny") not in bench.plan.models.options  # a live one
     about = study.describe()
     about["models"]["tiny"] |= {"kind": "folder", "ref": "/models/tiny"}
+    study = Classifying()
     study.describe = lambda: about
     again = Workbench(study)
     assert again.plan.models.options[0] == ("tiny (of this study)", "/models/tiny")
@@ -457,7 +459,7 @@ def test_at_most_three_figures_live_at_once(bench, asked):
     asked[1][1](trust_view().to_dict())
     bench.panels.deciding.nav.value = 2
     places = {
-        LINEAGE: bench.panels.lineage._place,
+        LINEAGE: bench.panels.lineage.place,
         TRUST: bench.panels.trust.place,
         KEEP: bench.panels.routing.place,
     }

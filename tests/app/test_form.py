@@ -7,9 +7,9 @@ import html
 import ipywidgets as w
 import pytest
 
-from workbench.app.parts.form import MethodForm, StepForm
+from workbench.app.parts.form import MethodForm, StepForm, _spoken
 from workbench.errors import ConfigError
-from workbench.recipes import AWQ, GPTQ, STEPS, Cast, MagnitudePruning, fields_of
+from workbench.recipes import AWQ, GPTQ, STEPS, Cast, Distillation, MagnitudePruning, fields_of
 
 
 def widgets_in(box):
@@ -32,7 +32,7 @@ def test_every_control_has_a_label_and_help(name):
     form = StepForm(STEPS[name])
     for info in fields_of(STEPS[name]):
         inside = widgets_in(form.control(info.name).widget)
-        assert any(info.name.replace("_", " ") in getattr(x, "description", "") for x in inside)
+        assert any(_spoken(info) in getattr(x, "description", "") for x in inside)
         assert any(getattr(x, "tooltip", None) == info.help for x in inside)
         for one in inside:
             if isinstance(one, w.ValueWidget) and not isinstance(one, w.HTML):
@@ -96,7 +96,7 @@ def test_a_value_that_is_not_accepted_is_explained_beside_its_field():
 
 def test_a_form_of_many_fields_shows_the_first_ones():
     form = StepForm(GPTQ)
-    *_, more, rest = form.widget.children
+    more, rest = form.widget.children[-1].children
     assert form.control("bits").widget in form.widget.children
     assert form.control("sequential").widget in rest.children
     assert rest.layout.display == "none"
@@ -148,3 +148,25 @@ def test_changes_are_told():
     before = len(told)
     form.form.control("bits").set(2)
     assert len(told) == before + 1
+
+
+def test_a_students_blocks_begin_at_half_and_end_at_the_models():
+    form = StepForm(Distillation, n_blocks=6)
+    blocks = form.control("blocks")
+    blocks._none.value = False
+    assert form.value.blocks == 3
+    assert (blocks._input.min, blocks._input.max) == (1, 6)
+    helps = "".join(x.value for x in widgets_in(blocks.widget) if isinstance(x, w.HTML))
+    assert "From 1 to 6." in helps
+    free = StepForm(Distillation).control("blocks")  # of an older study, whose number is not known
+    free._none.value = False
+    free.set(2000)
+    assert "from 1 to 1000 blocks" in free.explain()
+
+
+def test_only_one_control_of_a_form_is_called_method():
+    form = MethodForm()
+    form.method.value = "Distillation"
+    names = [x.description for x in widgets_in(form.widget) if hasattr(x, "description")]
+    assert names.count("method") == 1
+    assert "what is trained" in names

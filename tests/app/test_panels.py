@@ -10,11 +10,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from ipywidgets.widgets.widget import _instances
 
 import workbench as wb
 from tests.app.fake import FakeStudy, event, record
 from workbench.app.inspector_client import _Question
-from workbench.app.parts.table import table_html
+from workbench.app.panels.runs import table_html
 from workbench.app.workbench import (
     CODE,
     COMPARE,
@@ -72,7 +73,7 @@ def test_run_submits_what_the_form_shows(study, bench):
     bench.panels.recipe.run.click()
     (recipes, on_event), *others = study.submitted
     assert recipes == [Recipe.of(GPTQ(3, group_size=32))]
-    assert on_event == bench.panels.queue.on_event
+    assert on_event == bench._session.events.emit
     assert others == []
     assert bench.panels.recipe.code() == "study.run(wb.GPTQ(3, group_size=32))"
     assert "wb.GPTQ(3, group_size=32)" in bench.panels.recipe._code.value
@@ -141,7 +142,7 @@ def test_a_sweep_over_a_setting(study, bench):
     panel.values.value = "2, many"
     panel.sweep.click()
     assert len(study.submitted) == 1
-    assert "'many' is no value of 'bits'" in bench.banner.text
+    assert "'many' is no value of 'bits'" in panel.sweep_notice.text
 
 
 def test_values_that_do_not_go_together_are_told_at_once_and_not_run(study, bench):
@@ -150,7 +151,7 @@ def test_values_that_do_not_go_together_are_told_at_once_and_not_run(study, benc
     assert 'role="alert"' in bench.panels.recipe.problem.value
     bench.panels.recipe.run.click()
     assert study.submitted == []
-    assert bench.banner.text
+    assert bench.panels.recipe.notice.text
 
 
 def test_what_is_estimated_is_called_so(study, bench):
@@ -167,49 +168,76 @@ def test_a_run_from_click_to_point(study, bench):
     panel = bench.panels.queue
     bench.panels.recipe.run.click()
     assert panel.cancel.disabled
-    from_a_thread(panel.on_event, event("queued"))
+    from_a_thread(bench._session.events.emit, event("queued"))
     assert not panel.cancel_all.disabled
     assert panel.pending == ((Recipe.of(RTN(4)), "queued"),)
-    from_a_thread(panel.on_event, event("started", waiting=2))
+    from_a_thread(bench._session.events.emit, event("started", waiting=2))
     assert "2 more waiting" in panel.status.value
     flush(bench)
     assert list(trace(bench, "queued or running").x) == [1.0]
-    from_a_thread(panel.on_event, event("progress", stage="evaluate", done=3, total=10))
+    from_a_thread(bench._session.events.emit, event("progress", stage="evaluate", done=3, total=10))
     panel._progress.flush()
     assert panel.bar.value == 0.3
-    assert "evaluate 3/10" in panel.status.value
+    assert "evaluating 3 of 10" in panel.status.value
     study.records.append(record("b", 500_000, 0.85, RTN(4)))
-    from_a_thread(panel.on_event, event("finished"))
+    from_a_thread(bench._session.events.emit, event("finished"))
     flush(bench)
     assert points(bench.panels.frontier) >= {"dense", "a", "b"}
     assert not trace(bench, "queued or running").x
     assert "RTN 4-bit g128" in bench.panels.table.widget.html
     assert panel.bar.value == 1
-    panel.on_event(Event("idle", 1))
+    bench._session.events.emit(Event("idle", 1))
     assert panel.cancel.disabled
     assert panel.pending == ()
 
 
 def test_cancel_is_one_verb(study, bench):
-    bench.panels.queue.on_event(event("started"))
+    bench._session.events.emit(event("started"))
     bench.panels.queue.cancel.click()
     assert study.cancelled == [True]
     assert bench.panels.queue.cancel.disabled
-    bench.panels.queue.on_event(event("cancelled", error="Cancelled."))
+    bench._session.events.emit(event("cancelled", error="Cancelled."))
     assert "finished runs are kept" in bench.panels.queue.status.value
-    bench.panels.queue.on_event(event("started", job=2))
+    bench._session.events.emit(event("started", job=2))
     bench.panels.queue.cancel_all.click()
     assert study.cancelled == [True, False]
 
 
+def test_jobs_that_wait_are_moved_and_removed_one_by_one(study, bench):
+    panel = bench.panels.queue
+    study.queue = (1, 2)
+    for job in study.queue:
+        bench._session.events.emit(event("queued", RTN(job + 1), job=job))
+    assert [job for _, job in panel.waiting.options] == [1, 2]
+    panel.waiting.value = 2
+    panel.earlier.click()
+    assert [job for _, job in panel.waiting.options] == [2, 1]
+    assert panel.waiting.value == 2
+    panel.remove.click()
+    assert study.cancelled == [2]
+    study.queue = ()
+    bench._session.events.emit(event("cancelled", RTN(3), job=2, error="Removed."))
+    assert panel._waiting.layout.display == "none"
+
+
+def test_editing_a_recipe_leaves_no_widgets_behind(bench):
+    form = bench.panels.recipe.form
+    for bits in (2, 3):
+        form.value = GPTQ(bits)
+    before = len(_instances)
+    for bits in (4, 5, 6, 4, 3):
+        form.value = GPTQ(bits)
+    assert len(_instances) <= before
+
+
 def test_progress_that_is_being_shown_when_a_run_ends_has_not_the_last_word(bench, monkeypatch):
     panel = bench.panels.queue
-    panel.on_event(event("started"))
+    bench._session.events.emit(event("started"))
 
     def ends_meanwhile(*_):
         with monkeypatch.context() as patch:
             patch.setattr(panel._progress, "flush", lambda: None)  # it is what is running here
-            panel.on_event(event("cancelled", error="Cancelled."))
+            bench._session.events.emit(event("cancelled", error="Cancelled."))
         return ""
 
     monkeypatch.setattr(panel, "_left", ends_meanwhile)
@@ -219,19 +247,19 @@ def test_progress_that_is_being_shown_when_a_run_ends_has_not_the_last_word(benc
 
 
 def test_a_failed_run_is_a_visible_banner_with_escaped_reason(bench):
-    bench.panels.queue.on_event(event("failed", error="no <b>memory</b>"))
-    assert "no &lt;b&gt;memory" in bench.banner.widget.value
+    bench._session.events.emit(event("failed", error="no <b>memory</b>"))
+    assert "no &lt;b&gt;memory" in bench.notice.widget.value
     assert "no &lt;b&gt;memory" in bench.panels.queue.list.value
-    assert bench.banner.widget.layout.display != "none"
+    assert bench.notice.widget.layout.display != "none"
 
 
 def test_exceptions_of_callbacks_are_visible(study, bench):
     study.fail_with = StudyError("The study is closed; open it again.")
     bench.panels.recipe.run.click()
-    assert "The study is closed" in bench.banner.widget.value
+    assert "The study is closed" in bench.panels.recipe.notice.widget.value
     study.fail_with = None
     bench.panels.recipe.run.click()
-    assert bench.banner.widget.layout.display == "none"
+    assert bench.panels.recipe.notice.widget.layout.display == "none"
 
 
 def test_a_deleted_journal_does_not_break_the_events(study, bench):
@@ -239,9 +267,9 @@ def test_a_deleted_journal_does_not_break_the_events(study, bench):
         raise StudyError("gone")
 
     study.table = gone
-    bench.panels.queue.on_event(event("finished"))
+    bench._session.events.emit(event("finished"))
     bench.panels.table.refresh.flush()
-    assert bench.banner.text == "gone"
+    assert bench.panels.table.notice.text == "gone"
 
 
 # The plot
@@ -256,9 +284,9 @@ def test_what_fails_later_is_told_too(study, bench):
     study.table = gone
     bench.panels.table.refresh()  # waits for its turn in a thread
     until = time.monotonic() + 10
-    while not bench.banner.text and time.monotonic() < until:
+    while not bench.panels.table.notice.text and time.monotonic() < until:
         time.sleep(0.02)
-    assert bench.banner.text == "gone"
+    assert bench.panels.table.notice.text == "gone"
 
 
 def test_one_figure_is_alive_and_is_changed_in_place(study, bench):
@@ -291,8 +319,8 @@ def test_a_page_that_shows_the_figure_is_sent_it_as_it_is_now(study, bench, monk
     bench.panels.frontier.refresh.flush()
     figure._asked(figure, {"type": "show", "needed": False}, [])
     assert sent[-2:] == [["_widget_data", "_widget_layout"], {"type": "fresh"}]
-    shown = {run for data in figure._widget_data for run in data.get("customdata", ())}
-    assert "b" in shown
+    state = figure.get_state(sent[-2])
+    assert "b" in {run for data in state["_widget_data"] for run in data.get("customdata", ())}
 
 
 def test_what_is_predicted_is_shown_beside_what_is_measured(study, bench):
@@ -365,7 +393,7 @@ def test_the_plot_is_saved_in_the_studys_folder(study, bench):
     bench.panels.frontier.save.value = "svg"
     (saved,) = study.path.glob("*.svg")
     assert saved.read_text().startswith("<svg")
-    assert str(saved) in bench.banner.text
+    assert str(saved) in bench.panels.frontier.notice.text
     assert bench.panels.frontier.save.value == ""
 
 
@@ -375,36 +403,38 @@ def test_a_clicked_prediction_goes_into_the_form_or_where_none_fits_is_run(study
     mixed = Recipe.of(Mixed([GPTQ(2), GPTQ(4)], {"layers.0": 0, "layers.1": 1}))
     bench._edit(mixed)
     assert study.submitted[0][0] == [mixed]
-    assert "is queued" in bench.banner.text
+    assert "is queued" in bench.notice.text
 
 
 def test_speed_is_measured_of_what_is_selected_while_nothing_runs(study, bench, monkeypatch):
     asked = []
     monkeypatch.setattr(bench._session.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
     bench.panels.frontier.measure.click()
-    assert "Select the runs" in bench.banner.text
+    assert "Select the runs" in bench.panels.frontier.notice.text
     bench._session.selection.set(["a"])
     study.is_idle = False
     bench.panels.frontier.measure.click()
-    assert "would spoil the times" in bench.banner.text
+    assert "would spoil the times" in bench.panels.frontier.notice.text
     study.is_idle = True
     other = record("b", None, None, RTN(4), state=RunState.RUNNING)  # of another kernel
-    bench.banner.clear()
+    bench.panels.frontier.notice.clear()
     study.records.append(other)
     bench.panels.frontier.measure.click()
-    assert "would spoil the times" in bench.banner.text
+    assert "would spoil the times" in bench.panels.frontier.notice.text
     study.records.remove(other)
     bench.panels.frontier.axis.value = "latency"  # on which nothing has a point yet
     bench.panels.frontier.measure.click()
-    assert bench.banner.text == ""
+    assert bench.panels.frontier.notice.text == ""
     ((what, done, failed, _, arguments),) = asked
     assert (what, arguments) == ("measure", {"runs": ["dense", "a"]})
     assert bench.panels.frontier.measure.disabled
     failed("no memory")
-    assert bench.banner.text == "no memory"
+    assert "no memory" in bench.panels.frontier._measuring.status.value
+    bench.panels.frontier.measure.click()
+    done = asked[1][1]
     done({"count": 2, "warnings": ["About 2 of 2 cores are <busy>."]})
     assert "Measured 2 runs. Choose latency" in bench.panels.frontier._measuring.status.value
-    assert "are &lt;busy&gt;" in bench.banner.widget.value
+    assert "are &lt;busy&gt;" in bench.panels.frontier.notice.widget.value
     assert not bench.panels.frontier.measure.disabled
     assert "study.measure('a')" in bench.panels.code.code()
 
@@ -447,7 +477,7 @@ def test_answers_of_the_other_process_are_shown_and_old_ones_are_not(bench, monk
     monkeypatch.setattr(
         panel._session.inspector, "ask", lambda what, *a, **k: asked.append((what, *a, k))
     )
-    monkeypatch.setattr(panel._session.inspector, "stop", lambda: None)
+    monkeypatch.setattr(panel._session.inspector, "stop", lambda told="": None)
     panel.runs.value = ("dense", "a")
     panel.view.value = "layers"
     panel.go.click()
@@ -500,11 +530,9 @@ def test_an_answer_is_not_shown_under_another_view(bench, monkeypatch):
 
 def test_what_stop_ends_in_other_panels_is_told_there(bench):
     inspector, told = bench._session.inspector, []
-    for number, tell in enumerate((told.append, bench.panels.export._fail)):
-        inspector._open[number] = _Question(lambda a: None, tell, lambda p: None)
-    bench.panels.compare._stop()
-    assert "Stop was pressed" in told[0]
-    assert "Stop was pressed" in bench.banner.text
+    inspector._open[0] = _Question(lambda a: None, told.append, lambda p: None)
+    bench.panels.compare._question._stop()
+    assert "Stop was pressed under Compare" in told[0]
     assert not inspector.is_busy
 
 
@@ -530,7 +558,7 @@ def test_choose_panel_answers_with_confidence_and_shades_what_passes(study, benc
     assert panel.pick.disabled
     assert panel.chosen is None
     study.records.append(record("<b>", 500_000, 0.5, RTN(2)))
-    panel.limits.size_mb.value = 0
+    panel.limits.size_mb.value = None
     assert 'data-id="&lt;b&gt;"' in panel.verdicts.html
     assert "✕ fails" in panel.verdicts.html
     panel.limits.latency_ms.value = 5
@@ -572,9 +600,9 @@ def test_the_report_is_written_by_the_other_process(bench, monkeypatch, tmp_path
     )  # fmt: skip
     assert panel.write.disabled
     progress({"stage": "evaluate", "done": 1, "total": 3, "detail": ""})
-    assert "evaluate 1/3" in panel._question.status.value
+    assert "evaluating 1 of 3" in panel._question.status.value
     failed("The folder cannot be written to")
-    assert "cannot be written" in bench.banner.text
+    assert "cannot be written" in panel._question.status.value
     assert "study.report" not in bench.panels.code.code()
     panel.write.click()
     asked[1][1](arguments["path"])
@@ -598,21 +626,25 @@ def test_export_offers_formats_and_says_why_others_cannot(bench, monkeypatch):
     panel.run.value = "a"
     panel.look.click()
     offer = {"format": "hf", "title": "Transformers", "size_bytes": 4_000_000, "refusal": None}
+    offer["is_uncompressed"] = True
+    small = {**offer, "format": "gptq", "size_bytes": 1_000_000, "is_uncompressed": False}
     refused = {"format": "gguf", "title": "GGUF", "size_bytes": None, "refusal": "odd <size>"}
-    asked[0][1]([offer, refused])
-    assert panel.format.value == "hf"
+    asked[0][1]([offer, small, refused])
+    assert panel.format.value == "gptq"  # the smallest that keeps the codes
+    assert panel.format.options[1] == ("Transformers, stores it uncompressed · 4.00 MB", "hf")
+    panel.format.value = "hf"
     assert "odd &lt;size&gt;" in panel.refused.value
     panel.path.value = "out/a"
     panel.export.click()
     what, done, failed, _, arguments = asked[1]
     assert (what, arguments["run"], arguments["format"]) == ("export", "a", "hf")
     failed("The folder is not empty")
-    assert "not empty" in bench.banner.text
+    assert "not empty" in panel._question.status.value
     assert "export(" not in bench.panels.code.code()  # a script would end where that failed
     assert not panel.export.disabled
     done({"path": "/out/a", "format": "hf", "bytes_on_disk": 4e6, "largest_difference": 1e-6})
     assert "Wrote /out/a (4.00 MB)" in panel.answer.value
-    assert "export('out/a', format='hf')" in bench.panels.code.code()
+    assert "export('out/a', format='hf', overwrite=True)" in bench.panels.code.code()
 
 
 def test_a_run_that_is_chosen_anew_has_no_formats_yet(bench, monkeypatch):
@@ -624,7 +656,7 @@ def test_a_run_that_is_chosen_anew_has_no_formats_yet(bench, monkeypatch):
     assert panel.export.disabled
     assert panel.format.options == ()
     offer = {"format": "hf", "title": "Transformers", "size_bytes": 4_000_000, "refusal": None}
-    asked[0][1]([offer])  # of the run that was chosen before
+    asked[0][1]([{**offer, "is_uncompressed": False}])  # of the run that was chosen before
     assert panel.export.disabled
     assert not panel.look.disabled
 
@@ -632,7 +664,8 @@ def test_a_run_that_is_chosen_anew_has_no_formats_yet(bench, monkeypatch):
 def test_a_run_that_ends_takes_no_formats_away(study, bench):
     panel = bench.panels.export
     panel.run.value = "a"
-    panel._offer("a", [{"format": "hf", "title": "HF", "size_bytes": None, "refusal": None}])
+    offer = {"format": "hf", "title": "HF", "size_bytes": None, "refusal": None}
+    panel._offer([{**offer, "is_uncompressed": False}])
     study.records.append(record("b", 1, 0.8, RTN(3)))
     bench.refresh()
     assert (panel.run.value, panel.format.value) == ("a", "hf")
@@ -700,10 +733,10 @@ def test_a_script_that_was_changed_is_not_overwritten(bench, tmp_path):
     panel.save.click()
     panel.save.click()
     assert "Saved" in panel.answer.value
-    assert bench.banner.text == ""
+    assert panel.notice.text == ""
     path.write_text("mine")
     panel.save.click()
-    assert "is there already" in bench.banner.text
+    assert "is there already" in panel.notice.text
     assert path.read_text() == "mine"
 
 

@@ -15,8 +15,9 @@ KERNEL = """
 import sys, time
 import workbench as wb
 from workbench.app.workbench import Workbench
+from workbench.recipes.recipe import Recipe
 bench = Workbench(path=sys.argv[1])
-bench.panels.queue.submit([wb.RTN(4, group_size=32)])
+bench._session.submit([Recipe.of(wb.RTN(4, group_size=32))])
 run = bench.study.records[0].id
 bench._session.inspector.ask("layers", print, print, runs=[run])
 print(bench.study._workspace.worker.pid, bench._session.inspector._process.pid, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import json
 import shutil
 import threading
 import time
@@ -11,15 +12,15 @@ from datetime import datetime
 
 import pandas as pd
 import pytest
+from ipywidgets.widgets.widget import _instances
 
 import workbench as wb
 from tests.toy import CALIBRATION, toy_model, toy_study, toy_task
 from workbench.app import recorded_study
 from workbench.app.magics import workbench_magic
 from workbench.app.panels.start import StartPanel
-from workbench.app.parts.notice import Notice
 from workbench.app.parts.task_kinds import ExtractionKind, SummarizationKind
-from workbench.app.workbench import EXPLORE, START, Workbench
+from workbench.app.workbench import _OPEN, EXPLORE, START, Workbench
 from workbench.errors import ConfigError
 from workbench.recipes.recipe import Recipe
 from workbench.study import Study
@@ -33,7 +34,7 @@ def ready():
 @pytest.fixture
 def panel(ready, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return StartPanel(Notice(), lambda *found: ready.append(found))
+    return StartPanel(lambda *found: ready.append(found))
 
 
 def until(is_true, seconds=60):
@@ -49,7 +50,7 @@ def test_without_anything_the_first_screen_is_shown():
     assert bench.nav.value == START
     bench.nav.value = EXPLORE
     assert bench.nav.value == START
-    assert "Start or open a study first" in bench.banner.text
+    assert "Start or open a study first" in bench.notice.text
     assert "shown while its kernel runs" in bench._saved()["text/html"]
     assert bench.code() == "model = wb.load_model('demo')\ntask = wb.load_task(\"demo\")"
 
@@ -70,7 +71,8 @@ def test_two_notebooks_on_one_study_see_each_others_runs(tmp_path):
     study = toy_study(tmp_path / "study")
     study.run([])
     first = Workbench(path=tmp_path / "study")
-    second = Workbench(Study.open(tmp_path / "study"))  # as in another kernel
+    _OPEN.clear()  # as in another kernel
+    second = Workbench(path=tmp_path / "study")
     for bench, bits in ((first, 4), (second, 3)):
         bench.panels.recipe.form.value = wb.RTN(bits, group_size=32)
         bench.panels.recipe.run.click()
@@ -93,9 +95,9 @@ def test_a_given_model_is_started_with_a_text_file(tmp_path, monkeypatch):
     bench.start.task.kind.value = "texts"
     bench.start.task.data_path.value = "corpus.txt"
     until(lambda: "the fox number 0" in bench.start.task.preview.value)
-    bench.begin = lambda: None  # running it is not what is tested
+    bench._app.begin = lambda: None  # running it is not what is tested
     bench.start.path.value = "runs/mine"
-    bench.start.begin()
+    bench.start.start.click()
     assert bench.start.start.disabled
     until(lambda: bench.study is not None and bench.nav.value == EXPLORE)
     assert bench.study.path == tmp_path / "runs" / "mine"
@@ -152,21 +154,21 @@ def test_what_is_missing_is_said_before_anything_is_loaded(panel, ready):
     for kind, says in (("texts", "No data"), ("table", "No data")):
         panel.task.kind.value = kind
         panel.start.click()
-        assert says in panel._banner.text
+        assert says in panel.notice.text
     panel.task.kind.value = "demo"
     panel.model_kind.value = "ref"
     panel.start.click()
-    assert "No model" in panel._banner.text
+    assert "No model" in panel.notice.text
     panel.open.click()
-    assert "No folder" in panel._banner.text
+    assert "No folder" in panel.open_notice.text
     assert ready == []
 
 
-def test_what_fails_in_the_background_is_a_banner(panel):
+def test_what_fails_in_the_background_is_told_beside_the_button(panel):
     panel.open_path.value = "nothing/here"
     panel.open.click()
-    until(lambda: panel._banner.text)
-    assert "There is no folder" in panel._banner.text
+    until(lambda: panel.open_notice.text)
+    assert "There is no folder" in panel.open_notice.text
     until(lambda: not panel.open.disabled)
 
 
@@ -175,16 +177,14 @@ def files_of(folder):
 
 
 def test_the_recording_is_shown_and_not_changed():
-    before = {
-        path: path.read_bytes() for path in recorded_study.FOLDER.rglob("*") if path.is_file()
-    }
+    before = files_of(recorded_study.FOLDER)
     assert sum(map(len, before.values())) < 2_000_000
     bench = Workbench()
     done = threading.Event()
     take = bench.start._on_ready
     bench.start._on_ready = lambda *found: (take(*found), done.set())
     bench.start.look.click()
-    assert done.wait(60), bench.banner.text
+    assert done.wait(60), bench.notice.text
     assert "A recording" in bench.head.value
     assert len([r for r in bench.study.records if r.size_bytes]) >= 12
     assert not bench.study.lacks_predictions()
@@ -208,7 +208,7 @@ def test_a_cell_that_is_run_again_takes_over_its_processes(tmp_path):
     with toy_study(tmp_path / "study") as study:
         study.run([])
     first = Workbench(path=tmp_path / "study")
-    first.panels.queue.submit([Recipe.of(wb.RTN(4, group_size=32))])
+    first._session.submit([Recipe.of(wb.RTN(4, group_size=32))])
     worker = first.study._workspace.worker.pid
     again = Workbench(path=tmp_path / "study")
     assert again.study is first.study
@@ -223,6 +223,36 @@ def test_a_cell_that_is_run_again_takes_over_its_processes(tmp_path):
     again.close()
     assert not again.study.is_open
     assert Workbench(path=tmp_path / "study").study is not again.study
+
+
+def test_a_study_that_is_displayed_again_adds_no_widgets(tmp_path):
+    study = toy_study(tmp_path / "study")
+    study.run([])
+    others = len(_instances)  # of panels that tests made alone
+    benches = [Workbench(study)]
+    once, state = len(_instances), saved_bytes()
+    for _ in range(2):
+        benches += [Workbench(study), Workbench(path=tmp_path / "study"), Workbench()]
+    benches[-1].start.open_path.value = str(tmp_path / "study")
+    benches[-1]._app.begin = lambda: None
+    benches[-1].start.open.click()  # from a start screen, which it then takes the place of
+    until(lambda: benches[-1].nav.value == EXPLORE)
+    assert all(bench.panels is benches[0].panels for bench in benches)
+    assert len(_instances) - once < 12
+    assert saved_bytes() < 1.02 * state
+    benches[0].close()  # not its own to close: a later cell shows it
+    assert benches[0].widget.comm is not None
+    benches[-1].close()
+    assert len(_instances) - others < 60
+    assert study.is_open  # it was given
+    study.close()
+
+
+def saved_bytes():
+    return sum(
+        len(json.dumps(widget.get_state(drop_defaults=True), default=str))
+        for widget in list(_instances.values())
+    )
 
 
 def test_a_folder_that_is_another_study_now_is_not_taken_for_the_earlier_one(tmp_path):
@@ -246,7 +276,7 @@ def test_a_study_that_is_opened_again_where_it_is_shown_goes_on(tmp_path):
     first, queue = bench.study, bench.panels.queue
     bench.nav.value = "start"
     bench.start.open_path.value = str(tmp_path / "study")
-    bench.begin = lambda: None
+    bench._app.begin = lambda: None
     bench.start.open.click()
     until(lambda: bench.nav.value == "explore")
     assert bench.study is first
@@ -257,7 +287,8 @@ def test_a_study_that_is_opened_again_where_it_is_shown_goes_on(tmp_path):
 
 def test_closing_ends_what_was_opened_and_leaves_what_was_given(tmp_path):
     study = toy_study(tmp_path / "study")
-    given, own = Workbench(study), Workbench(path=tmp_path / "study")
+    toy_study(tmp_path / "other").close()
+    given, own = Workbench(study), Workbench(path=tmp_path / "other")
     given.close()
     own.close()
     assert own.widget.comm is None
@@ -272,10 +303,10 @@ def test_a_study_that_is_replaced_is_closed(tmp_path):
     bench = Workbench(path=tmp_path / "one")
     first, figure = bench.study, bench.panels.frontier.figure
     bench.start.open_path.value = str(tmp_path / "two")
-    bench.begin = lambda: None
+    bench._app.begin = lambda: None
     bench.start.open.click()
     until(lambda: bench.study is not first)
-    until(lambda: not first._finalizer.alive)
+    until(lambda: not first.is_open)
     assert figure.comm is None
     assert bench.study.is_open
     bench.close()
@@ -291,8 +322,8 @@ def test_a_copy_of_the_recording_can_be_gone_on_with(panel, ready, tmp_path):
     assert "load_model" in setup
     until(lambda: not panel.copy.disabled)
     panel.copy.click()
-    until(lambda: panel._banner.text)
-    assert "is there already" in panel._banner.text
+    until(lambda: panel.open_notice.text)
+    assert "is there already" in panel.open_notice.text
 
 
 def test_the_magic_takes_a_model_and_a_folder(tmp_path):
@@ -390,7 +421,7 @@ def test_a_task_of_the_harness_is_named_not_uploaded(panel):
     panel.task.kind.value = "lm_eval"
     assert panel.task.upload.layout.display == "none"
     panel.start.click()
-    assert "No task was given" in panel._banner.text
+    assert "No task was given" in panel.notice.text
     form = panel.task.chosen
     form.task.value = " arc_easy "
     assert panel.task.code() == "task = wb.HarnessTask('arc_easy')"

@@ -122,7 +122,7 @@ class Lab:
         page.wait_for_selector(".jp-LabShell", timeout=120_000)
 
     def _wait(self, url: str) -> None:
-        for _ in range(240):
+        for _ in range(600):
             if self._process.poll() is not None:
                 break
             try:

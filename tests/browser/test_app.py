@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.browser.conftest import MODES, ROOT, Lab, wait_for_kernel
+from workbench.study import Study
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1500)]
 
@@ -286,6 +287,48 @@ def test_run_makes_a_solid_point_and_the_kernel_stays_free(page, screenshots):
     page.locator(".wb-explore .wb-table", has_text="RTN 4-bit g64").wait_for(timeout=20_000)
 
 
+def drawn(page):
+    """Return what the plot in a page shows: the points of every trace by its name."""
+    return page.evaluate(
+        """() => {
+            const plot = document.querySelector('.wb-frontier .js-plotly-plot');
+            return Object.fromEntries(plot.data.filter(t => t.x?.length).map(
+                t => [t.name, [...t.x].map((x, i) => [x, [...t.y][i]])]));
+        }"""
+    )
+
+
+def in_the_journal(lab):
+    """Return what the plot should show, read from the study's folder by this process."""
+    with Study.open(lab.folder / "runs" / "study") as study:
+        figure = study.plot()
+    return {t.name: [list(point) for point in zip(t.x, t.y, strict=True)]
+            for t in figure.data if t.x}  # fmt: skip
+
+
+def test_after_a_reload_and_in_a_second_window_the_plot_is_what_the_journal_says(
+    page, lab, browser, screenshots
+):
+    expected = in_the_journal(lab)
+    assert len(expected["GPTQ"]) > 3
+    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    page.wait_for_timeout(1500)
+    second = new_page(browser)
+    second.goto(lab.url.replace("01-quickstart.ipynb", "study.ipynb"), timeout=120_000)
+    page.reload()
+    for window in (page, second):
+        solid_points = window.locator(f".wb-frontier .scatterlayer {SOLID}")
+        solid_points.first.wait_for(state="attached", timeout=120_000)
+        window.wait_for_timeout(2000)
+        shown = drawn(window)
+        assert {name: shown.get(name) for name in expected} == expected
+    page.evaluate("() => { window.jupyterapp.shell.collapseLeft() }")
+    shot(page, screenshots, "reloaded")
+    assert second.errors == []
+    second.close()
+    page.locator(".wb-recipe").get_by_label("bits", exact=True).first.wait_for(timeout=20_000)
+
+
 def test_cancel_stops_a_run_and_it_has_no_point(page):
     before = solid(page)
     choose_group_size(page, 32)
@@ -321,11 +364,12 @@ def test_an_impossible_setting_is_told_beside_it(page, screenshots):
     box = page.locator(".wb-recipe").get_by_label("block size", exact=True)
     box.fill("0")
     box.press("Enter")
-    problem = page.locator(".wb-field .wb-problem [role=alert]:visible")
+    problem = page.locator(".wb-field .wb-problem[role=alert]:visible")
     problem.first.wait_for(timeout=20_000)
     assert "from 1 to 4096" in problem.first.inner_text()
     button(page, "Run").click()
-    page.locator('.wb-app div[role="alert"]', has_text="block_size").first.wait_for(timeout=20_000)
+    told = page.locator('.wb-recipe div[role="alert"]', has_text="block size")
+    told.first.wait_for(timeout=20_000)
     shot(page, screenshots, "error")
     box.fill("128")
     box.press("Enter")

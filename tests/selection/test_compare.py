@@ -121,8 +121,9 @@ def test_ratio_is_to_the_runs_own_model():
 
 
 def test_view_has_points_for_measured_runs_only():
-    queued = replace(FAILED, id="queued", state=RunState.QUEUED)
-    view = tradeoff_view([*RECORDS, queued], ACCURACY, task="demo")
+    others = (RunState.QUEUED, RunState.CANCELLED)
+    waiting = [replace(FAILED, id=state.value, state=state) for state in others]
+    view = tradeoff_view([*RECORDS, *waiting], ACCURACY, task="demo")
     assert [p.run_id for p in view.points] == ["dense", "good", "small", "fat"]
     assert [p.family for p in view.points] == ["dense", "GPTQ", "RTN", "Magnitude"]
     assert [p.on_front for p in view.points] == [True, True, True, False]

@@ -119,7 +119,7 @@ def test_it_is_one_file_that_fetches_nothing(page):
 def test_what_came_from_data_is_escaped(study, page):
     text = page.read_text()
     assert "<b>one</b>" not in text
-    assert "&lt;b&gt;one&lt;/b&gt; &amp; why?" in text
+    assert "<h1>Which &lt;b&gt;one&lt;/b&gt; &amp; why?</h1>" in text
     assert "tiny-<b>ert" not in text
     assert "<phone>" not in text
     assert "channel: <phone>" in "".join(Page(page).words)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 import ipywidgets as w
 
+from workbench.app.panels.base import Panel
 from workbench.app.panels.choose import ChoosePanel
 from workbench.app.panels.code import CodePanel
 from workbench.app.panels.compare import ComparePanel
@@ -18,15 +16,12 @@ from workbench.app.panels.queue import QueuePanel
 from workbench.app.panels.recipe import RecipePanel
 from workbench.app.panels.report import ReportPanel
 from workbench.app.panels.routing import RoutingPanel
+from workbench.app.panels.runs import TablePanel
 from workbench.app.panels.trust import TrustPanel
+from workbench.app.parts.controls import card, classed, columns
 from workbench.app.parts.hints import hints_html
 from workbench.app.parts.subtabs import Subtab, Subtabs
-from workbench.app.parts.table import TablePanel
 from workbench.app.session import Session
-from workbench.study.running.runner import Event
-
-if TYPE_CHECKING:
-    from workbench.recipes.recipe import Recipe
 
 
 class Panels:
@@ -35,80 +30,51 @@ class Panels:
     Parameters
     ----------
     session : Session
-    on_event : callable
-        Called, in a background thread, when a job has started or ended.
-    edit : callable
-        Called with the recipe of a predicted point that was clicked.
-    on_measured : callable
-        Called, in a background thread, when speeds were measured.
 
     Attributes
     ----------
     queue, frontier, recipe, table, compare, lineage, trust, choose, export, report, cost, \
 routing, code
         One each.
+    all : tuple of Panel
+        In the order in which they are refreshed, and in which their Python is shown.
     deciding : Subtabs
         The bar, what it costs, and routing.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        on_event: Callable[[Event], None],
-        edit: Callable[[Recipe], None],
-        on_measured: Callable[[], None],
-    ) -> None:
-        self.queue = QueuePanel(session, on_event)
-        self.frontier = FrontierPanel(session, edit, on_measured)
-        self.recipe = RecipePanel(session, self.queue.submit, self.frontier.show_draft)
+    def __init__(self, session: Session) -> None:
+        self.queue = QueuePanel(session)
+        self.recipe = RecipePanel(session)
+        self.frontier = FrontierPanel(session)
+        self.choose = ChoosePanel(session)
+        self.cost = CostPanel(session)
+        self.routing = RoutingPanel(session)
+        self.trust = TrustPanel(session)
         self.table = TablePanel(session)
         self.compare = ComparePanel(session)
         self.lineage = LineagePanel(session)
-        self.trust = TrustPanel(session)
-        self.choose = ChoosePanel(session, self.frontier.show_bar)
         self.export = ExportPanel(session)
-        self.report = ReportPanel(session, self.choose)
-        self.cost = CostPanel(session, on_measured)
-        self.routing = RoutingPanel(session, self.report.refresh)
+        self.report = ReportPanel(session)
         self.code = CodePanel(session)
-        keeping = w.VBox([self.export.widget, self.report.widget])
-        keeping.add_class("wb-column")
-        keep = w.HBox([self.choose.widget, keeping])
-        keep.add_class("wb-keep")
-        self.deciding = Subtabs(
-            "what is decided",
-            [
-                Subtab("Choose", keep),
-                Subtab("Cost", self.cost.widget),
-                Subtab("Routing", self.routing.widget, self.routing.show),
-            ],
-            session.banner.guard,
-        )
+        self.all: tuple[Panel, ...] = (
+            self.recipe, self.frontier, self.choose, self.cost, self.routing, self.trust,
+            self.table, self.compare, self.lineage, self.export, self.report,
+        )  # fmt: skip
+        keeping = classed(w.VBox([self.export.widget, self.report.widget]), "wb-column")
+        keep = columns("wb-keep", self.choose.widget, keeping)
+        deciding = [
+            Subtab("Choose", keep),
+            Subtab("Cost", self.cost.widget),
+            Subtab("Routing", self.routing.widget, self.routing.show),
+        ]
+        if not self.routing.is_possible:
+            del deciding[2]
+        self.deciding = Subtabs("what is decided", deciding, session.notice.guard)
 
     def explore(self) -> w.Widget:
         """Return the recipe and the queue beside the plot and the table."""
-        hints = w.HTML(f"<h3>Good to know</h3>{hints_html()}")
-        plot = w.VBox([self.frontier.widget])
-        table = w.VBox([w.HTML("<h3>Runs</h3>"), self.table.widget])
-        for card in (hints, plot, table):
-            card.add_class("wb-card")
+        plot, table = card("", self.frontier.widget), card("Runs", self.table.widget)
+        hints = card("Good to know", w.HTML(hints_html()))
         left = w.VBox([self.recipe.widget, self.queue.widget])
-        right = w.VBox([plot, table, hints])
-        both = w.HBox([left, right])
-        both.add_class("wb-explore")
-        return both
-
-    def refreshing(self) -> list[Callable[[], None]]:
-        """Return what shows the runs that there are by now, panel by panel."""
-        return [
-            self.frontier.refresh,
-            self.table.refresh,
-            self.choose.refresh,
-            self.recipe.refresh,
-            self.compare.refresh,
-            self.lineage.refresh,
-            self.trust.refresh,
-            self.export.refresh,
-            self.cost.refresh,
-            self.routing.refresh,
-        ]
+        right = w.VBox([classed(plot, "wb-first"), table, hints])
+        return columns("wb-explore", self.queue.strip, left, right)

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
-from workbench.app import recorded_study
+from workbench.app import last_study, recorded_study
 from workbench.app.inspector_client import Inspector
+from workbench.app.journal_watch import JournalWatch
 from workbench.app.panels.plan import PlanPanel
+from workbench.app.panels.runs import table_html
 from workbench.app.panels.start import StartPanel
+from workbench.app.parts.controls import buttons, classed, close, show
 from workbench.app.parts.notice import Notice
-from workbench.app.parts.table import table_html
 from workbench.app.session import Session
 from workbench.app.tabs import Panels
 from workbench.errors import ConfigError
@@ -54,83 +56,67 @@ TABS = (
 STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
-class Workbench:
-    """Work on a study with sliders and buttons. Displaying it in a notebook shows it.
+class Application:
+    """The one application that shows a study in this kernel, however often it is displayed.
 
-    Runs are computed in the study's worker process; the kernel stays free, and whatever is done
-    here is in the study too. Each panel's ``code()`` is the Python that does the same.
-
-    Parameters
-    ----------
-    what : Study, LoadedModel or str, optional
-        A study; or a model (a reference such as ``"demo"``, or a loaded one) to start one with.
-        Default: the start screen.
-    path : str or Path, optional
-        A study's folder. One that is there is opened; else the start screen keeps its study there.
+    ipywidgets keeps every widget for as long as the kernel runs: a cell that is run again would
+    leave another thousand behind, and all that their study computes.
 
     Attributes
     ----------
-    widget : ipywidgets.Widget
-        The whole, for use inside other widgets.
-    study : Study or None
-    start : StartPanel
-    plan : PlanPanel
-    panels : Panels
-        Those of the study; there once there is one.
-
-    Examples
-    --------
-    >>> wb.Workbench()  # doctest: +SKIP
-    >>> wb.Workbench(path="runs/demo")  # doctest: +SKIP
+    newest : Workbench or None
+        Whose it is to close.
+    joined : Application or None
+        The one whose place this one's widget takes: its study was open there already.
     """
 
-    def __init__(self, what: Any = None, *, path: str | Path | None = None) -> None:
-        study = _study_in(what, path)
-        model = None if study is not None else what
+    newest: Workbench | None = None
+    joined: Application | None = None
+
+    def __init__(
+        self, study: Study | None, model: Any, path: str | Path | None, *, is_own: bool
+    ) -> None:
         self.study: Study | None = None
-        self.banner = Notice()
+        self.notice = Notice()
         self._css = f"wb-picture-{uuid.uuid4().hex[:12]}"
         self._picture: Any = None
+        self._words = "<Workbench>"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: Session | None = None
-        self._is_own = self._is_followed = False
+        self._is_own = False
         self._of: tuple[str, ...] = ()
-        self.nav = w.ToggleButtons(options=list(TABS))
-        self.nav.add_class("wb-nav")
+        self.nav = buttons(TABS, kind="wb-nav")
         self.head = w.HTML()
-        self.start = StartPanel(self.banner, self._ready, model, path)
-        self.plan = PlanPanel(self.banner)
+        self.start = StartPanel(self._ready, model, path)
+        self.plan = PlanPanel()
         self._bodies: dict[str, w.Widget] = {START: self.start.widget, PLAN: self.plan.widget}
-        self._body = w.VBox(list(self._bodies.values()))
-        self._body.add_class("wb-body")
-        self.nav.observe(self.banner.guard(lambda _: self._switch()), names="value")
+        self._body = classed(w.VBox(list(self._bodies.values())), "wb-body")
+        self.nav.observe(self.notice.guard(lambda _: self._switch()), names="value")
         # The picture for notebooks without a kernel is hidden for as long as this is shown.
         hide = w.HTML(f"<style>.{self._css} {{ display: none; }}</style>")
         style = w.HTML(f"<style>{STYLE}</style>")
         for hidden in (style, hide):
             hidden.layout.display = "contents"
         self.widget = w.VBox(
-            [style, self.head, self.nav, self.banner.widget, self._body, hide],
+            [style, self.head, self.nav, self.notice.widget, self._body, hide],
             layout=w.Layout(width="100%"),
         )
         self.widget.add_class("wb-app")
         if study is not None:
-            self._show_study(study, "", is_recorded=False, is_own=study is not what)
+            self._show_study(study, "", is_recorded=False, is_own=is_own)
         self._switch()
 
-    def close(self) -> None:
-        """End the processes that were started for it, and take it off the page.
-
-        What was computed is in the study's folder. A study that was given stays as it is; one
-        that was opened or started here is closed.
-        """
+    def end(self) -> None:
+        """End the processes that were started for it, and take it off the page."""
+        self._unregister()
         if self._session is not None:
-            self._unregister()
-            if not self._is_followed:
-                self._session.inspector.stop()
+            self._watch.stop()
+            self._session.inspector.stop()
             if self._is_own:
                 self._session.study.close()
-        _close(self.widget)
+            self.panels.recipe.form.close()
+        self.start.task.close()
+        close(self.widget)
 
     # A study is there
 
@@ -147,47 +133,42 @@ class Workbench:
         if not any(not record.recipe.steps for record in done):
             from workbench.recipes.recipe import Recipe
 
-            self.panels.queue.submit([Recipe()])
+            session.submit([Recipe()])
         if session.study.lacks_predictions():
-            self.panels.queue.submit_predictions()
+            session.study.submit_tabulate(on_event=session.events.emit)
 
     def _show_study(self, study: Study, setup: str, *, is_recorded: bool, is_own: bool) -> None:
-        """Show a study in place of what was shown before, taking over what an earlier one has open.
-
-        ipywidgets keeps every widget, so a workbench whose cell is run again is never collected.
-        The new one takes over its study and its processes, and what is being computed goes on.
-        """
-        if is_own and self._has_open(study):  # what it computes goes on
-            assert self._session is not None
+        """Show a study in place of what was shown before."""
+        earlier = _OPEN.get(_key(study))
+        if is_own and earlier is not None and earlier.shows(study):  # what it computes goes on
             study.close()
-            self._session.history.setup = setup or self._session.history.setup
-            self.refresh()
-            self.nav.value = EXPLORE
+            if earlier is not self:
+                self._release()
+                self.start.task.close()
+                for part in self.widget.children[:-1]:  # the last one hides the picture
+                    close(part)
+                self.widget.children = [earlier.widget, self.widget.children[-1]]
+                self.joined, earlier.newest = earlier, self.newest
+            assert earlier._session is not None
+            earlier._session.history.setup = setup or earlier._session.history.setup
+            earlier.refresh()
+            earlier.nav.value = EXPLORE
             return
+        if earlier is not None and earlier is not self:
+            earlier.end()  # its folder was deleted, and is another study's now
         self._release()
-        earlier = _OPEN.get(study.path.resolve())
-        if earlier is not None and is_own and earlier._is_own and earlier.study is not study:
-            assert earlier.study is not None
-            if earlier._has_open(study):  # with its worker, and what that computes
-                study.close()
-                study = earlier.study
-            else:  # it was closed, or its folder was deleted and is another study's now
-                earlier._hand_over().stop()
-                earlier.study.close()
-        follows = earlier is not None and earlier.study is study
         inspector = Inspector(study.path)
-        if earlier is not None and follows:
-            inspector = earlier._hand_over()
-        self.study, self._is_own, self._is_followed = study, is_own, False
-        self._of = study.fingerprints if is_own else ()
-        session = Session(study, self.banner, inspector, is_recorded=is_recorded)
+        self.study, self._is_own = study, is_own
+        self._of = study.fingerprints
+        session = Session(study, self.notice, inspector, is_recorded=is_recorded)
         session.history.setup = setup
         self._session = session
         self._finalizer = weakref.finalize(self, session.inspector.stop)
-        self.panels = Panels(session, self._changed, self._edit, self.refresh)
-        if earlier is not None and follows:
-            self.panels.queue.follow(earlier.panels.queue)
-        _OPEN[study.path.resolve()] = self
+        self.panels = Panels(session)
+        session.events.listen(self.notice.watch(self._changed))
+        session.edited.listen(self._edit)
+        session.measured.listen(self.refresh)
+        _OPEN[_key(study)] = self
         self.plan.offer(study)
         self._bodies = {
             START: self.start.widget,
@@ -204,38 +185,36 @@ class Workbench:
         self.nav.value = EXPLORE
         self._switch()
         self._schedule_picture()
+        self._watch = JournalWatch(study, self.refresh)
+        if is_own and not is_recorded:
+            last_study.remember(study.path)
+            self.notice.watch(self.panels.queue.resume)()
 
     def _unregister(self) -> None:
-        path = self.study.path.resolve() if self.study is not None else None
-        if path is not None and _OPEN.get(path) is self:
-            del _OPEN[path]
+        for key in [key for key, app in _OPEN.items() if app is self]:
+            del _OPEN[key]
 
-    def _has_open(self, study: Study) -> bool:
-        """Return whether it has the same study open itself, to compute in its own worker."""
-        if self.study is None or not self._is_own or not self.study.is_open:
+    def shows(self, study: Study, *, is_given: bool = False) -> bool:
+        """Return whether it has a study open to compute in: that very one, or the same folder's."""
+        if is_given or self.study is study:
+            return self.study is study
+        if self.study is None or not self.study.is_open:
             return False
-        is_there = self.study.path.resolve() == study.path.resolve()
-        return is_there and study.fingerprints[: len(self._of)] == self._of
-
-    def _hand_over(self) -> Inspector:
-        """Leave the study and its processes to another workbench, and return the inspector."""
-        assert self._session is not None
-        self._finalizer.detach()
-        self._is_own, self._is_followed = False, True
-        return self._session.inspector
+        return study.fingerprints[: len(self._of)] == self._of
 
     def _release(self) -> None:
+        self._unregister()
         if self._session is None:
             return
-        self._unregister()
-        if not self._is_followed:
-            self._session.inspector.stop()
+        self._watch.stop()
+        self._session.inspector.stop()
+        self.panels.recipe.form.close()
         for name, body in self._bodies.items():
             if name not in (START, PLAN):
-                _close(body)
+                close(body)
         if self._is_own:
             threading.Thread(
-                target=_end, args=(self._session.study,), name="wb-end", daemon=True
+                target=_finish, args=(self._session.study,), name="wb-end", daemon=True
             ).start()
 
     def _edit(self, recipe: Recipe) -> None:
@@ -246,8 +225,8 @@ class Workbench:
         except ConfigError:
             if self._session.is_recorded:
                 raise
-            self.panels.queue.submit([recipe])
-            self.banner.note(
+            self._session.submit([recipe])
+            self.notice.note(
                 f"{shortened(recipe.label)} is queued: it has a precision of its own for every"
                 " layer, so there is no form for it. Cancel is below."
             )
@@ -272,9 +251,10 @@ class Workbench:
         """Show what the study holds now; may be called from any thread."""
         if self._session is None:
             return
-        guard = self.banner.guard
-        for show in (*self.panels.refreshing(), self._show_head):
-            guard(show)()
+        self.plan.offer(self._session.study)
+        for panel in self.panels.all:
+            panel.refresh()
+        self.notice.watch(self._show_head)()
         self._schedule_picture()
 
     # What is shown
@@ -282,21 +262,20 @@ class Workbench:
     def _switch(self) -> None:
         chosen = self.nav.value
         if chosen not in self._bodies:
-            self.banner.note("Start or open a study first.")
             self.nav.value = chosen = START
+            self.notice.note("Start or open a study first.")
         for name, body in self._bodies.items():
-            body.layout.display = "" if name == chosen else "none"
+            show(body, is_shown=name == chosen)
+        self.start.show(chosen == START)
         self.plan.show(chosen == PLAN)
         if self._session is None:
             return
+        self._session.history.keep("plan", self.plan.code())
+        self.panels.compare.show(chosen == COMPARE)
         self.panels.lineage.show(chosen == LINEAGE)
         self.panels.trust.show(chosen == TRUST)
         self.panels.deciding.show(chosen == KEEP)
-        if chosen == CODE:
-            self._session.history.keep("plan", self.plan.code())
-            self.panels.code.refresh()
-        elif chosen == COMPARE:
-            self.panels.compare.refresh()
+        self.panels.code.show(chosen == CODE)
 
     def _show_head(self) -> None:
         if self.study is None or self._session is None:
@@ -331,14 +310,16 @@ class Workbench:
             return self.start.code()
         panels = self.panels
         shown = (
-            *(panels.recipe, panels.frontier, panels.choose, panels.cost, panels.routing),
-            *(panels.trust, self.plan, panels.table),
-        )
+            panels.recipe, panels.frontier, panels.choose, panels.cost, panels.routing,
+            panels.trust, self.plan, panels.table,
+        )  # fmt: skip
         return "\n".join(filter(None, (panel.code() for panel in shown)))
 
-    def _ipython_display_(self) -> None:
+    def display(self, words: str) -> None:
+        """Show it in the output of a cell, and a picture beside it."""
         from IPython.display import display
 
+        self._words = words
         if self._session is not None:
             self.panels.frontier.rebuild()
         display(self.widget)
@@ -356,7 +337,7 @@ class Workbench:
             content = f"{self.panels.frontier.picture()}{table}"
         return {
             "text/html": f'<div class="{self._css}">{content}</div>',
-            "text/plain": repr(self),
+            "text/plain": self._words,
         }
 
     def _schedule_picture(self) -> None:
@@ -368,27 +349,111 @@ class Workbench:
         with contextlib.suppress(Exception):  # only the saved picture is older then
             self._picture.update(self._saved(), raw=True)
 
+
+class Workbench:
+    """Work on a study with sliders and buttons. Displaying it in a notebook shows it.
+
+    Runs are computed in the study's worker process; the kernel stays free, and whatever is done
+    here is in the study too. Each panel's ``code()`` is the Python that does the same.
+
+    Parameters
+    ----------
+    what : Study, LoadedModel or str, optional
+        A study; or a model (a reference such as ``"demo"``, or a loaded one) to start one with.
+        Default: the start screen.
+    path : str or Path, optional
+        A study's folder. One that is there is opened; else the start screen keeps its study there.
+        Default: what this notebook showed last, if its kernel was started anew.
+
+    Attributes
+    ----------
+    widget : ipywidgets.Widget
+        The whole, for use inside other widgets.
+    study : Study or None
+    start : StartPanel
+    plan : PlanPanel
+    panels : Panels
+        Those of the study; there once there is one.
+
+    Examples
+    --------
+    >>> wb.Workbench()  # doctest: +SKIP
+    >>> wb.Workbench(path="runs/demo")  # doctest: +SKIP
+    """
+
+    def __init__(self, what: Any = None, *, path: str | Path | None = None) -> None:
+        study = _study_in(what, path)
+        key = _key(study, what, path)
+        app = _OPEN.get(key)
+        if app is not None and study is not None and not app.shows(study, is_given=study is what):
+            app.end()
+            app = None
+        if app is None:
+            model = None if study is not None else what
+            app = _OPEN[key] = Application(study, model, path, is_own=study is not what)
+        else:
+            if study is not None and study is not app.study:
+                study.close()
+            app.refresh()
+        self._held = app
+        app.newest = self
+
+    @property
+    def _app(self) -> Application:
+        app = self._held
+        while app.joined is not None:
+            app = app.joined
+        return app
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_held":
+            raise AttributeError(name)
+        return getattr(self._app, name)
+
+    def close(self) -> None:
+        """End the processes that were started for it, and take it off the page.
+
+        What was computed is in the study's folder. A study that was given stays as it is; one
+        that was opened or started here is closed. A workbench whose cell was run again leaves all
+        that to the later one.
+        """
+        if self._app.newest is self:
+            self._app.end()
+
+    def refresh(self) -> None:
+        """Show what the study holds now; may be called from any thread."""
+        self._app.refresh()
+
+    def code(self) -> str:
+        """Return the Python that does what the panels show."""
+        return self._app.code()
+
+    def _ipython_display_(self) -> None:
+        self._app.display(repr(self))
+
     def __repr__(self) -> str:
-        return "<Workbench>" if self.study is None else f"<Workbench of {self.study!r}>"
+        study = self._app.study
+        return "<Workbench>" if study is None else f"<Workbench of {study!r}>"
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"
 
 
-_OPEN: weakref.WeakValueDictionary[Path, Workbench] = weakref.WeakValueDictionary()
-"""The workbenches of this kernel by their study's folder."""
+_OPEN: dict[tuple[str, str], Application] = {}
+"""The applications of this kernel, by what they show."""
 
 
-def _end(study: Study) -> None:
+def _key(study: Study | None, model: Any = None, path: str | Path | None = None) -> tuple[str, str]:
+    if study is not None:
+        return "study", str(study.path.resolve())
+    given = model if isinstance(model, (str, Path)) or model is None else id(model)
+    return f"start {given}", str(path)
+
+
+def _finish(study: Study) -> None:
     """Close a study that nobody looks at any more, once what it computes is done."""
     study.wait()
     study.close()
-
-
-def _close(widget: w.Widget) -> None:
-    for child in getattr(widget, "children", ()):
-        _close(child)
-    widget.close()
 
 
 def _short(path: Path) -> str:
@@ -409,6 +474,8 @@ def _study_in(what: Any, path: str | Path | None) -> Study | None:
             f"Workbench takes a study or a model, not a {type(what).__name__}; make a study with"
             " wb.Study(model, task, path=...), or give nothing for the start screen."
         )
+    if what is None and path is None:
+        path = last_study.last()  # the notebook's cell is run again after a restart
     if path is not None and what is None:
         from workbench.storage.store import JOURNAL_NAME
         from workbench.study import Study

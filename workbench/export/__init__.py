@@ -65,17 +65,22 @@ class ExportOffer:
 
     Attributes
     ----------
-    format : str
-        What ``run.export(format=...)`` takes.
-    title : str
-    loaders : str
-        The programs that load it.
-    size_bytes : int or None
-        Bytes of its tensors; None if it is refused.
-    refusal : str or None
-        Why not, and the nearest format that can hold the model.
-    kept_dense : dict of str to str
-        Compressed layers that it would hold densely, by name, and why.
+        format : str
+            What ``run.export(format=...)`` takes.
+        title : str
+        loaders : str
+            The programs that load it.
+        size_bytes : int or None
+            Bytes of its tensors; None if it is refused.
+        refusal : str or None
+            Why not, and the nearest format that can hold the model.
+    <<<<<<< HEAD
+        is_uncompressed : bool
+            Whether it stores the values of a model that has codes, which undoes the compression.
+    =======
+        kept_dense : dict of str to str
+            Compressed layers that it would hold densely, by name, and why.
+    >>>>>>> main
     """
 
     format: str
@@ -84,6 +89,7 @@ class ExportOffer:
     size_bytes: int | None
     refusal: str | None
     kept_dense: dict[str, str] = field(default_factory=dict)
+    is_uncompressed: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,8 @@ def offers(model: LoadedModel) -> tuple[ExportOffer, ...]:
         reason = refusal(format, model)
         size = format.predicted_bytes(model) if reason is None else None
         dense = format.kept_dense(model) if reason is None else {}
-        found.append(ExportOffer(name, format.title, format.loaders, size, reason, dense))
+        undone = name == HuggingFace.name and bool(code_layers(model))
+        found.append(ExportOffer(name, format.title, format.loaders, size, reason, dense, undone))
     return tuple(found)
 
 

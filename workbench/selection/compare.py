@@ -33,9 +33,13 @@ SHARE_FACT = "compressed_share"
 """Key in ``RunRecord.facts``: share of all parameters that the recipe compressed, 0 to 1."""
 
 
+CHAIN = " → "
+"""Between the steps of a family's name."""
+
+
 def family_of(run: RunRecord | Prediction) -> str:
-    """Return the title of the recipe's first step; ``"dense"`` for a base model."""
-    return run.recipe.steps[0].title if run.recipe.steps else "dense"
+    """Return the titles of a recipe's steps as a chain; ``"dense"`` for a base model."""
+    return CHAIN.join(dict.fromkeys(step.title for step in run.recipe.steps)) or "dense"
 
 
 def pareto_front(
@@ -313,7 +317,7 @@ class TradeoffView:
     predicted : tuple of PredictedPoint
         Recipes that were not run, for the plot against size.
     n_unmeasured : int
-        Runs without a point: failed, cancelled, or without a finite value.
+        Runs without a point: failed, or without a finite value. Cancelled ones are not counted.
     axis : Axis
         What the metric is drawn against.
     note : str
@@ -397,7 +401,8 @@ def tradeoff_view(
         )
     if any(point.paired for point in points):  # bars of two kinds in one plot would mislead
         points = [replace(p, interval=None) if p.is_baseline else p for p in points]
-    finished = [r for r in records if r.state not in (RunState.QUEUED, RunState.RUNNING)]
+    other = (RunState.QUEUED, RunState.RUNNING, RunState.CANCELLED)
+    finished = [r for r in records if r.state not in other]
     return TradeoffView(
         metric=metric,
         task=task,

@@ -82,8 +82,11 @@ def submit(
     return workspace.worker.submit(jobs, on_event)
 
 
-def cancel(workspace: Workspace, *, current_only: bool = False) -> None:
+def cancel(workspace: Workspace, *, current_only: bool = False, job: int | None = None) -> None:
     """Stop what is being computed; see :meth:`Study.cancel`."""
+    if job is not None:
+        workspace.worker.remove(job)
+        return
     for runner in workspace.runners:
         runner.cancel() if current_only else runner.cancel_all()
 

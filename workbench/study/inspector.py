@@ -87,14 +87,16 @@ def _within(tell: Tell, number: int, total: int, name: str) -> Tell:
 def offers(study: Study, tell: Tell, run: str) -> Any:
     """Return the formats that a run can be exported to."""
     handle: Any = next(one for one in study.runs if one.id == run)
-    names = ("format", "title", "size_bytes", "refusal")
+    names = ("format", "title", "size_bytes", "refusal", "is_uncompressed")
     return [{name: getattr(offer, name) for name in names} for offer in handle.export_offers()]
 
 
-def export(study: Study, tell: Tell, run: str, path: str, format: str) -> Any:
+def export(
+    study: Study, tell: Tell, run: str, path: str, format: str, overwrite: bool = False
+) -> Any:
     """Export a run, and return what came of it."""
     handle: Any = next(one for one in study.runs if one.id == run)
-    done = handle.export(path, format=format, on_progress=tell)
+    done = handle.export(path, format=format, overwrite=overwrite, on_progress=tell)
     difference = getattr(done, "largest_difference", None)
     return {
         "path": str(done.path),

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 def describe(workspace: Workspace) -> dict[str, Any]:
     """Return what is recorded of models and task; see :meth:`Study.describe`."""
-    names = ("n_parameters", "size_bytes", "compute_dtype")
+    names = ("n_parameters", "size_bytes", "compute_dtype", "n_blocks")
     models = {
-        name: {**known["source"], **{key: known[key] for key in names}}
+        name: {**known["source"], **{key: known.get(key) for key in names}}
         for name, known in workspace.store.models().items()
     }
     task = workspace.store.meta("task")

@@ -73,10 +73,10 @@ def report(
     about = (
         f"Task: {task}. Models: {', '.join(workspace.models)}. {today}, workbench {__version__}."
     )
-    opening = [sentence(about, kind="quiet")]
-    if question:
-        opening.append(sentence(question))
-    opening.append(sentence(decision.nearest, kind=f"answer {decision.answer}"))
+    opening = [
+        sentence(about, kind="quiet"),
+        sentence(decision.nearest, kind=f"answer {decision.answer}"),
+    ]
     parts = [
         _bar_part(workspace, decision, metric, model),
         _front_part(workspace, decision, metric),
@@ -92,7 +92,7 @@ def report(
     if found is not None:
         parts.append(_load_part(workspace, decision, found))
     parts.append(_about_part(workspace, metric))
-    page = render(f"Which model does {task}?", opening, parts)
+    page = render(question.strip() or f"Which model does {task}?", opening, parts)
     try:
         return write_file(path, page)
     except OSError as error:

@@ -343,6 +343,8 @@ class Study:
     ) -> list[int]:
         """Queue recipes for the study's worker process and return at once.
 
+        They go before predictions, also before those that are being made, which go on later.
+
         Parameters
         ----------
         recipes : iterable
@@ -363,15 +365,26 @@ class Study:
         """Wait until everything submitted has ended; return whether it has."""
         return self._workspace.wait(timeout)
 
-    def cancel(self, *, current_only: bool = False) -> None:
+    def cancel(self, *, current_only: bool = False, job: int | None = None) -> None:
         """Stop what is being computed, within three seconds, and forget what waits.
 
         Parameters
         ----------
         current_only : bool
             Go on with what waits.
+        job : int, optional
+            Number of one job, as :meth:`submit` returns it: only that one is stopped or forgotten.
         """
-        computing.cancel(self._workspace, current_only=current_only)
+        computing.cancel(self._workspace, current_only=current_only, job=job)
+
+    @property
+    def queue(self) -> tuple[int, ...]:
+        """Numbers of the jobs that wait for the worker process, the next one first."""
+        return self._workspace.worker.waiting
+
+    def move(self, job: int, places: int) -> None:
+        """Let a job that waits go before (a negative number) or after so many others."""
+        self._workspace.worker.move(job, places)
 
     def model(self, run: Run | str) -> LoadedModel:
         """Return a run's model: the base model's architecture with the compressed weights in place.

@@ -143,24 +143,42 @@ def test_a_worker_computes_the_same_as_this_process(
         assert theirs.facts.get("solved_together") == (None if recipe is RECIPES[0] else 2)
 
 
-def test_predictions_are_made_in_the_worker(study: Study, behaviour: Path) -> None:
+def test_predictions_yield_to_runs_at_once_and_go_on_after_them(
+    study: Study, behaviour: Path
+) -> None:
     collector = Collector()
-    numbers = study.submit_tabulate(on_event=collector)
-    study.submit(RECIPES[:1], on_event=collector)  # more can wait behind it
+    study.submit_tabulate(on_event=collector)
     collector.wait_for("progress", "predict")
-    study.cancel(current_only=True)
+    study.submit(RECIPES[:2], on_event=collector)
     assert study.wait(LONG)
     ended = [(e.label, e.kind) for e in collector.events if e.kind in ("finished", "cancelled")]
-    assert ended == [("predictions", "cancelled"), ("RTN 2-bit g8", "finished")]
-    assert numbers == [collector.events[0].job]
-    assert study.plot().view.predicted  # what was tabulated by then
-    again = Collector()
-    study.submit_tabulate(on_event=again)
-    assert study.wait(LONG)
-    assert again.kinds() == ["queued", "started", "finished", "idle"]
+    runs = [("RTN 2-bit g8", "finished"), ("RTN 3-bit g8", "finished")]
+    assert ended == [("predictions", "cancelled"), *runs, ("predictions", "finished")]
+    assert study.plot().view.predicted
     assert study.predict(RTN(4, group_size=16)).kl is not None
     assert not study._workspace.engine._base.calibrators  # this process made no table
-    assert states(study) == [RunState.DONE, RunState.DONE]
+    assert states(study) == [RunState.DONE] * 3
+
+
+def test_jobs_that_wait_are_moved_and_removed_one_by_one(
+    study: Study, worker: WorkerRunner
+) -> None:
+    collector = Collector()
+    many = [Recipe.of(GPTQ(3, group_size=g)) for g in (8, 9, 10, 11)]
+    first, second, third, last = study.submit(many, on_event=collector)
+    collector.wait_for("started")
+    assert study.queue == (second, third, last)
+    study.move(last, -9)  # further than there is room
+    study.move(second, 1)
+    assert study.queue == (last, third, second)
+    study.cancel(job=third)
+    study.cancel(job=999)  # one that is not there
+    assert study.queue == (last, second)
+    assert worker.wait(LONG)
+    ended = [(e.job, e.kind) for e in collector.events if e.kind in ("finished", "cancelled")]
+    assert ended == [
+        (third, "cancelled"), (first, "finished"), (last, "finished"), (second, "finished")
+    ]  # fmt: skip
 
 
 def test_a_worker_that_dies_over_predictions_is_a_failure(own: Study) -> None:

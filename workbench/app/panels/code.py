@@ -2,70 +2,62 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.panels.base import StudyPanel
+from workbench.app.parts.controls import about_html, button, card, classed, row, text
 from workbench.app.session import Session
 from workbench.atomic_files import write_file
 from workbench.errors import ConfigError
 from workbench.stored_paths import writable_file
 
 
-class CodePanel:
+class CodePanel(StudyPanel):
     """The script that reproduces the session's runs.
-
-    Parameters
-    ----------
-    session : Session
 
     Attributes
     ----------
-    widget : ipywidgets.Widget
     text : ipywidgets.Textarea
+    folder, path : ipywidgets.Text
+    save : ipywidgets.Button
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(session)
         self._saved = ""
-        self.text = w.Textarea(
-            disabled=False,
-            description="script",
-            tooltip="Select all and copy into a cell",
-            layout=w.Layout(width="100%", height="340px"),
+        layout = w.Layout(width="100%", height="340px")
+        self.text = classed(
+            w.Textarea(
+                description="script", tooltip="Select all and copy into a cell", layout=layout
+            ),
+            "wb-code",
         )
-        self.text.add_class("wb-code")
-        self.folder = w.Text(
-            description="its study",
-            value="",
+        self.folder = text(
+            "its study",
             placeholder="the same folder; give another one to compute everything again",
-            style={"description_width": "90px"},
-            layout=w.Layout(width="auto", max_width="640px"),
+            most="640px",
         )
-        self.path = w.Text(
-            description="save as",
-            value="workbench_session.py",
-            style={"description_width": "90px"},
-            layout=w.Layout(width="auto", max_width="420px"),
-        )
-        self.save = w.Button(description="Save .py", icon="save", layout=w.Layout(width="auto"))
+        self.path = text("save as", "workbench_session.py", most="420px")
+        self.save = button("Save .py", "save", on_click=self._guard(self._save))
         self.answer = w.HTML()
-        self.folder.observe(session.banner.guard(lambda _: self.refresh()), names="value")
-        self.save.on_click(session.banner.guard(self._save))
-        row = w.HBox([self.path, self.save])
-        row.add_class("wb-buttons")
-        self.widget = w.VBox(
-            [w.HTML("<h3>The same in Python</h3>"), self.text, self.folder, row, self.answer]
-        )
-        self.widget.add_class("wb-card")
+        self.folder.observe(self._guard(lambda _: self._refresh()), names="value")
+        self.widget = card(
+            "The same in Python", self.text, self.folder, row(self.path, self.save),
+            self.notice.widget, self.answer,
+        )  # fmt: skip
 
     def code(self) -> str:
         """Return the script."""
         return self._session.history.code(self._session.study, self.folder.value.strip() or None)
 
-    def refresh(self) -> None:
-        """Show the script as it is now."""
+    def show(self, is_seen: bool) -> None:
+        """Make the script when it is seen."""
+        if is_seen:
+            self.refresh()
+
+    def _refresh(self) -> None:
         self.text.value = self.code()
 
     def _save(self, _: Any) -> None:
@@ -76,4 +68,4 @@ class CodePanel:
             )
         self._saved = self.code()
         write_file(path, self._saved)
-        self.answer.value = f'<span role="status">Saved {html.escape(str(path))}</span>'
+        self.answer.value = about_html(f"Saved {path}", is_told=True)

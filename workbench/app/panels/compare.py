@@ -7,15 +7,30 @@ from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as w
-import plotly.graph_objects as go
 
-from workbench.app.parts.live_figure import LiveFigure
+from workbench.app.panels.base import StudyPanel
+from workbench.app.parts.controls import (
+    SEVERAL,
+    about,
+    button,
+    buttons,
+    card,
+    columns,
+    dropdown,
+    looks,
+    row,
+    several_of,
+    show,
+    text_area,
+)
+from workbench.app.parts.figure_slot import FigureSlot
+from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows, rows_html
-from workbench.app.parts.run_options import offered
+from workbench.app.parts.run_picker import RunPicker
 from workbench.app.session import Session
-from workbench.recipes.recipe import shortened
-from workbench.records import RunRecord, RunState
+from workbench.records import RunRecord
 from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
+from workbench.views.run_names import distinct, run_names
 
 VIEWS = (
     ("Differences", "differences"),
@@ -27,7 +42,9 @@ VIEWS = (
 )
 _ABOUT = {
     "differences": "Rows in bold differ.",
-    "layers": "How far each layer's weights are from the base model's. Bright layers lost most.",
+    "layers": "How far each layer's weights are from the base model's: the squared difference,"
+    " relative to the squared weights, without any data. Bright layers changed most. Training"
+    " moves weights on purpose, so a better model can be further away.",
     "histogram": "One layer's weights before and after: quantized ones sit on few values.",
     "flips": "Examples that the last selected run answers differently from the first one.",
     "confusion": "Which labels the last selected run mistakes for which.",
@@ -36,18 +53,13 @@ _ABOUT = {
 EMPTY = "Select runs in this list, the plot, the table or the lineage."
 
 
-class ComparePanel:
+class ComparePanel(StudyPanel):
     """Views of the selected runs.
 
     Whatever needs a model is asked of a process of its own, and can be stopped.
 
-    Parameters
-    ----------
-    session : Session
-
     Attributes
     ----------
-    widget : ipywidgets.Widget
     runs : ipywidgets.SelectMultiple
         The selection, for the keyboard.
     view : ipywidgets.ToggleButtons
@@ -56,73 +68,35 @@ class ComparePanel:
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
-        guard = session.banner.guard
-        self.runs = w.SelectMultiple(
-            rows=14,
-            description="runs",
-            tooltip="Ctrl or Shift selects several",
-            style={"description_width": "0px"},
-            layout=w.Layout(width="100%"),
-        )
-        self.view = w.ToggleButtons(
-            options=list(VIEWS), tooltips=[_ABOUT[name] for _, name in VIEWS]
-        )
-        self.view.add_class("wb-subnav")
+        super().__init__(session)
+        guard = self._guard
+        self.runs = several_of("runs", 14)
+        self._picker = RunPicker(session, self.runs, guard(self._picked), facts=True)
+        views = [v for v in VIEWS if v[1] != "confusion" or session.study.output.classifies]
+        self.view = buttons(views, kind="wb-subnav", tooltips=[_ABOUT[name] for _, name in views])
         self.about = w.HTML()
-        self.layer = w.Dropdown(
-            description="layer",
-            style={"description_width": "auto"},
-            layout=w.Layout(width="auto", max_width="460px"),
-        )
-        self.prompt = w.Textarea(
-            description="prompt",
-            value="def main():",
-            rows=2,
-            style={"description_width": "auto"},
-            layout=w.Layout(width="100%"),
-        )
+        look = {"label": "auto", "most": "460px"}
+        self.layer = dropdown("layer", **look)
+        self.prompt = text_area("prompt", "def main():", label="auto", width="100%")
         self.tokens = w.IntSlider(
-            description="new tokens",
-            value=40,
-            min=5,
-            max=200,
-            style={"description_width": "auto"},
-            layout=w.Layout(width="auto", max_width="420px"),
+            value=40, min=5, max=200, description="new tokens", **looks(**look)
         )
-        self.go = w.Button(
-            description="Show", icon="play", button_style="primary", layout=w.Layout(width="auto")
-        )
-        self.stop = w.Button(
-            description="Stop", icon="stop", disabled=True, layout=w.Layout(width="auto")
-        )
-        self.status = w.HTML()
+        self._question = InspectorQuestion(session, "Compare", self._allow)
+        self.go = button("Show", "play", on_click=guard(lambda _: self._show()), primary=True)
+        self.stop, self.status = self._question.stop, self._question.status
         self.table = Rows(searchable=True, label="Search", height="420px")
-        self._place = w.VBox()
+        self.place = FigureSlot()
         self._texts = w.HTML()
-        self._figure: LiveFigure | None = None
-        self._asked = 0
-        self._is_loading = False
         self._shown: tuple[str, ...] | None = None
-        self.runs.observe(guard(self._picked), names="value")
         self.view.observe(guard(lambda _: self._switch()), names="value")
-        self.go.on_click(guard(lambda _: self._show()))
-        self.stop.on_click(guard(lambda _: self._stop()))
-        session.selection.listen(guard(self._follow))
-        controls = w.HBox([self.layer, self.tokens, self.go, self.stop])
-        controls.add_class("wb-toolbar")
-        right = w.VBox(
-            [
-                self.view, self.about, self.prompt, controls, self.status, self._texts,
-                self._place, self.table,
-            ]
+        session.selection.listen(self.notice.watch(self._follow))
+        right = card(
+            "", self.view, self.about, self.prompt,
+            row(self.layer, self.tokens, self.go, self.stop, kind="wb-toolbar"),
+            self.notice.widget, self.status, self._texts, self.place.widget, self.table,
         )  # fmt: skip
-        hint = w.HTML('<div class="wb-about">Ctrl or Shift selects several.</div>')
-        left = w.VBox([w.HTML("<h3>Runs</h3>"), self.runs, hint])
-        for part in (left, right):
-            part.add_class("wb-card")
-        self.widget = w.HBox([left, right])
-        self.widget.add_class("wb-split")
+        left = card("Runs", self.runs, about(f"{SEVERAL}."))
+        self.widget = columns("wb-split", left, right)
         self.refresh()
         self._switch()
 
@@ -140,63 +114,53 @@ class ComparePanel:
             f" max_new_tokens={self.tokens.value})",
         }[self.view.value]
 
-    def refresh(self) -> None:
+    def show(self, is_seen: bool) -> None:
+        """Say whether the panel is seen from now on."""
+        self.place.show(is_seen)
+
+    def _refresh(self) -> None:
         """Offer the finished runs; what is shown of the selected ones stays."""
+        self._picker.offer(self._session.done)
         self._follow()
 
-    def _offer(self) -> None:
-        metric = self._session.study.metric.name
-        shown = offered(self._session, self._done())
-        options = [(_option(record, metric), record.id) for record in shown]
-        if list(self.runs.options) != options:
-            self._is_loading = True
-            self.runs.options = options
-            self._is_loading = False
-
-    def _done(self) -> list[RunRecord]:
-        return [r for r in self._session.study.records if r.state is RunState.DONE]
-
-    def _picked(self, _: Any) -> None:
-        if not self._is_loading:
-            kept = [run for run in self._session.selection.runs if run in self.runs.value]
-            self._session.selection.set([*kept, *self.runs.value])
+    def _picked(self) -> None:
+        kept = [run for run in self._session.selection.runs if run in self.runs.value]
+        self._session.selection.set([*kept, *self.runs.value])
 
     def _follow(self) -> None:
-        self._offer()
-        known = [id for _, id in self.runs.options]
-        self._is_loading = True
-        self.runs.value = tuple(id for id in known if id in self._session.selection.runs)
-        self._is_loading = False
+        self._picker.take(self._session.selection.runs)
         if self._shown != tuple(self.runs.value):
             self._shown = tuple(self.runs.value)
             self._switch()
 
     def _selected(self) -> list[RunRecord]:
-        known = {record.id: record for record in self._done()}
+        known = {record.id: record for record in self._session.done}
         return [known[run] for run in self._session.selection.runs if run in known]
 
     # What is shown
 
     def _switch(self) -> None:
         """Show the controls of the chosen view, and what needs no model at once."""
-        name = self.view.value
-        self._asked += 1  # an answer that is on its way is not of what is shown from now on
-        self.stop.disabled = True
+        name, chosen = self.view.value, self._selected()
+        self._question.forget()  # an answer on its way is not of what is shown from now on
         self.about.value = f'<div class="wb-help">{html.escape(_ABOUT[name])}</div>'
-        self.prompt.layout.display = self.tokens.layout.display = _shown(name == "generate")
-        self.layer.layout.display = _shown(name == "histogram" and bool(self.layer.options))
-        self.go.layout.display = self.stop.layout.display = _shown(name != "differences")
+        show(self.prompt, self.tokens, is_shown=name == "generate")
+        show(self.layer, is_shown=name == "histogram" and bool(self.layer.options))
+        show(self.go, self.stop, is_shown=name != "differences")
         self._clear()
-        chosen = self._selected()
         lacks = _lacks(name, chosen)
-        self.go.disabled = bool(lacks)
-        self._say(lacks)
+        self._question.say(lacks)
+        self._allow()
         if name == "differences" and not lacks:
             self._show_differences(chosen)
 
+    def _allow(self) -> None:
+        lacks = _lacks(self.view.value, self._selected())
+        self.go.disabled = self._question.is_busy or bool(lacks)
+
     def _show_differences(self, chosen: list[RunRecord]) -> None:
         table = self._session.study.differences([record.id for record in chosen])
-        heads = [("", "text"), *((shortened(record.label, 34), "text") for record in chosen)]
+        heads = [("", "text"), *((name, "text") for name in run_names(chosen, 34).values())]
         rows = [
             ("", [fact, *(row[place] for place in range(len(chosen)))])
             for fact, row in table.iterrows()
@@ -207,7 +171,7 @@ class ComparePanel:
             kind = "wb-differs" if different else "wb-same"
             markup = markup.replace("<tr><td", f'<tr class="{kind}"><td', 1)
         self.table.html = markup
-        self.table.layout.display = ""
+        show(self.table, is_shown=True)
 
     def _show(self) -> None:
         name, chosen = self.view.value, [record.id for record in self._selected()]
@@ -226,35 +190,14 @@ class ComparePanel:
         what = name
         if name == "histogram" and not self.layer.value:  # the names of the layers come first
             what, answer, arguments = "layers", self._layer_names, {"runs": [last]}
-        self._asked += 1
-        number = self._asked
-        self.stop.disabled, self.go.disabled = False, True
-        self._say("Loading the models in a process of their own …")
-
-        def answered(found: Any) -> None:
-            if number == self._asked:
-                self.stop.disabled, self.go.disabled = True, False
-                self._say("")
-                self._session.banner.guard(answer)(found)
-
-        def failed(text: str) -> None:
-            if number == self._asked:
-                self.stop.disabled, self.go.disabled = True, False
-                self._say(text)
-
-        self._session.inspector.ask(what, answered, failed, **arguments)
-
-    def _stop(self) -> None:
-        self._asked += 1
-        self._session.inspector.stop("Stopped, as Stop was pressed under Compare. Start it again.")
-        self.stop.disabled, self.go.disabled = True, False
-        self._say("Stopped.")
+        told = "Loading the models in a process of their own …"
+        self._question.ask(what, answer, told, **arguments)
 
     def _layers(self, found: Any) -> None:
         view = LayerErrors.from_dict(found)
         self._offer_layers(view)
-        self._draw(view.plot())
-        heads = [("layer", "text"), *((shortened(run, 34), "") for run in view.runs)]
+        self.place.draw(view.plot)
+        heads = [("layer", "text"), *((name, "") for name in distinct(view.runs, 34))]
         rows = [
             ("", [layer, *("–" if e is None else f"{e:.3g}" for e in errors)])
             for layer, errors in zip(view.layers, view.errors, strict=True)
@@ -263,7 +206,7 @@ class ComparePanel:
 
     def _layer_names(self, found: Any) -> None:
         self._offer_layers(LayerErrors.from_dict(found))
-        self.layer.layout.display = ""
+        show(self.layer, is_shown=True)
         self._show()
 
     def _offer_layers(self, view: LayerErrors) -> None:
@@ -273,21 +216,13 @@ class ComparePanel:
 
     def _histogram(self, found: Any) -> None:
         view = WeightHistogram.from_dict(found)
-        self._draw(view.plot())
+        self.place.draw(view.plot)
         heads = [("from", ""), ("to", ""), ("before", ""), ("after", "")]
         self._tabulate(
             heads,
             [
-                (
-                    "",
-                    [
-                        f"{row.iloc[0]:.4g}",
-                        f"{row.iloc[1]:.4g}",
-                        int(row.iloc[2]),
-                        int(row.iloc[3]),
-                    ],
-                )
-                for _, row in view.table.iterrows()
+                ("", [f"{low:.4g}", f"{high:.4g}", int(before), int(after)])
+                for low, high, before, after in view.table.itertuples(index=False)
             ],
         )
 
@@ -295,7 +230,7 @@ class ComparePanel:
         view = FlipsView.from_dict(found)
         counts = ", ".join(f"{n} {change}" for change, n in view.counts.items() if n)
         what = "answered differently" if view.is_classified else "with another loss"
-        self._say(
+        self._question.say(
             f"{len(view.rows)} of {view.n_examples} examples {what}: {counts or 'none'}."
             f" From {view.before} to {view.after}."
         )
@@ -319,7 +254,7 @@ class ComparePanel:
     def _confusion(self, found: Any) -> None:
         counts = tuple(tuple(row) for row in found["counts"])
         view = Confusion(found["run"], tuple(found["labels"]), counts)
-        self._draw(view.plot())
+        self.place.draw(view.plot)
         rows = [
             ("", [label, other, count])
             for label, row in zip(view.labels, view.counts, strict=True)
@@ -330,40 +265,24 @@ class ComparePanel:
         self._tabulate([("label", "text"), ("predicted", "text"), ("examples", "")], rows)
 
     def _generated(self, found: Any) -> None:
+        names = run_names(self._selected())
         parts = [
-            f"<figure><figcaption>{html.escape(record.label)}</figcaption>"
+            f"<figure><figcaption>{html.escape(names[record.id])}</figcaption>"
             f"<pre>{html.escape(found[record.id])}</pre></figure>"
             for record in self._selected()
             if record.id in found
         ]
         self._texts.value = f'<div class="wb-texts">{"".join(parts)}</div>'
 
-    def _draw(self, figure: go.Figure) -> None:
-        old, self._figure = self._figure, LiveFigure(figure)
-        self._place.children = [self._figure]
-        if old is not None:
-            old.close()
-
     def _tabulate(self, heads: list[tuple[str, str]], rows: Any) -> None:
         self.table.fill(heads, rows, caption="Nothing differs.")
-        self.table.layout.display = ""
+        show(self.table, is_shown=True)
 
     def _clear(self) -> None:
         self.table.clear()
         self._texts.value = ""
-        self.table.layout.display = "none"
-        self._place.children = []
-        if self._figure is not None:
-            self._figure.close()
-            self._figure = None
-
-    def _say(self, text: str) -> None:
-        shown = f'<span role="status">{html.escape(text)}</span>'
-        self.status.value = f'<div class="wb-note">{shown}</div>' if text else ""
-
-
-def _shown(is_shown: bool) -> str:
-    return "" if is_shown else "none"
+        show(self.table, is_shown=False)
+        self.place.clear()
 
 
 def _lacks(view: str, chosen: list[RunRecord]) -> str:
@@ -373,10 +292,3 @@ def _lacks(view: str, chosen: list[RunRecord]) -> str:
     if view == "flips" and len(chosen) < 2:
         return "Select two runs: flips are from the first to the last selected one."
     return ""
-
-
-def _option(record: RunRecord, metric: str) -> str:
-    label = record.label if record.recipe.steps else f"{record.model} (dense)"
-    size = "" if record.size_bytes is None else f" · {record.size_bytes / 1e6:.2f} MB"
-    found = record.measurement(metric)
-    return shortened(label, 40) + size + ("" if found is None else f" · {found.value:.4g}")

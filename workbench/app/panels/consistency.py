@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.panels.base import StudyPanel
+from workbench.app.parts.controls import about, button, row, text_area
 from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows, rows_html
 from workbench.app.session import Session
@@ -18,51 +19,43 @@ ABOUT = (
 )
 
 
-class ConsistencyPanel:
+class ConsistencyPanel(StudyPanel):
     """The changes of the package and the user's own templates, and what came of each.
-
-    Parameters
-    ----------
-    session : Session
-    run : callable
-        Returns the id of the chosen run, None without one.
 
     Attributes
     ----------
-    widget : ipywidgets.Widget
+    run : str or None
+        Id of the run that is looked at.
     templates : ipywidgets.Textarea
         One per line, with ``{text}`` in it.
     go : ipywidgets.Button
     table : Rows
     """
 
-    def __init__(self, session: Session, run: Callable[[], str | None]) -> None:
-        self._session = session
-        self._run = run
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.run: str | None = None
         self._known: dict[str, list[dict[str, Any]]] = {}
-        self.templates = w.Textarea(
-            description="your own",
+        self.templates = text_area(
+            "your own",
             placeholder="Dear team, {text}\nClassify this message: {text}",
             tooltip="Further wordings, one per line, with {text} where the text stands",
-            rows=2,
-            style={"description_width": "70px"},
-            layout=w.Layout(width="100%"),
+            label="70px",
+            width="100%",
         )
         self._question = InspectorQuestion(session, "Consistency", self._switch)
-        self.go = w.Button(
-            description="Change the texts",
-            icon="play",
-            button_style="primary",
-            layout=w.Layout(width="auto"),
+        self.go = button(
+            "Change the texts", "play", on_click=self._guard(lambda _: self._ask()), primary=True
         )
-        self.go.on_click(session.banner.guard(lambda _: self._ask()))
         self.table = Rows(height="420px")
-        buttons = w.HBox([self.go, self._question.stop])
-        buttons.add_class("wb-buttons")
-        about = w.HTML(f'<div class="wb-about">{ABOUT}</div>')
-        self.widget = w.VBox([about, self.templates, buttons, self._question.status, self.table])
+        self.widget = w.VBox(
+            [
+                about(ABOUT), self.templates, row(self.go, self._question.stop),
+                self.notice.widget, self._question.status, self.table,
+            ]
+        )  # fmt: skip
 
-    def code(self, run: str, templates: list[str]) -> str:
+    def code_of(self, run: str, templates: list[str]) -> str:
         """Return the Python that does the same."""
         if not templates:
             return f"study.consistency({run!r})"
@@ -72,17 +65,16 @@ class ConsistencyPanel:
             f"study.consistency({run!r}, {{**PERTURBATIONS{own}}})"
         )
 
-    def refresh(self) -> None:
-        """Show what is known of the chosen run."""
+    def _refresh(self) -> None:
         self._switch()
-        found = self._known.get(self._run() or "")
+        found = self._known.get(self.run or "")
         self.table.html = "" if found is None else _rows(found)
 
     def _switch(self) -> None:
-        self.go.disabled = self._question.is_busy or self._run() is None
+        self.go.disabled = self._question.is_busy or self.run is None
 
     def _ask(self) -> None:
-        run = self._run()
+        run = self.run
         assert run is not None
         lines = [line.strip() for line in self.templates.value.splitlines()]
         templates = [line for line in lines if line]
@@ -95,16 +87,11 @@ class ConsistencyPanel:
 
         def answered(found: list[dict[str, Any]]) -> None:
             self._known[run] = found
-            self._session.history.note(self.code(run, templates))
+            self._session.history.note(self.code_of(run, templates))
             self.refresh()
 
-        self._question.ask(
-            "consistency",
-            answered,
-            "Loading the model in a process of its own …",
-            run=run,
-            templates=templates,
-        )
+        told = "Loading the model in a process of its own …"
+        self._question.ask("consistency", answered, told, run=run, templates=templates)
 
 
 def _rows(found: list[dict[str, Any]]) -> str:

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import html
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.panels.base import StudyPanel
+from workbench.app.parts.controls import about_html, card, columns, heading, row
 from workbench.app.parts.measure_button import MeasureButton
 from workbench.app.parts.prices_form import PricesForm, prices_code
 from workbench.app.parts.rows import Row, Rows
 from workbench.app.session import Session
 from workbench.errors import WorkbenchError
-from workbench.records import RunState
 from workbench.tasks.output import Output
+from workbench.views.run_names import run_names
 
 UNPRICED = "Enter what an hour of your machine costs. No price is built in."
 UNTIMED = "No run has measured times yet, from which its cost follows. Measure them first."
 
 
-class CostPanel:
+class CostPanel(StudyPanel):
     """Prices on the left, costs on the right.
-
-    Parameters
-    ----------
-    session : Session
-    on_measured : callable
-        Called, in a background thread, when speeds were measured.
 
     Attributes
     ----------
-    widget : ipywidgets.Widget
     form : PricesForm
     measure : ipywidgets.Button
         Measures the finished runs that have no times yet.
@@ -41,64 +34,50 @@ class CostPanel:
     table : Rows
     """
 
-    def __init__(self, session: Session, on_measured: Callable[[], None] = lambda: None) -> None:
-        self._session = session
-        guard = session.banner.guard
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        guard = self._guard
         writes = session.study.output is not Output.LABELS
         self.form = PricesForm(guard(self._priced), writes_tokens=writes)
         self._measuring = MeasureButton(
             session,
+            self.notice,
             self._untimed,
-            on_measured,
             text="Measure what is missing",
             tooltip="Time and memory of the finished runs that have none, on this machine",
             lacks="Every finished run was measured already; a selected one is measured again under"
             " Frontier.",
         )
         self.measure = self._measuring.button
-        self.missing = w.HTML()
-        self.about = w.HTML()
+        self.missing, self.about = w.HTML(), w.HTML()
         self.table = Rows(height="460px")
         self.table.observe(
             guard(lambda _: session.selection.set(self.table.selected)), names="selected"
         )
         session.selection.listen(self._mark)
-        buttons = w.HBox([self.measure, self._measuring.stop])
-        buttons.add_class("wb-buttons")
-        left = w.VBox(
-            [
-                w.HTML("<h3>Your prices</h3>"),
-                self.form.widget,
-                w.HTML("<h3>Times</h3>"),
-                self.missing,
-                buttons,
-                self._measuring.status,
-            ]
-        )
-        right = w.VBox([w.HTML("<h3>What it costs</h3>"), self.about, self.table])
-        for part in (left, right):
-            part.add_class("wb-card")
-        self.widget = w.HBox([left, right])
-        self.widget.add_class("wb-form-side")
+        left = card(
+            "Your prices", self.form.widget, heading("Times"), self.missing,
+            row(self.measure, self._measuring.stop), self.notice.widget, self._measuring.status,
+        )  # fmt: skip
+        right = card("What it costs", self.about, self.table)
+        self.widget = columns("wb-form-side", left, right)
         self.refresh()
 
     def code(self) -> str:
         """Return the Python that makes the table, ``""`` without prices."""
-        prices = self._session.prices.model
+        prices = self._session.prices.value
         return "" if prices is None else f"study.costs({prices_code(prices)})"
 
-    def refresh(self) -> None:
-        """Show the costs of the runs that are there now."""
+    def _refresh(self) -> None:
         left = self._untimed()
         runs = "1 finished run has" if len(left) == 1 else f"{len(left)} finished runs have"
         told = f"{runs} no measured times." if left else "Every finished run was measured."
-        self.missing.value = f'<div class="wb-about">{told}</div>'
+        self.missing.value = about_html(told)
         self._show()
         self._mark()
 
     def _untimed(self) -> list[str]:
-        done = [r for r in self._session.study.records if r.state is RunState.DONE]
-        return [record.id for record in done if record.measurement("latency_ms") is None]
+        return [r.id for r in self._session.done if r.measurement("latency_ms") is None]
 
     def _priced(self) -> None:
         self._session.prices.set(self.form.model)
@@ -109,7 +88,7 @@ class CostPanel:
         self.table.selected = list(self._session.selection.runs)
 
     def _show(self) -> None:
-        prices = self._session.prices.model
+        prices = self._session.prices.value
         self.table.clear()
         if prices is None:
             self._say(UNPRICED)
@@ -132,30 +111,27 @@ class CostPanel:
         self._tabulate(frame.to_dict("records"), prices.api_per_1k_usd)
 
     def _tabulate(self, rows: list[dict[Any, Any]], api: float | None) -> None:
-        prices = self._session.prices.model
+        prices = self._session.prices.value
         assert prices is not None
         month = prices.queries_per_month
         energy = any(_is_known(row["energy_per_1k_kwh"]) for row in rows)
-        several = len({row["model"] for row in rows}) > 1
         heads = [("run", "text"), ("ms a query", ""), ("$ per 1,000", "")]
         heads += [("$ a month", "")] * (month is not None)
         heads += [("of the base model", "")]
         heads += [("of the API", "")] * (api is not None)
         heads += [("kWh per 1,000", "")] * energy
-        known = {record.id: record for record in self._session.study.records}
+        names = run_names(self._session.done)
         shown: list[Row] = []
-        for row in rows:
-            name = row["recipe"] if known[row["run"]].recipe.steps else f"{row['model']} (dense)"
-            if several and known[row["run"]].recipe.steps:
-                name = f"{row['model']}, {name}"
+        for priced in rows:
             cells: list[object] = [
-                name, f"{1e3 * row['seconds_per_query']:.3g}", _number(row["per_1k_usd"], ".3g"),
+                names[priced["run"]], f"{1e3 * priced['seconds_per_query']:.3g}",
+                _number(priced["per_1k_usd"], ".3g"),
             ]  # fmt: skip
-            cells += [_number(row["per_month_usd"], ",.2f")] * (month is not None)
-            cells += [_number(row["of_baseline"], ".0%")]
-            cells += [_number(row["of_api"], ".1%")] * (api is not None)
-            cells += [_number(row["energy_per_1k_kwh"], ".3g")] * energy
-            shown.append((row["run"], cells))
+            cells += [_number(priced["per_month_usd"], ",.2f")] * (month is not None)
+            cells += [_number(priced["of_baseline"], ".0%")]
+            cells += [_number(priced["of_api"], ".1%")] * (api is not None)
+            cells += [_number(priced["energy_per_1k_kwh"], ".3g")] * energy
+            shown.append((priced["run"], cells))
         if api is not None:
             cells = ["the service", "–", f"{api:.3g}"]
             cells += [f"{api * month / 1000:,.2f}"] if month is not None else []
@@ -163,8 +139,7 @@ class CostPanel:
         self.table.fill(heads, shown)
 
     def _say(self, text: str) -> None:
-        shown = f'<span role="status">{html.escape(text)}</span>'
-        self.about.value = f'<div class="wb-about">{shown}</div>'
+        self.about.value = about_html(text, is_told=True)
 
 
 def _is_known(value: object) -> bool:

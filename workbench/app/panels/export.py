@@ -8,138 +8,95 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.app.parts.run_options import offered
+from workbench.app.panels.base import StudyPanel
+from workbench.app.parts.controls import LONG_LABEL, answer_html, button, card, dropdown, row, text
+from workbench.app.parts.inspector_question import InspectorQuestion
+from workbench.app.parts.run_picker import RunPicker
+from workbench.app.parts.write_button import WriteButton
 from workbench.app.session import Session
-from workbench.recipes.recipe import shortened
-from workbench.records import RunState
-
-_WIDE = {"description_width": "150px"}
 
 
-class ExportPanel:
+class ExportPanel(StudyPanel):
     """Which run, which format, where to; what each format costs or why it is not offered.
-
-    Parameters
-    ----------
-    session : Session
 
     Attributes
     ----------
-    widget : ipywidgets.Widget
     run, format : ipywidgets.Dropdown
     path : ipywidgets.Text
-    export : ipywidgets.Button
+    look, export : ipywidgets.Button
     answer, refused : ipywidgets.HTML
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
-        self.run = w.Dropdown(
-            description="run", style=_WIDE, layout=w.Layout(width="auto", max_width="520px")
-        )
-        self.look = w.Button(
-            description="Which formats?",
-            icon="search",
-            tooltip="Loads the run's model and asks every format whether it can hold it",
-            layout=w.Layout(width="auto"),
-        )
-        self.format = w.Dropdown(
-            description="format",
-            disabled=True,
-            style=_WIDE,
-            layout=w.Layout(width="auto", max_width="520px"),
-        )
-        self.path = w.Text(
-            description="folder",
-            value="out/my-model",
-            style=_WIDE,
-            layout=w.Layout(width="auto", max_width="520px"),
-        )
-        self.export = w.Button(
-            description="Export",
-            icon="download",
-            button_style="primary",
-            disabled=True,
-            tooltip="Write the files, and check that they load as they were",
-            layout=w.Layout(width="auto"),
-        )
+        super().__init__(session)
+        look = {"label": LONG_LABEL, "most": "520px"}
+        self.run = dropdown("run", **look)
+        self._runs = RunPicker(session, self.run, self._forget, follows=True, most=60)
+        session.choice.listen(self.notice.watch(self._take_choice))
+        self.look = button(
+            "Which formats?", "search", "Loads the run's model and asks every format whether it"
+            " can hold it", self._guard(self._look),
+        )  # fmt: skip
+        self.format = dropdown("format", **look)
+        self.path = text("folder", "out/my-model", **look)
+        self._writing = WriteButton(
+            "Export", "download", "Write the files, and check that they load as they were",
+            self.path, self._export, self.notice, primary=True,
+        )  # fmt: skip
+        self.export = self._writing.button
+        self._question = InspectorQuestion(session, "Keep it", self._switch)
         self.answer, self.refused = w.HTML(), w.HTML()
-        self._is_loading = False
-        self.run.observe(lambda _: self._forget(), names="value")
-        self.look.on_click(session.banner.guard(self._look))
-        self.export.on_click(session.banner.guard(self._export))
-        session.selection.listen(self._follow)
-        buttons = w.HBox([self.look, self.export])
-        buttons.add_class("wb-buttons")
-        self.widget = w.VBox(
-            [
-                w.HTML("<h3>Keep it</h3>"),
-                self.run,
-                self.format,
-                self.path,
-                buttons,
-                self.answer,
-                self.refused,
-            ]
-        )
-        self.widget.add_class("wb-card")
+        self.widget = card(
+            "Keep it", self.run, self.format, self.path,
+            row(self.look, self.export, self._question.stop), self.notice.widget,
+            self._question.status, self.answer, self.refused,
+        )  # fmt: skip
         self.refresh()
+        self._take_choice()
 
     def code(self) -> str:
         """Return the Python that exports the same run."""
-        study, run = self._session.study, self.run.value or ""
-        record = next((r for r in study.records if r.id == run), None)
+        study, record = self._session.study, self._session.record(self.run.value)
         recipe = "[]" if record is None else record.recipe.code()
         other = record is not None and record.model != study.models[0]
         given = f"{recipe}, model={record.model!r}" if record is not None and other else recipe
         format = self.format.value or "hf"
-        return f"study.run({given}).export({self.path.value!r}, format={format!r})"
+        path = self.path.value.strip()
+        return f"study.run({given}).export({path!r}, format={format!r}, overwrite=True)"
 
-    def refresh(self) -> None:
-        """Offer the finished runs."""
-        done = [r for r in self._session.study.records if r.state is RunState.DONE]
-        options = [
-            (shortened(record.label, 60), record.id)
-            for record in offered(self._session, done, [self.run.value])
-        ]
-        if list(self.run.options) != options:
-            kept, ids = self.run.value, [id for _, id in options]
-            self._is_loading = kept in ids  # the formats that it was offered are still true
-            self.run.options = options
-            self.run.value = kept if kept in ids else (ids[-1] if ids else None)
-            self._is_loading = False
-        self.look.disabled = not options
+    def _refresh(self) -> None:
+        self._runs.offer(self._session.done)
+        self._switch()
 
-    def _follow(self) -> None:
-        chosen = self._session.selection.runs
-        self.refresh()
-        if chosen and chosen[-1] in [id for _, id in self.run.options]:
-            self.run.value = chosen[-1]
+    def _take_choice(self) -> None:
+        if self._session.choice.value in self._runs.ids:
+            self.run.value = self._session.choice.value
+
+    def _switch(self) -> None:
+        busy = self._question.is_busy
+        self.look.disabled = busy or self.run.value is None
+        self.format.disabled = not self.format.options
+        self.export.disabled = busy or self.format.value is None
 
     def _forget(self) -> None:
-        if self._is_loading:
-            return
-        self.format.options, self.format.disabled = [], True
-        self.export.disabled = True
+        """Take away what was said of another run."""
+        self._question.forget()
+        self.format.options = []
         self.answer.value = self.refused.value = ""
+        self._switch()
 
     def _look(self, _: Any) -> None:
-        self.look.disabled = True
-        self._say("Looking at the model …")
-        run = self.run.value
-        self._session.inspector.ask(
-            "offers", lambda offers: self._offer(run, offers), self._fail, run=run
-        )
+        self.answer.value = ""
+        self._question.ask("offers", self._offer, "Looking at the model …", run=self.run.value)
 
-    def _offer(self, run: str, offers: list[dict[str, Any]]) -> None:
-        self.look.disabled = False
-        if run != self.run.value:  # another one was chosen meanwhile
-            return
+    def _offer(self, offers: list[dict[str, Any]]) -> None:
         good = [offer for offer in offers if not offer["refusal"]]
+        if any(offer["is_uncompressed"] for offer in good):  # there are codes: keep them
+            good.sort(key=lambda offer: (offer["is_uncompressed"], offer["size_bytes"]))
         self.format.options = [(_title(offer), offer["format"]) for offer in good]
         self.format.value = good[0]["format"] if good else None
-        self.format.disabled = self.export.disabled = not good
-        self._say("" if good else "No format can hold this run.")
+        self._switch()
+        self.answer.value = "" if good else answer_html("No format can hold this run.")
         refused = "".join(
             f"<li><b>{html.escape(offer['title'])}</b>: {html.escape(offer['refusal'])}</li>"
             for offer in offers
@@ -152,42 +109,33 @@ class ExportPanel:
             else ""
         )
 
-    def _export(self, _: Any) -> None:
-        self.export.disabled = True
-        self._say("Exporting …")
-        path = str(Path(self.path.value).expanduser().absolute())
+    def _export(self, path: Path, overwrite: bool) -> None:
         line = self.code()
-        self._session.inspector.ask(
+        self.answer.value = ""
+
+        def done(found: dict[str, Any]) -> None:
+            self._session.history.note(line)
+            self._writing.wrote(path)
+            words = f"Wrote {found['path']} ({found['bytes_on_disk'] / 1e6:.2f} MB)."
+            if found["largest_difference"] is not None:
+                words += (
+                    " Largest difference after loading it again:"
+                    f" {found['largest_difference']:.3g}."
+                )
+            self.answer.value = answer_html(words, "pass")
+
+        self._question.ask(
             "export",
-            lambda found: self._done(line, found),
-            self._fail,
-            lambda p: self._say(f"{p['stage']} {p['done']}/{p['total']} {p['detail']}"),
+            done,
+            "Exporting …",
             run=self.run.value,
-            path=path,
+            path=str(path),
             format=self.format.value,
+            overwrite=overwrite,
         )
-
-    def _done(self, line: str, found: dict[str, Any]) -> None:
-        self._session.history.note(line)
-        self.export.disabled = self.format.disabled
-        text = f"Wrote {found['path']} ({found['bytes_on_disk'] / 1e6:.2f} MB)."
-        if found["largest_difference"] is not None:
-            text += (
-                f" Largest difference after loading it again: {found['largest_difference']:.3g}."
-            )
-        self._say(text, "pass")
-
-    def _fail(self, text: str) -> None:
-        self.look.disabled = False
-        self.export.disabled = self.format.disabled
-        self._say("")
-        self._session.banner.note(text)
-
-    def _say(self, text: str, kind: str = "none") -> None:
-        shown = f'<span role="status">{html.escape(text)}</span>'
-        self.answer.value = f'<div class="wb-answer wb-answer-{kind}">{shown}</div>' if text else ""
 
 
 def _title(offer: dict[str, Any]) -> str:
+    undone = ", stores it uncompressed" if offer["is_uncompressed"] else ""
     size = offer["size_bytes"]
-    return offer["title"] if size is None else f"{offer['title']} · {size / 1e6:.2f} MB"
+    return offer["title"] + undone + ("" if size is None else f" · {size / 1e6:.2f} MB")

@@ -5,41 +5,33 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import ipywidgets as w
-
+from workbench.app.panels.base import StudyPanel
+from workbench.app.parts.controls import card, columns
 from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.rows import Row, Rows
 from workbench.app.session import Session
 
 
-class LineagePanel:
+class LineagePanel(StudyPanel):
     """The tree as a figure, and as an indented table.
-
-    Parameters
-    ----------
-    session : Session
 
     Attributes
     ----------
-    widget : ipywidgets.Widget
+    place : FigureSlot
     table : Rows
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(session)
         self._is_open = False
-        self._place = FigureSlot()
+        self.place = FigureSlot()
         self.table = Rows(searchable=True, label="Filter runs", height="460px")
         self.table.observe(
-            session.banner.guard(lambda _: session.selection.set(self.table.selected)),
-            names="selected",
+            self._guard(lambda _: session.selection.set(self.table.selected)), names="selected"
         )
-        session.selection.listen(session.banner.guard(self.refresh))
-        left, right = w.VBox([self._place.widget]), w.VBox([self.table])
-        for part in (left, right):
-            part.add_class("wb-card")
-        self.widget = w.HBox([left, right])
-        self.widget.add_class("wb-halves")
+        session.selection.listen(self.refresh)
+        left = card("", self.notice.widget, self.place.widget)
+        self.widget = columns("wb-halves", left, card("", self.table))
 
     def code(self) -> str:
         """Return the Python that draws the tree."""
@@ -49,10 +41,9 @@ class LineagePanel:
         """Draw if the panel is seen from now on; one that is not seen is not drawn anew."""
         self._is_open = is_seen
         self.refresh()
-        self._place.show(is_seen)
+        self.place.show(is_seen)
 
-    def refresh(self) -> None:
-        """Show the tree as it is now."""
+    def _refresh(self) -> None:
         if not self._is_open:
             return
         view = self._session.study.lineage()
@@ -73,9 +64,7 @@ class LineagePanel:
         self.table.fill(heads, rows, caption="No runs yet.")
         self.table.selected = list(self._session.selection.runs)
         chosen = self._session.selection.runs
-        self._place.draw(
-            lambda: view.plot(selected=chosen), self._session.banner.guard(self._clicked)
-        )
+        self.place.draw(lambda: view.plot(selected=chosen), self._guard(self._clicked))
 
     def _clicked(self, trace: Any, points: Any, state: Any) -> None:
         if points.point_inds and trace.customdata:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import html
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import ipywidgets as w
 
+from workbench.app.panels.base import StudyPanel
+from workbench.app.parts.controls import button, card, classed, one_of, row, show
+from workbench.app.parts.inspector_question import words_of
 from workbench.app.parts.throttle import Throttle
+from workbench.app.queue_file import QueueFile
 from workbench.app.session import Session
 from workbench.prediction.estimates import estimate_seconds
 from workbench.recipes.recipe import Recipe, shortened
 from workbench.study.running.runner import FINAL, Event
+from workbench.views.run_names import distinct
 
 MOST_SHOWN = 8
+_OPEN = {"queued": "queued", "started": "running"}
+"""States of jobs that have not ended, and what they are called."""
 IDLE = "Nothing is running."
 
 
@@ -31,90 +37,102 @@ class Entry:
         the last event that changed it.
     note : str
         Why it ended without a result.
+    model : str
+        Name of the base model.
     """
 
     label: str
     recipe: str
     state: str
     note: str = ""
+    model: str = ""
 
 
-class QueuePanel:
+class QueuePanel(StudyPanel):
     """The queue of the study's worker process.
 
     Clicks only submit and cancel; everything is computed in the worker, so the kernel stays free.
 
-    Parameters
-    ----------
-    session : Session
-    on_change : callable
-        Called, in a background thread, when a job has started or ended.
-
     Attributes
     ----------
-    widget : ipywidgets.Widget
     cancel, cancel_all : ipywidgets.Button
     bar : ipywidgets.FloatProgress
+    waiting : ipywidgets.Select
+        The jobs that wait, the next one first.
+    earlier, later, remove : ipywidgets.Button
+        Of the chosen one of them.
     status, list : ipywidgets.HTML
+    strip : ipywidgets.Widget
+        How far the current job is; above everything, where it is seen without scrolling.
     """
 
-    def __init__(
-        self, session: Session, on_change: Callable[[Event], None] = lambda event: None
-    ) -> None:
-        self._session = session
-        self._on_change = on_change
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
         self._current: int | None = None
-        self._follower: QueuePanel | None = None
         self._started = self._stage_started = 0.0
         self._stage = ""
-        self.cancel = w.Button(
-            description="Cancel",
-            icon="stop",
+        self.cancel = button(
+            "Cancel",
+            "stop",
+            "Stop the current run and go on with the next; finished runs are kept",
+            self._guard(lambda _: self._cancel(current_only=True)),
             disabled=True,
-            tooltip="Stop the current run and go on with the next; finished runs are kept",
-            layout=w.Layout(width="auto"),
         )
-        self.cancel_all = w.Button(
-            description="Cancel all",
-            icon="ban",
+        self.cancel_all = button(
+            "Cancel all",
+            "ban",
+            "Stop the current run and forget those that wait; finished runs are kept",
+            self._guard(lambda _: self._cancel(current_only=False)),
             disabled=True,
-            tooltip="Stop the current run and forget those that wait; finished runs are kept",
-            layout=w.Layout(width="auto"),
         )
-        self.cancel.on_click(session.banner.guard(lambda _: self._cancel(current_only=True)))
-        self.cancel_all.on_click(session.banner.guard(lambda _: self._cancel(current_only=False)))
         self.bar = w.FloatProgress(min=0, max=1, layout=w.Layout(width="100%"))
-        self.status = w.HTML()
-        self.list = w.HTML()
+        self.status, self.list = w.HTML(), w.HTML()
         self._progress = Throttle(self._show_progress)
-        buttons = w.HBox([self.cancel, self.cancel_all])
-        buttons.add_class("wb-buttons")
-        self.widget = w.VBox([w.HTML("<h3>Queue</h3>"), self.status, self.bar, buttons, self.list])
-        self.widget.add_class("wb-card")
-        self.widget.add_class("wb-queue")
+        self._file = QueueFile(session.study.path)
+        session.events.listen(self.notice.watch(self._show))
+        self.strip = classed(
+            card("", self.status, self.bar, row(self.cancel, self.cancel_all), self.notice.widget),
+            "wb-queue",
+        )
+        self.waiting = one_of("waiting", 4)
+        move, tip = self._move, "The job that is chosen in this list"
+        self.earlier = button("Earlier", "arrow-up", tip, self._guard(lambda _: move(-1)))
+        self.later = button("Later", "arrow-down", tip, self._guard(lambda _: move(1)))
+        self.remove = button("Remove", "trash", tip, self._guard(lambda _: self._remove()))
+        self._waiting = w.VBox([self.waiting, row(self.earlier, self.later, self.remove)])
+        self.widget = card("Queue", self._waiting, self.list)
         self._say(IDLE)
 
     @property
     def pending(self) -> tuple[tuple[Recipe, str], ...]:
         """Recipes that wait or are being computed, and which of the two."""
-        words = {"queued": "queued", "started": "running"}
         with self._lock:
             entries = list(self._entries.values())
         return tuple(
-            (Recipe.from_json(entry.recipe), words[entry.state])
+            (Recipe.from_json(entry.recipe), _OPEN[entry.state])
             for entry in entries
-            if entry.state in words and entry.recipe
+            if entry.state in _OPEN and entry.recipe
         )
 
-    def submit(self, recipes: list[Recipe]) -> None:
-        """Queue recipes and return at once."""
-        self._session.study.submit(recipes, on_event=self.on_event)
+    def resume(self) -> None:
+        """Queue what a kernel that has ended left in the study's queue."""
+        left = self._file.left()
+        for model, recipe in left:
+            self._session.submit([Recipe.from_json(recipe)], model=model)
+        if left:
+            runs = "1 run goes" if len(left) == 1 else f"{len(left)} runs go"
+            self.notice.note(f"{runs} on that waited when the kernel ended.")
 
-    def submit_predictions(self) -> None:
-        """Queue the predictions of the study's first model, after what waits already."""
-        self._session.study.submit_tabulate(on_event=self.on_event)
+    def _move(self, places: int) -> None:
+        if self.waiting.value is not None:
+            self._session.study.move(self.waiting.value, places)
+            self._show_list()
+
+    def _remove(self) -> None:
+        if self.waiting.value is not None:
+            self._session.study.cancel(job=self.waiting.value)
 
     def code(self) -> str:
         """Return the Python that stops what the Cancel all button stops."""
@@ -125,26 +143,6 @@ class QueuePanel:
         self._say("Cancelling …")
         self._session.study.cancel(current_only=current_only)
 
-    def follow(self, earlier: QueuePanel) -> None:
-        """Show what another panel's clicks have queued, and all that comes of it."""
-        with earlier._lock:
-            self._entries, self._current = dict(earlier._entries), earlier._current
-            earlier._follower = self
-        self._started = self._stage_started = time.monotonic()
-        self.cancel.disabled = earlier.cancel.disabled
-        self.cancel_all.disabled = earlier.cancel_all.disabled
-        self.bar.value, self.status.value = earlier.bar.value, earlier.status.value
-        self._show_list()
-
-    def on_event(self, event: Event) -> None:
-        """Show an event of the study's worker; called in a background thread."""
-        if self._follower is not None:
-            self._follower.on_event(event)
-        try:
-            self._show(event)
-        except Exception as error:
-            self._session.banner.error(error)
-
     def _show(self, event: Event) -> None:
         if event.kind == "progress":
             self._progress(event)
@@ -154,9 +152,14 @@ class QueuePanel:
             self.cancel.disabled = self.cancel_all.disabled = True
             return
         with self._lock:
-            old = self._entries.get(event.job, Entry(event.label, event.recipe, ""))
+            old = self._entries.get(
+                event.job, Entry(event.label, event.recipe, "", model=event.model)
+            )
             note = event.error or ("was done already" if event.cached else "")
             self._entries[event.job] = replace(old, state=event.kind, note=note)
+            waiting = [e for e in self._entries.values() if e.recipe and e.state in _OPEN]
+        if event.kind in FINAL or event.kind == "queued":
+            self._file.write([(entry.model, entry.recipe) for entry in waiting])
         if event.kind == "queued":
             self.cancel_all.disabled = False
             if self._current is None:
@@ -175,12 +178,10 @@ class QueuePanel:
             self.bar.value = 1 if event.kind == "finished" else 0
             self._tell_end(event)
         self._show_list()
-        if event.kind != "queued":
-            self._on_change(event)
 
     def _tell_end(self, event: Event) -> None:
         if event.kind == "failed":
-            self._session.banner.note(f"{event.label} failed: {event.error}")
+            self._session.notice.note(f"{event.label} failed: {event.error}")
             self._say(f"{event.label} failed")
         elif event.kind == "cancelled":
             self._say(f"{event.label} was cancelled; finished runs are kept")
@@ -194,7 +195,7 @@ class QueuePanel:
         if event.stage != self._stage:
             self._stage, self._stage_started = event.stage, now
         share = min(event.done / max(event.total, 1), 1.0)
-        where = f"{event.stage} {event.done}/{event.total} {shortened(event.detail, 40)}".rstrip()
+        where = words_of(event.stage, event.done, event.total, shortened(event.detail, 40))
         left = self._left(event, share, now)
         with self._lock:
             if self._current == event.job:
@@ -209,7 +210,7 @@ class QueuePanel:
             guesses.append(taken * (1 - share) / share)
         if event.recipe:
             recipe = Recipe.from_json(event.recipe)
-            whole = estimate_seconds(self._session.study.records, recipe, event.model)
+            whole = estimate_seconds(self._session.records, recipe, event.model)
             if whole is not None:
                 guesses.append(whole - (now - self._started))
         if not guesses or max(guesses) < 1:
@@ -220,11 +221,18 @@ class QueuePanel:
 
     def _show_list(self) -> None:
         with self._lock:
-            entries = list(self._entries.values())
-        waiting = [entry for entry in entries if entry.state == "queued"]
-        others = [entry for entry in entries if entry.state in FINAL]
-        shown = [*waiting[:MOST_SHOWN], *reversed(others[-MOST_SHOWN:])]
-        marks = {"queued": "…", "finished": "✓", "failed": "✕", "cancelled": "–"}
+            entries = dict(self._entries)
+        study = self._session.study
+        queue = [n for n in (study.queue if study.is_open else ()) if n in entries]
+        options = list(zip(distinct([entries[n].label for n in queue], 38), queue, strict=True))
+        if list(self.waiting.options) != options:
+            kept = self.waiting.value
+            self.waiting.options = options
+            self.waiting.value = kept if kept in queue else next(iter(queue), None)
+        show(self._waiting, is_shown=bool(queue))
+        others = [entry for entry in entries.values() if entry.state in FINAL]
+        shown = list(reversed(others[-MOST_SHOWN:]))
+        marks = {"finished": "✓", "failed": "✕", "cancelled": "–"}
         rows = "".join(
             f'<li class="wb-{entry.state}"><span aria-hidden="true">{marks[entry.state]}</span>'
             f" {html.escape(shortened(entry.label, 40))} <em>{entry.state}</em>"
@@ -232,8 +240,6 @@ class QueuePanel:
             + "</li>"
             for entry in shown
         )
-        more = len(waiting) - MOST_SHOWN
-        rows += f"<li>and {more} more waiting</li>" if more > 0 else ""
         self.list.value = f'<ul class="wb-jobs">{rows}</ul>'
 
     def _say(self, text: str) -> None:

@@ -5,19 +5,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import html
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
+from workbench.app.panels.base import StudyPanel
+from workbench.app.parts.controls import (
+    button,
+    card,
+    classed,
+    close,
+    dropdown,
+    problem_html,
+    row,
+    text,
+)
 from workbench.app.parts.form import MethodForm
-from workbench.app.parts.run_options import offered
+from workbench.app.parts.notice import Notice, plain
+from workbench.app.parts.run_picker import RunPicker
 from workbench.app.session import Session
 from workbench.errors import ConfigError, WorkbenchError
 from workbench.prediction.estimates import estimate_memory_bytes, estimate_seconds
 from workbench.recipes import AWQ, GPTQ, RTN, STEPS, Step, fields_of
 from workbench.recipes.recipe import Recipe, shortened
-from workbench.records import RunState
 
 if TYPE_CHECKING:
     from workbench.prediction.predict import Prediction
@@ -28,100 +38,71 @@ STARTER: tuple[Step, ...] = (RTN(4), GPTQ(4), RTN(3), GPTQ(3), AWQ(3), GPTQ(2, g
 _BASE = ""
 
 
-class RecipePanel:
+class RecipePanel(StudyPanel):
     """The steps of a recipe with a form for the chosen one, and the buttons that run it.
-
-    Parameters
-    ----------
-    session : Session
-    submit : callable
-        Called with the recipes to compute.
-    on_draft : callable
-        Called with the prediction of the recipe whenever it changes, None where there is none.
 
     Attributes
     ----------
-    widget : ipywidgets.Widget
     form : MethodForm
         Of the chosen step.
     run, sweep, starter, add : ipywidgets.Button
     estimate : ipywidgets.HTML
     """
 
-    def __init__(
-        self,
-        session: Session,
-        submit: Callable[[list[Recipe]], None],
-        on_draft: Callable[[Prediction | None], None] = lambda prediction: None,
-    ) -> None:
-        self._session = session
-        self._submit = submit
-        self._on_draft = on_draft
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self._steps: list[Step] = [GPTQ(4)]
         self._chosen = 0
         self._is_loading = True
-        guard = session.banner.guard
-        self.form = MethodForm(guard(self._edited))
-        self.source = w.Dropdown(
-            description="continue from",
+        guard = self._guard
+        first = session.study.describe()["models"][session.study.models[0]]
+        self.form = MethodForm(guard(self._edited), first["n_blocks"])
+        self.source = dropdown(
+            "continue from",
             tooltip="Start from the base model, or put a further step behind a run's recipe",
-            style={"description_width": "104px"},
-            layout=w.Layout(width="auto"),
         )
-        self.source.observe(guard(self._continue), names="value")
-        self._list = w.VBox()
-        self._list.add_class("wb-steps")
-        self.add = _button("Add a step", "plus", "Put another step behind this one")
-        self.add.on_click(guard(lambda _: self._add()))
-        self.estimate = w.HTML()
-        self.problem = w.HTML()
-        self.run = _button("Run", "play", "Compress and evaluate for real", "primary")
-        self.run.on_click(guard(lambda _: self._run()))
-        self.starter = _button("Starter set", "th", "Six recipes that show the whole frontier")
-        self.starter.on_click(guard(lambda _: self._start()))
-        self.field = w.Dropdown(
-            description="sweep over",
-            style={"description_width": "104px"},
-            layout=w.Layout(width="auto"),
+        self._sources = RunPicker(session, self.source, guard(self._continue))
+        self._list = classed(w.VBox(), "wb-steps")
+        self.add = button(
+            "Add a step", "plus", "Put another step behind this one", guard(lambda _: self._add())
         )
-        self.values = w.Text(
-            description="values",
-            placeholder="2, 3, 4, 8",
+        self.estimate, self.problem, self._code = w.HTML(), w.HTML(), w.HTML()
+        self.run = button(
+            "Run", "play", "Compress and evaluate for real",
+            guard(lambda _: session.submit([self.recipe])), primary=True,
+        )  # fmt: skip
+        self.starter = button(
+            "Starter set", "th", "Six recipes that show the whole frontier",
+            guard(lambda _: session.submit([Recipe.of(step) for step in STARTER])),
+        )  # fmt: skip
+        self.field = dropdown("sweep over")
+        self.values = text(
+            "values", placeholder="2, 3, 4, 8",
             tooltip="Values that the setting takes, separated by commas",
-            style={"description_width": "104px"},
-            layout=w.Layout(width="auto"),
-        )
-        self.sweep = _button("Run all", "forward", "Queue one run for every value")
-        self.sweep.on_click(guard(lambda _: self._sweep()))
+        )  # fmt: skip
+        self.sweep_notice = Notice()
+        self.sweep = button(
+            "Run all", "forward", "Queue one run for every value",
+            self.sweep_notice.guard(lambda _: self._sweep()),
+        )  # fmt: skip
         self.field.observe(lambda _: self._suggest(), names="value")
-        self._code = w.HTML()
-        buttons = w.HBox([self.run, self.starter])
-        buttons.add_class("wb-buttons")
-        sweep = w.VBox([self.field, self.values, self.sweep])
-        sweep.add_class("wb-sweep")
-        head = w.HTML("<h3>Recipe</h3>")
-        self.widget = w.VBox(
-            [
-                head,
-                self.source,
-                self._list,
-                self.form.widget,
-                self.problem,
-                self.estimate,
-                buttons,
-                sweep,
+        self.values.observe(lambda _: self.sweep_notice.clear(), names="value")
+        sweep = w.VBox([self.field, self.values, self.sweep, self.sweep_notice.widget])
+        self.widget = classed(
+            card(
+                "Recipe", self.source, self._list, self.form.widget, self.problem, self.estimate,
+                row(self.run, self.starter), self.notice.widget, classed(sweep, "wb-sweep"),
                 self._code,
-            ]
-        )
-        self.widget.add_class("wb-card")
-        self.widget.add_class("wb-recipe")
-        self.refresh_sources()
+            ),
+            "wb-recipe",
+        )  # fmt: skip
+        self._offer_sources()
         self._is_loading = False
         self._show_form()
         if session.is_recorded:
-            for button in (self.run, self.starter, self.sweep):
-                button.disabled = True
-                button.tooltip = "This study is a recording; continue with a copy to run anything"
+            for control in (self.run, self.starter, self.sweep):
+                control.disabled = True
+                control.tooltip = "This study is a recording; continue with a copy to run anything"
 
     @property
     def recipe(self) -> Recipe:
@@ -151,57 +132,39 @@ class RecipePanel:
         """Return the Python that does what the Run button does."""
         return f"study.run({self.recipe.code()})"
 
-    def refresh_sources(self) -> None:
+    def _offer_sources(self) -> None:
         """Offer the finished runs to continue from."""
         first = self._session.study.models[0]  # what is run here is run on that one
         done = [
             record
-            for record in self._session.study.records
-            if record.state is RunState.DONE
-            and record.recipe.steps
+            for record in self._session.done
+            if record.recipe.steps
             and record.model == first
             and all(type(step).__name__ in STEPS for step in record.recipe.steps)
         ]
-        options = [("the base model", _BASE)]
-        shown = offered(self._session, done, [self.source.value])
-        options += [(shortened(record.label, 40), record.id) for record in shown]
-        if list(self.source.options) != options:
-            kept, was = self.source.value, self._is_loading
-            self._is_loading = True
-            self.source.options = options
-            self.source.value = kept if kept in [run for _, run in options] else _BASE
-            self._is_loading = was
+        self._sources.offer(done, before=[("the base model", _BASE)])
 
-    def refresh(self) -> None:
+    def _refresh(self) -> None:
         """Predict and estimate anew, because runs have come."""
-        self.refresh_sources()
+        self._offer_sources()
         self._tell()
 
     # What is clicked
 
-    def _run(self) -> None:
-        self._session.banner.clear()
-        self._submit([self.recipe])
-
-    def _start(self) -> None:
-        self._session.banner.clear()
-        self._submit([Recipe.of(step) for step in STARTER])
-
     def _sweep(self) -> None:
-        self._session.banner.clear()
         recipe, name = self.recipe, self.field.value
         info = next(i for i in fields_of(type(recipe.steps[self._chosen])) if i.name == name)
         recipes = []
-        for text in filter(None, (part.strip() for part in self.values.value.split(","))):
+        for given in filter(None, (part.strip() for part in self.values.value.split(","))):
             step = dataclasses.replace(
-                recipe.steps[self._chosen], **{name: _value(text, info.type, name)}
+                recipe.steps[self._chosen], **{name: _value(given, info.type, name)}
             )
             steps = list(recipe.steps)
             steps[self._chosen] = step
             recipes.append(Recipe.of(steps))
         if not recipes:
             raise ConfigError(f"No values of {name!r} to sweep over; give some, such as 2, 3, 4.")
-        self._submit(recipes)
+        self._session.submit(recipes)
 
     def _add(self) -> None:
         self._steps[self._chosen] = self._checked()
@@ -227,10 +190,8 @@ class RecipePanel:
         self._chosen = min(self._chosen - (place < self._chosen), len(self._steps) - 1)
         self._show_form()
 
-    def _continue(self, _: Any) -> None:
-        if self._is_loading:
-            return
-        record = next((r for r in self._session.study.records if r.id == self.source.value), None)
+    def _continue(self) -> None:
+        record = self._session.record(self.source.value)
         self._steps = [] if record is None else list(record.recipe.steps)
         self._steps.append(_next_step(self._steps))
         self._chosen = len(self._steps) - 1
@@ -259,29 +220,31 @@ class RecipePanel:
         self._tell()
 
     def _show_steps(self) -> None:
+        key = [(step.label, place == self._chosen) for place, step in enumerate(self._steps)]
+        if key == self._shown:
+            return
+        self._shown = key
+        old = self._list.children[:-1]
         rows = []
         last = len(self._steps) - 1
         for place, step in enumerate(self._steps):
-            name = w.Button(
-                description=f"{place + 1}  {shortened(step.label, 34)}",
-                tooltip=step.about,
-                layout=w.Layout(flex="1 1 auto", width="auto"),
+            name = classed(
+                button(f"{place + 1}  {shortened(step.label, 34)}", tooltip=step.about),
+                "wb-step-name",
             )
-            name.add_class("wb-step-name")
             if place == self._chosen:
                 name.add_class("wb-chosen")
-            name.on_click(self._session.banner.guard(lambda _, place=place: self._choose(place)))
+            name.on_click(self._guard(lambda _, place=place: self._choose(place)))
             up = _icon("arrow-up", f"Do step {place + 1} earlier", disabled=place == 0)
             down = _icon("arrow-down", f"Do step {place + 1} later", disabled=place == last)
             gone = _icon("trash", f"Remove step {place + 1}", disabled=last == 0)
-            up.on_click(self._session.banner.guard(lambda _, place=place: self._move(place, -1)))
-            down.on_click(self._session.banner.guard(lambda _, place=place: self._move(place, 1)))
-            gone.on_click(self._session.banner.guard(lambda _, place=place: self._remove(place)))
+            up.on_click(self._guard(lambda _, place=place: self._move(place, -1)))
+            down.on_click(self._guard(lambda _, place=place: self._move(place, 1)))
+            gone.on_click(self._guard(lambda _, place=place: self._remove(place)))
             rows.append(w.HBox([name, up, down, gone]))
-        key = [(step.label, place == self._chosen) for place, step in enumerate(self._steps)]
-        if key != self._shown:
-            self._shown = key
-            self._list.children = [*rows, self.add]
+        self._list.children = [*rows, self.add]
+        for gone_row in old:  # ipywidgets would keep them for ever
+            close(gone_row)
 
     _shown: object = None
 
@@ -306,8 +269,7 @@ class RecipePanel:
         self.values.value = suggestions.get(self.field.value or "", "")
 
     def _say_problem(self, text: str) -> None:
-        shown = f'<div class="wb-problem" role="alert">{html.escape(text)}</div>' if text else ""
-        self.problem.value = shown
+        self.problem.value = problem_html(plain(text))
 
     def _tell(self) -> None:
         """Show what the recipe will cost, its code, and its predicted point."""
@@ -316,11 +278,11 @@ class RecipePanel:
         except WorkbenchError as error:
             self._say_problem(str(error))
             self.estimate.value = self._code.value = ""
-            self._on_draft(None)
+            self._session.draft.set(None)
             return
         self._say_problem("")
         prediction = self._session.study.predict_now(recipe)
-        self._on_draft(prediction)
+        self._session.draft.set(prediction)
         self.estimate.value = self._estimate_html(recipe, prediction)
         self._code.value = f"<code>{html.escape(self.code())}</code>"
 
@@ -338,7 +300,7 @@ class RecipePanel:
         if prediction is not None and prediction.size_bytes is not None:
             rows.append(("size", f"{prediction.size_bytes / 1e6:.2f} MB"))
         known = next(iter(study.describe()["models"].items()))
-        seconds = estimate_seconds(study.records, recipe, known[0])
+        seconds = estimate_seconds(self._session.records, recipe, known[0])
         rows.append(("time", "not known yet" if seconds is None else _duration(seconds)))
         memory = estimate_memory_bytes(known[1]["n_parameters"], known[1]["compute_dtype"])
         rows.append(("memory", f"about {memory / 1e9:.1f} GB"))
@@ -379,17 +341,7 @@ def _value(text: str, kind: type, name: str) -> Any:
         ) from None
 
 
-def _button(text: str, icon: str, tooltip: str, style: str = "") -> w.Button:
-    return w.Button(
-        description=text,
-        icon=icon,
-        tooltip=tooltip,
-        button_style=style,
-        layout=w.Layout(width="auto"),
-    )
-
-
 def _icon(icon: str, tooltip: str, *, disabled: bool) -> w.Button:
-    button = w.Button(icon=icon, tooltip=tooltip, disabled=disabled, layout=w.Layout(width="30px"))
-    button.add_class("wb-icon")
-    return button
+    made = classed(button("", icon, tooltip, disabled=disabled), "wb-icon")
+    made.layout.width = "30px"
+    return made

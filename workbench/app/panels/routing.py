@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.panels.base import StudyPanel
 from workbench.app.panels.report import cascade_code
 from workbench.app.panels.router import RouterPanel
+from workbench.app.parts.controls import (
+    SEVERAL,
+    about,
+    about_html,
+    button,
+    card,
+    classed,
+    columns,
+    dropdown,
+    row,
+    several_of,
+    share,
+)
 from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows, rows_html
-from workbench.app.parts.run_options import offered
+from workbench.app.parts.run_picker import RunPicker
 from workbench.app.session import Session
 from workbench.recipes.recipe import shortened
-from workbench.records import RunRecord, RunState
+from workbench.records import RunRecord
 from workbench.selection.cascades import SIGNALS, Cascade, cascade_of, facts
 from workbench.tasks.output import Output
 from workbench.views.figures import cascade_figure
+from workbench.views.run_names import run_names
 
-_WIDE = {"description_width": "104px"}
 LACKS = "Choose two runs or more; the smallest is asked first."
 OTHER_TASK = (
     "A cascade asks how sure a model is of one answer per example, so it needs a classification"
@@ -30,21 +43,14 @@ OTHER_TASK = (
 )
 
 
-class RoutingPanel:
+class RoutingPanel(StudyPanel):
     """The tiers and their signal on the left; accuracy against cost, words and a table right.
 
     Computed from stored outcomes in a process of its own; only validation parts that were never
     evaluated are, the first time.
 
-    Parameters
-    ----------
-    session : Session
-    on_found : callable
-        Called when another cascade is shown.
-
     Attributes
     ----------
-    widget : ipywidgets.Widget
     runs : ipywidgets.SelectMultiple
         The tiers; they are asked in the order of their size.
     signal, cost : ipywidgets.Dropdown
@@ -53,130 +59,82 @@ class RoutingPanel:
     answer : ipywidgets.HTML
     table : Rows
     router : RouterPanel
+    is_possible : bool
+        Whether the task has one answer per example, so that a cascade can be asked for.
     """
 
-    def __init__(self, session: Session, on_found: Callable[[], None] = lambda: None) -> None:
-        self._session = session
-        self._on_found = on_found
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        guard = self._guard
+        kind = session.study.describe()["task"]["kind"]
         output = session.study.output
-        kind = session.study.describe()["task"]["kind"].replace("_", " ")
-        self._is_possible = output.classifies
+        self.is_possible = output.classifies
         self._is_timed = output is Output.LABELS  # a decoder's times are of tokens
-        guard = session.banner.guard
-        self.runs = w.SelectMultiple(
-            rows=9,
-            description="tiers",
-            tooltip="Ctrl or Shift selects several",
-            style={"description_width": "0px"},
-            layout=w.Layout(width="100%"),
-        )
-        self.order = w.HTML()
-        self.signal = w.Dropdown(
-            options=list(SIGNALS),
-            description="signal",
-            tooltip="How sure a model is: the likeliest class's probability, its lead over the"
-            " next, or minus the entropy of all",
-            style=_WIDE,
-            layout=w.Layout(width="auto"),
-        )
-        self.accuracy = w.FloatSlider(
-            value=1.0,
-            min=0.9,
-            max=1.0,
-            step=0.005,
-            readout_format=".1%",
-            description="keep at least",
+        self.runs = several_of("tiers", 9)
+        self._tiers = RunPicker(session, self.runs, guard(self._choose), most=34, facts=True)
+        self.order, self.answer = w.HTML(), w.HTML()
+        self.signal = dropdown(
+            "signal", SIGNALS, tooltip="How sure a model is: the likeliest class's probability, its"
+            " lead over the next, or minus the entropy of all",
+        )  # fmt: skip
+        self.accuracy = share(
+            "keep at least", 1.0, 0.9, 1.0, 0.005,
             tooltip="Share of the last model's accuracy, on the validation part",
-            continuous_update=False,
-            style=_WIDE,
-            layout=w.Layout(width="auto"),
-        )
-        self.cost = w.Dropdown(
-            description="against",
-            tooltip="What a query to a model costs",
-            style=_WIDE,
-            layout=w.Layout(width="auto"),
-        )
+        )  # fmt: skip
+        self.cost = dropdown("against", tooltip="What a query to a model costs")
         self._question = InspectorQuestion(session, "Routing", self._switch)
-        self.go = w.Button(
-            description="Show",
-            icon="play",
-            button_style="primary",
-            tooltip="From stored outcomes; a validation part that lacks is evaluated first",
-            layout=w.Layout(width="auto"),
-        )
-        self.answer = w.HTML()
+        self.go = button(
+            "Show", "play", "From stored outcomes; a validation part that lacks is evaluated first",
+            guard(lambda _: self._show()), primary=True,
+        )  # fmt: skip
         self.place = FigureSlot()
         self.table = Rows(height="260px")
         self.router = RouterPanel(session)
         self._usual: str | None = None  # the cost that was offered last
-        self.runs.observe(guard(lambda _: self._choose()), names="value")
-        self.go.on_click(guard(lambda _: self._show()))
-        session.prices.listen(guard(self._offer_costs))
-        buttons = w.HBox([self.go, self._question.stop])
-        buttons.add_class("wb-buttons")
-        left = w.VBox(
-            [
-                w.HTML("<h3>Small first, larger for the hard cases</h3>"),
-                w.HTML(f'<div class="wb-about">{LACKS} Ctrl or Shift selects several.</div>'),
-                self.runs,
-                self.order,
-                self.signal,
-                self.accuracy,
-                self.cost,
-                buttons,
-                self._question.status,
-            ]
-        )
-        self._right = w.VBox([self.answer, self.place.widget, self.table])
-        for part in (left, self._right):
-            part.add_class("wb-card")
-        right = w.VBox([self._right, self.router.widget])
-        right.add_class("wb-column")
-        self.widget = w.HBox([left, right])
-        self.widget.add_class("wb-form-side")
+        session.prices.listen(self.notice.watch(self._offer_costs))
+        left = card(
+            "Small first, larger for the hard cases", about(f"{LACKS} {SEVERAL}."), self.runs,
+            self.order, self.signal, self.accuracy, self.cost, row(self.go, self._question.stop),
+            self.notice.widget, self._question.status,
+        )  # fmt: skip
+        found = card("", self.answer, self.place.widget, self.table)
+        right = classed(w.VBox([found, self.router.widget]), "wb-column")
+        self.widget = columns("wb-form-side", left, right)
         self.refresh()
-        self._say("" if self._is_possible else OTHER_TASK.format(kind=kind))
+        self._say("" if self.is_possible else OTHER_TASK.format(kind=kind.replace("_", " ")))
 
     def code(self) -> str:
         """Return the Python of the cascade that is shown, ``""`` if none is."""
-        return "" if self._session.cascade is None else cascade_code(self._session.cascade)
+        asked = self._session.cascade.value
+        return "" if asked is None else cascade_code(asked)
 
     def show(self, is_seen: bool) -> None:
         """Say whether the panel is seen from now on."""
         self.place.show(is_seen)
 
-    def refresh(self) -> None:
+    def _refresh(self) -> None:
         """Offer the finished runs; what is shown stays."""
-        metric = self._session.study.metric.name
-        shown = offered(self._session, self._done(), self.runs.value)
-        options = [(_option(record, metric), record.id) for record in shown]
-        if list(self.runs.options) != options:
-            kept = [run for run in self.runs.value if run in [id for _, id in options]]
-            self.runs.options = options
-            self.runs.value = kept
+        self._tiers.offer(self._done())
         self._offer_costs()
         self._switch()
 
     def _done(self) -> list[RunRecord]:
-        done = [r for r in self._session.study.records if r.state is RunState.DONE]
-        return sorted(done, key=lambda record: record.size_bytes or 0)
+        return sorted(self._session.done, key=lambda record: record.size_bytes or 0)
 
     def _choose(self) -> None:
-        names = [shortened(r.label, 30) for r in self._done() if r.id in self.runs.value]
-        words = " → ".join(names) if len(names) > 1 else ""
-        self.order.value = f'<div class="wb-about">{html.escape(words)}</div>'
+        names = run_names((r for r in self._done() if r.id in self.runs.value), 30).values()
+        self.order.value = about_html(" → ".join(names) if len(names) > 1 else "")
         self._switch()
 
     def _switch(self) -> None:
         enough = len(self.runs.value) > 1
-        self.go.disabled = self._question.is_busy or not enough or not self._is_possible
+        self.go.disabled = self._question.is_busy or not enough or not self.is_possible
 
     def _offer_costs(self) -> None:
         options: list[tuple[str, str]] = [("size: MB that are read", "size")]
         if self._is_timed:
             options.append(("measured latency", "latency"))
-        if self._session.prices.model is not None:
+        if self._session.prices.value is not None:
             options.append(("dollars at your prices", "dollars"))
         kept = self.cost.value
         if list(self.cost.options) != options:
@@ -191,8 +149,8 @@ class RoutingPanel:
         runs = [record.id for record in self._done() if record.id in self.runs.value]
         cost: Any = self.cost.value
         if cost == "dollars":
-            assert self._session.prices.model is not None
-            cost = dataclasses.asdict(self._session.prices.model)
+            assert self._session.prices.value is not None
+            cost = dataclasses.asdict(self._session.prices.value)
         asked = {
             "runs": runs,
             "signal": self.signal.value,
@@ -208,13 +166,11 @@ class RoutingPanel:
 
     def _answered(self, asked: dict[str, Any], told: dict[str, Any]) -> None:
         found, unit = cascade_of(told["found"]), told["unit"]
-        self._session.cascade = asked
+        self._session.cascade.set(asked)
         self._session.history.keep("cascade", f"cascade = {self.code()}\nprint(cascade)")
         self._say(told["words"], _threshold(found, asked["signal"]), found.winner)
         self.place.draw(lambda: cascade_figure(found, unit))
         self._tabulate(found, unit)
-        self.router.offer(asked)
-        self._on_found()
 
     def _tabulate(self, found: Cascade, unit: str) -> None:
         heads = [
@@ -261,13 +217,6 @@ def _threshold(found: Cascade, signal: str) -> str:
         for name, level in zip(found.tiers, found.validation.thresholds, strict=False)
     ]
     return f"Chosen on the validation part: {'; '.join(parts)}."
-
-
-def _option(record: RunRecord, metric: str) -> str:
-    label = record.label if record.recipe.steps else f"{record.model} (dense)"
-    found = record.measurement(metric)
-    size = "" if record.size_bytes is None else f" · {record.size_bytes / 1e6:.2f} MB"
-    return shortened(label, 34) + size + ("" if found is None else f" · {found.value:.4g}")
 
 
 def _number(value: Any, form: str, lacking: str = "–") -> str:

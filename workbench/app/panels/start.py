@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,20 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from workbench.app import recorded_study
+from workbench.app.parts.controls import (
+    LABEL,
+    busy_html,
+    button,
+    buttons,
+    card,
+    classed,
+    columns,
+    heading,
+    looks,
+    row,
+    show,
+    text,
+)
 from workbench.app.parts.notice import Notice
 from workbench.app.parts.task_form import TaskForm
 from workbench.errors import DataError
@@ -20,7 +33,6 @@ if TYPE_CHECKING:
 
     OnReady = Callable[[Study, str, bool], None]
 
-_WIDE = {"description_width": "104px"}
 MOST_FOUND = 30
 
 
@@ -29,7 +41,6 @@ class StartPanel:
 
     Parameters
     ----------
-    banner : Notice
     on_ready : callable
         Called with the study, the Python that made it, and whether it is a recording.
     model : str or LoadedModel, optional
@@ -45,79 +56,80 @@ class StartPanel:
     """
 
     def __init__(
-        self, banner: Notice, on_ready: OnReady, model: Any = None, path: str | Path | None = None
+        self, on_ready: OnReady, model: Any = None, path: str | Path | None = None
     ) -> None:
-        self._banner = banner
         self._on_ready = on_ready
         self._given = None if model is None or isinstance(model, (str, Path)) else model
-        guard = banner.guard
-        self.status = w.HTML()
-        self.status.add_class("wb-note")
+        self.notice, self.open_notice = Notice(), Notice()
+        start, opening = self.notice.guard, self.open_notice.guard
+        self.status = classed(w.HTML(), "wb-note")
 
-        self.look = _button("Look at a finished study", "eye", "A recording of the bundled model")
-        self.look.on_click(guard(lambda _: self._look()))
-        self.copy = _button("Go on with a copy", "copy", "Copy it into the folder on the left")
-        self.copy.on_click(guard(lambda _: self._copy()))
+        self.look = button(
+            "Look at a finished study", "eye", "A recording of the bundled model",
+            opening(lambda _: self._look()),
+        )  # fmt: skip
+        self.copy = button(
+            "Go on with a copy", "copy", "Copy it into the folder on the left",
+            opening(lambda _: self._copy()),
+        )  # fmt: skip
         self.open_path = w.Combobox(
             description="folder",
             placeholder="runs/demo",
             options=_found_studies(),
             value="" if path is None else str(path),
-            **_row(),
+            **looks(),
         )
-        self.open = _button("Open", "folder-open", "Bring every run of the study back")
-        self.open.on_click(guard(lambda _: self._open()))
+        self.open = button(
+            "Open", "folder-open", "Bring every run of the study back",
+            opening(lambda _: self._open()),
+        )  # fmt: skip
 
         kinds = [("Bundled", "demo"), ("Folder or Hugging Face id", "ref")]
         kinds = [("Given", "given"), *kinds] if self._given is not None else kinds
-        self.model_kind = _choice(kinds, "model")
-        self.model_ref = w.Text(
-            description="which",
-            placeholder="models/my-model or sentence-transformers/all-MiniLM-L6-v2",
-            **_row(),
+        style = {"description_width": LABEL}
+        self.model_kind = buttons(kinds, kind="wb-choice", description="model", style=style)
+        self.model_ref = text(
+            "which", placeholder="models/my-model or sentence-transformers/all-MiniLM-L6-v2"
         )
         if isinstance(model, (str, Path)) and str(model) != "demo":
             self.model_kind.value, self.model_ref.value = "ref", str(model)
-        self.task = TaskForm(banner)
-        self.path = w.Text(
-            description="keep in",
-            value="runs/workbench" if path is None else str(path),
+        self.task = TaskForm(self.notice)
+        self.path = text(
+            "keep in",
+            "runs/workbench" if path is None else str(path),
             tooltip="The study's folder; one that is there is continued",
-            **_row(),
         )
-        self.start = _button("Start", "play", "Load the model and evaluate it", "primary")
-        self.start.on_click(guard(lambda _: self._start()))
-        self.model_kind.observe(lambda _: self._show(), names="value")
+        self.start = button(
+            "Start", "play", "Load the model and evaluate it", start(lambda _: self._start()),
+            primary=True,
+        )  # fmt: skip
+        self.model_kind.observe(start(lambda _: self._show()), names="value")
+        for field in (self.model_ref, self.path):
+            field.observe(start(lambda _: None), names="value")
 
-        own = [
-            w.HTML("<h3>Start a study</h3>"),
-            self.model_kind,
-            self.model_ref,
-            *self.task.widgets,
-            self.path,
-            self._row(self.start),
-        ]
-        first = [
+        own = card(
+            "Start a study", self.model_kind, self.model_ref, *self.task.widgets, self.path,
+            row(self.start), self.notice.widget, self.status,
+        )  # fmt: skip
+        first = card(
+            "See one first",
             w.HTML(
-                "<h3>See one first</h3><p>Accuracy against size of the bundled model, compressed in"
-                " many ways: a recording, at once and without computing.</p>"
+                "<p>Accuracy against size of the bundled model, compressed in many ways: a"
+                " recording, at once and without computing.</p>"
             ),
-            self._row(self.look, self.copy),
-            w.HTML("<h3>Go on with one</h3><p>Every run that was computed comes back.</p>"),
+            row(self.look, self.copy),
+            heading("Go on with one"),
+            w.HTML("<p>Every run that was computed comes back.</p>"),
             self.open_path,
-            self._row(self.open),
-        ]
-        cards = [w.VBox(own), w.VBox(first)]
-        for card in cards:
-            card.add_class("wb-card")
-        both = w.HBox(cards)
-        both.add_class("wb-start")
+            row(self.open),
+            self.open_notice.widget,
+        )
         lead = w.HTML(
             "<p class='wb-lead'>The right model is the smallest one that does your task well"
             " enough. Choose a model and your data, see accuracy against size, and keep the one"
             " that passes your bar.</p>"
         )
-        self.widget = w.VBox([lead, both, self.status])
+        self.widget = w.VBox([lead, columns("wb-start", own, first)])
         self.look.disabled = self.copy.disabled = not recorded_study.is_there()
         self._show()
 
@@ -125,15 +137,22 @@ class StartPanel:
         """Return the Python that makes the model and the task."""
         return f"{self._model_code()}\n{self.task.code()}"
 
-    def begin(self) -> None:
-        """Start with what is chosen, as the Start button does."""
-        self._start()
+    def refresh(self) -> None:
+        """Offer the studies that lie near by now."""
+        self.open_path.options = _found_studies()
+
+    def show(self, is_seen: bool) -> None:
+        """Say whether the panel is seen from now on."""
+        if is_seen:
+            self.refresh()
 
     # What is clicked
 
     def _look(self) -> None:
         self._in_background(
-            "Opening the recording …", lambda: (recorded_study.open_recorded(), "", True)
+            "Opening the recording …",
+            lambda: (recorded_study.open_recorded(), "", True),
+            self.open_notice,
         )
 
     def _copy(self) -> None:
@@ -142,6 +161,7 @@ class StartPanel:
         self._in_background(
             f"Copying the recording to {path} …",
             lambda: (recorded_study.copy_recorded(path), setup, False),
+            self.open_notice,
         )
 
     def _open(self) -> None:
@@ -150,7 +170,9 @@ class StartPanel:
         path = self.open_path.value.strip()
         if not path:
             raise DataError("No folder was given; give the folder of a study, such as runs/demo.")
-        self._in_background(f"Opening {path} …", lambda: (Study.open(path), "", False))
+        self._in_background(
+            f"Opening {path} …", lambda: (Study.open(path), "", False), self.open_notice
+        )
 
     def _start(self) -> None:
         make_model, make_task = self._model(), self.task.maker()
@@ -170,26 +192,27 @@ class StartPanel:
             # Opened anew, it does not keep the model in this process: the worker has its own.
             return Study.open(path), setup, False
 
-        self._in_background("Loading …", work)
+        self._in_background("Loading …", work, self.notice)
 
-    def _in_background(self, text: str, work: Callable[[], tuple[Study, str, bool]]) -> None:
-        self._banner.clear()
+    def _in_background(
+        self, text: str, work: Callable[[], tuple[Study, str, bool]], notice: Notice
+    ) -> None:
         self._say(text)
-        buttons = (self.start, self.open, self.look, self.copy)
-        for button in buttons:
-            button.disabled = True
+        controls = (self.start, self.open, self.look, self.copy)
+        for control in controls:
+            control.disabled = True
 
         def run() -> None:
             try:
                 ready = work()
             except Exception as error:
-                self._banner.error(error)
+                notice.error(error)
                 self._say("")
             else:
                 self._say("")
-                self._banner.guard(self._on_ready)(*ready)
-            for button in buttons:
-                button.disabled = False
+                notice.guard(self._on_ready)(*ready)
+            for control in controls:
+                control.disabled = False
             self.look.disabled = self.copy.disabled = not recorded_study.is_there()
 
         threading.Thread(target=run, name="wb-start", daemon=True).start()
@@ -217,43 +240,13 @@ class StartPanel:
         return make
 
     def _show(self) -> None:
-        self.model_ref.layout.display = "" if self.model_kind.value == "ref" else "none"
+        show(self.model_ref, is_shown=self.model_kind.value == "ref")
 
     def _say(self, text: str) -> None:
-        busy = '<span class="wb-spinner" aria-hidden="true"></span>' if text else ""
-        self.status.value = f'{busy}<span role="status">{html.escape(text)}</span>' if text else ""
-
-    @staticmethod
-    def _row(*widgets: w.Widget) -> w.HBox:
-        row = w.HBox(list(widgets))
-        row.add_class("wb-buttons")
-        return row
+        self.status.value = busy_html(text)
 
 
 def _found_studies() -> list[str]:
     """Return the folders of studies that lie near, relative to the notebook."""
     found = [*Path().glob("*/study.sqlite"), *Path().glob("runs/*/study.sqlite")]
     return sorted(str(path.parent) for path in found)[:MOST_FOUND]
-
-
-def _row() -> dict[str, Any]:
-    """Return the look of a field, with a layout of its own."""
-    return {"style": _WIDE, "layout": w.Layout(width="auto")}
-
-
-def _choice(options: list[tuple[str, str]], text: str) -> w.ToggleButtons:
-    chosen = w.ToggleButtons(
-        options=options, description=text, style={"description_width": "104px"}
-    )
-    chosen.add_class("wb-choice")
-    return chosen
-
-
-def _button(text: str, icon: str, tooltip: str, style: str = "") -> w.Button:
-    return w.Button(
-        description=text,
-        icon=icon,
-        tooltip=tooltip,
-        button_style=style,
-        layout=w.Layout(width="auto"),
-    )

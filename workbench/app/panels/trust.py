@@ -7,15 +7,27 @@ from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.panels.base import StudyPanel
 from workbench.app.panels.consistency import ConsistencyPanel
+from workbench.app.parts.controls import (
+    about_html,
+    answer_html,
+    button,
+    buttons,
+    card,
+    classed,
+    columns,
+    one_of,
+    row,
+    share,
+    show,
+)
 from workbench.app.parts.figure_slot import FigureSlot
 from workbench.app.parts.inspector_question import InspectorQuestion
 from workbench.app.parts.rows import Rows
-from workbench.app.parts.run_options import offered
+from workbench.app.parts.run_picker import RunPicker
 from workbench.app.parts.trust_views import VIEWS, View
 from workbench.app.session import Session
-from workbench.recipes.recipe import shortened
-from workbench.records import RunState
 from workbench.selection.trust import TrustView
 
 START = "Choose a run and press Show. Its validation part is evaluated the first time."
@@ -30,16 +42,11 @@ OTHER_TASK = (
 _STEADY = "Consistency"
 
 
-class TrustPanel:
+class TrustPanel(StudyPanel):
     """One run at a time, one question per view.
-
-    Parameters
-    ----------
-    session : Session
 
     Attributes
     ----------
-    widget : ipywidgets.Widget
     run : ipywidgets.Select
     threshold : ipywidgets.FloatSlider
         Confidence from which a mistake counts as a confident one.
@@ -51,64 +58,41 @@ class TrustPanel:
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(session)
         self._known: dict[tuple[str, float], TrustView] = {}
-        self._is_loading = False
-        guard = session.banner.guard
-        self.run = w.Select(
-            rows=12,
-            description="run",
-            style={"description_width": "0px"},
-            layout=w.Layout(width="100%"),
-        )
-        self.threshold = w.FloatSlider(
-            value=0.9,
-            min=0.5,
-            max=0.99,
-            step=0.01,
-            readout_format=".0%",
-            description="sure from",
+        guard = self._guard
+        self.run = one_of("run", 12)
+        self._runs = RunPicker(session, self.run, guard(self._draw), follows=True)
+        self.threshold = share(
+            "sure from", 0.9, 0.5, 0.99, 0.01, label="70px",
             tooltip="Confidence from which a mistake counts as a confident one",
-            continuous_update=False,
-            style={"description_width": "70px"},
-            layout=w.Layout(width="auto"),
-        )
+        )  # fmt: skip
         self._question = InspectorQuestion(session, "Trust", self._switch)
-        self.go = w.Button(
-            description="Show", icon="play", button_style="primary", layout=w.Layout(width="auto")
-        )
+        self.go = button("Show", "play", on_click=guard(lambda _: self._show()), primary=True)
         tips = [view.about for view in VIEWS.values()]
-        self.view = w.ToggleButtons(
-            options=[*VIEWS, _STEADY], tooltips=[*tips, "Whether answers stay where texts vary"]
+        self.view = buttons(
+            [*VIEWS, _STEADY],
+            kind="wb-subnav",
+            tooltips=[*tips, "Whether answers stay where texts vary"],
         )
-        self.view.add_class("wb-subnav")
         self.summary, self.about = w.HTML(), w.HTML()
         self.place = FigureSlot()
         self.table = Rows(searchable=True, label="Search", height="420px")
-        self.consistency = ConsistencyPanel(session, lambda: self.run.value)
-        self.run.observe(guard(lambda _: self._draw()), names="value")
-        self.threshold.observe(guard(lambda _: self._draw()), names="value")
-        self.view.observe(guard(lambda _: self._draw()), names="value")
-        self.go.on_click(guard(lambda _: self._show()))
-        session.selection.listen(guard(self._follow))
-        buttons = w.HBox([self.go, self._question.stop])
-        buttons.add_class("wb-buttons")
-        left = w.VBox(
-            [w.HTML("<h3>Run</h3>"), self.run, self.threshold, buttons, self._question.status]
-        )
+        self.consistency = ConsistencyPanel(session)
+        for control in (self.threshold, self.view):
+            control.observe(guard(lambda _: self._draw()), names="value")
+        left = card(
+            "Run", self.run, self.threshold, row(self.go, self._question.stop),
+            self.notice.widget, self._question.status,
+        )  # fmt: skip
         self._views = w.VBox([self.summary, self.about, self.place.widget, self.table])
-        right = w.VBox([self.view, self._views, self.consistency.widget])
-        for part in (left, right):
-            part.add_class("wb-card")
-        self.widget = w.HBox([left, right])
-        self.widget.add_class("wb-split")
-        if not session.study.output.classifies:
-            kind = html.escape(session.study.describe()["task"]["kind"].replace("_", " "))
-            only = w.HTML(f"<h3>Trust</h3>{OTHER_TASK.format(kind=kind)}")
-            only.add_class("wb-card")
-            only.add_class("wb-lead")
-            self.widget.children = [only]
-            self.widget.remove_class("wb-split")
+        right = card("", self.view, self._views, self.consistency.widget)
+        kind = session.study.describe()["task"]["kind"]
+        if session.study.output.classifies:
+            self.widget = columns("wb-split", left, right)
+        else:
+            told = OTHER_TASK.format(kind=html.escape(kind.replace("_", " ")))
+            self.widget = w.HBox([classed(w.HTML(f"<h3>Trust</h3>{told}"), "wb-card", "wb-lead")])
         self.refresh()
         self._draw()
 
@@ -120,32 +104,10 @@ class TrustPanel:
         """Say whether the panel is seen from now on."""
         self.place.show(is_seen)
 
-    def refresh(self) -> None:
+    def _refresh(self) -> None:
         """Offer the finished runs; what is shown of the chosen one stays."""
-        self._offer()
+        self._runs.offer(self._session.done)
         self._switch()
-
-    def _offer(self) -> None:
-        done = [r for r in self._session.study.records if r.state is RunState.DONE]
-        options = [
-            (
-                shortened(r.label if r.recipe.steps else f"{r.model} (dense)", 40),
-                r.id,
-            )
-            for r in offered(self._session, done, [self.run.value])
-        ]
-        if list(self.run.options) != options:
-            kept, ids = self.run.value, [id for _, id in options]
-            self._is_loading = kept in ids  # the list forgets its choice for a moment
-            self.run.options = options
-            self.run.value = kept if kept in ids else (ids[-1] if ids else None)
-            self._is_loading = False
-
-    def _follow(self) -> None:
-        chosen = self._session.selection.runs
-        self._offer()
-        if chosen and chosen[-1] in [id for _, id in self.run.options]:
-            self.run.value = chosen[-1]
 
     def _switch(self) -> None:
         known = self._found() is not None
@@ -173,36 +135,32 @@ class TrustPanel:
 
     def _draw(self) -> None:
         """Show the chosen view of the chosen run, if that is known."""
-        if self._is_loading:
-            return
         self._switch()
         is_steady = self.view.value == _STEADY
-        self._views.layout.display = "none" if is_steady else ""
-        self.consistency.widget.layout.display = "" if is_steady else "none"
-        self.threshold.layout.display = "" if self.view.value == "Sure mistakes" else "none"
-        self.go.layout.display = self._question.stop.layout.display = "none" if is_steady else ""
+        show(self._views, self.go, self._question.stop, is_shown=not is_steady)
+        show(self.consistency.widget, is_shown=is_steady)
+        show(self.threshold, is_shown=self.view.value == "Sure mistakes")
         if is_steady:
+            self.consistency.run = self.run.value
             self.consistency.refresh()
             self.place.clear()
             return
         found = self._found()
         view: View = VIEWS[self.view.value]
-        self.about.value = f'<div class="wb-about">{html.escape(view.about)}</div>'
+        self.about.value = about_html(view.about)
+        show(self.table, is_shown=found is not None)
         if found is None:
-            self.summary.value = f'<div class="wb-about">{START}</div>'
+            self.summary.value = about_html(START)
             self.place.clear()
             self.table.html = ""
-            self.table.layout.display = "none"
             return
-        words = html.escape(view.words(found))
-        self.summary.value = f'<div class="wb-answer" role="status">{words}</div>'
+        self.summary.value = answer_html(view.words(found))
         figure = view.figure
         if figure is None:
             self.place.clear()
         else:
             self.place.draw(lambda: figure(found))
         self.table.html = view.rows(found)
-        self.table.layout.display = ""
 
 
 def _code(run: str, threshold: float) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import ipywidgets as w
-
+from workbench.app.parts.controls import NumberField, button, text, toggled
+from workbench.app.parts.notice import Notice
 from workbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from workbench.selection.planning import Device
-
-_WIDE = {"description_width": "104px"}
 
 
 class DeviceForm:
@@ -22,92 +20,53 @@ class DeviceForm:
     ----------
     on_add : callable
         Called with the :class:`workbench.Device`.
-    guard : callable
-        Wraps callbacks, so that what they raise is seen.
 
     Attributes
     ----------
     widget : ipywidgets.Widget
+    notice : Notice
     name : ipywidgets.Text
-    memory_gb, bandwidth_gb, count : ipywidgets.BoundedFloatText
+    memory_gb, bandwidth_gb, count : NumberField
     add : ipywidgets.Button
     """
 
-    def __init__(
-        self,
-        on_add: Callable[[Device], None],
-        guard: Callable[[Callable[..., None]], Callable[..., None]],
-    ) -> None:
+    def __init__(self, on_add: Callable[[Device], None]) -> None:
         self._on_add = on_add
-        self.name = w.Text(
-            description="its name",
-            placeholder="my card",
-            style=_WIDE,
-            layout=w.Layout(width="auto"),
+        self.notice = Notice()
+        self.name = text("its name", placeholder="my card")
+        self.memory_gb = NumberField(
+            "memory, GB", None, 0.001, 1e6, tooltip="Of one of them, 10^9 bytes"
         )
-        self.memory_gb = _number("memory, GB", "Of one of them, 10^9 bytes")
-        self.bandwidth_gb = _number(
-            "GB/s", "How fast that memory is read, as its vendor says; decoding is seldom faster"
-        )
-        self.count = w.BoundedIntText(
-            value=1,
-            min=1,
-            max=1024,
-            description="how many",
+        self.bandwidth_gb = NumberField(
+            "GB/s", None, 0.001, 1e6,
+            tooltip="How fast that memory is read, as its vendor says; decoding is seldom faster",
+        )  # fmt: skip
+        self.count = NumberField(
+            "how many", 1, 1, 1024, whole=True,
             tooltip="That work together, each with its part of every layer",
-            style=_WIDE,
-            layout=w.Layout(width="auto"),
-        )
-        self.add = w.Button(
-            description="Add this device",
-            icon="plus",
-            tooltip="Put it in the list above",
-            layout=w.Layout(width="auto"),
-        )
-        self.add.on_click(guard(lambda _: self._add()))
-        fields = w.VBox(
-            [self.name, self.memory_gb, self.bandwidth_gb, self.count, self.add],
-            layout=w.Layout(display="none"),
-        )
-        fields.add_class("wb-more")
-        self.more = w.ToggleButton(
-            description="A device of my own",
-            icon="microchip",
-            tooltip="Enter the memory and the bandwidth of a device that is not in the list",
-            layout=w.Layout(width="auto"),
-        )
-        self.more.observe(
-            lambda change: setattr(fields.layout, "display", "" if change["new"] else "none"),
-            names="value",
-        )
-        self.widget = w.VBox([self.more, fields])
+        )  # fmt: skip
+        self.add = button(
+            "Add this device", "plus", "Put it in the list above",
+            self.notice.guard(lambda _: self._add()),
+        )  # fmt: skip
+        self.widget = toggled(
+            "A device of my own",
+            "microchip",
+            "Enter the memory and the bandwidth of a device that is not in the list",
+            [
+                self.name, self.memory_gb, self.bandwidth_gb, self.count, self.add,
+                self.notice.widget,
+            ],
+        )  # fmt: skip
 
     def _add(self) -> None:
         from workbench.selection.planning import Device
 
         name = self.name.value.strip()
-        if not name or not self.memory_gb.value or not self.bandwidth_gb.value:
+        if not name or self.memory_gb.value is None or self.bandwidth_gb.value is None:
             raise ConfigError(
                 "A device needs a name, its memory in GB and the GB/s that it reads; its vendor's"
                 " data sheet has both."
             )
-        self._on_add(
-            Device(
-                name,
-                self.memory_gb.value * 1e9,
-                self.bandwidth_gb.value * 1e9,
-                count=self.count.value,
-            )
-        )
-
-
-def _number(text: str, tooltip: str) -> w.BoundedFloatText:
-    return w.BoundedFloatText(
-        value=0,
-        min=0,
-        max=1e6,
-        description=text,
-        tooltip=tooltip,
-        style=_WIDE,
-        layout=w.Layout(width="auto"),
-    )
+        memory, bandwidth = self.memory_gb.checked() * 1e9, self.bandwidth_gb.checked() * 1e9
+        self._on_add(Device(name, memory, bandwidth, count=self.count.checked()))

@@ -29,6 +29,38 @@ function askKernel(model) {
   });
 }
 
+// What a drawing listens to, so that it can be left: plotly's own never lets go.
+function listening(model) {
+  const heard = [];
+  const own = {
+    get: name => model.get(name),
+    set: (name, value) => model.set(name, value),
+    save_changes: () => model.save_changes(),
+    on: (name, call) => {
+      model.on(name, call);
+      heard.push([name, call]);
+    }
+  };
+  return { own, leave: () => heard.forEach(([name, call]) => model.off(name, call)) };
+}
+
+function drawn(make, model, el) {
+  const place = document.createElement('div');
+  place.style.height = '100%';
+  // Plotly forgets its height when it is resized, and takes that of the place it is in.
+  el.style.height = `${model.get('_widget_layout')?.height ?? 430}px`;
+  el.replaceChildren(place);
+  const { own, leave } = listening(model);
+  const widget = make();
+  widget.initialize({ model: own });
+  const clean = widget.render({ model: own, el: place });
+  return () => {
+    leave();
+    // Plotly draws in several turns and fails in the next one where it was purged between them.
+    setTimeout(() => clean?.(), CLEAN_AFTER_MS);
+  };
+}
+
 export default {
   initialize() {},
   async render({ model, el }) {
@@ -38,14 +70,20 @@ export default {
       el.firstChild.textContent = 'The kernel does not answer; run the cell again to see the plot.';
     }, PATIENCE_MS);
     await askKernel(model);
-    const widget = (await shared.plotly)();
+    const make = await shared.plotly;
     clearTimeout(late);
-    el.innerHTML = '';
-    // Plotly forgets its height when it is resized, and takes that of the place it is in.
-    el.style.height = `${model.get('_widget_layout')?.height ?? 430}px`;
-    widget.initialize({ model });
-    const clean = widget.render({ model, el });
-    const forget = byKeyboard(el);
+    let forget = drawn(make, model, el);
+    // The whole figure comes again where a page was cut off from its kernel and has it back.
+    let waits = 0;
+    const again = () => {
+      clearTimeout(waits);
+      waits = setTimeout(() => {
+        forget();
+        forget = drawn(make, model, el);
+      }, 50);
+    };
+    model.on('change:_widget_data', again);
+    const forgetKeys = byKeyboard(el);
     let width = 0;
     const observer = new ResizeObserver(() => {
       const now = Math.round(el.getBoundingClientRect().width);
@@ -56,10 +94,11 @@ export default {
     });
     observer.observe(el);
     return () => {
+      clearTimeout(waits);
+      model.off('change:_widget_data', again);
       observer.disconnect();
+      forgetKeys();
       forget();
-      // Plotly draws in several turns and fails in the next one where it was purged between them.
-      setTimeout(() => clean?.(), CLEAN_AFTER_MS);
     };
   }
 };

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-import html
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.parts.controls import (
+    about_html,
+    check,
+    classed,
+    close,
+    dropdown,
+    explained,
+    looks,
+    out_of_range,
+    problem_html,
+    show,
+    text,
+    toggled,
+)
 from workbench.recipes import STEPS, FieldInfo, Step, fields_of
 
-_WIDE = {"description_width": "104px"}
+BLOCKS = "blocks"
+"""The unit of fields that count a model's blocks."""
 _SLIDER_SPAN = 64
 """Whole numbers with more values than this get a box to type in instead of a slider."""
 _MANY, _FIRST = 4, 3
@@ -25,22 +41,25 @@ class Control:
     Attributes
     ----------
     info : FieldInfo
+    start : float, optional
+        What a number begins at that is None by default.
     widget : ipywidgets.Widget
         What is shown.
     """
 
-    def __init__(self, info: FieldInfo, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, info: FieldInfo, on_change: Callable[[], None], start: float | None = None
+    ) -> None:
         self.info = info
         self._on_change = on_change
         self._list: w.Dropdown | None = None
         self._none: w.Checkbox | None = None
         self._input: w.ValueWidget | None = None
         self.problem = w.HTML(layout=w.Layout(display="none"))
-        self.problem.add_class("wb-problem")
         rows: list[w.Widget] = []
         listed = bool(info.choices)
         if listed:
-            self._list = w.Dropdown(options=self._options(), **self._texts())
+            self._list = dropdown(_spoken(info), self._options(), tooltip=info.help)
             rows.append(self._list)
         if not listed or info.minimum is not None:
             self._input = self._make_input()
@@ -49,40 +68,29 @@ class Control:
             rows.append(self._input)
         if info.optional and not listed:
             label = f"no {_spoken(info)}: {info.none_means}"
-            self._none = w.Checkbox(
-                description=label, indent=True, style=_WIDE, layout=w.Layout(width="auto")
-            )
+            self._none = check(label, info.help)
             rows.insert(0, self._none)
+        if self._input is not None and start is not None:
+            self._input.value = start
         self.set(info.default)
         for control in (self._list, self._none, self._input):
             if control is not None:
                 control.observe(self._changed, names="value")
-        unit = f"In {info.unit}. " if info.unit and info.unit not in _spoken(info) else ""
-        text = html.escape(unit + info.help)
-        help = w.HTML(
-            f'<details class="wb-explain"><summary title="{text}"'
-            f' aria-label="What is {html.escape(_spoken(info))}?">?</summary>'
-            f'<div class="wb-help">{text}</div></details>'
-        )
-        help.add_class("wb-explained")
-        self.widget = w.VBox([*rows, self.problem, help])
-        self.widget.add_class("wb-field")
+        named = info.unit and info.unit not in _spoken(info)
+        unit = f"In {info.unit}. " if named else ""
+        if info.unit == BLOCKS and info.maximum is not None:
+            unit = f"From {info.minimum:g} to {info.maximum:g}. "
+        help = explained(_spoken(info), unit + info.help)
+        self.widget = classed(w.VBox([*rows, self.problem, help]), "wb-field")
 
     def explain(self) -> str:
         """Return why the value that is shown is not accepted, ``""`` if it is."""
         info, value = self.info, self.get()
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return ""
-        low, high = info.minimum, info.maximum
-        fits = (low is None or value >= low) and (high is None or value <= high)
-        if fits or value in info.choices:
-            return ""
-        if low is not None and high is not None:
-            accepted = f"from {low:g} to {high:g}"
-        else:
-            accepted = f"of at least {low:g}" if low is not None else f"of at most {high:g}"
-        unit = f" {info.unit}" if info.unit else ""
-        return f"{value:g} is not accepted; give a number {accepted}{unit}."
+        low = -math.inf if info.minimum is None else info.minimum
+        high = math.inf if info.maximum is None else info.maximum
+        return "" if value in info.choices else out_of_range(value, low, high, info.unit)
 
     def get(self) -> Any:
         """Return the field's value as the form shows it."""
@@ -112,12 +120,12 @@ class Control:
         if self._input is None:
             return
         problem = self.explain()
-        self.problem.value = f'<span role="alert">{html.escape(problem)}</span>' if problem else ""
-        self.problem.layout.display = "" if problem else "none"
+        self.problem.value = problem_html(problem)
+        show(self.problem, is_shown=bool(problem))
         hidden = (self._list is not None and self._list.value is not _OTHER) or (
             self._none is not None and self._none.value
         )
-        self._input.layout.display = "none" if hidden else ""
+        show(self._input, is_shown=not hidden)
 
     def _options(self) -> list[tuple[str, Any]]:
         info = self.info
@@ -129,23 +137,14 @@ class Control:
             options.append(("other value …", _OTHER))
         return options
 
-    def _texts(self) -> dict[str, Any]:
-        info = self.info
-        spoken = _spoken(info)
-        return {
-            "description": spoken,
-            "tooltip": info.help,
-            "style": _WIDE,
-            "layout": w.Layout(width="auto"),
-        }
-
     def _make_input(self) -> w.ValueWidget:
-        info, texts = self.info, self._texts()
+        info = self.info
+        texts = {"description": _spoken(info), **looks(tooltip=info.help)}
         low, high = info.minimum, info.maximum
         if info.type is bool:
             return w.Checkbox(indent=True, **texts)
         if info.type is str:
-            return w.Text(**texts)
+            return text(_spoken(info), tooltip=info.help)
         if info.type is int:
             if low is None or high is None:
                 return w.IntText(**texts)
@@ -167,12 +166,31 @@ class _Other:
 _OTHER = _Other()
 
 
+_SPOKEN = {"method": "what is trained"}  # the form has a method of its own
+
+
 def _spoken(info: FieldInfo) -> str:
-    return info.name.replace("_", " ")
+    return _SPOKEN.get(info.name, info.name.replace("_", " "))
+
+
+def _fitted(
+    info: FieldInfo, on_change: Callable[[], None], n_blocks: int | None
+) -> tuple[FieldInfo, Callable[[], None], float | None]:
+    """Return what a control is made with: a number of blocks is one of the model's, or half."""
+    if info.unit != BLOCKS or not n_blocks:
+        return info, on_change, None
+    return replace(info, maximum=n_blocks), on_change, max(1, n_blocks // 2)
 
 
 class StepForm:
     """A form for one kind of step.
+
+    Parameters
+    ----------
+    step : type of Step
+    on_change : callable
+    n_blocks : int, optional
+        Blocks of the model, which a student has some of.
 
     Attributes
     ----------
@@ -180,27 +198,29 @@ class StepForm:
     widget : ipywidgets.Widget
     """
 
-    def __init__(self, step: type[Step], on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        step: type[Step],
+        on_change: Callable[[], None] = lambda: None,
+        n_blocks: int | None = None,
+    ) -> None:
         self.step = step
-        self._controls = {info.name: Control(info, on_change) for info in fields_of(step)}
-        about = w.HTML(f'<div class="wb-about">{html.escape(step.about)}</div>')
+        self._controls = {
+            info.name: Control(*_fitted(info, on_change, n_blocks)) for info in fields_of(step)
+        }
+        about = w.HTML(about_html(step.about))
         fields = [control.widget for control in self._controls.values()]
         if len(fields) <= _MANY:
             self.widget = w.VBox([about, *fields])
             return
-        self.more = w.ToggleButton(
-            description=f"{len(fields) - _FIRST} more settings",
-            icon="sliders",
-            tooltip="Show the settings that are rarely changed",
-            layout=w.Layout(width="auto"),
+        more = toggled(
+            f"{len(fields) - _FIRST} more settings",
+            "sliders",
+            "Show the settings that are rarely changed",
+            fields[_FIRST:],
         )
-        rest = w.VBox(fields[_FIRST:], layout=w.Layout(display="none"))
-        rest.add_class("wb-more")
-        self.more.observe(
-            lambda change: setattr(rest.layout, "display", "" if change["new"] else "none"),
-            names="value",
-        )
-        self.widget = w.VBox([about, *fields[:_FIRST], self.more, rest])
+        self.more = more.children[0]
+        self.widget = w.VBox([about, *fields[:_FIRST], more])
 
     @property
     def value(self) -> Step:
@@ -236,16 +256,13 @@ class MethodForm:
     method : ipywidgets.Dropdown
     """
 
-    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
-        self._on_change = on_change
+    def __init__(
+        self, on_change: Callable[[], None] = lambda: None, n_blocks: int | None = None
+    ) -> None:
+        self._on_change, self._n_blocks = on_change, n_blocks
         self._forms: dict[str, StepForm] = {}
-        self.method = w.Dropdown(
-            options=[(_offer(name), name) for name in STEPS],
-            description="method",
-            tooltip="How the model is made smaller",
-            style=_WIDE,
-            layout=w.Layout(width="auto"),
-        )
+        options = [(_offer(name), name) for name in STEPS]
+        self.method = dropdown("method", options, tooltip="How the model is made smaller")
         self._place = w.VBox()
         self.method.observe(self._switch, names="value")
         self.widget = w.VBox([self.method, self._place])
@@ -256,7 +273,7 @@ class MethodForm:
         """The form of the chosen method."""
         name = self.method.value
         if name not in self._forms:
-            self._forms[name] = StepForm(STEPS[name], self._on_change)
+            self._forms[name] = StepForm(STEPS[name], self._on_change, self._n_blocks)
         return self._forms[name]
 
     @property
@@ -272,6 +289,11 @@ class MethodForm:
     def code(self) -> str:
         """Return the Python that makes the step."""
         return self.value.code()
+
+    def close(self) -> None:
+        """Close the form of every method, also of those that are not shown."""
+        for form in self._forms.values():
+            close(form.widget)
 
     def _switch(self, _: Any) -> None:
         self._place.children = [self.form.widget]

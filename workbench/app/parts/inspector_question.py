@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.parts.controls import answer_html, button, problem_html
+from workbench.app.parts.notice import plain
 from workbench.app.session import Session
 
 
@@ -21,6 +22,8 @@ class InspectorQuestion:
         What the panel is called, for those whose questions end when this one is stopped.
     on_change : callable
         Called when waiting has begun or ended, so that buttons can be switched.
+    on_stop : callable
+        Called when it was stopped or has failed.
 
     Attributes
     ----------
@@ -30,31 +33,22 @@ class InspectorQuestion:
     """
 
     def __init__(
-        self, session: Session, where: str, on_change: Callable[[], None] = lambda: None
+        self,
+        session: Session,
+        where: str,
+        on_change: Callable[[], None] = lambda: None,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._session = session
         self._where = where
-        self._on_change = on_change
+        self._on_change, self._on_stop = on_change, on_stop
         self._number = 0
         self.is_busy = False
-        self.stop = w.Button(
-            description="Stop",
-            icon="stop",
-            disabled=True,
-            tooltip="What was finished before is kept",
-            layout=w.Layout(width="auto"),
-        )
-        self.stop.on_click(session.banner.guard(lambda _: self._stop()))
+        tooltip = "What was finished before is kept"
+        self.stop = button("Stop", "stop", tooltip, lambda _: self._stop(), disabled=True)
         self.status = w.HTML()
 
-    def ask(
-        self,
-        what: str,
-        on_answer: Callable[[Any], None],
-        told: str,
-        on_error: Callable[[str], None] | None = None,
-        **arguments: Any,
-    ) -> None:
+    def ask(self, what: str, on_answer: Callable[[Any], None], told: str, **arguments: Any) -> None:
         """Ask one of :data:`workbench.study.inspector.ANSWERS` and return at once.
 
         Parameters
@@ -64,8 +58,6 @@ class InspectorQuestion:
             Called with the answer, unless another question was asked meanwhile.
         told : str
             What is shown until the first progress.
-        on_error : callable, optional
-            Called with why there is no answer. Default: it is shown.
         """
         self._number += 1
         number = self._number
@@ -76,38 +68,34 @@ class InspectorQuestion:
         def answered(found: Any) -> None:
             if is_current():
                 self._end("")
-                self._session.banner.guard(on_answer)(found)
+                try:
+                    on_answer(found)
+                except Exception as error:
+                    self.say(str(error), is_problem=True)
 
         def failed(text: str) -> None:
             if is_current():
-                self._end("" if on_error else text, is_problem=on_error is None)
-                if on_error is not None:
-                    on_error(text)
+                self._end(text, is_problem=True)
+                self._on_stop()
 
         def progress(found: dict[str, Any]) -> None:
             if is_current():
-                self.say(_words(found))
+                self.say(words_of(found["stage"], found["done"], found["total"], found["detail"]))
 
         self.is_busy, self.stop.disabled = True, False
-        self._session.banner.clear()  # of what was wrong with an earlier one
         self.say(told)
         self._on_change()
         self._session.inspector.ask(what, answered, failed, progress, **arguments)
 
     def forget(self) -> None:
         """Take no answer that is on its way."""
+        self._number += 1
         if self.is_busy:
-            self._number += 1
             self._end("")
 
     def say(self, text: str, *, is_problem: bool = False) -> None:
         """Show a line, escaped; an empty one is hidden."""
-        shown = html.escape(text)
-        if is_problem:
-            self.status.value = f'<div class="wb-problem" role="alert">{shown}</div>'
-        else:
-            line = f'<div class="wb-note"><span role="status">{shown}</span></div>'
-            self.status.value = line if text else ""
+        self.status.value = problem_html(plain(text)) if is_problem else answer_html(text)
 
     def _stop(self) -> None:
         self._number += 1
@@ -115,6 +103,7 @@ class InspectorQuestion:
             f"Stopped, as Stop was pressed under {self._where}. Start it again."
         )
         self._end("Stopped. What was finished before is kept.")
+        self._on_stop()
 
     def _end(self, text: str, *, is_problem: bool = False) -> None:
         self.is_busy, self.stop.disabled = False, True
@@ -122,7 +111,22 @@ class InspectorQuestion:
         self._on_change()
 
 
-def _words(progress: dict[str, Any]) -> str:
-    done, total = progress["done"], max(progress["total"], 1)
-    share = f"{done}/{total}" if total <= 99 else f"{done / total:.0%}"
-    return f"{progress['stage']} {share} {progress['detail']}".strip()
+STAGES = {
+    "calibrate": "reading calibration data", "depth": "weighing blocks",
+    "embeddings": "storing embeddings", "evaluate": "evaluating", "export": "writing",
+    "features": "reading texts", "generate": "writing answers",
+    "gradients": "reading calibration data", "head": "fitting the head",
+    "layers": "comparing layers", "load": "loading the model", "measure": "measuring",
+    "predict": "making predictions", "prove": "checking what was written",
+    "solve": "compressing layers", "teacher": "asking the teacher", "train": "training",
+    "validate": "validating", "wait": "waiting", "width": "weighing heads and neurons",
+    "write": "writing",
+}  # fmt: skip
+"""What the stages of a job are called by those who wait for it."""
+
+
+def words_of(stage: str, done: float, total: float, detail: str = "") -> str:
+    """Return how far something is, such as ``"compressing, layer 6 of 20"``."""
+    stage = STAGES.get(stage, stage)
+    share = f"{done:g} of {total:g}" if total <= 99 else f"{done / max(total, 1):.0%}"
+    return f"{stage} {share} {detail}".strip()

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import ipywidgets as w
-
+from workbench.app.parts.controls import LONG_LABEL, NumberField
 from workbench.app.session import Session
-
-WIDE = {"description_width": "150px"}
 
 
 class Limits:
-    """One box per limit; zero is no limit.
+    """One field per limit; an empty one is no limit.
 
     Parameters
     ----------
@@ -21,60 +18,51 @@ class Limits:
 
     Attributes
     ----------
-    size_mb, latency_ms, memory_mb, cost_per_1k : ipywidgets.BoundedFloatText
-    controls : tuple of ipywidgets.BoundedFloatText
+    size_mb, latency_ms, memory_mb, cost_per_1k : NumberField
+    controls : tuple of NumberField
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.size_mb = _limit("at most, MB", "Of the stored model; 0 is no limit")
-        self.latency_ms = _limit("at most, ms", "Measured latency; 0 is no limit")
-        self.memory_mb = _limit("at most, MB of memory", "Measured while it runs; 0 is no limit")
-        self.cost_per_1k = _limit("at most, $ per 1,000", "")
+        self.size_mb = _limit("at most, MB", "Of the stored model")
+        self.latency_ms = _limit("at most, ms", "Measured latency")
+        self.memory_mb = _limit("at most, MB of memory", "Measured while it runs")
+        self.cost_per_1k = _limit("at most, $ per 1,000", "Dollars for 1,000 queries")
         self.controls = (self.size_mb, self.latency_ms, self.memory_mb, self.cost_per_1k)
         session.prices.listen(self._switch)
         self._switch()
 
     def asked(self) -> dict[str, Any]:
-        """Return the limits as :class:`workbench.Requirements` takes them."""
-        found: dict[str, Any] = {}
-        if self.size_mb.value > 0:
-            found["size_bytes"] = round(self.size_mb.value * 1e6)
-        if self.latency_ms.value > 0:
-            found["latency_ms"] = self.latency_ms.value
-        if self.memory_mb.value > 0:
-            found["memory_bytes"] = round(self.memory_mb.value * 1e6)
-        if self.cost_per_1k.value > 0 and self._session.prices.model is not None:
-            found["cost_per_1k_usd"] = self.cost_per_1k.value
-            found["cost"] = self._session.prices.model
-        return found
+        """Return the limits as :class:`workbench.Requirements` takes them.
+
+        Raises
+        ------
+        ConfigError
+            If what is written is no limit.
+        """
+        size, memory = self.size_mb.checked(), self.memory_mb.checked()
+        found: dict[str, Any] = {
+            "size_bytes": None if size is None else round(size * 1e6),
+            "latency_ms": self.latency_ms.checked(),
+            "memory_bytes": None if memory is None else round(memory * 1e6),
+        }
+        prices, cost = self._session.prices.value, self.cost_per_1k.checked()
+        if cost is not None and prices is not None:
+            found |= {"cost_per_1k_usd": cost, "cost": prices}
+        return {name: value for name, value in found.items() if value is not None}
 
     def by_axis(self) -> dict[str, float]:
         """Return the limits that the plot can shade, by its axis, in MB and ms."""
-        most = {
-            "size": self.size_mb.value,
-            "latency": self.latency_ms.value,
-            "memory": self.memory_mb.value,
-        }
-        return {axis: value for axis, value in most.items() if value > 0}
+        most = {"size": self.size_mb, "latency": self.latency_ms, "memory": self.memory_mb}
+        return {axis: field.value for axis, field in most.items() if field.value is not None}
 
     def _switch(self) -> None:
-        priced = self._session.prices.model is not None
-        self.cost_per_1k.disabled = not priced
-        self.cost_per_1k.tooltip = (
-            "Dollars for 1,000 queries at your prices; 0 is no limit"
-            if priced
-            else "Enter your prices under Cost first"
-        )
+        box = self.cost_per_1k.input
+        box.disabled = self._session.prices.value is None
+        box.placeholder = "needs your prices, under Cost" if box.disabled else "no limit"
 
 
-def _limit(text: str, tooltip: str) -> w.BoundedFloatText:
-    return w.BoundedFloatText(
-        value=0,
-        min=0,
-        max=1e9,
-        description=text,
-        tooltip=tooltip,
-        style=WIDE,
-        layout=w.Layout(width="auto", max_width="300px"),
+def _limit(name: str, tooltip: str) -> NumberField:
+    return NumberField(
+        name, None, 1e-9, 1e12, empty="no limit", tooltip=tooltip, label=LONG_LABEL, most="340px"
     )

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import ipywidgets as w
-
+from workbench.app.parts.controls import button
 from workbench.app.parts.inspector_question import InspectorQuestion
+from workbench.app.parts.notice import Notice
 from workbench.app.session import Session
 from workbench.errors import ConfigError, StudyError
 from workbench.records import RunState
@@ -20,10 +20,10 @@ class MeasureButton:
     Parameters
     ----------
     session : Session
+    notice : Notice
+        Where it is told why nothing is measured.
     wanted : callable
         Returns the ids of the runs to measure.
-    on_measured : callable
-        Called, in a background thread, when runs were measured.
     lacks : str
         What is said where there are none.
     then : str
@@ -38,32 +38,25 @@ class MeasureButton:
     def __init__(
         self,
         session: Session,
+        notice: Notice,
         wanted: Callable[[], list[str]],
-        on_measured: Callable[[], None],
         *,
         text: str = "Measure speed",
         tooltip: str,
         lacks: str,
         then: str = "",
     ) -> None:
-        self._session = session
+        self._session, self._notice = session, notice
         self._wanted = wanted
-        self._on_measured = on_measured
-        self._lacks = lacks
-        self._then = then
+        self._lacks, self._then = lacks, then
         self._before: dict[str, int] = {}  # how much was measured of each run by then
-        self._question = InspectorQuestion(session, text, self._switch)
-        self.button = w.Button(
-            description=text,
-            icon="clock-o",
-            tooltip=tooltip,
-            layout=w.Layout(width="auto"),
+        self._question = InspectorQuestion(session, text, self._switch, notice.watch(self._keep))
+        self.button = button(
+            text, "clock-o", tooltip, notice.guard(lambda _: self._measure()),
             disabled=session.is_recorded,
-        )
-        self.button.on_click(session.banner.guard(lambda _: self._measure()))
+        )  # fmt: skip
         self.stop, self.status = self._question.stop, self._question.status
-        self.stop.layout.display = "none"
-        self.stop.on_click(session.banner.guard(lambda _: self._keep()))
+        self._switch()
 
     def _switch(self) -> None:
         busy = self._question.is_busy
@@ -72,16 +65,15 @@ class MeasureButton:
 
     def _measure(self) -> None:
         session = self._session
-        is_computed = any(
-            r.state is RunState.RUNNING for r in session.study.records
-        )  # elsewhere too
+        # runs of other processes too
+        is_computed = any(record.state is RunState.RUNNING for record in session.records)
         if is_computed or not session.study.wait(0):
             raise StudyError("Runs are being computed, which would spoil the times; wait for them.")
         runs = self._wanted()
         if not runs:
             raise ConfigError(self._lacks)
 
-        known = {record.id: len(record.measurements) for record in session.study.records}
+        known = {record.id: len(record.measurements) for record in session.records}
         self._before = {run: known[run] for run in runs if run in known}
 
         def done(found: dict[str, Any]) -> None:
@@ -90,19 +82,15 @@ class MeasureButton:
             count = found["count"]
             counted = "1 run" if count == 1 else f"{count} runs"
             if found["warnings"]:  # such as of a machine that is busy
-                session.banner.note(" ".join(found["warnings"]))
+                self._notice.note(" ".join(found["warnings"]))
             self._question.say(f"Measured {counted}. {self._then}".strip())
-            self._on_measured()
+            session.measured.emit()
 
-        def failed(text: str) -> None:
-            session.banner.note(text)
-            self._keep()
-
-        self._question.ask("measure", done, "Loading the models to measure …", failed, runs=runs)
+        self._question.ask("measure", done, "Loading the models to measure …", runs=runs)
 
     def _keep(self) -> None:
         """Show what was measured before the end came, and take it into the script."""
-        for record in self._session.study.records:
+        for record in self._session.records:
             if len(record.measurements) > self._before.get(record.id, math.inf):
                 self._session.history.note(f"study.measure({record.id!r})")
-        self._on_measured()
+        self._session.measured.emit()

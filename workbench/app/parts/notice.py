@@ -1,24 +1,27 @@
-"""A visible place for errors: exceptions in widget callbacks would else vanish."""
+"""A visible place for errors beside what caused them: exceptions in callbacks would else vanish."""
 
 from __future__ import annotations
 
 import functools
 import html
+import re
 from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.parts.controls import show
 from workbench.errors import WorkbenchError
-
-_STYLE = (
-    "border-left: 4px solid {colour}; background: {colour}1a; padding: .4rem .8rem;"
-    " white-space: pre-wrap; line-height: 1.4"
-)
 
 
 class Notice:
-    """Shows one message at a time; hidden while there is none."""
+    """Shows one message at a time; hidden while there is none.
+
+    Attributes
+    ----------
+    text : str
+    widget : ipywidgets.HTML
+    """
 
     def __init__(self) -> None:
         self.text = ""
@@ -29,32 +32,62 @@ class Notice:
         text = str(error)
         if not isinstance(error, WorkbenchError):
             text = f"{type(error).__name__}: {text}"
-        self._show(text, "#D55E00", "alert")
+        self.problem(text)
+
+    def problem(self, text: str) -> None:
+        """Show what went wrong."""
+        self._show(plain(text), "wb-notice-error", "alert")
 
     def note(self, text: str) -> None:
         """Show a message that is not an error."""
-        self._show(text, "#0072B2", "status")
+        self._show(text, "wb-notice", "status")
 
     def clear(self) -> None:
-        """Hide the banner."""
+        """Hide the message."""
         self.text = ""
         self.widget.value = ""
-        self.widget.layout.display = "none"
+        show(self.widget, is_shown=False)
 
     def guard(self, callback: Callable[..., Any]) -> Callable[..., None]:
-        """Return a callback that shows what the given one raises, and raises nothing."""
+        """Return a callback for what the user does: shows what is raised, and raises nothing.
+
+        What was wrong before is gone as soon as the user does something else.
+        """
+        watched = self.watch(callback)
 
         @functools.wraps(callback)
         def guarded(*args: Any) -> None:
+            if self.text:
+                self.clear()
+            watched(*args)
+
+        return guarded
+
+    def watch(self, callback: Callable[..., Any]) -> Callable[..., None]:
+        """Return a callback for what happens by itself; what the user was told before stays."""
+
+        @functools.wraps(callback)
+        def watched(*args: Any) -> None:
             try:
                 callback(*args)
             except Exception as error:
                 self.error(error)
 
-        return guarded
+        return watched
 
-    def _show(self, text: str, colour: str, role: str) -> None:
+    def _show(self, text: str, kind: str, role: str) -> None:
         self.text = text
-        style = _STYLE.format(colour=colour)
-        self.widget.value = f'<div role="{role}" style="{style}">{html.escape(text)}</div>'
-        self.widget.layout.display = ""
+        self.widget.value = f'<div role="{role}" class="{kind}">{html.escape(text)}</div>'
+        show(self.widget, is_shown=True)
+
+
+def plain(text: str) -> str:
+    """Return an error's text without the words of Python that only its API takes."""
+    text = re.sub(r",? or None for ([^.;,]+)", r", or “\1”", text)
+    text = re.sub(r",? or None\b", "", text)
+    text = re.sub(r",? or overwrite=True[^.;]*", "", text)
+    return re.sub(r"\b([a-z]+(?:_[a-z]+)*)=(?=[\w'\"-])", _spoken, text)
+
+
+def _spoken(found: re.Match[str]) -> str:
+    return found[1].replace("_", " ") + " "

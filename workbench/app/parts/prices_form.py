@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 from collections.abc import Callable
+from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.parts.controls import LONG_LABEL, NumberField, classed, explained, share, text
 from workbench.recipes import FieldInfo, fields_of
 from workbench.selection.cost import CostModel
 
-_WIDE = {"description_width": "150px"}
 _MOST = 1e12
 
 
@@ -27,12 +27,12 @@ class PricesForm:
     Attributes
     ----------
     widget : ipywidgets.Widget
-    controls : dict of str to ipywidgets.ValueWidget
+    controls : dict of str to NumberField, ipywidgets.Text or ipywidgets.FloatSlider
         By the name of the field of :class:`workbench.CostModel`.
     """
 
     def __init__(self, on_change: Callable[[], None], *, writes_tokens: bool) -> None:
-        self.controls: dict[str, w.ValueWidget] = {}
+        self.controls: dict[str, Any] = {}
         rows = []
         for info in fields_of(CostModel):
             if info.name == "new_tokens" and not writes_tokens:
@@ -40,9 +40,8 @@ class PricesForm:
             control = _control(info)
             control.observe(lambda _: on_change(), names="value")
             self.controls[info.name] = control
-            row = w.VBox([control, _help(info)])
-            row.add_class("wb-field")
-            rows.append(row)
+            help = explained(_title(info), _explained(info))
+            rows.append(classed(w.VBox([control, help]), "wb-field"))
         self.widget = w.VBox(rows)
 
     @property
@@ -54,13 +53,11 @@ class PricesForm:
         ConfigError
             If a number has no meaning.
         """
-        values = {name: control.value for name, control in self.controls.items()}
-        if not values["price_per_hour_usd"]:
-            return None
-        for info in fields_of(CostModel):
-            if info.optional and not values[info.name]:
-                values[info.name] = None
-        return CostModel(**values)
+        values = {
+            name: control.checked() if isinstance(control, NumberField) else control.value
+            for name, control in self.controls.items()
+        }
+        return None if values["price_per_hour_usd"] is None else CostModel(**values)
 
 
 def prices_code(model: CostModel) -> str:
@@ -73,25 +70,17 @@ def prices_code(model: CostModel) -> str:
     return f"wb.CostModel({', '.join(given)})"
 
 
-def _control(info: FieldInfo) -> w.ValueWidget:
-    texts = {
-        "description": _title(info),
-        "tooltip": _explained(info),
-        "style": _WIDE,
-        "layout": w.Layout(width="auto"),
-    }
+def _control(info: FieldInfo) -> Any:
+    look = {"tooltip": _explained(info), "label": LONG_LABEL}
     if info.type is str:
-        return w.Text(placeholder="list, June", **texts)
+        return text(_title(info), placeholder="list, June", **look)
+    low = float(info.minimum or 0)
     if info.maximum is not None:
-        low, high = float(info.minimum or 0), float(info.maximum)
-        return w.FloatSlider(
-            value=info.default, min=low, max=high, step=0.01, readout_format=".0%",
-            continuous_update=False, **texts,
-        )  # fmt: skip
-    least = info.minimum if info.type is int else 0  # zero leaves an optional one out
-    kind = w.BoundedIntText if info.type is int else w.BoundedFloatText
-    start = info.default if isinstance(info.default, (int, float)) else 0
-    return kind(value=start, min=least, max=int(_MOST), **texts)
+        return share(_title(info), info.default, low, float(info.maximum), 0.01, **look)
+    start = info.default if isinstance(info.default, (int, float)) else None
+    is_price = info.name == "price_per_hour_usd"
+    empty = "enter it first" if is_price else info.none_means if info.optional else ""
+    return NumberField(_title(info), start, low, _MOST, whole=info.type is int, empty=empty, **look)
 
 
 def _title(info: FieldInfo) -> str:
@@ -102,15 +91,4 @@ def _title(info: FieldInfo) -> str:
 
 
 def _explained(info: FieldInfo) -> str:
-    return f"{info.help} 0 means: {info.none_means}." if info.optional else info.help
-
-
-def _help(info: FieldInfo) -> w.HTML:
-    text = html.escape(_explained(info))
-    shown = w.HTML(
-        f'<details class="wb-explain"><summary title="{text}"'
-        f' aria-label="What is {html.escape(_title(info))}?">?</summary>'
-        f'<div class="wb-help">{text}</div></details>'
-    )
-    shown.add_class("wb-explained")
-    return shown
+    return f"{info.help} Empty: {info.none_means}." if info.optional else info.help

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import ipywidgets as w
 
+from workbench.app.parts.controls import buttons, classed, show
+
 
 @dataclass(frozen=True)
 class Subtab:
@@ -47,13 +49,10 @@ class Subtabs:
     ) -> None:
         self._subs = subs
         self._is_seen = False
-        self.nav = w.ToggleButtons(
-            options=[(sub.title, place) for place, sub in enumerate(subs)], tooltip=name
-        )
-        self.nav.add_class("wb-subnav")
+        titles = [(sub.title, place) for place, sub in enumerate(subs)]
+        self.nav = buttons(titles, kind="wb-subnav", tooltip=name)
         self.nav.observe(guard(lambda _: self._switch()), names="value")
-        self.widget = w.VBox([self.nav, *(sub.widget for sub in subs)])
-        self.widget.add_class("wb-subtabs")
+        self.widget = classed(w.VBox([self.nav, *(sub.widget for sub in subs)]), "wb-subtabs")
         self._switch()
 
     def show(self, is_seen: bool) -> None:
@@ -64,5 +63,5 @@ class Subtabs:
     def _switch(self) -> None:
         for place, sub in enumerate(self._subs):
             is_chosen = place == self.nav.value
-            sub.widget.layout.display = "" if is_chosen else "none"
+            show(sub.widget, is_shown=is_chosen)
             sub.show(is_chosen and self._is_seen)

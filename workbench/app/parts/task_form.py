@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +9,21 @@ from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.parts.controls import (
+    LABEL,
+    about_html,
+    buttons,
+    close,
+    problem_html,
+    row,
+    show,
+    text,
+)
 from workbench.app.parts.notice import Notice
 from workbench.app.parts.table_preview import read_rows, table_html, text_html
 from workbench.app.parts.task_kinds import KINDS, Kind
 from workbench.app.parts.uploads import keep_upload
 from workbench.errors import DataError, WorkbenchError
-
-_WIDE = {"description_width": "104px"}
 
 
 class TaskForm:
@@ -24,7 +31,7 @@ class TaskForm:
 
     Parameters
     ----------
-    banner : Notice
+    notice : Notice
 
     Attributes
     ----------
@@ -37,17 +44,17 @@ class TaskForm:
         By name.
     """
 
-    def __init__(self, banner: Notice) -> None:
+    def __init__(self, notice: Notice) -> None:
         self._uploaded: Path | None = None
         self._number = 0
         self.kinds: dict[str, Kind] = {kind.name: kind() for kind in KINDS}
-        self.kind = w.ToggleButtons(
-            options=[(kind.title, kind.name) for kind in KINDS],
+        self.kind = buttons(
+            [(kind.title, kind.name) for kind in KINDS],
+            kind="wb-choice",
             tooltips=[kind.about or "The bundled task" for kind in KINDS],
             description="task",
-            style={"description_width": "104px"},
+            style={"description_width": LABEL},
         )
-        self.kind.add_class("wb-choice")
         self.upload = w.FileUpload(
             accept=".csv,.tsv,.jsonl,.json,.txt,.parquet,.xlsx,.gz",
             multiple=False,
@@ -55,19 +62,13 @@ class TaskForm:
             tooltip="A CSV, TSV, JSON lines or text file of up to 8 MB",
             layout=w.Layout(width="auto"),
         )
-        self.data_path = w.Text(
-            description="or its path",
-            placeholder="data/tickets.csv",
-            style=_WIDE,
-            layout=w.Layout(width="auto"),
-        )
+        self.data_path = text("or its path", placeholder="data/tickets.csv")
         self.about, self.preview = w.HTML(), w.HTML()
         self._fields = w.VBox()
-        data = w.HBox([self.upload, self.data_path])
-        data.add_class("wb-buttons")
-        self.kind.observe(lambda _: self._show(), names="value")
-        self.upload.observe(banner.guard(self._receive), names="value")
-        self.data_path.observe(banner.guard(lambda _: self._preview()), names="value")
+        data = row(self.upload, self.data_path)
+        self.kind.observe(notice.guard(lambda _: self._show()), names="value")
+        self.upload.observe(notice.guard(self._receive), names="value")
+        self.data_path.observe(notice.guard(lambda _: self._preview()), names="value")
         self.widgets: list[w.Widget] = [self.kind, self.about, data, self._fields, self.preview]
         self._show()
 
@@ -75,6 +76,12 @@ class TaskForm:
     def chosen(self) -> Kind:
         """The kind that is chosen."""
         return self.kinds[self.kind.value]
+
+    def close(self) -> None:
+        """Close the fields of every kind, also of those that are not shown."""
+        for kind in self.kinds.values():
+            for field in kind.widgets:
+                close(field)
 
     def code(self) -> str:
         """Return the Python that makes the task."""
@@ -106,10 +113,9 @@ class TaskForm:
 
     def _show(self) -> None:
         kind = self.chosen
-        self.about.value = f'<div class="wb-about">{html.escape(kind.about)}</div>'
-        for control in (self.upload, self.data_path, self.preview):
-            control.layout.display = "" if kind.reads else "none"
-        self.about.layout.display = "" if kind.about else "none"
+        self.about.value = about_html(kind.about)
+        show(self.upload, self.data_path, self.preview, is_shown=bool(kind.reads))
+        show(self.about, is_shown=bool(kind.about))
         self._fields.children = kind.widgets
         if kind.reads:
             self._preview()
@@ -128,12 +134,11 @@ class TaskForm:
             try:
                 shown = text_html(path) if kind.reads == "texts" else self._table(path, number)
             except WorkbenchError as error:
-                shown = f'<div class="wb-problem" role="alert">{html.escape(str(error))}</div>'
+                shown = problem_html(str(error))
             except Exception as error:  # whatever a reader of tables raises on a broken file
                 words = f"{path.name} cannot be read as a table: {error}"
                 advice = "Give a CSV, TSV, JSON lines or parquet file with one row per text."
-                text = html.escape(f"{words[:400].rstrip('. ')}. {advice}")
-                shown = f'<div class="wb-problem" role="alert">{text}</div>'
+                shown = problem_html(f"{words[:400].rstrip('. ')}. {advice}")
             if number == self._number:
                 self.preview.value = shown
 

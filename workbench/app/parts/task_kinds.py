@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
+from workbench.app.parts.controls import (
+    SEVERAL,
+    NumberField,
+    dropdown,
+    looks,
+    text,
+    text_area,
+)
 from workbench.app.parts.table_preview import guess_fields, guess_label, guess_summary, guess_text
 from workbench.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_WIDE = {"description_width": "104px"}
 
 
 class Kind(ABC):
@@ -163,27 +169,24 @@ class Written(OfTable):
 
     def __init__(self) -> None:
         self.text = _column("text", "The column with the texts")
-        self.prompt = w.Textarea(
-            value=self.template,
-            description="prompt",
-            tooltip="With {text} where the text stands",
-            rows=2,
-            style=_WIDE,
-            layout=w.Layout(width="auto"),
+        self.prompt = text_area(
+            "prompt", self.template, tooltip="With {text} where the text stands"
         )
-        self.solved = _whole(
-            "shots", self.shots, 0, "Solved examples of the calibration part before each text"
-        )
-        self.tokens = _whole(
-            "new tokens", self.max_new_tokens, 1, "The most that an answer may have"
-        )
+        self.solved = NumberField(
+            "shots", self.shots, 0, 4096, whole=True,
+            tooltip="Solved examples of the calibration part before each text",
+        )  # fmt: skip
+        self.tokens = NumberField(
+            "new tokens", self.max_new_tokens, 1, 4096, whole=True,
+            tooltip="The most that an answer may have",
+        )  # fmt: skip
 
     def prompting(self) -> dict[str, Any]:
         """Return the keyword arguments of the prompt that differ from the defaults."""
         given = {
             "template": (self.prompt.value, self.template),
-            "shots": (self.solved.value, self.shots),
-            "max_new_tokens": (self.tokens.value, self.max_new_tokens),
+            "shots": (self.solved.checked(), self.shots),
+            "max_new_tokens": (self.tokens.checked(), self.max_new_tokens),
         }
         return {name: value for name, (value, usual) in given.items() if value != usual}
 
@@ -275,30 +278,20 @@ class HarnessKind(Kind):
     )
 
     def __init__(self) -> None:
-        texts = {"style": _WIDE, "layout": w.Layout(width="auto")}
-        self.task = w.Text(
-            description="which",
-            placeholder="arc_easy, or tasks/mine.yaml",
+        self.task = text(
+            "which", placeholder="arc_easy, or tasks/mine.yaml",
             tooltip="The task's name in the harness, or the path of a task file",
-            **texts,
-        )
-        self.solved = w.Dropdown(
-            options=[
-                ("the task's own number", -1),
-                *((str(n), n) for n in (0, 1, 2, 3, 5, 10, 25)),
-            ],
-            description="shots",
+        )  # fmt: skip
+        self.solved = dropdown(
+            "shots",
+            [("the task's own number", -1), *((str(n), n) for n in (0, 1, 2, 3, 5, 10, 25))],
             tooltip="Solved examples before each document",
-            style=_WIDE,
-            layout=w.Layout(width="auto", max_width="320px"),
+            most="320px",
         )
-        self.calibration = w.Text(
-            description="calibrate on",
-            placeholder="corpus.txt; empty: the task's own training part",
+        self.calibration = text(
+            "calibrate on", placeholder="corpus.txt; empty: the task's own training part",
             tooltip="A text file or a folder of them, for tasks without a training part",
-            style=_WIDE,
-            layout=w.Layout(width="auto"),
-        )
+        )  # fmt: skip
         self.widgets = [self.task, self.solved, self.calibration]
 
     def check(self) -> None:
@@ -345,30 +338,9 @@ def _names(frame: pd.DataFrame | None) -> list[str]:
     return [] if frame is None else [str(name) for name in frame.columns]
 
 
-def _column(text: str, tooltip: str) -> w.Dropdown:
-    return w.Dropdown(
-        description=text, options=[], tooltip=tooltip, style=_WIDE, layout=w.Layout(width="auto")
-    )
+def _column(name: str, tooltip: str) -> w.Dropdown:
+    return dropdown(name, tooltip=tooltip)
 
 
-def _columns(text: str, tooltip: str) -> w.SelectMultiple:
-    return w.SelectMultiple(
-        description=text,
-        options=[],
-        rows=4,
-        tooltip=f"{tooltip}; Ctrl or Shift selects several",
-        style=_WIDE,
-        layout=w.Layout(width="auto"),
-    )
-
-
-def _whole(text: str, value: int, least: int, tooltip: str) -> w.BoundedIntText:
-    return w.BoundedIntText(
-        value=value,
-        min=least,
-        max=4096,
-        description=text,
-        tooltip=tooltip,
-        style=_WIDE,
-        layout=w.Layout(width="auto", max_width="240px"),
-    )
+def _columns(name: str, tooltip: str) -> w.SelectMultiple:
+    return w.SelectMultiple(description=name, rows=4, **looks(tooltip=f"{tooltip}; {SEVERAL}"))

@@ -167,6 +167,7 @@ def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any
     A live model is written into the study; of others only the tokenizer, for the case that it
     did not come from the same place.
     """
+    from workbench.models.layers import find_blocks
     from workbench.models.load import save_model, save_tokenizer
 
     folder = store.model_folder(name)
@@ -182,6 +183,7 @@ def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any
         "device": str(model.device),
         "n_parameters": model.n_parameters,
         "size_bytes": model.size_bytes,
+        "n_blocks": len(find_blocks(model.hf_model)),
     }
 
 

@@ -102,8 +102,51 @@ class WorkerRunner:
                 self._waiting.append(job)
                 numbers.append(job.number)
                 self._emit(job, job.event("queued"))
+            self._put_runs_first()
             self._next()
         return numbers
+
+    @property
+    def waiting(self) -> tuple[int, ...]:
+        """Numbers of the jobs that wait, the next one first."""
+        with self._lock:
+            return tuple(job.number for job in self._waiting)
+
+    def move(self, number: int, places: int) -> None:
+        """Let a job that waits go before (negative) or after so many others."""
+        with self._lock:
+            jobs = list(self._waiting)
+            for place, job in enumerate(jobs):
+                if job.number == number:
+                    jobs.insert(max(0, place + places), jobs.pop(place))
+                    break
+            self._waiting = deque(jobs)
+
+    def remove(self, number: int) -> None:
+        """Forget a job that waits; one that is being computed is stopped."""
+        with self._lock:
+            for job in list(self._waiting):
+                if job.number == number:
+                    self._waiting.remove(job)
+                    self._emit(job, job.event("cancelled", error="Removed before it started."))
+            if self._current is not None and self._current.number == number:
+                self.cancel()
+
+    def _put_runs_first(self) -> None:
+        """Let runs go before predictions, also before those that are being made. The lock is held.
+
+        What is stopped goes on afterwards from where it was.
+        """
+        runs = [job for job in self._waiting if job.recipe is not None]
+        tables = [job for job in self._waiting if job.recipe is None]
+        job = self._current
+        if runs and job is not None and job.recipe is None and not job.cancelled:
+            self._numbers += 1
+            again = Job(self._numbers, job.model, None, job.on_event)
+            tables.append(again)
+            self._emit(again, again.event("queued"))
+            self.cancel()
+        self._waiting = deque([*runs, *tables])
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do; return whether that is so."""

@@ -11,6 +11,7 @@ import numpy as np
 from workbench.recipes import STEPS, Mixed
 from workbench.recipes.recipe import shortened
 from workbench.selection.compare import (
+    CHAIN,
     PredictedPoint,
     TradeoffPoint,
     TradeoffView,
@@ -26,6 +27,10 @@ BASELINE_COLOUR = INK
 GRID = "rgba(127,127,127,0.25)"
 NOTE_CHARACTERS = 80
 """Of a line of the footnote, which fits a plot of 520 pixels; a longer one would be cut off."""
+HOVER_CHARACTERS = 36
+"""Of a line of a hover text."""
+LEGEND_SHARE = 1 / 6
+"""The most of a figure's height that its legend takes; it scrolls where there is more."""
 LONGEST_LABEL = 90
 """Characters of a recipe's label in a hover text."""
 MOST_POINTS = 800
@@ -40,10 +45,19 @@ _SYMBOLS = ("circle", "square", "triangle-up", "x", "star", "pentagon", "cross",
 
 @dataclass(frozen=True)
 class Style:
-    """How one method family is drawn: a colour, and a shape for those who see no colour."""
+    """How one method family is drawn: a colour, and a shape for those who see no colour.
+
+    Attributes
+    ----------
+    colour, symbol : str
+        Of the last step.
+    edge : str
+        Colour of the first step around it, ``""`` where there is only one.
+    """
 
     colour: str
     symbol: str
+    edge: str = ""
 
 
 def families_of(view: TradeoffView) -> tuple[str, ...]:
@@ -54,9 +68,16 @@ def families_of(view: TradeoffView) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*known, *others]))
 
 
-def style_of(position: int) -> Style:
-    """Return the style of the family at a position of :func:`families_of`."""
-    return Style(_COLOURS[position % len(_COLOURS)], _SYMBOLS[position % len(_SYMBOLS)])
+def style_of(family: str) -> Style:
+    """Return the style of a family: that of its last step, with an edge where others came first."""
+    first, *_, last = [_place(title) for title in family.split(CHAIN)] * 2
+    edge = _COLOURS[first % len(_COLOURS)] if CHAIN in family else ""
+    return Style(_COLOURS[last % len(_COLOURS)], _SYMBOLS[last % len(_SYMBOLS)], edge)
+
+
+def _place(title: str) -> int:
+    known = [*(step.title for step in STEPS.values()), Mixed.title]
+    return known.index(title) if title in known else len(known) + sum(map(ord, title))
 
 
 @dataclass(frozen=True)

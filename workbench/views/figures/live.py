@@ -11,10 +11,11 @@ import plotly.graph_objects as go
 
 from workbench.selection.compare import PredictedPoint, TradeoffView
 from workbench.views.figures.layout import INK, Frame, predicted_details
-from workbench.views.figures.tradeoff import tradeoff_figure
+from workbench.views.figures.tradeoff import hover_text, tradeoff_figure
 
 SELECTED = "#D55E00"
 DRAFT = "#CC79A7"
+ACCEPTED = "#009E73"
 OVERLAYS = 3
 """Traces before those of the trade-off."""
 
@@ -61,9 +62,11 @@ def live_figure(
     figure.add_traces(base.data)
     layout = base.layout.to_plotly_json()
     layout["title"] = {"text": ""}
-    layout["margin"] = {"l": 64, "r": 16, "t": 54, "b": 54}
+    layout["margin"] = {"l": 64, "r": 16, "t": 34, "b": 54}
     layout["annotations"][0]["text"] = " "  # the application writes it below, where it wraps
-    layout["height"] = 430
+    layout["annotations"] = [*layout["annotations"], region_note(overlay, frame)]
+    layout["legend"] |= {"yref": "container", "y": 0, "yanchor": "bottom"}  # never under the tools
+    layout["height"] = 450
     layout["shapes"] = [region(overlay, frame)]
     layout["dragmode"] = "zoom"
     layout["xaxis"]["range"] = x_range(frame)
@@ -174,7 +177,7 @@ def draft_trace(view: TradeoffView, draft: PredictedPoint | None, frame: Frame) 
             "visible": bool(points),
         },
         "hoverinfo": "text",
-        "hovertext": ["<br>".join(html.escape(line) for line in lines) for lines in words],
+        "hovertext": [hover_text(lines) for lines in words],
         "showlegend": bool(points),
     }
 
@@ -218,8 +221,27 @@ def region(overlay: Overlay, frame: Frame) -> dict[str, Any]:
         "x1": right * 1e3 if overlay.most is None else overlay.most,
         "y0": frame.y[0] - far if low is None else low,
         "y1": frame.y[1] + far if high is None else high,
-        "fillcolor": "#009E73",
+        "fillcolor": ACCEPTED,
         "opacity": 0.12,
         "line": {"width": 0},
         "visible": asked,
     }
+
+
+def region_note(overlay: Overlay, frame: Frame) -> dict[str, Any]:
+    """Return the words in the zone of what is accepted; always one, as for :func:`region`."""
+    note: dict[str, Any] = {"showarrow": False, "font": {"size": 11, "color": ACCEPTED}}
+    if overlay.bar is not None:
+        above = frame.higher_is_better
+        note |= {"xref": "x domain", "x": 0.01, "xanchor": "left", "yref": "y", "y": overlay.bar}
+        note |= {"yanchor": "bottom" if above else "top"}
+        words = f"passes: {'at least' if above else 'at most'} {overlay.bar:.4g}"
+    elif overlay.most is not None:
+        place = math.log10(overlay.most) if frame.log_x else overlay.most
+        note |= {"xref": "x", "x": place, "xanchor": "right", "yref": "y domain", "y": 0.99}
+        note |= {"yanchor": "top"}
+        words = f"passes: at most {overlay.most:g}"
+    else:
+        note |= {"xref": "paper", "x": 0, "yref": "paper", "y": 0}
+        words = " "
+    return {**note, "text": words}

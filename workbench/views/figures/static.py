@@ -73,7 +73,7 @@ def static_svg(view: TradeoffView, *, log_x: bool = False) -> str:
     points = drawn_points(view, frame)
     legend: list[tuple[str, Style, bool]] = []
     groups = [(baselines_title(view), Style(BASELINE_COLOUR, "diamond"))]
-    groups += [(family, style_of(n)) for n, family in enumerate(families_of(view))]
+    groups += [(family, style_of(family)) for family in families_of(view)]
     for name, style in groups:
         members = [
             p
@@ -103,7 +103,8 @@ def static_svg(view: TradeoffView, *, log_x: bool = False) -> str:
                     f'<path d="M{x:.1f} {high:.1f}V{low:.1f}" stroke="{style.colour}"'
                     ' stroke-opacity="0.5" stroke-width="1.5" fill="none"/>'
                 )
-            parts.append(_marker(x, y, arrow if off else style.symbol, style.colour, scale))
+            symbol = arrow if off else style.symbol
+            parts.append(_marker(x, y, symbol, style.colour, scale, edge=style.edge))
             if point.is_baseline:
                 parts.append(_text(x - 9, y + 16, point.model, anchor="end", size=11))
             parts.append("</g>")
@@ -117,7 +118,9 @@ def static_svg(view: TradeoffView, *, log_x: bool = False) -> str:
         parts.append(_text(_RIGHT + 40, y + 4, name))
     for row, (name, style, hollow) in enumerate(legend, start=max(1, len(lines))):
         y = _TOP + 10 + 20 * row
-        parts.append(_marker(_RIGHT + 22, y, style.symbol, style.colour, hollow=hollow))
+        parts.append(
+            _marker(_RIGHT + 22, y, style.symbol, style.colour, hollow=hollow, edge=style.edge)
+        )
         parts.append(_text(_RIGHT + 40, y + 4, name))
     if not view.points:
         parts.append(_text((_LEFT + _RIGHT) / 2, 220, "No measured runs yet", "middle", 16))
@@ -164,9 +167,16 @@ def _line(corners: list[tuple[float, float]], frame: Frame, dashes: str) -> list
 
 
 def _marker(
-    x: float, y: float, symbol: str, colour: str, scale: float = 1.0, *, hollow: bool = False
+    x: float,
+    y: float,
+    symbol: str,
+    colour: str,
+    scale: float = 1.0,
+    *,
+    hollow: bool = False,
+    edge: str = "",
 ) -> str:
-    paint = f'fill="{colour}"'
+    paint = f'fill="{colour}"' + (f' stroke="{edge}" stroke-width="2"' if edge else "")
     if hollow:  # a tooltip shows over the inside too
         paint = f'fill="none" stroke="{colour}" stroke-width="1.3" pointer-events="all"'
     outline = _OUTLINES[symbol] if symbol in _OUTLINES else _polygon(symbol)

@@ -16,7 +16,9 @@ from workbench.views.figures.layout import (
     BASELINE_COLOUR,
     GRID,
     HEIGHT,
+    HOVER_CHARACTERS,
     INK,
+    LEGEND_SHARE,
     NOTE_CHARACTERS,
     SMALL,
     Frame,
@@ -96,14 +98,16 @@ def tradeoff_figure(view: TradeoffView, *, log_x: bool = False) -> TradeoffFigur
         textposition="bottom left",
         textfont={"color": INK, "size": 11},
     )
-    for position, family in enumerate(families_of(view)):
-        style = style_of(position)
+    for family in families_of(view):
+        style = style_of(family)
         members = [p for p in points if p.family == family and not p.is_baseline]
         members.sort(key=frame.is_off_scale)  # the legend shows the first marker
         predicted = [p for p in view.predicted if p.family == family and frame.shows(p)]
         hollow = _hollow_points(family, predicted, style, view)
         figure.add_scatter(**hollow, showlegend=bool(predicted) and not members)
-        figure.add_scatter(**_points(family, members, style.colour, style.symbol, view, frame))
+        figure.add_scatter(
+            **_points(family, members, style.colour, style.symbol, view, frame, style.edge)
+        )
     figure.update_layout(_layout(view, frame))
     return figure
 
@@ -130,6 +134,7 @@ def _points(
     symbol: str,
     view: TradeoffView,
     frame: Frame,
+    edge: str = "",
 ) -> dict[str, Any]:
     arrow = "arrow-down" if frame.higher_is_better else "arrow-up"
     off = [frame.is_off_scale(point) for point in points]
@@ -148,7 +153,7 @@ def _points(
             "size": [12 if point.on_front or point.is_baseline else 8 for point in points],
             "opacity": 1.0,
             "symbol": [arrow if away else symbol for away in off],
-            "line": {"width": 0},
+            "line": {"width": 2.5 if edge else 0, "color": edge or colour},
         },
         "error_y": {
             "type": "data",
@@ -182,7 +187,7 @@ def _hollow_points(
             "line": {"width": 1.5},
         },
         "hoverinfo": "text",
-        "hovertext": [_hover_text(predicted_details(view, point)) for point in points],
+        "hovertext": [hover_text(predicted_details(view, point)) for point in points],
         "customdata": [point.recipe.id for point in points],
     }
 
@@ -197,12 +202,14 @@ def _hover(view: TradeoffView, point: TradeoffPoint, frame: Frame) -> str:
     lines = details(view, point)
     if frame.is_off_scale(point):
         lines.append("off scale: drawn at the edge")
-    return _hover_text(lines)
+    return hover_text(lines)
 
 
-def _hover_text(lines: list[str]) -> str:
+def hover_text(lines: list[str]) -> str:
     """Return lines as HTML, the first one bold."""
-    first, *others = [html.escape(line) for line in lines]
+    # a label that is wider than half of the plot would lie on its point
+    wrapped = [part for line in lines for part in textwrap.wrap(line, HOVER_CHARACTERS) or [""]]
+    first, *others = [html.escape(line) for line in wrapped]
     return "<br>".join([f"<b>{first}</b>", *others])
 
 
@@ -256,14 +263,18 @@ def _layout(view: TradeoffView, frame: Frame) -> dict[str, Any]:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": INK, "family": "system-ui, sans-serif", "size": 13},
-        "hoverlabel": {"align": "left"},
+        "hovermode": "closest",
+        "hoverlabel": {"align": "left", "namelength": -1, "font": {"size": 12}},
         "legend": {
             "itemsizing": "constant",
             "orientation": "h",
             "x": 0,
             "y": 1.02,
             "yanchor": "bottom",
+            "maxheight": LEGEND_SHARE,
+            "font": {"size": 11},
         },
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": "#0072B2"},
         "margin": {"l": 70, "r": 20, "t": 112, "b": 58 + 15 * len(lines)},
         "height": HEIGHT,
         "autosize": True,

@@ -28,7 +28,14 @@ h2 {{ margin-top: 2rem; border-bottom: 1px solid #7775; }}
 .answer.passes {{ border-color: #2a6fb0; }}
 .answer.fails, .answer.unclear {{ border-color: #b2331b; }}
 .quiet {{ color: light-dark(#666, #999); font-size: .9rem; }}
-div.wide {{ overflow-x: auto; }}
+/* what is wider than the page scrolls, and has a shadow where there is more */
+div.wide {{ --ground: light-dark(#fff, #111); overflow-x: auto; background-repeat: no-repeat;
+  background-image: linear-gradient(to right, var(--ground) 40%, transparent),
+    linear-gradient(to left, var(--ground) 40%, transparent),
+    linear-gradient(to right, #7778, transparent), linear-gradient(to left, #7778, transparent);
+  background-position: left, right, left, right;
+  background-attachment: local, local, scroll, scroll;
+  background-size: 2.5rem 100%, 2.5rem 100%, .7rem 100%, .7rem 100%; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }}
 th, td {{ text-align: right; padding: .3rem .6rem; border-bottom: 1px solid #7775;
   vertical-align: top; }}
@@ -36,6 +43,11 @@ th.words, td.words {{ text-align: left; min-width: 8rem; overflow-wrap: anywhere
 svg {{ max-width: 100%; height: auto; }}
 svg text {{ fill: light-dark(#333, #ccc); }}
 pre {{ overflow-x: auto; padding: .8rem; background: #7772; border-radius: .3rem; }}
+@media (max-width: 700px) {{
+  div.wide > svg {{ max-width: none; width: 700px; }}
+  div.wide::before {{ content: "scrolls sideways \2192"; position: sticky; left: 0; display: block;
+    font-size: .8rem; color: light-dark(#666, #999); }}
+}}
 @media print {{
   :root {{ color-scheme: light; }}
   body {{ font-size: 11pt; max-width: none; margin: 0; background: #fff; color: #000; }}
@@ -129,10 +141,12 @@ def table(rows: Sequence[Mapping[str, str | Value]], caption: str = "") -> str:
     )
     body = "\n".join("<tr>" + "".join(cell(name, row) for name in names) + "</tr>" for row in rows)
     top = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    return (
-        f'<div class="wide"><table>{top}<thead><tr>{head}</tr></thead><tbody>\n{body}\n'
-        "</tbody></table></div>"
-    )
+    return _wide(f"<table>{top}<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>")
+
+
+def _wide(inner: str) -> str:
+    """Return what may be wider than a phone, in a place that scrolls, also by keyboard."""
+    return f'<div class="wide" tabindex="0">{inner}</div>'
 
 
 def render(title: str, opening: Sequence[str], parts: Sequence[Part]) -> str:
@@ -148,5 +162,6 @@ def render(title: str, opening: Sequence[str], parts: Sequence[Part]) -> str:
     """
     body = [f"<h1>{html.escape(title)}</h1>", *opening]
     for part in parts:
-        body += [f"<section>\n<h2>{html.escape(part.heading)}</h2>", *part.pieces, "</section>"]
+        pieces = [_wide(piece) if piece.startswith("<svg") else piece for piece in part.pieces]
+        body += [f"<section>\n<h2>{html.escape(part.heading)}</h2>", *pieces, "</section>"]
     return _PAGE.format(title=html.escape(title), body="\n".join(body))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from workbench.app.panels.base import StudyPanel
 from workbench.app.parts.rows import Row, Rows, rows_html
-from workbench.app.parts.throttle import Throttle
 from workbench.app.session import Session
 
 if TYPE_CHECKING:
@@ -26,28 +26,25 @@ MOST_PICTURED = 100
 """Rows of the picture that a notebook keeps."""
 
 
-class TablePanel:
+class TablePanel(StudyPanel):
     """Every run of a study as a row; rows can be selected.
-
-    Parameters
-    ----------
-    session : Session
 
     Attributes
     ----------
     widget : Rows
     """
 
+    interval = 0.25
+    widget: Rows
+
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(session)
         self.widget = Rows(label="Filter runs", searchable=True, height="320px")
         self.widget.observe(
-            session.banner.guard(lambda _: session.selection.set(self.widget.selected)),
-            names="selected",
+            self._guard(lambda _: session.selection.set(self.widget.selected)), names="selected"
         )
         session.selection.listen(self._mark)
-        self.refresh = Throttle(session.banner.guard(self._refresh))
-        self._refresh()
+        self.refresh()
 
     def code(self) -> str:
         """Return the Python that makes the table."""

@@ -1,4 +1,4 @@
-"""Tests of the banner and of the throttle."""
+"""Tests of the notice and of the throttle."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from workbench.app.parts.throttle import Throttle
 from workbench.errors import ConfigError
 
 
-def test_banner_shows_exceptions_of_callbacks_escaped():
-    banner = Notice()
+def test_a_notice_shows_exceptions_of_callbacks_escaped():
+    notice = Notice()
 
     def callback(_):
         raise ConfigError("<script>bits=99</script> is not accepted")
 
-    banner.guard(callback)(None)
-    assert "&lt;script&gt;bits=99" in banner.widget.value
-    assert "<script>" not in banner.widget.value
-    assert 'role="alert"' in banner.widget.value
-    assert banner.widget.layout.display != "none"
-    banner.clear()
-    assert banner.widget.layout.display == "none"
+    notice.guard(callback)(None)
+    assert "&lt;script&gt;bits 99" in notice.widget.value
+    assert "<script>" not in notice.widget.value
+    assert 'role="alert"' in notice.widget.value
+    assert notice.widget.layout.display != "none"
+    notice.clear()
+    assert notice.widget.layout.display == "none"
 
 
-def test_banner_names_the_type_of_unexpected_errors():
-    banner = Notice()
-    banner.guard(lambda: {}["x"])()
-    assert "KeyError" in banner.widget.value
+def test_a_notice_names_the_type_of_unexpected_errors():
+    notice = Notice()
+    notice.guard(lambda: {}["x"])()
+    assert "KeyError" in notice.widget.value
 
 
 def test_throttle_makes_the_first_and_the_last_call():
