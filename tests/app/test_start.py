@@ -243,7 +243,7 @@ def test_a_study_that_is_displayed_again_adds_no_widgets(tmp_path):
     benches[0].close()  # not its own to close: a later cell shows it
     assert benches[0].widget.comm is not None
     benches[-1].close()
-    assert len(_instances) - others < 60
+    assert len(_instances) - others < 200  # of a thousand: those that no box holds
     assert study.is_open  # it was given
     study.close()
 

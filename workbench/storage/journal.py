@@ -337,6 +337,8 @@ class Journal:
                         db.execute("ROLLBACK")
                     raise
                 db.execute("COMMIT")
+        except IndexError as error:  # a column that every version has is called something else
+            raise StudyError(self._explain(sqlite3.DatabaseError("malformed schema"))) from error
         except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of sqlite3's own words
             kind = DiskFullError if "full" in str(error) else StudyError
             raise kind(self._explain(error)) from error
