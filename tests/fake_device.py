@@ -111,7 +111,21 @@ class _Functions(TorchFunctionMode):
             kwargs["device"] = "cpu"
             made = func(*args, **kwargs)
             return _on(made, self.device) if isinstance(made, torch.Tensor) else made
-        return func(*args, **kwargs)
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError as error:
+            if "not linked" not in str(error):
+                raise
+            return _held(func, args, kwargs)  # torch looked for the device before it computed
+
+
+def _held(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    place = args[0].device
+    given = [x for x in tree_flatten(args)[0] if isinstance(x, torch.Tensor)]
+    if any(x.device not in (place, torch.device("cpu")) for x in given):
+        raise RuntimeError(f"indices on another device than {place}")
+    found = func(*tree_map(lambda x: x.held if isinstance(x, FakeTensor) else x, args), **kwargs)
+    return _on(found, place) if isinstance(found, torch.Tensor) else found
 
 
 def _device(x: Any) -> torch.device | None:

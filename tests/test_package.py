@@ -13,7 +13,7 @@ from workbench.cli.commands import NOTEBOOKS
 ROOT = Path(__file__).parent.parent
 MACHINE_PATH = re.compile(r"(?<![\w.~/])/(?:home|Users|root|work|mnt)/[\w.-]+")
 ALLOWED = {"/home/jovyan", "/home/user", "/Users/you", "/home/you"}
-BINARY = {".safetensors", ".png", ".gz", ".npz", ".gguf", ".woff2", ".sqlite"}
+BINARY = {".safetensors", ".png", ".gz", ".npz", ".gguf", ".woff2", ".sqlite", ".zip"}
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "training.json")
 
 

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 import workbench
+from tests.fake_device import fake_device
 from workbench.errors import ConfigError
+from workbench.methods.lowrank import gram_root, low_rank_correction
+from workbench.tasks.scoring import score
 from workbench.tensors import devices
 from workbench.tensors.devices import (
     choose_device,
@@ -20,6 +23,8 @@ from workbench.tensors.devices import (
     seeded,
     seeded_generator,
 )
+from workbench.tensors.least_squares import refit
+from workbench.tensors.linalg import inverse_factor
 
 PACKAGE = Path(workbench.__file__).parent
 HOME = PACKAGE / "tensors" / "devices.py"
@@ -136,3 +141,30 @@ def test_only_the_models_own_device_is_seeded(monkeypatch: pytest.MonkeyPatch) -
     with seeded(MPS, 1):
         assert seeds == ["mps"]
     assert seeds == ["mps", "before"]
+
+
+def test_factorizations_and_scores_on_a_device_without_float64(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, rows = (torch.randn(n, 8, generator=generator) for n in (6, 50))
+    logits, targets = torch.randn(5, 7, generator=generator), torch.arange(5)
+    given = (weight, rows.T @ rows, torch.tensor([0, 1, 2, 5, 7]), logits, targets)
+
+    def results(w, gram, keep, logits, targets):
+        yield from low_rank_correction(w, gram_root(gram), 2)
+        yield refit(w, gram, keep, damping=0.01)
+        yield inverse_factor(gram, damping=0.01, act_order=True).upper
+        yield from vars(score(logits, targets)).values()
+
+    expected = list(results(*given))
+    with fake_device(monkeypatch, "mps") as device:
+        there = [tensor.to(device) for tensor in given]
+        with pytest.raises(TypeError, match="float64"):
+            there[0].double()
+        with pytest.raises(RuntimeError, match="several devices"):
+            there[0] @ given[1]
+        found = list(results(*there))
+    assert [x.device.type for x in found[:3]] == ["mps"] * 3
+    pairs = zip((getattr(x, "held", x) for x in found), expected, strict=True)
+    assert all(torch.equal(x, y) or bool(y.isnan().all()) for x, y in pairs)

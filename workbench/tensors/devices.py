@@ -29,7 +29,7 @@ def choose_device(device: str | torch.device) -> torch.device:
         If it is not a device, or not one of this machine.
     """
     if not isinstance(device, (str, torch.device)):
-        raise ConfigError(f"load_model: device={shown(device)} is not accepted; {ACCEPTED}.")
+        raise ConfigError(f"device={shown(device)} is not accepted; {ACCEPTED}.")
     if device == "auto":
         return torch.device(CUDA, 0) if torch.cuda.is_available() else torch.device(CPU)
     try:

@@ -61,9 +61,10 @@ def refit(weight: Tensor, gram: Tensor, keep: Tensor, *, damping: float) -> Tens
     CompressionError
         If the damped matrix is not positive definite.
     """
-    removed = torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device)
+    h, exact = in_float64(gram), in_float64(weight)
+    exact, keep = exact.to(h.device), keep.to(h.device)
+    removed = torch.ones(weight.shape[1], dtype=torch.bool, device=h.device)
     removed[keep] = False
-    h = in_float64(gram)
     kept = h[keep][:, keep]
     scale = float(h.diagonal().mean())
     kept.diagonal().add_(damping * scale if scale > 0 else 1.0)
@@ -73,7 +74,6 @@ def refit(weight: Tensor, gram: Tensor, keep: Tensor, *, damping: float) -> Tens
             f"The inputs that stay are too alike to refit with damping={damping:g}. Give a larger"
             " damping (such as 0.1), more calibration tokens, or compensate=False."
         )
-    exact = in_float64(weight)
     owed = exact[:, removed] @ h[removed][:, keep]
     fitted = exact[:, keep] + torch.cholesky_solve(owed.T, lower).T
     return fitted.float().to(weight.device)
