@@ -57,7 +57,8 @@ def test_looking_at_a_study_loads_neither_torch_nor_a_model(tmp_path: Path) -> N
     code = (
         "import workbench as wb\nstudy = wb.Study.open(sys.argv[1])\n"
         "assert len(study.runs) == 2 and len(study.table()) == 2\n"
-        "repr(study), repr(study.runs), study.choose(0.5), study.plot()\n"
+        "repr(study), repr(study.runs)\n"
+        "study.choose(0.5, metric='perplexity'), study.plot('perplexity')\n"
     )
     assert loaded_after(code, str(tmp_path / "study"))["heavy"] == ["plotly", "pandas"]
 
