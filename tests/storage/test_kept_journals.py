@@ -2,8 +2,7 @@
 
 ``journals/version-N.zip`` is a study's folder as the code of journal version N left it, on toy
 models of random weights: 2 of a text classifier, the others of language modelling; 3 and 4 have a
-training.
-Their statistics are left out, which are collected again.
+training. Their statistics are left out, which are collected again.
 """
 
 from __future__ import annotations
