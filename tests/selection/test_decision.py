@@ -291,8 +291,8 @@ def test_limits_may_come_from_a_table():
         ({}, "asks for nothing"),
         ({"accuracy": 97}, "give 0.97"),
         ({"accuracy": -1}, "above 0"),
-        ({"size_bytes": 0}, "above 0, in bytes"),
-        ({"accuracy": 0.9, "confidence": 1.0}, "0.95"),
+        ({"size_bytes": 0}, "a number above 0"),
+        ({"accuracy": 0.9, "confidence": 1.0}, "below 1"),
         ({"cost_per_1k_usd": 1.0}, "CostModel"),
     ],
 )

@@ -68,7 +68,7 @@ def test_every_model_continues_the_same_prompt(study):
     dense, _, two = ids(study)
     texts = study.side_by_side("the quick", [dense, two], max_new_tokens=5)
     assert set(texts) == {dense, two}
-    with pytest.raises(ConfigError, match="prompt is empty"):
+    with pytest.raises(ConfigError, match="a few words to continue"):
         study.side_by_side("  ", [dense])
 
 

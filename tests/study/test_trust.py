@@ -12,7 +12,7 @@ import pytest
 from tests.classified import classified_study
 from tests.toy import toy_study
 from workbench import Router
-from workbench.errors import ConfigError, DataError, ExportError, StudyError
+from workbench.errors import ConfigError, DataError, ExportError, StudyError, UnsafePathError
 from workbench.recipes import RTN
 from workbench.records import Measurement
 from workbench.selection.cascades.signals import margin
@@ -193,7 +193,7 @@ def test_the_time_of_a_token_is_not_that_of_a_query(study, small, monkeypatch):
     records = [
         replace(record, measurements=(*record.measurements, *timed)) for record in study.records
     ]
-    monkeypatch.setattr(study._workspace.store, "records", lambda: records)
+    monkeypatch.setattr(study._workspace, "records", lambda: records)
     runs = [small, study.baseline()]
     by_size = study.cascade(runs)
     assert by_size.cost_unit == "MB"
@@ -250,6 +250,10 @@ def test_a_damaged_router_is_refused(tmp_path):
         "sequence_length": 8,
         "tiers": [{"base": "../..", "weights": None}] * 2,
     }
+    (tmp_path / "router.json").write_text(json.dumps(described))
+    with pytest.raises(UnsafePathError, match="no plain name"):
+        Router.load(tmp_path)
+    described["tiers"] = [{"base": "gone", "weights": None}] * 2
     (tmp_path / "router.json").write_text(json.dumps(described))
     with pytest.raises(DataError, match="lacks its model"):
         Router.load(tmp_path)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.toy import toy_model, toy_study
 from tests.training.classes import class_task, encoder
+from workbench.atomic_files import aside_of
 from workbench.compression.compress import compress
 from workbench.errors import CancelledError, ConfigError, StudyError
 from workbench.recipes import (
@@ -202,7 +203,9 @@ def test_checkpoints_that_nobody_needs_are_removed(study: Study) -> None:
     folder = study.path / "checkpoints"
     folder.mkdir()
     (folder / f"{study.baseline().id}.safetensors").write_text("done")
-    (folder / "0123456789ab.tmp").write_text("no such run")
+    aside = aside_of(folder / "0123456789ab.safetensors")
+    gone = aside.name.replace(f"-{os.getpid()}-", "-4194305-")  # no process has this number
+    (folder / gone).write_text("no such run")
     Study.open(study.path)
     assert not list(folder.iterdir())
 

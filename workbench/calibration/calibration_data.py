@@ -49,9 +49,9 @@ class CalibrationOptions:
     )
     judge_tokens: int = option(
         32 * 256,
-        "Further, disjoint tokens whose statistics predictions and error reports use.",
+        "Further, disjoint tokens whose statistics predictions and error reports use; 0: none.",
         unit="tokens",
-        minimum=1,
+        minimum=0,
         maximum=10**9,
         positional=True,
     )

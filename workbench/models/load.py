@@ -188,7 +188,7 @@ def load_model(
             headers = read_headers(files)
         if packed is not None:
             codes = read_codes(source.ref, packed, _all_tensors(files))
-            if not codes.weights:
+            if not codes.weights and codes.dense.keys() == headers.keys():
                 raise UnsupportedArchitectureError(
                     f"The config.json of {source.ref!r} says that it is quantized as"
                     f" {packed['quant_method']!r}, and its tensors hold no codes. Use the whole"

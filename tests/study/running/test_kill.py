@@ -35,7 +35,7 @@ import torch
 import workbench.compression.compress, workbench.runtime.measure.evaluate
 import workbench.storage.artifacts, workbench.tasks
 import tests.tiny
-from tests.study.test_kill import recipes
+from tests.study.running.test_kill import recipes
 from workbench.study import Study
 torch.set_num_threads(1)
 print("ready", flush=True)
