@@ -75,6 +75,9 @@ KEPT = {
 
 @torch.no_grad()
 def logits(hf_model: PreTrainedModel) -> torch.Tensor:
+    for parameter in hf_model.parameters():
+        # The last bits of small products depend on where in memory a matrix begins.
+        parameter.data = parameter.data.clone()
     extra = {"decoder_input_ids": IDS} if hf_model.config.is_encoder_decoder else {}
     return hf_model(input_ids=IDS, attention_mask=torch.ones_like(IDS), **extra)[0]
 
