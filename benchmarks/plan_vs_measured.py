@@ -27,8 +27,9 @@ from workbench.models.load import LoadedModel
 from workbench.recipes.recipe import Recipe
 from workbench.recipes.schemes import IntScheme
 from workbench.runtime.measure.memory import measure_memory
-from workbench.runtime.packed import dense_dtype, pack_model
+from workbench.runtime.packed import pack_model
 from workbench.selection.planning import Device, Precision, footprint_of
+from workbench.tensors.devices import fast_dtype
 
 TOKENS = 128
 
@@ -37,13 +38,13 @@ def held_bytes(model: LoadedModel, step: Any) -> int:
     """Return what is resident after a run, compressed by a step if there is one."""
     if step is not None:
         model = compress(model, Recipe.of(step), None).model
-    packed = pack_model(model, dtype=dense_dtype(model.device))
+    packed = pack_model(model, dtype=fast_dtype(model.device))
     return measure_memory(packed, n_tokens=TOKENS).held_bytes
 
 
 def compared(size: str) -> dict[str, Any]:
     """Compare both models, dense and in 4 bits; see the module."""
-    float_bytes = dense_dtype(torch.device("cpu")).itemsize
+    float_bytes = fast_dtype(torch.device("cpu")).itemsize
     dense = Precision(f"dense {8 * float_bytes}-bit", float_bytes=float_bytes)
     tiny = random_llama(200_000)
     alone = held_bytes(tiny, None) - footprint_of(tiny.hf_model.config).weight_bytes(dense)
