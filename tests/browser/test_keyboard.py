@@ -28,7 +28,10 @@ def show(page: Any, table: str) -> None:
     page.set_content(f"<style>{STYLE}</style><button>before</button><div id='el'></div>")
     page.evaluate(
         """([code, html]) => {
-            const state = { html, selected: [], height: '120px', searchable: false, label: '' };
+            const state = {
+                html, selected: [], height: '120px', searchable: false, label: '',
+                query: '', page: 0, pages: 1, count: '',
+            };
             const model = {
                 get: name => state[name], set: (name, value) => (state[name] = value),
                 save_changes() {}, on() {}, off() {},
