@@ -326,7 +326,7 @@ def test_after_a_reload_and_in_a_second_window_the_plot_is_what_the_journal_says
     shot(page, screenshots, "reloaded")
     assert second.errors == []
     second.close()
-    page.locator(".wb-recipe").get_by_label("bits", exact=True).first.wait_for(timeout=20_000)
+    page.locator(".wb-recipe .noUi-handle").first.wait_for(timeout=20_000)
 
 
 def test_cancel_stops_a_run_and_it_has_no_point(page):

@@ -39,7 +39,7 @@ def test_the_plot_has_a_point_per_run(page):
     front = widget(page).locator(".wb-frontier .scatterlayer .trace path.js-line")
     assert front.count() >= 1
     names = widget(page).locator(".wb-frontier .legendtext").all_text_contents()
-    assert {"RTN", "GPTQ", "AWQ", "Magnitude", "dense baseline"} <= set(names)
+    assert {"RTN", "GPTQ", "AWQ", "Magnitude → GPTQ", "dense baseline"} <= set(names)
 
 
 def test_the_plot_of_the_study_is_drawn_too(page):
