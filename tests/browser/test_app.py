@@ -134,9 +134,13 @@ def execute(page, code):
 
 
 def within(seconds, most):
-    """Hold a time to its ceiling where nothing else is running: in .ci/run."""
-    if os.environ.get("WORKBENCH_CEILINGS") == "1":
-        assert seconds < most
+    """Hold a time to its ceiling where nothing else is running: in .ci/run, which says with how much slack.
+
+    The ceiling is that of a fast machine; a slow one is given some times as long.
+    """
+    slack = float(os.environ.get("WORKBENCH_CEILINGS", "0"))
+    if slack:
+        assert seconds < most * slack
 
 
 def choose_method(page, label):
