@@ -134,9 +134,9 @@ def execute(page, code):
 
 
 def within(seconds, most):
-    """Hold a time to its ceiling where nothing else is running: in .ci/run, which says with how much slack.
+    """Hold a time to its ceiling where nothing else is running: in .ci/run.
 
-    The ceiling is that of a fast machine; a slow one is given some times as long.
+    WORKBENCH_CEILINGS says how many times as long as a fast machine this one may take.
     """
     slack = float(os.environ.get("WORKBENCH_CEILINGS", "0"))
     if slack:
@@ -186,8 +186,8 @@ def test_a_slider_moves_the_predicted_point(page, screenshots):
 @pytest.mark.slow
 def test_the_predicted_point_is_sent_within_200_ms(page):
     seconds = [float(execute(page, TIMED.format(bits=bits))[1]) for bits in (5, 6, 2, 4)]
-    assert min(seconds) < 0.2
-    assert sorted(seconds)[-2] < 0.2  # one of them may have met something else
+    within(min(seconds), 0.2)
+    within(sorted(seconds)[-2], 0.2)  # one of them may have met something else
 
 
 def test_points_are_reached_and_selected_by_keyboard(page, screenshots):
@@ -356,8 +356,7 @@ def test_another_cell_answers_within_a_second_during_a_run(page):
     choose_group_size(page, 32)
     button(page, "Run").click()
     wait_for_status(page, r"AWQ 4-bit g32:")
-    seconds = min(execute(page, "1 + 1")[0] for _ in range(3))
-    assert seconds < 1
+    within(min(execute(page, "1 + 1")[0] for _ in range(3)), 1)
     page.locator(".wb-queue button", has_text="Cancel all").click()
     wait_for_status(page, "was cancelled", timeout=30_000)
 
