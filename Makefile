@@ -23,7 +23,7 @@ SOURCES := $(shell find workbench -type f ! -path '*/__pycache__/*' ! -name '.*'
 NOTEBOOKS := notebooks/01-quickstart.ipynb
 LONG_NOTEBOOKS := notebooks/02-distil-and-specialise.ipynb
 
-.PHONY: demo install lab extension test test-install unit notebooks long-notebooks browser slow test-peers check format bench clean
+.PHONY: demo install lab extension test test-install unit notebooks long-notebooks browser slow slow-browser peers test-peers check format bench clean
 .DEFAULT_GOAL := demo
 
 # What people run ---------------------------------------------------------------------------------
@@ -75,11 +75,17 @@ browser: test-install
 	$(BIN)/python -m pytest -m "browser and not slow" $(PYTEST_ARGS)
 
 slow: test-install
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not browser" $(PYTEST_ARGS)
+
+# Again in the kernel mode of ipykernel 6: one thread for cells and messages.
+slow-browser: test-install
+	$(BIN)/python -m pytest -m "slow and browser" $(PYTEST_ARGS)
 
 # Exports, loaded by the programs that they are for; these get an environment of their own.
-test-peers: test-install
+peers: test-install
 	PYTHONPATH=. $(BIN)/python tests/interop/install.py $(PEERS) --pip-args="$(PIP_ARGS)"
+
+test-peers: peers
 	WORKBENCH_INTEROP_PYTHON=$(abspath $(PEERS))/bin/python \
 	$(BIN)/python -m pytest -m peers $(PYTEST_ARGS) tests/interop
 

@@ -14,7 +14,7 @@ from workbench.models.load import load_model, save_model
 from workbench.study import Study
 from workbench.tensors.weights import PermutedWeight, QuantizedWeight
 
-pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(240)]
 
 TOLERANCE = 0.003
 

@@ -23,7 +23,7 @@ from workbench.recipes import AWQ, GPTQ, RTN, DepthPruning, Mixed, QuantizeEmbed
 from workbench.recipes.recipe import Recipe
 from workbench.study import Study
 
-pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(240)]
 
 TOLERANCE = 0.003
 """Of a perplexity: the loaders compute in float16, llama.cpp with inputs of 8 bits."""

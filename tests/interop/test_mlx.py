@@ -19,7 +19,7 @@ from workbench.models.load import load_model
 from workbench.recipes import RTN
 from workbench.recipes.recipe import Recipe
 
-pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(240)]
 
 SMALL: dict[str, Any] = {
     "hidden_size": 64,
