@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.errors import ConfigError, ExportError
 from workbench.export.awq import AWQCheckpoint
@@ -17,6 +17,7 @@ from workbench.export.gguf import GGUF
 from workbench.export.gptq import GPTQCheckpoint, GPTQVersion1, GPTQVersion2
 from workbench.export.hf import HuggingFace
 from workbench.export.mlx import MLX
+from workbench.export.onnx import ONNX
 from workbench.export.proof import Proof
 from workbench.export.publish import MARK, PROGRAM, check_target, published
 from workbench.models.loaded import LoadedModel
@@ -38,6 +39,7 @@ FORMATS: dict[str, Format] = {
         IntQuantized(),
         GGUF(),
         MLX(),
+        ONNX(),
     )
 }
 """Every format by its name, in the order in which they are offered."""
@@ -242,8 +244,6 @@ def export_model(
     ConfigError
         If there is no such format.
     """
-    from workbench.models.load import load_model
-
     chosen, model = format_named(format), model.as_measured()
     predicted = export_bytes(model, format)
     target = check_target(path, predicted, overwrite=overwrite)
@@ -254,10 +254,10 @@ def export_model(
         )
     with published(target, overwrite=overwrite) as folder:
         chosen.write(model, folder, monitor)
-        found = load_model(folder, device=str(model.device), dtype=model.dtype)
+        found = chosen.reload(model, folder)
         proof = prove(found, chosen.dense_dtype(model))
         del found  # its tensors may be mapped from the files that are renamed now
-        n_bytes = tensor_bytes(folder)
+        n_bytes = chosen.tensor_bytes(folder)
         (folder / CARD).write_text(card(chosen, n_bytes, proof), encoding="utf-8")
         about = {
             "format": format,
@@ -280,16 +280,3 @@ def export_model(
         proof,
         chosen.kept_dense(model),
     )
-
-
-def tensor_bytes(folder: Path) -> int:
-    """Return the bytes of all tensors in a folder's weight files."""
-    from workbench.models.sources import read_headers
-
-    files: list[Any] = sorted(folder.glob("*.safetensors"))
-    total = sum(size for file in files for _, size in read_headers([file]).values())
-    for file in folder.glob("*.gguf"):
-        import gguf
-
-        total += sum(int(tensor.n_bytes) for tensor in gguf.GGUFReader(file).tensors)
-    return total

@@ -64,6 +64,19 @@ class Format(ABC):
     def write(self, model: LoadedModel, folder: Path, monitor: Monitor = SILENT) -> None:
         """Write the checkpoint into an empty folder; the model is not changed."""
 
+    def reload(self, model: LoadedModel, folder: Path) -> LoadedModel:
+        """Return what was written of a model, loaded again, to compare it with the model."""
+        from workbench.models.load import load_model
+
+        return load_model(folder, device=str(model.device), dtype=model.dtype)
+
+    def tensor_bytes(self, folder: Path) -> int:
+        """Return the bytes of all tensors that :meth:`write` has written."""
+        from workbench.models.sources import read_headers
+
+        files = sorted(folder.glob("*.safetensors"))
+        return sum(size for file in files for _, size in read_headers([file]).values())
+
     @abstractmethod
     def loading(self, model: LoadedModel) -> str:
         """Return the code that loads the checkpoint from a folder ``FOLDER``, for the card."""

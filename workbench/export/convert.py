@@ -172,7 +172,10 @@ def _check_codes(made: LoadedModel, found: LoadedModel, dtype: torch.dtype) -> N
 def _proof(made: LoadedModel, found: LoadedModel, dtype: torch.dtype) -> Proof:
     pairs = []
     for text in TEXTS:
-        inputs = dict(made.tokenizer(text, return_tensors="pt").to(made.device))
+        inputs = {
+            name: rows[:, : made.max_length]
+            for name, rows in made.tokenizer(text, return_tensors="pt").to(made.device).items()
+        }
         pairs.append((_output(made, inputs), _output(found, inputs)))
     return judge(compare(pairs, BOUNDS[dtype]), dtype)
 
@@ -184,7 +187,7 @@ def _output(model: LoadedModel, inputs: dict[str, Any]) -> Tensor:
     if model.is_encoder_decoder:
         known["decoder_input_ids"] = known["input_ids"]
     output: Tensor = model.hf_model(**known)[0][0]
-    return output.float()
+    return output.float().reshape(-1, output.shape[-1])  # a classifier has one row
 
 
 def _card(

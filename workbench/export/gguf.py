@@ -100,6 +100,12 @@ class GGUF(Format):
         write_configuration(model, folder)
         write_extras(model, folder)
 
+    def tensor_bytes(self, folder: Path) -> int:
+        import gguf
+
+        beside = super().tensor_bytes(folder)  # a head of the workbench's
+        return beside + sum(int(t.n_bytes) for t in gguf.GGUFReader(folder / FILE).tensors)
+
     def loading(self, model: LoadedModel) -> str:
         return (
             "# pip install llama-cpp-python; or without Python: llama-cli -m FOLDER/model.gguf\n"

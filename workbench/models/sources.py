@@ -304,6 +304,7 @@ def checkpoint_files(source: Source) -> tuple[Path, ...]:
             f" transformers, name it {PICKLED}."
         )
     others = [name for name in present if name.endswith((".gguf", ".onnx", ".h5", ".msgpack"))]
+    others += [f"onnx/{file.name}" for file in sorted(source.folder.glob("onnx/*.onnx"))]
     if others:
         raise UnsupportedArchitectureError(
             f"{source.ref!r} has its weights only as {others[0]}; the workbench reads"
