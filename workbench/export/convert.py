@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -136,20 +136,28 @@ def _requantized(
     model: LoadedModel, format: Format, step: RTN
 ) -> tuple[LoadedModel, dict[str, str]]:
     """Return a copy whose layers all fit, and which were rounded anew, with the reason."""
-    rounded = dict(format.kept_dense(model))
-    if refusal(format, model) is not None:  # it takes one number format, for all layers
-        coded = code_layers(model)
-        same = {name for name, weight in coded.items() if scheme_of(weight) == step.scheme}
-        others = [name for name in {**layer_weights(model), **coded} if name not in same]
-        rounded = dict.fromkeys(others, "the format has one number format for all")
+    if refusal(format, model) is None:
+        rounded = dict(format.kept_dense(model))
+        copy = _rounded(model, rounded, step)
+        if refusal(format, copy) is None:
+            return copy, rounded
+    # It takes one number format, for all layers.
+    coded = code_layers(model)
+    same = {name for name, weight in coded.items() if scheme_of(weight) == step.scheme}
+    others = [name for name in {**layer_weights(model), **coded} if name not in same]
+    rounded = dict.fromkeys(others, "the format has one number format for all")
+    return _rounded(model, rounded, step), rounded
+
+
+def _rounded(model: LoadedModel, names: Iterable[str], step: RTN) -> LoadedModel:
     copy = model.copy()
-    for name in rounded:
+    for name in names:
         weight = model.weights.get(name)
         matrix = model.site(name).matrix.float() if weight is None else weight.dequantize()
         scales, zeros = affine.choose_scales(matrix, step.scheme)
         codes = affine.quantize(matrix, scales, zeros, step.scheme)
         copy.set_weight(name, QuantizedWeight.from_codes(codes, scales, zeros, step.scheme))
-    return copy, rounded
+    return copy
 
 
 def _check_codes(made: LoadedModel, found: LoadedModel, dtype: torch.dtype) -> None:
