@@ -53,6 +53,7 @@ from workbench.models.readers import (
     read_codes,
     read_gguf,
 )
+from workbench.models.rescaling import keep_weights
 from workbench.models.sources import (
     ACCEPTED,
     Source,
@@ -457,6 +458,7 @@ def _placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     """
     for tensor in model.state_dict(keep_vars=True).values():
         tensor.data = tensor.data.clone()
+    keep_weights(model)
     model.to(device)  # type: ignore[arg-type]
     model.eval()
     model.requires_grad_(False)
