@@ -100,7 +100,7 @@ def convert(
 
     def prove(found: LoadedModel, dtype: torch.dtype) -> Proof:
         _check_codes(made, found, dtype)
-        return _proof(made, found, dtype)
+        return prove_on_texts(made, found, dtype)
 
     def card(format: Format, n_bytes: int, proof: Proof) -> str:
         return _card(made, format, n_bytes, proof, rounded, requantize)
@@ -177,22 +177,24 @@ def _check_codes(made: LoadedModel, found: LoadedModel, dtype: torch.dtype) -> N
 
 
 @torch.no_grad()
-def _proof(made: LoadedModel, found: LoadedModel, dtype: torch.dtype) -> Proof:
+def prove_on_texts(made: LoadedModel, found: LoadedModel, dtype: torch.dtype) -> Proof:
+    """Compare what two models give for :data:`TEXTS`; raise ExportError if one is another model."""
     pairs = []
     for text in TEXTS:
         inputs = dict(made.tokenizer(text, return_tensors="pt").to(made.device))
+        inputs = {name: tensor[:, : made.max_length] for name, tensor in inputs.items()}
         pairs.append((_output(made, inputs), _output(found, inputs)))
     return judge(compare(pairs, BOUNDS[dtype]), dtype)
 
 
 def _output(model: LoadedModel, inputs: dict[str, Any]) -> Tensor:
-    """Return logits, or the last hidden states of a model without a head, (tokens, values)."""
+    """Return logits, or hidden states of a model without a head: (tokens or one, values)."""
     names = ("input_ids", "attention_mask")
     known: dict[str, Any] = {name: inputs[name] for name in names if name in inputs}
     if model.is_encoder_decoder:
         known["decoder_input_ids"] = known["input_ids"]
     output: Tensor = model.hf_model(**known)[0][0]
-    return output.float()
+    return torch.atleast_2d(output.float())
 
 
 def _card(

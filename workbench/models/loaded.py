@@ -271,6 +271,7 @@ class LoadedModel:
         config = self.hf_model.config.get_text_config()
         limits = []
         positions = getattr(config, "max_position_embeddings", None)
+        positions = positions or getattr(config, "max_seq_len", None)  # MPT
         if isinstance(positions, int) and positions > 0:
             table = _position_table(self.hf_model)
             skipped = table.padding_idx if table is not None else None
