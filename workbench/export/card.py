@@ -64,7 +64,7 @@ def model_card(
     source = model.source.name if model.source.kind == "folder" else model.source.ref
     sections = [
         "---",
-        "library_name: transformers" if format.name != "gguf" else "library_name: gguf",
+        f"library_name: {format.library}",
         "tags: [compression-workbench]",
         "---",
         "",
@@ -80,18 +80,10 @@ def model_card(
         format.loading(model),
         "```",
     ]
-    if model.head is not None:
-        sections += [
-            "",
-            f"The classifier of {len(model.head.labels)} labels is in"
-            " `workbench_head.safetensors` (mean of the last hidden states over the tokens, then"
-            " one linear layer); `workbench.load_model` puts it on, other programs load the"
-            " encoder.",
-        ]
+    sections += [*_head(model, format), ""]
+    if format.complete:
+        sections += ["`workbench.load_model` reads the folder too, codes and all.", ""]
     sections += [
-        "",
-        "`workbench.load_model` reads the folder too, codes and all.",
-        "",
         "## Recipe",
         "",
         "```python",
@@ -135,6 +127,20 @@ def model_card(
         "",
     ]
     return "\n".join(sections)
+
+
+def _head(model: LoadedModel, format: Format) -> list[str]:
+    if model.head is None:
+        return []
+    how = "mean of the last hidden states over the tokens, then one linear layer"
+    labels = f"The classifier of {len(model.head.labels)} labels"
+    if not format.complete:
+        return ["", f"{labels} ({how}) is in the file; config.json has their names."]
+    return [
+        "",
+        f"{labels} is in `workbench_head.safetensors` ({how}); `workbench.load_model` puts it on,"
+        " other programs load the encoder.",
+    ]
 
 
 def _kept_dense(layers: dict[str, str]) -> list[str]:

@@ -33,6 +33,7 @@ class GGUF(Format):
     name: ClassVar[str] = "gguf"
     title: ClassVar[str] = "GGUF"
     loaders: ClassVar[str] = "llama.cpp, Ollama, LM Studio"
+    library: ClassVar[str] = "gguf"
 
     def obstacle(self, model: LoadedModel) -> str | None:
         config: Any = model.hf_model.config

@@ -55,6 +55,7 @@ class MLX(Format):
     name: ClassVar[str] = "mlx"
     title: ClassVar[str] = "MLX"
     loaders: ClassVar[str] = "mlx-lm and LM Studio on a Mac"
+    library: ClassVar[str] = "mlx"
 
     def obstacle(self, model: LoadedModel) -> str | None:
         kind = str(getattr(model.hf_model.config, "model_type", ""))

@@ -62,6 +62,8 @@ class ONNX(Format):
     name: ClassVar[str] = "onnx"
     title: ClassVar[str] = "ONNX"
     loaders: ClassVar[str] = "onnxruntime, Optimum, transformers.js in the browser, Windows ML"
+    library: ClassVar[str] = "onnx"
+    complete: ClassVar[bool] = False
 
     def obstacle(self, model: LoadedModel) -> str | None:
         missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
