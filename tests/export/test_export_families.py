@@ -37,8 +37,8 @@ def test_an_export_agrees_with_the_run(kind: str, tmp_path: Path) -> None:
     for number, step in enumerate(STEPS):
         small = compress(model, Recipe.of(step)).model
         for offer in offers(small):
-            if offer.refusal is not None:
-                continue
+            if offer.refusal is not None or (offer.format == "onnx" and number):
+                continue  # tracing takes seconds, and tests/export/test_onnx.py has every family
             held.add(offer.format)
             folder = tmp_path / f"{offer.format}-{number}"
             done = export_model(
@@ -52,7 +52,7 @@ def test_an_export_agrees_with_the_run(kind: str, tmp_path: Path) -> None:
             assert done.kept_dense == offer.kept_dense
             if offer.format == "hf":
                 continue
-            found, dense = load_model(folder, device="cpu"), done.kept_dense
+            found, dense = FORMATS[offer.format].reload(small, folder), done.kept_dense
             assert set(found.weights) == set(small.weights) - set(dense)
             assert set(dense) < set(small.weights)
     assert held >= (set(FORMATS) if kind == "Llama" else ALWAYS)

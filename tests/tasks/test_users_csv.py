@@ -129,6 +129,18 @@ def test_two_stray_quotes_swallow_nothing(tmp_path: Path, mark: str) -> None:
     assert "quotes are read as characters like any other; nothing is left out" in said
 
 
+def test_a_field_of_two_lines_with_a_comma_is_no_stray_quote(tmp_path: Path) -> None:
+    """As in banking77: a text whose closing quote is on a line of its own."""
+    rows = GOOD.splitlines()
+    rows[3] = '"Somebody paid with my card, or so it says.\n",a'
+    rows[5] = '"One, two, and three\nlines, of which\nnone is a row",b'
+    (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    task = made(tmp_path / "rows.csv")
+    assert "Somebody paid with my card, or so it says." in [text.strip() for text in texts(task)]
+    assert len(texts(task)) == 40
+    assert not any("quote" in text for text in task.warnings)
+
+
 def test_stray_quotes_among_quoted_fields_are_refused(tmp_path: Path) -> None:
     lines = ["text,label", *(f'"text, {i}",{"ab"[i % 2]}' for i in range(200))]
     lines[40] = '"text, 39,b'

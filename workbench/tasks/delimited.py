@@ -333,6 +333,14 @@ def _swallowed(lines: list[str], dialect: Dialect, width: int, known: dict[int, 
         return False
     if not known:
         return len(rows) >= 3 and even == len(plain)
+    # The first line of a field that has several ends in the middle of its text, not in a label.
+    first = rows[0]
+    if not all(
+        {first[place].strip(dialect.quote), first[place - width].strip(dialect.quote)} & values
+        for place, values in known.items()
+        if place < len(first)
+    ):
+        return False
     fitting = sum(
         len(row) == width
         and all(row[place].strip(dialect.quote) in values for place, values in known.items())
