@@ -113,6 +113,7 @@ def split_codes(
     *,
     outside: bool = False,
     experts: Collection[str] = (),
+    transposed: bool = False,
 ) -> tuple[dict[str, QuantizedWeight], dict[str, str]]:
     """Return the layers that a format can hold as codes, and why it cannot the other ones.
 
@@ -230,11 +231,12 @@ def _kind_reason(
     weight: CompressedWeight | None,
     permuted: bool,
     experts: Collection[str] = (),
+    transposed: bool = False,
 ) -> str | None:
     site = model.site(name)
     if weight is not None and site.index is not None and name not in experts:
         return f"{name} is one expert of a stack that transformers keeps in one tensor"
-    if weight is not None and site.transposed:
+    if weight is not None and site.transposed and not transposed:
         return f"{name} is a Conv1D layer, which its loaders do not take"
     if isinstance(weight, CorrectedWeight):
         return f"{name} has a low-rank correction"

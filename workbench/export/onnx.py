@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from workbench.export.base import (
     Format,
     encoder_decoder_obstacle,
+    no_codes_obstacle,
     scheme_label,
     split_codes,
     with_codes,
@@ -81,7 +83,8 @@ class ONNX(Format):
                 encoder_decoder_obstacle(model)
                 or f"it is a {kind!r}, and the workbench writes {', '.join(ARCHITECTURES)}"
             )
-        return None
+        codes, dense = _split(model)
+        return no_codes_obstacle(codes, dense) if dense else None
 
     def kept_dense(self, model: LoadedModel) -> dict[str, str]:
         return _split(model)[1]
@@ -212,17 +215,20 @@ class _Forward:
 
 
 def _split(model: LoadedModel) -> tuple[dict[str, QuantizedWeight], dict[str, str]]:
-    return split_codes(model, lambda name, w: _layer_reason(model, name, w), outside=True)
+    def reason(name: str, weight: QuantizedWeight) -> str | None:
+        return _layer_reason(model, name, weight)
+
+    return split_codes(model, reason, outside=True, transposed=True)
 
 
 def _layer_reason(model: LoadedModel, name: str, weight: QuantizedWeight) -> str | None:
     scheme, (_, columns) = weight.scheme, weight.shape
     module = model.site(name).owner
-    if type(module) not in (nn.Linear, nn.Embedding):
+    if type(module) not in (nn.Linear, Conv1D, nn.Embedding):
         return (
             f"{name} is a {type(module).__name__}, for which onnxruntime has no operator of codes"
         )
-    bits = packing.BITS if type(module) is nn.Linear else (4, 8)
+    bits = (4, 8) if isinstance(module, nn.Embedding) else packing.BITS
     if scheme.bits not in bits:
         accepted = ", ".join(map(str, bits))
         return f"{name} has {scheme.bits} bits, and it has {accepted} only"
