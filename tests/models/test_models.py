@@ -432,7 +432,7 @@ def test_too_little_memory_is_known_before_loading(
     monkeypatch.setattr(placement, "free_memory", lambda device: 20_000)
     (llama / "model.safetensors").write_bytes(b"")  # would be another error if it were read
     with pytest.raises(NotEnoughMemoryError, match=r'needs about .* GB .* dtype="bfloat16"'):
-        load_model(llama)
+        load_model(llama, memory="resident")
     with pytest.raises(NotEnoughMemoryError, match="smaller model"):
         load_model(tiny_model(), tiny_tokenizer())
 

@@ -167,6 +167,12 @@ def nearest_format(model: LoadedModel, other_than: str) -> str | None:
 
 def refusal(format: Format, model: LoadedModel) -> str | None:
     """Return why a format cannot hold a model, and which one can; None if it can."""
+    if model.streaming is not None:
+        return (
+            f"{model.source.name} is streamed from its files, and an export is written from memory."
+            ' Load it with memory="resident" (in dtype="bfloat16" where memory is short), give it'
+            " to the study by study.add_model(...), and export then."
+        )
     obstacle = format.obstacle(model)
     if obstacle is None:
         return None
@@ -254,7 +260,7 @@ def export_model(
         )
     with published(target, overwrite=overwrite) as folder:
         chosen.write(model, folder, monitor)
-        found = load_model(folder, device=str(model.device), dtype=model.dtype)
+        found = load_model(folder, device=str(model.device), dtype=model.dtype, memory="resident")
         proof = prove(found, chosen.dense_dtype(model))
         del found  # its tensors may be mapped from the files that are renamed now
         n_bytes = tensor_bytes(folder)

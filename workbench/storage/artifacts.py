@@ -131,7 +131,9 @@ def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
         model = rebuild(base, structure, dense, later=packed_names)
     else:
         model = base.copy()
-        model.hf_model.load_state_dict(dense, strict=False)
+        # The tensors of a streamed model are mapped, and its copies share them.
+        streamed = model.streaming is not None
+        model.hf_model.load_state_dict(_changed(model, dense), strict=False, assign=streamed)
         model.weights.clear()  # the file says all that is compressed, also of the base's own
     model = dataclasses.replace(
         model,
@@ -144,6 +146,14 @@ def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
     for name, data in meta["weights"].items():
         model.set_weight(name, weight_from(data, packed[name]))
     return model
+
+
+def _changed(model: LoadedModel, dense: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what has to be written into a model; of a streamed one what differs from its own."""
+    if model.streaming is None:
+        return dense
+    own = model.hf_model.state_dict()
+    return {n: t.to(own[n].dtype) for n, t in dense.items() if not torch.equal(t.to(own[n]), own[n])}
 
 
 def _parameter_name(model: LoadedModel, name: str) -> str:

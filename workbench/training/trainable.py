@@ -34,6 +34,7 @@ class Trainable(ABC):
     """
 
     def __init__(self, model: LoadedModel) -> None:
+        model.need_resident("Training")
         self.given = model
         working = model.copy()
         working.hf_model.float()  # an optimizer's small steps are lost in 16 bits
