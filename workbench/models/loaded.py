@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from workbench.tensors.weights import CompressedWeight
 
 
-STREAMED_STEPS = "RTN, GPTQ, AWQ, Mixed, MagnitudePruning, Wanda, SparseGPT"
+STREAMED_STEPS = "RTN, GPTQ, AWQ, Mixed, MagnitudePruning, Wanda, SparseGPT, LowRankCorrection"
 """Steps that solve layer by layer, and so take a model whose weights are in their files."""
 
 

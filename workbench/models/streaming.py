@@ -28,8 +28,7 @@ class Streaming:
     The parameters are mapped from the checkpoint, in the dtype that it is stored in. A block is
     converted to the dtype to compute in when it is called or opened, and released afterwards; the
     dense values of compressed weights are made of their codes then. So every forward pass is
-    right, and reads the checkpoint once; :class:`workbench.models.blocks.BlockPass` passes many
-    batches through one reading.
+    right, and reads each block once.
 
     Parameters
     ----------

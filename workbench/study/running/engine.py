@@ -181,6 +181,7 @@ def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any
         "stored_dtype": str(model.stored_dtype).removeprefix("torch."),
         "compute_dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
+        **({"memory": "streamed"} if model.streaming else {}),
         "n_parameters": model.n_parameters,
         "size_bytes": model.size_bytes,
         "n_blocks": len(find_blocks(model.hf_model)),
@@ -208,18 +209,19 @@ def reload_model(store: Store, name: str) -> LoadedModel:
     folder, dtype = store.model_folder(name), description["compute_dtype"]
     ref = str(folder) if source.kind == "live" else source.ref
     device = _device_here(name, ref, description.get("device"))
+    memory = description.get("memory", "auto")
     if source.kind == "live":
         model = load_model(folder, device=device, dtype=dtype)
         model.source = source
         found = model.fingerprint
     else:
         try:
-            model = load_again(source, device=device, dtype=dtype)
+            model = load_again(source, device=device, dtype=dtype, memory=memory)
             found = model.fingerprint
         except TokenizerMissingError:
             found = ""
         if found != description["fingerprint"] and folder.is_dir():
-            model = load_again(source, folder, device=device, dtype=dtype)
+            model = load_again(source, folder, device=device, dtype=dtype, memory=memory)
             found = model.fingerprint
     if found != description["fingerprint"]:
         raise StudyError(_changed(name, source.ref))
