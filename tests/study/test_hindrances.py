@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 from tests.toy import toy_study
@@ -109,6 +110,21 @@ def test_a_limit_of_memory_is_called_so(study: Study, monkeypatch: pytest.Monkey
     monkeypatch.setattr(artifacts, "save_weights", save)
     with pytest.raises(NotEnoughMemoryError, match=r"too little memory for this run.*primitive"):
         study.run(RTN(3, group_size=8))
+
+
+def test_weights_that_are_cut_off_while_their_model_is_used(study: Study) -> None:
+    """A mapped file that another program cuts off would end the process when it is read."""
+    run = study.runs[-1]
+    model = run.model()
+    before = {name: weight.dequantize() for name, weight in model.weights.items()}
+    (file,) = (study.path / "artifacts").glob("*.safetensors")
+    with file.open("r+b") as stream:
+        stream.truncate(100)
+    for name, weight in model.weights.items():
+        assert torch.equal(weight.dequantize(), before[name])
+    again = run.model()  # from the recipe: what is there is damaged
+    for name, weight in again.weights.items():
+        assert torch.equal(weight.dequantize(), before[name])
 
 
 class TestKernelCache:
