@@ -26,7 +26,7 @@ def test_a_study_of_a_streamed_model_finds_what_one_in_memory_does(tmp_path: Pat
     )
     studies = {}
     for memory in ("resident", "streamed"):
-        study = Study(tmp_path / memory, task, load_model(folder, memory=memory))
+        study = Study(load_model(folder, memory=memory), task, tmp_path / memory)
         studies[memory] = study.sweep(RECIPES)
         assert [run.state for run in studies[memory]] == [RunState.DONE] * len(RECIPES)
         study.close()

@@ -65,22 +65,19 @@ class ExportOffer:
 
     Attributes
     ----------
-        format : str
-            What ``run.export(format=...)`` takes.
-        title : str
-        loaders : str
-            The programs that load it.
-        size_bytes : int or None
-            Bytes of its tensors; None if it is refused.
-        refusal : str or None
-            Why not, and the nearest format that can hold the model.
-    <<<<<<< HEAD
-        is_uncompressed : bool
-            Whether it stores the values of a model that has codes, which undoes the compression.
-    =======
-        kept_dense : dict of str to str
-            Compressed layers that it would hold densely, by name, and why.
-    >>>>>>> main
+    format : str
+        What ``run.export(format=...)`` takes.
+    title : str
+    loaders : str
+        The programs that load it.
+    size_bytes : int or None
+        Bytes of its tensors; None if it is refused.
+    refusal : str or None
+        Why not, and the nearest format that can hold the model.
+    kept_dense : dict of str to str
+        Compressed layers that it would hold densely, by name, and why.
+    is_uncompressed : bool
+        Whether it stores the values of a model that has codes, which undoes the compression.
     """
 
     format: str

@@ -35,6 +35,7 @@ from workbench.models.architectures import (
     refuse_unsupported,
 )
 from workbench.models.expert_names import expert_rows
+from workbench.models.layers import find_blocks
 from workbench.models.loaded import (
     ClassificationHead,
     LoadedModel,
@@ -43,7 +44,6 @@ from workbench.models.loaded import (
     tensor_identity,
     tokenizer_fingerprint,
 )
-from workbench.models.layers import find_blocks
 from workbench.models.placement import (
     DTYPES,
     check_memory,
@@ -60,6 +60,7 @@ from workbench.models.readers import (
     read_codes,
     read_gguf,
 )
+from workbench.models.rescaling import keep_weights
 from workbench.models.sources import (
     ACCEPTED,
     Source,
@@ -74,6 +75,7 @@ from workbench.models.sources import (
 from workbench.models.streaming import Streaming
 from workbench.models.trusted_code import code_key, is_trusted, trust
 from workbench.tensors.devices import choose_device, compute_dtype, is_cpu
+from workbench.tensors.memory_mapped import read_tensors
 from workbench.tensors.weights import QuantizedWeight
 
 if TYPE_CHECKING:
@@ -201,7 +203,7 @@ def load_model(
         obstacle = _why_not_streamed(auto, source, config, target)
         if kept == "streamed" and obstacle is not None:
             raise UnsupportedArchitectureError(
-                f"{source.ref!r} cannot be streamed: {obstacle}. Give memory=\"resident\"."
+                f'{source.ref!r} cannot be streamed: {obstacle}. Give memory="resident".'
             )
     streamed = kept == "streamed" or (kept == "auto" and not comfortable and obstacle is None)
     if not streamed:
@@ -269,6 +271,8 @@ def _why_not_streamed(
         return f"blocks are read one at a time on the CPU only, and the device is {device}"
     if find_gguf(source.folder) is not None or quantization_of(config) is not None:
         return "it is compressed already, and its codes are unpacked when it is loaded"
+    if config.model_type == "rwkv":
+        return "transformers divides its weights in place when they run"
     files = checkpoint_files(source)
     if any(path.suffix == ".bin" for path in files):
         return "its weights are pickled, which cannot be mapped; save it as safetensors"
@@ -320,7 +324,11 @@ def load_again(
 
 
 def save_model(
-    model: LoadedModel, folder: str | os.PathLike[str], *, lossless: bool = True
+    model: LoadedModel,
+    folder: str | os.PathLike[str],
+    *,
+    lossless: bool = True,
+    whole: bool = False,
 ) -> Path:
     """Write a dense checkpoint, its tokenizer and its head, for :func:`load_model` to read back.
 
@@ -338,6 +346,9 @@ def save_model(
     lossless : bool
         False: every tensor is rounded to what it is stored as, see
         :meth:`LoadedModel.stored_as`.
+    whole : bool
+        Whether a head that the model's class has is written too where another one replaces it.
+        Default: only the head whose answers are the model's, see :meth:`LoadedModel.as_measured`.
 
     Returns
     -------
@@ -345,6 +356,8 @@ def save_model(
         The folder.
     """
     model.need_resident("Saving a dense checkpoint")
+    if not whole:
+        model = model.as_measured()
     path = Path(folder).expanduser()
     path.mkdir(parents=True, exist_ok=True)
     state: dict[str, Tensor] = {}
@@ -507,6 +520,7 @@ def _placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     """
     for tensor in model.state_dict(keep_vars=True).values():
         tensor.data = tensor.data.clone()
+    keep_weights(model)
     model.to(device)  # type: ignore[arg-type]
     return _frozen(model)
 
@@ -605,11 +619,9 @@ def _header(tensor: Tensor) -> tuple[str, int]:
 
 
 def _all_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
     tensors: dict[str, Tensor] = {}
     for file in files:
-        tensors |= read_pickled(file) if file.suffix == ".bin" else load_file(file)
+        tensors |= read_pickled(file) if file.suffix == ".bin" else read_tensors(file)[0]
     return tensors
 
 

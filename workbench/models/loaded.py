@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from workbench.models.finite import check_weight
 from workbench.models.precision import generic_name
 from workbench.models.streaming import Streaming, computed_parts
 from workbench.models.weight_access import WeightSite, find_site, module_site
+from workbench.tensors.memory_mapped import read_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -116,12 +117,9 @@ class ClassificationHead:
     @classmethod
     def load(cls, path: Path) -> ClassificationHead:
         """Read what :meth:`save` wrote."""
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            meta = file.metadata()
-            labels = tuple(json.loads(meta["labels"]))
-            return cls(file.get_tensor("weight"), file.get_tensor("bias"), labels, meta["pooling"])
+        tensors, meta = read_tensors(path)
+        labels = tuple(json.loads(meta["labels"]))
+        return cls(tensors["weight"], tensors["bias"], labels, meta["pooling"])
 
 
 @dataclass(eq=False, repr=False)
@@ -162,7 +160,7 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     source: ModelSource
     stored_dtype: torch.dtype
-    weights: MutableMapping[str, CompressedWeight] = field(default_factory=dict)
+    weights: dict[str, CompressedWeight] = field(default_factory=dict)
     head: ClassificationHead | None = None
     structure: dict[str, Any] = field(default_factory=dict)
     wide: frozenset[str] = frozenset()
@@ -263,7 +261,7 @@ class LoadedModel:
             raise ConfigError(
                 f"{what} needs all weights in memory, and {self.source.name} is streamed from its"
                 f" files. {STREAMED_STEPS} and evaluation take it as it is; for the rest load it"
-                " with memory=\"resident\", in dtype=\"bfloat16\" where memory is short."
+                ' with memory="resident", in dtype="bfloat16" where memory is short.'
             )
 
     def site(self, name: str) -> WeightSite:
@@ -311,6 +309,7 @@ class LoadedModel:
         config = self.hf_model.config.get_text_config()
         limits = []
         positions = getattr(config, "max_position_embeddings", None)
+        positions = positions or getattr(config, "max_seq_len", None)  # MPT
         if isinstance(positions, int) and positions > 0:
             table = _position_table(self.hf_model)
             skipped = table.padding_idx if table is not None else None

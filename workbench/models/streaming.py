@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ class Streaming:
         What to compute in.
     blocks : sequence of str
         Names of the blocks.
-    weights : mutable mapping of str to CompressedWeight
+    weights : dict of str to CompressedWeight
         The model's compressed weights.
     """
 
@@ -44,7 +44,7 @@ class Streaming:
         self,
         dtype: torch.dtype,
         blocks: tuple[str, ...],
-        weights: MutableMapping[str, CompressedWeight],
+        weights: dict[str, CompressedWeight],
     ) -> None:
         self.dtype = dtype
         self.blocks = blocks
@@ -53,7 +53,7 @@ class Streaming:
         """How often a block was read since the model was loaded."""
         self._open: dict[str, list[tuple[nn.Module, str, nn.Parameter]]] = {}
 
-    def copied(self, weights: MutableMapping[str, CompressedWeight]) -> Streaming:
+    def copied(self, weights: dict[str, CompressedWeight]) -> Streaming:
         """Return the same for a copy of the model, with no block open."""
         return Streaming(self.dtype, self.blocks, weights)
 
