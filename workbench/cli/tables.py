@@ -33,6 +33,7 @@ def rows_of(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
         return ["" if value != value else format(value, form) for value in values]
 
     rows = {
+        "id": [str(run) for run in frame.index],
         "recipe": list(frame["recipe"]),
         "size (MB)": column(frame["size_mb"], ".2f"),
         "of dense": column(frame["size_ratio"], ".1%"),
