@@ -14,6 +14,15 @@ NOTES_FACT = "notes"
 CODES_FACT = "loaded_as"
 """Key in ``RunRecord.facts`` of a base model that came as codes: which, such as "4-bit codes"."""
 
+EVALUATION_FACT = "evaluation_version"
+"""Key in ``RunRecord.facts``: by which of :data:`EVALUATION_VERSIONS` it was; 1 where it lacks."""
+
+EVALUATION_VERSIONS = {"text_classification": 2}
+"""By the kind of task; grows when a model would give other outcomes for equal data.
+
+Version 1 of classification read some padded texts of decoders at another token than their last.
+"""
+
 FOR_INFORMATION = " | "
 """In ``Measurement.conditions`` what follows need not be equal for numbers to be compared."""
 

@@ -9,9 +9,11 @@ import torch
 
 import workbench as wb
 from tests.export.test_export_formats import WIDE
+from tests.models.families import family_model
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from workbench.compression.compress import compress
 from workbench.errors import ConfigError, ExportError
+from workbench.export.convert import prove_on_texts
 from workbench.models.layers import shared_inputs
 from workbench.models.load import load_model
 from workbench.models.loaded import LoadedModel
@@ -90,3 +92,14 @@ def test_a_dense_checkpoint_is_rounded_openly(dense: LoadedModel, tmp_path: Path
     expected = compress(dense, Recipe.of(RTN(4, group_size=32))).model
     for name, weight in expected.weights.items():
         assert torch.equal(found.weights[name].dequantize(), weight.dequantize())
+
+
+def test_a_classifier_is_proved_by_its_logits(tmp_path: Path) -> None:
+    """One row per text: taken for one row per class all would agree, whatever was written."""
+    model = load_model(family_model("Roberta"), tiny_tokenizer(), device="cpu")
+    assert type(model.hf_model).__name__ == "RobertaForSequenceClassification"
+    other = model.copy()
+    other.hf_model.classifier.out_proj.bias.data[0] += 1  # type: ignore[union-attr,operator]
+    with pytest.raises(ExportError, match="gives other logits"):
+        prove_on_texts(model, other, torch.float32)
+    assert prove_on_texts(model, model.copy(), torch.float32).agreement == 1

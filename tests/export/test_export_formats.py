@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -163,17 +164,15 @@ def refused(study: Study, recipe: Any, format: str) -> str:
     ("recipe", "format", "reason", "nearest"),
     [
         ([], "gptq", "none of its layers is stored as integer codes", "hf"),
-        (MagnitudePruning(0.5), "awq", "pruned and stored densely", "hf"),
+        (MagnitudePruning(0.5), "awq", "none of its layers is stored as integer codes", "hf"),
         ([RTN4, LowRankCorrection(2)], "gptq", "low-rank correction", "hf"),
         (RTN(3, group_size=8), "compressed-tensors", "3 bits, and it has 2, 4, 8 only", "hf"),
-        (RTN(4, group_size=16), "gptq", "24 inputs in groups of 16", "compressed-tensors"),
+        (RTN(4, group_size=32), "gptq", "16 inputs in groups of 32", "hf"),
         (RTN(4, group_size=128), "awq", "16 inputs in groups of 128", "hf"),
-        (AWQ(4, group_size=8), "awq", "exportable=True", "compressed-tensors"),
-        (RTN(2, group_size=8), "awq", "2 bits, and it has 4 only", "hf"),
+        (RTN(2, group_size=8), "awq", "2 bits, and it has 4 only", "gptq"),
         (RTN(8, group_size=8), "int-quantized", "symmetric codes only", "gptq"),
         (RTN4, "gguf", "multiple of 32", "awq"),
         (RTN4, "mlx", "whole groups of a multiple of 32", "awq"),
-        ([RTN4, QuantizeEmbeddings(8)], "gptq", "outside of the blocks", "compressed-tensors"),
     ],
     ids=str,
 )
@@ -188,7 +187,7 @@ def test_mixed_precision_goes_where_every_layer_has_its_own(study: Study, tmp_pa
     steps = [RTN(4, group_size=8, symmetric=True), RTN(8, group_size=8, symmetric=True)]
     mixed = Mixed(steps, dict(zip(groups, (0, 1), strict=True)))
     text = refused(study, mixed, "gptq")
-    assert "dense" in text
+    assert "2 different number formats" in text
     assert "'compressed-tensors'" in text
     study.run(mixed).export(tmp_path / "out", "compressed-tensors")
     about = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]
@@ -237,7 +236,9 @@ def test_other_architectures_are_offered_what_they_fit(architecture: str) -> Non
     assert bool(packed.kept_dense) == ("Moe" in architecture or architecture == "Mixtral")
 
 
-@pytest.mark.parametrize("format", ["compressed-tensors", "int-quantized"])
+@pytest.mark.parametrize(
+    "format", ["compressed-tensors", "int-quantized", "gptq", "gptq_v2", "awq"]
+)
 def test_a_layer_that_does_not_fit_is_dense_and_named_and_counted(
     format: str, study: Study, tmp_path: Path
 ) -> None:
@@ -256,7 +257,46 @@ def test_a_layer_that_does_not_fit_is_dense_and_named_and_counted(
     assert "2 layers that are compressed in the run are stored densely" in card
     assert "24 inputs in groups of 16, so its last group is short" in card
     about = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]
-    assert set(done.kept_dense) < set(about["ignore"])
+    if format == "awq":
+        assert about["modules_to_not_convert"] == list(done.kept_dense)
+    elif "gptq" in format:  # GPTQModel and vLLM read the one, optimum the other
+        rules = [rule.removeprefix("-:") for rule in about["dynamic"]]
+        left = {name for name in run.model().weights for rule in rules if re.match(rule, name)}
+        assert left == set(done.kept_dense)
+        assert set(about["modules_in_block_to_quantize"][0]) == set(found.weights)
+    else:
+        assert set(done.kept_dense) < set(about["ignore"])
+
+
+def test_layers_that_loaders_join_are_dense_together(tmp_path: Path) -> None:
+    """Keys and values of 4 rows do not fill words of 4 bits, so that queries are dense, too."""
+    narrow = WIDE | {"num_key_value_heads": 1, "head_dim": 4}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "Narrow", narrow | {"class": "LlamaForCausalLM"})
+        model = load_model(tiny_model("Narrow"), tiny_tokenizer(("q", "u")))
+    study = Study(model, toy_task(), tmp_path / "study", calibration=CALIBRATION)
+    for format in ("gptq", "awq"):
+        done = study.run(RTN4).export(tmp_path / format, format)
+        names = {name.rpartition(".")[2] for name in done.kept_dense}
+        assert names == {"q_proj", "k_proj", "v_proj"}
+        assert "join it with" in done.kept_dense["model.layers.0.self_attn.q_proj"]
+
+
+def test_inputs_that_a_format_does_not_scale_are_of_dense_layers(
+    study: Study, tmp_path: Path
+) -> None:
+    run = study.run(AWQ(4, group_size=8))
+    done = run.export(tmp_path / "out", "awq")
+    scaled = {n for n, w in run.model().weights.items() if w.input_scales is not None}
+    assert set(done.kept_dense) == scaled
+    assert all("exportable=True" in why for why in done.kept_dense.values())
+
+
+def test_embeddings_that_a_format_has_no_codes_for_are_dense(study: Study, tmp_path: Path) -> None:
+    done = study.run([RTN4, QuantizeEmbeddings(8)]).export(tmp_path / "out", "gptq")
+    assert all("outside of the blocks" in why for why in done.kept_dense.values())
+    about = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]
+    assert "dynamic" not in about  # loaders look for codes within the blocks only
 
 
 def test_an_encoder_keeps_its_head(tmp_path: Path) -> None:

@@ -354,3 +354,29 @@ def test_an_export_of_every_family_agrees_with_the_run_in_bfloat16(tmp_path: Pat
         proof = prove(given, load_model(tmp_path / kind, device="cpu"), LANGUAGE)
         assert 0 < proof.kl < proof.kl_bound
         assert proof.n_predictions > 100
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rwkv_of_many_blocks_keeps_its_weights(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Behind six blocks transformers divides the weights when they first run, in place."""
+    family_model("Rwkv", num_hidden_layers=14).to(dtype).save_pretrained(tmp_path / "m")
+    tiny_tokenizer().save_pretrained(tmp_path / "m")
+    model = load_model(tmp_path / "m", dtype=dtype, device="cpu")
+    known, own = model.fingerprint, theirs(tmp_path / "m", model, dtype)
+    expected = logits(own)
+    assert torch.equal(logits(model.hf_model), expected)
+    assert torch.equal(logits(model.copy().hf_model), expected)
+    assert dataclasses.replace(model).fingerprint == known
+    live = load_model(own, tiny_tokenizer(), device="cpu", dtype=dtype)  # its weights are divided
+    assert live.fingerprint == known
+    assert torch.equal(logits(live.hf_model), expected)
+    assert torch.equal(logits(own), expected)
+    made = compressed_by_gptq(model, tmp_path / "c").model
+    for name, given in (("dense", model), ("gptq", made)):
+        HuggingFace().write(given, tmp_path / name)
+        if dtype == torch.float32:
+            found = logits(theirs(tmp_path / name, model, dtype))
+            assert torch.equal(found, logits(given.hf_model))
+            again = logits(load_model(tmp_path / name, device="cpu").hf_model)
+            assert torch.equal(again, found)
+    assert not torch.equal(logits(made.hf_model), expected)

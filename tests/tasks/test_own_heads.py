@@ -10,9 +10,14 @@ import pytest
 import torch
 
 from tests.tiny import tiny_model, tiny_tokenizer
+from workbench.compression.compress import compress
 from workbench.errors import ConfigError
-from workbench.models.load import LoadedModel, load_model
+from workbench.models.load import LoadedModel, load_model, save_model
+from workbench.models.sources import read_headers
+from workbench.recipes import RTN
+from workbench.recipes.recipe import Recipe
 from workbench.records import NOTES_FACT
+from workbench.selection.cascades import Router
 from workbench.study import Study
 from workbench.tasks import TextClassification, task_from_dict
 from workbench.tasks.base import Example, batch_of
@@ -140,6 +145,28 @@ def test_a_replaced_head_is_said_in_run_and_table_and_is_not_exported(tmp_path: 
     assert back.head is not None
     texts = ["one text", "another"]
     assert task.classify(back, texts) == task.classify(study.model(run), texts)
+
+
+def test_a_replaced_head_is_not_saved_with_the_model(tmp_path: Path) -> None:
+    task = made((0, 1))
+    bound = task.bind(classifier("NEGATIVE", "POSITIVE"))
+    small = compress(bound, Recipe.of(RTN(4, group_size=8))).model
+    texts = ["one text", "another", "some words and number 7"]
+    folder = save_model(bound, tmp_path / "model")
+    assert not [
+        name for name in read_headers([folder / "model.safetensors"]) if "classifier" in name
+    ]
+    assert task.classify(load_model(folder), texts) == task.classify(bound, texts)
+    router = Router([small, bound], ("0", "1"), [0.5], bases=[bound, bound], sequence_length=64)
+    router.save(tmp_path / "router")
+    back = Router.load(tmp_path / "router")
+    assert {type(model.hf_model).__name__ for model in back.models} == {"RobertaModel"}
+    assert back.models[0].weights.keys() == {n.removeprefix("roberta.") for n in small.weights}
+    for model, other in zip(back.models, router.models, strict=True):
+        assert task.classify(model, texts) == task.classify(other, texts)
+    assert back(texts) == router(texts)
+    whole = load_model(save_model(bound, tmp_path / "whole", whole=True))
+    assert whole.fingerprint == bound.fingerprint
 
 
 def test_texts_that_are_cut_are_said() -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import copy
+import sqlite3
+import warnings
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
 from tests.tiny import tiny_model, tiny_tokenizer
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, StudyError
 from workbench.models.load import LoadedModel, load_model
+from workbench.recipes import RTN
+from workbench.storage.store import JOURNAL_NAME
+from workbench.study import Study
 from workbench.tasks import TextClassification
 from workbench.tasks.base import Example, batch_of
 from workbench.tasks.head import pooled_features
@@ -137,3 +144,32 @@ def test_a_decoder_goes_on_after_its_end_without_reading_what_it_does_not_embed(
     ids = torch.tensor([[1, 5, 6], [1, 7, 8]])
     written = model.write(ids, torch.ones_like(ids), max_new_tokens=8)
     assert int(written.max()) < 260
+
+
+@pytest.mark.parametrize(("name", "marked"), [("GPT2", True), ("Bert", False)])
+def test_runs_of_the_earlier_rule_are_marked_and_measured_again(
+    name: str, marked: bool, tmp_path: Path
+) -> None:
+    texts = [f"{'word ' * (i % 7)}number {i}" for i in range(60)]
+    task = TextClassification({"text": texts, "label": list("abc") * 20})
+    with Study(classifier(name, 5), task, tmp_path / "study") as study:
+        run = study.run(RTN(4, group_size=8))
+        expected, id = run.metrics, run.id
+    with sqlite3.connect(tmp_path / "study" / JOURNAL_NAME) as db:  # as a version before wrote it
+        db.execute("UPDATE runs SET facts = json_remove(facts, '$.evaluation_version')")
+        db.execute("UPDATE runs SET digest = NULL")
+    db.close()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        study = Study.open(tmp_path / "study")
+    assert any("2 runs of" in str(w.message) for w in said) == marked
+    found = next(run for run in study.runs if run.id == id)
+    assert all(np.isnan(value) == marked for value in found.metrics.values())
+    if marked:
+        assert "run the recipe again" in found.measurements[-1].how
+        with pytest.raises(StudyError, match="is not a number"):
+            study.choose(0.5)
+    assert study.run(RTN(4, group_size=8)).metrics == expected
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Study.open(tmp_path / "study").run(RTN(4, group_size=8)).metrics == expected

@@ -138,7 +138,7 @@ def test_what_does_not_fit_into_the_stored_dtype_is_an_error():
 
 
 LORA = ("DeepseekV2", "DeepseekV3", "Qwen3Next", "Glm4Moe", "Ernie4_5_Moe", "HunYuanMoEV1")
-LORA += ("FalconH1", "NemotronH", "Mamba", "Mamba2", "Jamba", "Bamba", "Qwen3Moe", "Olmoe")
+LORA += ("FalconH1", "NemotronH", "Mamba", "Mamba2", "Jamba", "Bamba", "Qwen3Moe", "Olmoe", "Rwkv")
 
 
 @pytest.mark.parametrize("kind", LORA)
@@ -147,7 +147,9 @@ def test_lora_on_dense_layers_beside_experts_and_state_spaces(kind):
     ids = torch.randint(4, 260, (2, 12), generator=torch.Generator().manual_seed(0))
     model = load_model(family_model(kind), tiny_tokenizer(), device="cpu")
     trainable = trainable_of(model, "lora", rank=2)
+    trainable.model.hf_model.train()  # as the loop does; RWKV writes to a state otherwise
     trainable.model.hf_model(input_ids=ids)[0].square().mean().backward()
+    trainable.model.hf_model.eval()
     learned = [p for p in trainable.parameters.values() if p.grad is not None]
     assert len(learned) == len(trainable.parameters)
     with torch.no_grad():

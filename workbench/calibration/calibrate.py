@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.atomic_files import FileIdentity, identity_of
 from workbench.calibration.calibration_data import (
     CalibrationInputs,
     CalibrationOptions,
@@ -75,21 +76,23 @@ class Statistics:
         )
         self._rows: dict[str, list[int]] = meta["group_tokens"]
         self._index = {group.key: i for i, group in enumerate(self.groups)}
-        self._opened: dict[str, GroupStatistics] = {}
+        self._opened: dict[str, tuple[list[FileIdentity], GroupStatistics]] = {}
         self.outputs: dict[str, float] = {}
 
     def __getitem__(self, key: str) -> GroupStatistics:
         """Return the statistics at the shared input of a group, by the group's key."""
-        if key not in self._opened:
-            index = self._index[key]
-            k = self.groups[index].in_features
+        index = self._index[key]
+        paths = {half: self._folder / f"{index:04d}.{half}.f32" for half in _HALVES}
+        files = [identity_of(path) for path in paths.values()]
+        if (
+            key not in self._opened or self._opened[key][0] != files
+        ):  # cut off, what is mapped kills
             halves = {}
-            for half in _HALVES:
-                path = self._folder / f"{index:04d}.{half}.f32"
-                gram, abs_sum = _mapped(path, k, shared=False)
+            for half, path in paths.items():
+                gram, abs_sum = _mapped(path, self.groups[index].in_features, shared=False)
                 halves[half] = InputStatistics(gram, abs_sum, self._rows[half][index])
-            self._opened[key] = GroupStatistics(halves["solve"], halves["judge"])
-        return self._opened[key]
+            self._opened[key] = files, GroupStatistics(halves["solve"], halves["judge"])
+        return self._opened[key][1]
 
     def release(self, key: str) -> None:
         """Forget a group's tensors and factors; they are mapped again when asked for."""

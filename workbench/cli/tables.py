@@ -77,9 +77,7 @@ def print_runs(frame: pd.DataFrame, metric: Metric) -> None:
     out.print(f"★ Pareto front: nothing is smaller and better ({metric.name}: {better} is better)")
 
 
-def print_predictions(
-    predictions: Iterable[Prediction], metric: Metric, n_measured: int
-) -> None:
+def print_predictions(predictions: Iterable[Prediction], metric: Metric, n_measured: int) -> None:
     """Print predictions, one a row; never beside measurements.
 
     ``n_measured`` is how many compressed runs there are to learn the level from.

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from workbench.export.base import Format, code_layers, kind_obstacle, scheme_obstacle
+from workbench.export.base import (
+    Format,
+    alike_obstacle,
+    dense_linears,
+    split_alike,
+    with_codes,
+)
 from workbench.export.checkpoint import checkpoint_bytes, transformers_code, write_checkpoint
 from workbench.models.architectures import wraps_decoder
 from workbench.models.loaded import LoadedModel
@@ -27,14 +33,19 @@ class AWQCheckpoint(Format):
             return f"its loaders take decoders only, and {type(model.hf_model).__name__} is none"
         if wraps_decoder(type(model.hf_model).__name__, model.hf_model.config):
             return "it reads images or sound too, by layers that its loaders expect as codes"
-        return kind_obstacle(model) or scheme_obstacle(model, (4,))
+        return alike_obstacle(model, *_split(model))
+
+    def kept_dense(self, model: LoadedModel) -> dict[str, str]:
+        return _split(model)[1]
 
     def predicted_bytes(self, model: LoadedModel) -> int:
-        packed = sum(awq.packed_bytes(w.shape, w.scheme) for w in _layers(model).values())
-        return checkpoint_bytes(model, packed)
+        layers, _ = _split(model)
+        packed = sum(awq.packed_bytes(w.shape, w.scheme) for w in layers.values())
+        return checkpoint_bytes(with_codes(model, layers), packed)
 
     def write(self, model: LoadedModel, folder: Path, monitor: Monitor = SILENT) -> None:
-        layers = _layers(model)
+        layers, _ = _split(model)
+        model = with_codes(model, layers)
         packed = {}
         for done, (name, weight) in enumerate(layers.items(), 1):
             for part, tensor in awq.pack(weight).items():
@@ -47,7 +58,7 @@ class AWQCheckpoint(Format):
             "bits": 4,
             "group_size": -1 if scheme.group_size is None else scheme.group_size,
             "zero_point": True,  # they are always stored, also those of symmetric models
-            "modules_to_not_convert": None,
+            "modules_to_not_convert": dense_linears(model, layers) or None,
             "meta": {"quantizer": [f"compression-workbench:{__version__}"]},
         }
         write_checkpoint(model, folder, packed, {"quantization_config": about})
@@ -60,5 +71,6 @@ class AWQCheckpoint(Format):
         return install + transformers_code(model, "float16")
 
 
-def _layers(model: LoadedModel) -> dict[str, QuantizedWeight]:
-    return {n: w for n, w in code_layers(model).items() if isinstance(w, QuantizedWeight)}
+def _split(model: LoadedModel) -> tuple[dict[str, QuantizedWeight], dict[str, str]]:
+    fit, dense = split_alike(model, (4,))
+    return {n: w for n, w in fit.items() if isinstance(w, QuantizedWeight)}, dense

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
-from workbench.models.layers import find_linears
+from workbench.models.layers import find_blocks, find_linears
 from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.progress import SILENT, Monitor
 from workbench.recipes.schemes import IntScheme
@@ -48,7 +49,7 @@ class Format(ABC):
     def kept_dense(self, model: LoadedModel) -> dict[str, str]:
         """Return the compressed layers that are written densely, by name, and why, as a clause.
 
-        None in a format whose loaders take all layers of the blocks as codes, or none.
+        None in a format that holds every compressed layer as it is.
         """
         return {}
 
@@ -106,23 +107,8 @@ def split_codes(
     experts : collection of str
         Experts' matrices that the format has names for; a stack is stored as codes or not at all.
     """
-    fit: dict[str, QuantizedWeight] = {}
-    dense: dict[str, str] = {}
-    layers = layer_weights(model)
-    for name in [*layers, *(n for n in model.weights if n not in layers)]:
-        weight = model.weights.get(name)
-        if weight is None or isinstance(weight, PrunedWeight):
-            continue  # dense already
-        reason = _kind_reason(model, name, weight, permuted=False, experts=experts)
-        if reason is None and name not in layers and not outside:
-            reason = f"{name}, outside of the blocks, is stored as codes too"
-        if reason is None:
-            assert isinstance(weight, QuantizedWeight)
-            reason = reason_of(name, weight)
-            if reason is None:
-                fit[name] = weight
-                continue
-        dense[name] = reason
+    found, dense = _split(model, reason_of, outside=outside, experts=experts)
+    fit = {name: weight for name, weight in found.items() if isinstance(weight, QuantizedWeight)}
     for name in [name for name in fit if name in experts]:
         stack = name.rpartition(".")[0]
         other = next((n for n in dense if n.rpartition(".")[0] == stack), None)
@@ -132,7 +118,65 @@ def split_codes(
     return fit, dense
 
 
-def no_codes_obstacle(fit: dict[str, QuantizedWeight], dense: dict[str, str]) -> str | None:
+def _split(
+    model: LoadedModel,
+    reason_of: Callable[[str, Any], str | None],
+    *,
+    outside: bool = False,
+    permuted: bool = False,
+    experts: Collection[str] = (),
+) -> tuple[dict[str, QuantizedWeight | PermutedWeight], dict[str, str]]:
+    fit: dict[str, QuantizedWeight | PermutedWeight] = {}
+    dense: dict[str, str] = {}
+    layers = layer_weights(model)
+    for name in [*layers, *(n for n in model.weights if n not in layers)]:
+        weight = model.weights.get(name)
+        if weight is None or isinstance(weight, PrunedWeight):
+            continue  # dense already
+        reason = _kind_reason(model, name, weight, permuted, experts)
+        if reason is None and name not in layers and not outside:
+            reason = f"{name}, outside of the blocks, is stored as codes too"
+        if reason is None:
+            assert isinstance(weight, (QuantizedWeight, PermutedWeight))
+            reason = reason_of(name, weight)
+            if reason is None:
+                fit[name] = weight
+                continue
+        dense[name] = reason
+    return fit, dense
+
+
+_JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers that vLLM and SGLang make one of: they are codes together, or dense together."""
+
+
+def split_alike(
+    model: LoadedModel, bits: tuple[int, ...], *, permuted: bool = False
+) -> tuple[dict[str, QuantizedWeight | PermutedWeight], dict[str, str]]:
+    """Return the layers that fill words of full groups, and why the other compressed ones do not.
+
+    For formats of one number format, whose loaders know the layers that are none by name.
+    """
+    fit, dense = _split(model, lambda n, w: layer_obstacle(n, w, bits), permuted=permuted)
+    layers = layer_weights(model)
+    for name in list(fit):
+        parent, _, own = name.rpartition(".")
+        mates = next((joined for joined in _JOINED if own in joined), ())
+        for mate in (f"{parent}.{other}" for other in mates):
+            if name in fit and mate in layers and mate not in fit:
+                del fit[name]
+                dense[name] = f"loaders join it with {mate}, which is dense"
+    return fit, dense
+
+
+def dense_linears(model: LoadedModel, codes: Collection[str]) -> list[str]:
+    """Return the linear layers within the blocks that are not among these."""
+    blocks = tuple(f"{name}." for name in find_blocks(model.hf_model))
+    linears = (n for n, m in model.hf_model.named_modules() if isinstance(m, nn.Linear))
+    return [name for name in linears if name.startswith(blocks) and name not in codes]
+
+
+def no_codes_obstacle(fit: Mapping[str, CompressedWeight], dense: dict[str, str]) -> str | None:
     """Return why a format holds none of a model's codes, None if it holds some."""
     if fit:
         return None
@@ -158,28 +202,6 @@ def encoder_decoder_obstacle(model: LoadedModel) -> str | None:
         f"{type(model.hf_model).__name__} is an encoder-decoder, whose layers its loaders do not"
         " run from codes"
     )
-
-
-def kind_obstacle(model: LoadedModel, *, permuted: bool = False) -> str | None:
-    """Return why not every layer is stored as plain codes, None if all are.
-
-    Parameters
-    ----------
-    model : LoadedModel
-    permuted : bool
-        Whether groups may be of inputs that do not follow each other.
-    """
-    layers = layer_weights(model)
-    for name, weight in {**layers, **model.weights}.items():
-        reason = _kind_reason(model, name, weight, permuted)
-        if weight is None:
-            missing = [n for n, w in layers.items() if w is None]
-            reason = f"{len(missing)} of its {len(layers)} layers are dense (first: {name})"
-        if reason is None and weight is not None and name not in layers:
-            reason = f"{name}, outside of the blocks, is stored as codes too"
-        if reason is not None and model.weights:
-            return reason
-    return None if code_layers(model) else "none of its layers is stored as integer codes"
 
 
 def _kind_reason(
@@ -208,21 +230,21 @@ def _kind_reason(
     return None
 
 
-def scheme_obstacle(model: LoadedModel, bits: tuple[int, ...]) -> str | None:
-    """Return why the layers do not have one number format of so many bits with full groups."""
-    layers = code_layers(model)
-    counts = Counter(scheme_of(weight) for weight in layers.values())
+def alike_obstacle(
+    model: LoadedModel,
+    fit: Mapping[str, QuantizedWeight | PermutedWeight],
+    dense: dict[str, str],
+) -> str | None:
+    """Return why a format of one number format holds none of a model's codes, or not together."""
+    stacked = next((n for n in model.weights if model.site(n).index is not None), None)
+    if stacked is not None:
+        return f"{stacked} is one expert of a stack that transformers keeps in one tensor"
+    counts = Counter(scheme_of(weight) for weight in fit.values())
     formats = {(s.bits, s.group_size) for s in counts}
     if len(formats) > 1:
         several = ", ".join(scheme_label(s) for s, _ in counts.most_common(3))
         return f"its layers have {len(formats)} different number formats ({several})"
-    return bits_obstacle(model, bits)
-
-
-def bits_obstacle(model: LoadedModel, bits: tuple[int, ...]) -> str | None:
-    """Return which layer has other bits, a short last group or rows that do not fill words."""
-    found = (layer_obstacle(name, w, bits) for name, w in code_layers(model).items())
-    return next((reason for reason in found if reason is not None), None)
+    return no_codes_obstacle(fit, dense)
 
 
 def layer_obstacle(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -100,7 +100,7 @@ def convert(
 
     def prove(found: LoadedModel, dtype: torch.dtype) -> Proof:
         _check_codes(made, found, dtype)
-        return _proof(made, found, dtype)
+        return prove_on_texts(made, found, dtype)
 
     def card(format: Format, n_bytes: int, proof: Proof) -> str:
         return _card(made, format, n_bytes, proof, rounded, requantize)
@@ -136,20 +136,28 @@ def _requantized(
     model: LoadedModel, format: Format, step: RTN
 ) -> tuple[LoadedModel, dict[str, str]]:
     """Return a copy whose layers all fit, and which were rounded anew, with the reason."""
-    rounded = dict(format.kept_dense(model))
-    if refusal(format, model) is not None:  # it takes one number format, for all layers
-        coded = code_layers(model)
-        same = {name for name, weight in coded.items() if scheme_of(weight) == step.scheme}
-        others = [name for name in {**layer_weights(model), **coded} if name not in same]
-        rounded = dict.fromkeys(others, "the format has one number format for all")
+    if refusal(format, model) is None:
+        rounded = dict(format.kept_dense(model))
+        copy = _rounded(model, rounded, step)
+        if refusal(format, copy) is None:
+            return copy, rounded
+    # It takes one number format, for all layers.
+    coded = code_layers(model)
+    same = {name for name, weight in coded.items() if scheme_of(weight) == step.scheme}
+    others = [name for name in {**layer_weights(model), **coded} if name not in same]
+    rounded = dict.fromkeys(others, "the format has one number format for all")
+    return _rounded(model, rounded, step), rounded
+
+
+def _rounded(model: LoadedModel, names: Iterable[str], step: RTN) -> LoadedModel:
     copy = model.copy()
-    for name in rounded:
+    for name in names:
         weight = model.weights.get(name)
         matrix = model.site(name).matrix.float() if weight is None else weight.dequantize()
         scales, zeros = affine.choose_scales(matrix, step.scheme)
         codes = affine.quantize(matrix, scales, zeros, step.scheme)
         copy.set_weight(name, QuantizedWeight.from_codes(codes, scales, zeros, step.scheme))
-    return copy, rounded
+    return copy
 
 
 def _check_codes(made: LoadedModel, found: LoadedModel, dtype: torch.dtype) -> None:
@@ -169,22 +177,24 @@ def _check_codes(made: LoadedModel, found: LoadedModel, dtype: torch.dtype) -> N
 
 
 @torch.no_grad()
-def _proof(made: LoadedModel, found: LoadedModel, dtype: torch.dtype) -> Proof:
+def prove_on_texts(made: LoadedModel, found: LoadedModel, dtype: torch.dtype) -> Proof:
+    """Compare what two models give for :data:`TEXTS`; raise ExportError if one is another model."""
     pairs = []
     for text in TEXTS:
         inputs = dict(made.tokenizer(text, return_tensors="pt").to(made.device))
+        inputs = {name: tensor[:, : made.max_length] for name, tensor in inputs.items()}
         pairs.append((_output(made, inputs), _output(found, inputs)))
     return judge(compare(pairs, BOUNDS[dtype]), dtype)
 
 
 def _output(model: LoadedModel, inputs: dict[str, Any]) -> Tensor:
-    """Return logits, or the last hidden states of a model without a head, (tokens, values)."""
+    """Return logits, or hidden states of a model without a head: (tokens or one, values)."""
     names = ("input_ids", "attention_mask")
     known: dict[str, Any] = {name: inputs[name] for name in names if name in inputs}
     if model.is_encoder_decoder:
         known["decoder_input_ids"] = known["input_ids"]
     output: Tensor = model.hf_model(**known)[0][0]
-    return output.float()
+    return torch.atleast_2d(output.float())
 
 
 def _card(

@@ -48,6 +48,16 @@ def is_causal(architecture: str) -> bool:
     return plain or takes_images(architecture)
 
 
+def classifies_by_last_token(architecture: str) -> bool:
+    """Return whether a transformers class is a decoder that judges a text by its last token."""
+    from transformers.models.auto import modeling_auto as auto
+
+    names = auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    encoders = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    decoders = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - encoders.keys()
+    return architecture in {name for kind, name in names.items() if kind in decoders}
+
+
 def takes_images(architecture: str) -> bool:
     """Return whether a transformers class goes on with texts, and reads images or sound too."""
     from transformers.models.auto import modeling_auto
@@ -203,6 +213,18 @@ def refuse_unsupported(
     mixed = _has_towers(config)
     whole = is_seq2seq(architecture) or is_lone_encoder(architecture)
     if getattr(config, "is_encoder_decoder", False) and not mixed and not live and not whole:
+        if architecture.endswith("ForSequenceClassification"):
+            family = architecture.removesuffix("ForSequenceClassification")
+            accepted = (
+                f"Give a checkpoint of {family}ForConditionalGeneration and the task Extraction,"
+                " with fields= the column of labels, which has the model write the label"
+            )
+            if has_lone_encoder(config):
+                accepted += (
+                    f"; or {family}EncoderModel and TextClassification, which trains a new head:"
+                    " load_model(AutoModelForTextEncoding.from_pretrained(folder), tokenizer)"
+                )
+            accepted += "."
         raise UnsupportedArchitectureError(
             f"{given} is an encoder-decoder ({kind}) saved as {architecture or 'no class'}, which"
             f" writes no text. {accepted}"

@@ -53,6 +53,7 @@ from workbench.models.readers import (
     read_codes,
     read_gguf,
 )
+from workbench.models.rescaling import keep_weights
 from workbench.models.sources import (
     ACCEPTED,
     Source,
@@ -66,6 +67,7 @@ from workbench.models.sources import (
 )
 from workbench.models.trusted_code import code_key, is_trusted, trust
 from workbench.tensors.devices import choose_device, compute_dtype
+from workbench.tensors.memory_mapped import read_tensors
 from workbench.tensors.weights import QuantizedWeight
 
 if TYPE_CHECKING:
@@ -261,7 +263,11 @@ def load_again(
 
 
 def save_model(
-    model: LoadedModel, folder: str | os.PathLike[str], *, lossless: bool = True
+    model: LoadedModel,
+    folder: str | os.PathLike[str],
+    *,
+    lossless: bool = True,
+    whole: bool = False,
 ) -> Path:
     """Write a dense checkpoint, its tokenizer and its head, for :func:`load_model` to read back.
 
@@ -279,12 +285,17 @@ def save_model(
     lossless : bool
         False: every tensor is rounded to what it is stored as, see
         :meth:`LoadedModel.stored_as`.
+    whole : bool
+        Whether a head that the model's class has is written too where another one replaces it.
+        Default: only the head whose answers are the model's, see :meth:`LoadedModel.as_measured`.
 
     Returns
     -------
     Path
         The folder.
     """
+    if not whole:
+        model = model.as_measured()
     path = Path(folder).expanduser()
     path.mkdir(parents=True, exist_ok=True)
     state: dict[str, Tensor] = {}
@@ -447,6 +458,7 @@ def _placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     """
     for tensor in model.state_dict(keep_vars=True).values():
         tensor.data = tensor.data.clone()
+    keep_weights(model)
     model.to(device)  # type: ignore[arg-type]
     model.eval()
     model.requires_grad_(False)
@@ -541,11 +553,9 @@ def _header(tensor: Tensor) -> tuple[str, int]:
 
 
 def _all_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
     tensors: dict[str, Tensor] = {}
     for file in files:
-        tensors |= read_pickled(file) if file.suffix == ".bin" else load_file(file)
+        tensors |= read_pickled(file) if file.suffix == ".bin" else read_tensors(file)[0]
     return tensors
 
 

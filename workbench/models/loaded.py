@@ -20,6 +20,7 @@ from workbench.models.architectures import decoder_start_token, is_causal, is_se
 from workbench.models.finite import check_weight
 from workbench.models.precision import generic_name
 from workbench.models.weight_access import WeightSite, find_site, module_site
+from workbench.tensors.memory_mapped import read_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -111,12 +112,9 @@ class ClassificationHead:
     @classmethod
     def load(cls, path: Path) -> ClassificationHead:
         """Read what :meth:`save` wrote."""
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            meta = file.metadata()
-            labels = tuple(json.loads(meta["labels"]))
-            return cls(file.get_tensor("weight"), file.get_tensor("bias"), labels, meta["pooling"])
+        tensors, meta = read_tensors(path)
+        labels = tuple(json.loads(meta["labels"]))
+        return cls(tensors["weight"], tensors["bias"], labels, meta["pooling"])
 
 
 @dataclass(eq=False, repr=False)
@@ -273,6 +271,7 @@ class LoadedModel:
         config = self.hf_model.config.get_text_config()
         limits = []
         positions = getattr(config, "max_position_embeddings", None)
+        positions = positions or getattr(config, "max_seq_len", None)  # MPT
         if isinstance(positions, int) and positions > 0:
             table = _position_table(self.hf_model)
             skipped = table.padding_idx if table is not None else None

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from workbench.models.classifiers import as_classifier, own_labels
 from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.models.structure import rebuild
 from workbench.models.weight_access import find_site
+from workbench.tensors.memory_mapped import read_tensors
 from workbench.tensors.weights import weight_from
 
 FORMAT_VERSION = 1
@@ -112,24 +112,20 @@ def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
         Not changed. Where the file's model has fewer blocks, neurons or heads, it is built from
         the base's configuration with the fields that the file states.
     """
-    with safe_open(str(path), framework="pt") as file:
-        meta = json.loads(file.metadata()["workbench"])
-        names = list(file.keys())
-        dense = {n.removeprefix("dense/"): file.get_tensor(n) for n in names if n[:6] == "dense/"}
-        packed: dict[str, dict[str, Tensor]] = {}
-        for name in names:
-            if name.startswith("packed/"):
-                module, _, part = name.removeprefix("packed/").rpartition("/")
-                packed.setdefault(module, {})[part] = file.get_tensor(name)
-        if "labels" in meta and base.head is not None:  # trained in the form of its class
-            base = as_classifier(base, meta["labels"]) or base
-        head = base.head
-        if head is not None and "head/weight" in names:
-            head = dataclasses.replace(
-                head,
-                weight=file.get_tensor("head/weight").float(),
-                bias=file.get_tensor("head/bias").float(),
-            )
+    tensors, metadata = read_tensors(path)
+    meta = json.loads(metadata["workbench"])
+    dense = {n.removeprefix("dense/"): t for n, t in tensors.items() if n.startswith("dense/")}
+    packed: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("packed/"):
+            module, _, part = name.removeprefix("packed/").rpartition("/")
+            packed.setdefault(module, {})[part] = tensor
+    if "labels" in meta and base.head is not None:  # trained in the form of its class
+        base = as_classifier(base, meta["labels"]) or base
+    head = base.head
+    if head is not None and "head/weight" in tensors:
+        weight, bias = (tensors[f"head/{part}"].float() for part in ("weight", "bias"))
+        head = dataclasses.replace(head, weight=weight, bias=bias)
     experts = {name: dense.pop(name) for name in list(dense) if _is_expert(base, name)}
     if structure := meta.get("structure"):
         packed_names = [_parameter_name(base, name) for name in (*meta["weights"], *experts)]

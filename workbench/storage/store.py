@@ -394,6 +394,23 @@ class Store:
                     )
                     insert_measurements(db, row["run"], (again,))
 
+    def forget_outcomes(self, run: str, metrics: Iterable[Metric]) -> None:
+        """Make the evaluation of a run what is to be done again: NaN, and without outcomes."""
+        n = max((m.n for m in self.snapshot().by_id[run].measurements), default=0)
+        words = "as texts were read by an earlier version; run the recipe again"
+        again = [
+            Measurement(m.name, math.nan, m.unit, n, how=words, version=m.version) for m in metrics
+        ]
+        with self._journal.writing() as db:
+            db.execute("DELETE FROM measurements WHERE run = ? AND part = 'evaluation'", (run,))
+            insert_measurements(db, run, again)
+            db.execute("DELETE FROM files WHERE name LIKE ?", (f"outcomes/{run}.%",))
+        for path in self._outcome_files(run):
+            remove(self.path, path)
+
+    def _outcome_files(self, run: str) -> list[Path]:
+        return [self.outcomes_path(run), *self._outcomes.glob(f"{glob.escape(run)}.*.npz")]
+
     def delete(self, run: str) -> None:
         """Delete a run, its outcomes, and its weights unless another run has the same.
 
@@ -424,8 +441,7 @@ class Store:
             ).fetchone()
             if row["artifact"] and not shared:
                 db.execute("DELETE FROM artifacts WHERE digest = ?", (row["artifact"],))
-        paths = [self.outcomes_path(run), *self._outcomes.glob(f"{glob.escape(run)}.*.npz")]
-        paths.append(self.checkpoint_path(run))
+        paths = [*self._outcome_files(run), self.checkpoint_path(run)]
         if row["artifact"] and not shared:
             paths.append(self._artifact_path(row["artifact"]))
         for path in paths:

@@ -3,17 +3,57 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
 from workbench.progress import Monitor, Progress
-from workbench.records import RunState
+from workbench.records import EVALUATION_FACT, EVALUATION_VERSIONS, RunState
+from workbench.selection.quality import is_measured
 from workbench.study.workspace import HasId, Workspace
 from workbench.tasks.output import Output
 
 if TYPE_CHECKING:
     from workbench.tasks.outcomes import Outcomes
+
+
+def renew(workspace: Workspace) -> None:
+    """Compute again what earlier versions measured otherwise, or mark it where that is not known.
+
+    Outcomes of an earlier reading of the texts are no ground for a number; see
+    :data:`workbench.records.EVALUATION_VERSIONS`.
+    """
+    store, metrics = workspace.store, workspace.metrics
+    store.renew_measurements(metrics)
+    version = EVALUATION_VERSIONS.get(store.meta("task")["saved"].get("kind"), 1)
+    before = (None, *range(1, version))
+    earlier = [r for r in store.snapshot().done if r.facts.get(EVALUATION_FACT) in before]
+    models = store.models()
+    changed = {
+        record.model
+        for record in earlier
+        if models[record.model]["source"]["architecture"].endswith("ForSequenceClassification")
+    }
+    if not changed:  # which is found out without transformers
+        return
+    from workbench.models.architectures import classifies_by_last_token
+
+    changed = {m for m in changed if classifies_by_last_token(models[m]["source"]["architecture"])}
+    runs = [
+        record.id
+        for record in earlier
+        if record.model in changed and any(is_measured(record, metric) for metric in metrics)
+    ]
+    if runs:
+        warnings.warn(
+            f"{len(runs)} runs of {', '.join(sorted(changed))} were measured by an earlier version,"
+            " which read some padded texts otherwise. Run their recipes again to have their"
+            " numbers.",
+            stacklevel=3,
+        )
+    for run in runs:
+        store.forget_outcomes(run, metrics)
 
 
 def outcomes(

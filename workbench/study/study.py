@@ -153,7 +153,7 @@ class Study:
         self._workspace.given_task = task
         self._workspace.first_model = base_models.add(self._workspace, loaded, None)
         store.recover()
-        store.renew_measurements(self.metrics)
+        evaluation.renew(self._workspace)
 
     @classmethod
     def open(cls, path: str | Path, *, metric: Callable[..., float] | None = None) -> Study:
@@ -187,7 +187,7 @@ class Study:
             use_metric(store.meta("task")["saved"], metric)
         with contextlib.suppress(StudyError):  # one that is read-only can still be looked at
             store.recover()
-            store.renew_measurements(study.metrics)
+            evaluation.renew(study._workspace)
         return study
 
     def add_model(self, model: LoadedModel | str | Path, name: str | None = None) -> str:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from workbench.atomic_files import aside_of
+from workbench.tensors.memory_mapped import read_tensors
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,8 @@ class CheckpointFile:
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return the tensors and what was said about them, None if there is no usable file."""
         try:
-            with safe_open(str(self.path), framework="pt") as file:
-                meta = json.loads(file.metadata()["checkpoint"])
-                names = list(file.keys())
-                return {name: file.get_tensor(name) for name in names}, meta
+            tensors, metadata = read_tensors(self.path)
+            return tensors, json.loads(metadata["checkpoint"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
 

@@ -54,7 +54,7 @@ class GPTQModelBackend(Backend):
         _check_installed(python)
         with tempfile.TemporaryDirectory(prefix="workbench-gptqmodel-") as temporary:
             folder = Path(temporary)
-            save_model(model, folder / "model", lossless=False)
+            save_model(model, folder / "model", lossless=False, whole=True)
             request = {
                 "model": str(folder / "model"),
                 "out": str(folder / "out"),

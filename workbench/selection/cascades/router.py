@@ -270,9 +270,14 @@ class Router:
         from workbench.models.load import save_model
         from workbench.storage.artifacts import save_weights
 
+        # Without a head that was replaced, which whoever loads the folder would take for the one.
+        every = {id(model): model.as_measured() for model in (*self.models, *self._bases)}
+        pairs = [
+            (every[id(m)], every[id(b)]) for m, b in zip(self.models, self._bases, strict=True)
+        ]
         written: dict[str, str] = {}
         tiers = []
-        for number, (model, base) in enumerate(zip(self.models, self._bases, strict=True)):
+        for number, (model, base) in enumerate(pairs):
             if base.fingerprint not in written:
                 written[base.fingerprint] = f"base-{len(written)}"
                 save_model(base, path / written[base.fingerprint])

@@ -33,7 +33,14 @@ from workbench.errors import (
 from workbench.progress import SILENT, Monitor
 from workbench.recipes import Step
 from workbench.recipes.recipe import Recipe
-from workbench.records import CODES_FACT, NOTES_FACT, RunRecord, RunState
+from workbench.records import (
+    CODES_FACT,
+    EVALUATION_FACT,
+    EVALUATION_VERSIONS,
+    NOTES_FACT,
+    RunRecord,
+    RunState,
+)
 from workbench.storage.store import Claim, Store
 from workbench.version import __version__
 
@@ -172,7 +179,7 @@ def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any
 
     folder = store.model_folder(name)
     if model.source.kind == "live":
-        save_model(model, folder)
+        save_model(model, folder, whole=True)
     elif model.source.kind != "demo":
         save_tokenizer(model.tokenizer, folder)
     return {
@@ -514,6 +521,8 @@ class Engine:
             base = self._ready(name, monitor)
         facts: dict[str, Any] = {"versions": _versions(), "device": _place(base.dense)}
         model, artifact = base.dense, None
+        if self.task.kind in EVALUATION_VERSIONS:
+            facts[EVALUATION_FACT] = EVALUATION_VERSIONS[self.task.kind]
         loaded = codes_label(model.weights.values())
         if loaded is not None and not recipe.steps:
             facts[CODES_FACT] = loaded

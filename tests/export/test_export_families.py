@@ -1,0 +1,58 @@
+"""Every architecture in every format that can hold it: read again, it is the run's model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.models.families import FAMILIES, PARTLY, family_model
+from tests.tiny import ARCHITECTURES, tiny_tokenizer
+from workbench.compression.compress import compress
+from workbench.export import FORMATS, export_model, offers
+from workbench.export.convert import prove_on_texts
+from workbench.models.load import load_model
+from workbench.recipes import RTN
+from workbench.recipes.recipe import Recipe
+
+EVERY = [kind for kind in {**ARCHITECTURES, **FAMILIES, **PARTLY} if kind != "ViT"]
+FAST = ("Llama", "GPT2", "Bert", "Mixtral", "Rwkv")
+STEPS = (
+    RTN(4, group_size=8),
+    RTN(4, group_size=8, symmetric=True),
+    RTN(8, group_size=32, symmetric=True),  # whose groups GGUF and MLX have; not all layers fit
+)
+ALWAYS = {"hf"}
+"""Formats that hold every model; Llama fits into all of them by one of the steps."""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=() if k in FAST else pytest.mark.slow) for k in EVERY],
+)
+def test_an_export_agrees_with_the_run(kind: str, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(("q", "u"))  # without merges llama.cpp loads none
+    model = load_model(family_model(kind, vocab_size=264), tokenizer, device="cpu")
+    held = set()
+    for number, step in enumerate(STEPS):
+        small = compress(model, Recipe.of(step)).model
+        for offer in offers(small):
+            if offer.refusal is not None:
+                continue
+            held.add(offer.format)
+            folder = tmp_path / f"{offer.format}-{number}"
+            done = export_model(
+                small,
+                folder,
+                offer.format,
+                prove=lambda found, dtype, made=small: prove_on_texts(made, found, dtype),
+                card=lambda format, n_bytes, proof: "",
+            )
+            assert done.tensor_bytes == done.predicted_bytes == offer.size_bytes
+            assert done.kept_dense == offer.kept_dense
+            if offer.format == "hf":
+                continue
+            found, dense = load_model(folder, device="cpu"), done.kept_dense
+            assert set(found.weights) == set(small.weights) - set(dense)
+            assert set(dense) < set(small.weights)
+    assert held >= (set(FORMATS) if kind == "Llama" else ALWAYS)
