@@ -25,7 +25,7 @@ from workbench.training.facts import facts_of, task_of
 class Distiller(ModelMethod):
     """The student begins with blocks of the model as it is; the teacher is what it was before."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 1
     trains: ClassVar[bool] = True
 
     def check(self, model: LoadedModel, config: Step) -> None:

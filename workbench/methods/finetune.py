@@ -22,7 +22,7 @@ from workbench.training.losses import class_weights
 class FineTuner(ModelMethod):
     """The calibration part is learned, the validation part decides how long."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 1
     trains: ClassVar[bool] = True
 
     def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
