@@ -86,7 +86,7 @@ def test_mlx_lm_computes_the_same(
         model,
         tmp_path / "out",
         "mlx",
-        prove=lambda found: Proof(0.0, 0.0, 1.0, 1),
+        prove=lambda found, dtype: Proof(0.0, 0.0, 1.0, 1),
         card=lambda format, n_bytes, proof: "",
     )
     generator = torch.Generator().manual_seed(1)
