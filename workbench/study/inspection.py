@@ -27,7 +27,11 @@ def differences(workspace: Workspace, runs: Iterable[HasId | str]) -> pd.DataFra
         return lambda outcomes: workspace.task.statistic(metric, outcomes)
 
     scores = [Scores(m, workspace.outcomes, statistic(m)) for m in workspace.metrics]
-    return views.differences([workspace.record_of(run) for run in runs], workspace.metrics, scores)
+    return views.differences(_records(workspace, "differences", runs), workspace.metrics, scores)
+
+
+def _records(workspace: Workspace, owner: str, runs: Iterable[HasId | str]) -> list[RunRecord]:
+    return [workspace.record_of(run) for run in listed(owner, "runs", runs, "a list of runs")]
 
 
 def flips(
@@ -66,7 +70,7 @@ def layer_errors(workspace: Workspace, runs: Iterable[HasId | str]) -> LayerErro
     """Return the error of every layer's weight; see :meth:`Study.layer_errors`."""
     from workbench.views.inspecting import layer_names, relative_errors
 
-    records = [workspace.record_of(run) for run in runs]
+    records = _records(workspace, "layer_errors", runs)
     dense = _dense_of(workspace, records)
     layers = layer_names(dense)
     columns = [relative_errors(dense, workspace.engine.model(record.id)) for record in records]
@@ -94,7 +98,7 @@ def side_by_side(
         raise ConfigError(
             f"side_by_side: prompt={shown(prompt)} is not accepted; give a few words to continue."
         )
-    records = [workspace.record_of(run) for run in listed("side_by_side", "runs", runs, "runs")]
+    records = _records(workspace, "side_by_side", runs)
     return {
         record.id: workspace.engine.model(record.id).generate(prompt, max_new_tokens=max_new_tokens)
         for record in records

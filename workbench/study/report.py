@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from workbench.atomic_files import write_file
 from workbench.errors import ConfigError, StudyError
-from workbench.fields import instance
+from workbench.fields import instance, printable
 from workbench.progress import Progress
 from workbench.recipes.recipe import shortened
 from workbench.records import FOR_INFORMATION
@@ -92,7 +92,7 @@ def report(
     if found is not None:
         parts.append(_load_part(workspace, decision, found))
     parts.append(_about_part(workspace, metric))
-    page = render(question.strip() or f"Which model does {task}?", opening, parts)
+    page = render(printable(question.strip()) or f"Which model does {task}?", opening, parts)
     try:
         return write_file(path, page)
     except OSError as error:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
-from workbench.fields import flag, seed, whole, words
+from workbench.fields import flag, seed, shown, whole, words
 from workbench.models.architectures import decoder_start_token
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
@@ -719,8 +719,8 @@ def some_of(rows: Sequence[T], most: int = 2000) -> list[T]:
 
 def check_part(part: str) -> str:
     """Return the part's name, or raise ConfigError if there is no such part."""
-    if part not in PARTS:
-        raise ConfigError(f"part={part!r} is not accepted; give one of {', '.join(PARTS)}.")
+    if not isinstance(part, str) or part not in PARTS:
+        raise ConfigError(f"part={shown(part)} is not accepted; give one of {', '.join(PARTS)}.")
     return part
 
 
