@@ -45,6 +45,7 @@ class Distiller(ModelMethod):
             )
         if config.blocks is not None:
             model, extra["kept_blocks"] = student_of(model, config.blocks, config.keep)
+        model = task.trained_form(model, monitor=context.monitor)
         trainable = trainable_of(model, config.method, rank=config.rank, seed=config.seed)
         extra["needed_bytes"] = check_training_memory(
             trainable, task, config.batch_size, taught=True

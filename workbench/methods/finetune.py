@@ -28,6 +28,7 @@ class FineTuner(ModelMethod):
     def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
         assert isinstance(config, FineTuning)
         task = task_of(context.calibrator, config)
+        model = task.trained_form(model, monitor=context.monitor)
         trainable = trainable_of(model, config.method, rank=config.rank, seed=config.seed)
         needed = check_training_memory(trainable, task, config.batch_size)
         examples = task.training_examples(model)
