@@ -8,7 +8,8 @@ second study has 20 runs with 100,000 evaluation rows each. Prints the first rea
 plot, choice, lineage, application and report after it, a refresh after one more run, the bytes of
 the state that a notebook saves, and how many files of outcomes each has read. Then a tiny model of
 random weights is really compressed by a short and by a long sweep in this process; the time per
-recipe is printed. Says which ceilings are passed. With --check it fails if one is, else it writes a JSON.
+recipe is printed. Says which ceilings are passed. With --check it fails if one is, else it writes a
+JSON.
 """
 
 from __future__ import annotations
