@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from workbench.errors import ConfigError
+from workbench.models.classifiers import as_classifier, own_labels
 from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.models.structure import rebuild
 from workbench.models.weight_access import find_site
@@ -80,6 +81,8 @@ def save_weights(path: Path, model: LoadedModel) -> str:
         "weights": described,
         "stored_dtype": str(model.stored_dtype).removeprefix("torch."),
     }
+    if (labels := own_labels(model)) is not None:
+        meta["labels"] = labels
     if model.structure:
         meta["structure"] = model.structure
     if model.wide:
@@ -117,6 +120,8 @@ def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
         if name.startswith("packed/"):
             module, _, part = name.removeprefix("packed/").rpartition("/")
             packed.setdefault(module, {})[part] = tensor
+    if "labels" in meta and base.head is not None:  # trained in the form of its class
+        base = as_classifier(base, meta["labels"]) or base
     head = base.head
     if head is not None and "head/weight" in tensors:
         weight, bias = (tensors[f"head/{part}"].float() for part in ("weight", "bias"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from workbench import views
 from workbench.errors import ConfigError
 from workbench.fields import listed, shown
-from workbench.records import RunRecord
+from workbench.records import Metric, RunRecord
 from workbench.study.workspace import HasId, Workspace
 from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
 
@@ -16,11 +16,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.models.loaded import LoadedModel
+    from workbench.tasks.metrics import Statistic
 
 
 def differences(workspace: Workspace, runs: Iterable[HasId | str]) -> pd.DataFrame:
     """Return runs side by side; see :meth:`Study.differences`."""
-    return views.differences(_records(workspace, "differences", runs), workspace.metrics)
+    from workbench.selection.quality import Scores
+
+    def statistic(metric: Metric) -> Statistic:
+        return lambda outcomes: workspace.task.statistic(metric, outcomes)
+
+    scores = [Scores(m, workspace.outcomes, statistic(m)) for m in workspace.metrics]
+    return views.differences(_records(workspace, "differences", runs), workspace.metrics, scores)
 
 
 def _records(workspace: Workspace, owner: str, runs: Iterable[HasId | str]) -> list[RunRecord]:

@@ -153,6 +153,7 @@ def _bar_part(
                 " fail, and of ",
                 Value("unclear", sum(v.answer == "unclear" for v in decision.verdicts), ".0f"),
                 " it cannot be told yet.",
+                *_left_out(decision),
                 (
                     " The chance of calling any run passing that truly fails is at most"
                     f" {1 - confidence:.2g}, for all runs together."
@@ -422,3 +423,12 @@ def _value(record: RunRecord, name: str) -> float | None:
 def _known(value: object) -> float | None:
     """Return a number, None for a missing one."""
     return float(value) if isinstance(value, (int, float)) and value == value else None
+
+
+def _left_out(decision: Decision) -> list[str | Value]:
+    """Return how many runs are not smaller than what they are compared with, if any."""
+    from workbench.views.report import Value
+
+    count = sum(v.answer == "left out" for v in decision.verdicts)
+    number = Value("left out", count, ".0f")
+    return [" ", number, " not smaller than the reference are left out."] if count else []

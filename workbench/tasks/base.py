@@ -231,6 +231,14 @@ class Task(ABC):
     def bind(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> LoadedModel:
         """Return a model that can do the task; the given one is not changed."""
 
+    def trained_form(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> LoadedModel:
+        """Return a bound model in the form in which it is trained; by default the same one.
+
+        A classifier whose head no class holds becomes one of its own class, so that what was
+        trained and measured is what other programs load.
+        """
+        return model
+
     def notes(self, model: LoadedModel, bound: LoadedModel) -> list[str]:
         """Return what has to be said of a model's numbers on this task, as sentences.
 

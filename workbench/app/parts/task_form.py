@@ -9,6 +9,7 @@ from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.notice import Notice
 from workbench.app.parts.controls import (
     LABEL,
     about_html,
@@ -19,7 +20,6 @@ from workbench.app.parts.controls import (
     show,
     text,
 )
-from workbench.app.parts.notice import Notice
 from workbench.app.parts.table_preview import read_rows, table_html, text_html
 from workbench.app.parts.task_kinds import KINDS, Kind
 from workbench.app.parts.uploads import keep_upload

@@ -31,7 +31,7 @@ from workbench.errors import (
     WorkbenchError,
 )
 from workbench.progress import SILENT, Monitor
-from workbench.recipes import Step
+from workbench.recipes import Step, Training
 from workbench.recipes.recipe import Recipe
 from workbench.records import (
     CODES_FACT,
@@ -42,6 +42,7 @@ from workbench.records import (
     RunState,
 )
 from workbench.storage.store import Claim, Store
+from workbench.tasks.output import Output, recorded_output
 from workbench.version import __version__
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ if TYPE_CHECKING:
 
 EVALUATION: dict[str, Any] = {"part": "evaluation", "version": 1}
 """What every run is evaluated on; ``version`` grows when equal models would score otherwise."""
+
+TRAINED_FORM = 1
+"""Of classifiers; grows when equal ones would be trained in another form. Before the first one a
+head on mean-pooled features was."""
 
 PREDICTIONS_FOLDER = "predictions"
 """Where a study keeps its tables of costs, within its own folder."""
@@ -116,6 +121,7 @@ def run_ids(store: Store, model: str, recipes: Sequence[Recipe]) -> list[str]:
         "evaluation": EVALUATION,
     }
     calibration: dict[str, Any] | None = None
+    classifies = recorded_output(store.meta("task")["saved"]) is Output.LABELS
     found = []
     for recipe in recipes:
         parts = {**shared, "recipe": recipe.to_json()}
@@ -124,6 +130,8 @@ def run_ids(store: Store, model: str, recipes: Sequence[Recipe]) -> list[str]:
 
             needs = RecipeNeeds.of(recipe)
             parts["methods"] = needs.method_versions
+            if classifies and any(isinstance(step, Training) for step in recipe.steps):
+                parts["trained_form"] = TRAINED_FORM
             if needs.calibration:
                 calibration = calibration or dataclasses.asdict(calibration_options(store))
                 parts["calibration"] = calibration
