@@ -117,7 +117,10 @@ def results(path: Path) -> dict[str, str]:
         found = {}
         for record in study.records:
             if record.state is RunState.DONE:
-                values = [(m.metric, m.value, m.stderr) for m in record.measurements]
+                evaluated = [m for m in record.measurements if m.part == "evaluation"]
+                values = [
+                    (m.metric, m.value, m.stderr) for m in evaluated
+                ]  # an export adds its own
                 found[record.id] = json.dumps([values, record.size_bytes, record.facts["artifact"]])
                 study.runs[[r.id for r in study.runs].index(record.id)].outcomes()
         return found

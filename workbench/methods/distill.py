@@ -25,6 +25,7 @@ from workbench.training.facts import facts_of, task_of
 class Distiller(ModelMethod):
     """The student begins with blocks of the model as it is; the teacher is what it was before."""
 
+    step: ClassVar[type[Step]] = Distillation
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = True
 

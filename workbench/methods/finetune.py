@@ -22,6 +22,7 @@ from workbench.training.losses import class_weights
 class FineTuner(ModelMethod):
     """The calibration part is learned, the validation part decides how long."""
 
+    step: ClassVar[type[Step]] = FineTuning
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = True
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
+from workbench.app.notice import Notice, plain
 from workbench.app.panels.base import StudyPanel
 from workbench.app.parts.controls import (
     button,
@@ -22,7 +23,6 @@ from workbench.app.parts.controls import (
 )
 from workbench.app.parts.durations import duration
 from workbench.app.parts.form import MethodForm
-from workbench.app.parts.notice import Notice, plain
 from workbench.app.parts.run_picker import RunPicker
 from workbench.app.session import Session
 from workbench.errors import ConfigError, WorkbenchError

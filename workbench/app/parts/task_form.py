@@ -10,6 +10,7 @@ from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.notice import Notice
 from workbench.app.parts.controls import (
     LABEL,
     about_html,
@@ -21,7 +22,6 @@ from workbench.app.parts.controls import (
     show,
     text,
 )
-from workbench.app.parts.notice import Notice
 from workbench.app.parts.table_preview import read_rows, table_html, text_html
 from workbench.app.parts.task_kinds import KINDS, Kind, LabelledTable
 from workbench.app.parts.uploads import keep_upload
