@@ -466,3 +466,12 @@ def test_the_bundled_model() -> None:
     assert model.generate("import os\n\ndef main(", max_new_tokens=4)
     with pytest.raises(ConfigError, match="revision"):
         load_model("demo", revision="main")
+
+
+def test_a_revision_is_a_text() -> None:
+    class Wordless:
+        def __repr__(self) -> str:
+            raise RuntimeError("no words")
+
+    with pytest.raises(ConfigError, match="revision"):
+        load_model("org/model", revision=Wordless())  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from workbench.selection.requirements import Requirements
 from workbench.study import trust as trusting
 from workbench.study.cascades import Routed
 from workbench.study.choosing import choose
+from workbench.study.exporting import loading_code
 from workbench.study.run import Run
 from workbench.study.trust import Trust
 from workbench.study.workspace import Workspace
@@ -239,6 +240,10 @@ def _cost_part(workspace: Workspace, prices: CostModel, model: str | None) -> Pa
 def _load_part(workspace: Workspace, decision: Decision, run: Run) -> Part:
     from workbench.views.report import Part, code, sentence
 
+    exported = loading_code(workspace, run)
+    if exported is not None:
+        words = "Its export, which was loaded again and compared when it was written:"
+        return Part("How to load it", (sentence(words), code(exported)))
     lines = [
         "import workbench as wb",
         "",
