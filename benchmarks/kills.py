@@ -32,17 +32,21 @@ LONGEST_SECONDS = 300.0
 
 def act(action: str, folder: Path) -> None:
     """Do one action on the study in a folder; this is what is killed."""
-    from tests.toy import toy_study
+    from tests.toy import mean_loss, toy_study
     from workbench.recipes import GPTQ, RTN, FineTuning
+    from workbench.records import RunState
     from workbench.study import Study
 
     warnings.simplefilter("ignore")
     path = folder / "study"
-    study = toy_study(path) if action == "creation" else Study.open(path)
+    new = action == "creation"
+    study = toy_study(path) if new else Study.open(path, metric=mean_loss)
     print("ready", flush=True)
     with study:
-        if action in ("creation", "sweep"):
+        if action == "creation":
             study.sweep([RTN(bits, group_size=8) for bits in (3, 4)] + [GPTQ(4, group_size=8)])
+        elif action == "sweep":  # of what is not there yet
+            study.sweep([GPTQ(bits, group_size=8) for bits in (2, 3, 5, 6)])
         elif action == "worker":
             study.submit([RTN(bits, group_size=8) for bits in (5, 6)])
             study.wait()
@@ -55,6 +59,9 @@ def act(action: str, folder: Path) -> None:
             done[0].export(folder / "export", overwrite=True)
         elif action == "report":
             study.report(folder / "report.html", trust=False)
+        failed = [record for record in study.records if record.state is not RunState.DONE]
+        if failed:
+            raise SystemExit(f"{failed[0].label} is {failed[0].state.value}: {failed[0].error}")
     print("finished", flush=True)
 
 
@@ -110,7 +117,10 @@ def results(path: Path) -> dict[str, str]:
         found = {}
         for record in study.records:
             if record.state is RunState.DONE:
-                values = [(m.metric, m.value, m.stderr) for m in record.measurements]
+                evaluated = [m for m in record.measurements if m.part == "evaluation"]
+                values = [
+                    (m.metric, m.value, m.stderr) for m in evaluated
+                ]  # an export adds its own
                 found[record.id] = json.dumps([values, record.size_bytes, record.facts["artifact"]])
                 study.runs[[r.id for r in study.runs].index(record.id)].outcomes()
         return found

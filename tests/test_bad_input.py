@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import workbench as wb
-from tests.classified import rows
+from tests.classified import classified_study, rows
 from tests.toy import texts, toy_model, toy_study
 from workbench.calibration.calibrate import CalibrationOptions
 from workbench.errors import CancelledError, WorkbenchError
@@ -82,6 +82,8 @@ def calls(folder: Path) -> list[Call]:
     study.run(RTN(4, group_size=8))
     dense = study.baseline()
     assert dense is not None
+    judged = classified_study(folder / "judged")
+    large, small = judged.run([]), judged.run(RTN(4, group_size=8))
     few = texts(12)
     table = rows(120)
     classes = wb.TextClassification(table, sequence_length=16)
@@ -260,6 +262,37 @@ def calls(folder: Path) -> list[Call]:
             "examples",
             lambda **given: classes.examples(model, **given),
             {"part": "evaluation", "limit": 3},
+        ),
+        Call("predict", study.predict, {"recipe": RTN(3, group_size=8), "model": None}),
+        Call("frontier", study.frontier, {"model": None, "metric": None, "n_mixed": 2}),
+        Call("sensitivity", study.sensitivity, {"steps": None, "model": None}),
+        Call(
+            "fit",
+            study.fit,
+            {
+                "size_bytes": None,
+                "bits_per_weight": 6.0,
+                "verify": 0,
+                "model": None,
+                "metric": None,
+            },
+        ),
+        Call("costs", study.costs, {"prices": wb.CostModel(0.4), "model": None}),
+        Call("differences", study.differences, {"runs": [dense]}),
+        Call(
+            "trust",
+            judged.trust,
+            {"run": small, "columns": None, "threshold": 0.9, "bins": 15},
+        ),
+        Call(
+            "consistency",
+            judged.consistency,
+            {"run": small, "perturbations": {"please": "{text}, please"}, "seed": 0},
+        ),
+        Call(
+            "cascade",
+            judged.cascade,
+            {"runs": [small, large], "signal": "confidence", "accuracy": 1.0, "cost": "size"},
         ),
         Call(
             "Router",

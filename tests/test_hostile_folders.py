@@ -482,6 +482,38 @@ class TestTaskFiles:
         with pytest.raises(DataError, match="nothing is downloaded"):
             HarnessTask(task_file(tmp_path, dataset_kwargs=about))
 
+    @pytest.mark.parametrize("how", ["absolute", "up", "link", "pattern", "data_dir", "path"])
+    def test_data_from_elsewhere(
+        self, tmp_path: Path, precious: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        from workbench.tasks import HarnessTask
+
+        lines = [json.dumps({"question": f"q{i}", "answer": "yes"}) for i in range(30)]
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / "secret.jsonl").write_text("\n".join(lines))
+        inner = tmp_path / "tasks"
+        inner.mkdir()
+        monkeypatch.chdir(inner)
+        (inner / "link.jsonl").symlink_to(other / "secret.jsonl")
+        named: dict[str, Any] = {
+            "absolute": {"data_files": {"test": [str(other / "secret.jsonl")]}},
+            "up": {"data_files": {"test": "../other/secret.jsonl"}},
+            "link": {"data_files": {"test": "link.jsonl"}},
+            "pattern": {"data_files": {"test": "../oth*/*.jsonl"}},
+            "data_dir": {"data_dir": str(other)},
+            "path": {},
+        }
+        more = {"dataset_path": str(other)} if how == "path" else {}
+        file = task_file(inner, dataset_kwargs=named[how], **more)
+        with pytest.raises(DataError, match="outside of its folder and of the working folder"):
+            HarnessTask(file)
+        if how == "absolute":  # whoever trusts the file has it read
+            assert len(HarnessTask(file, trust_remote_code=True).rows["evaluation"]) == 30
+            (inner / "own.jsonl").write_text("\n".join(lines))
+            own = task_file(inner, dataset_kwargs={"data_files": {"test": "own.jsonl"}})
+            assert len(HarnessTask(own).rows["evaluation"]) == 30
+
     def test_includes_from_elsewhere(self, tmp_path: Path) -> None:
         from workbench.tasks import HarnessTask
 

@@ -12,7 +12,6 @@ import difflib
 import math
 import numbers
 import re
-import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -22,6 +21,9 @@ from typing import Any
 from workbench.errors import ConfigError
 
 MOST_WHOLE = 2**63 - 1
+MOST_NUMBER = 1e300
+"""Sums and products of larger ones are no longer finite."""
+
 MOST_SEED = 2**32 - 1
 """What numpy and torch both take."""
 
@@ -161,7 +163,7 @@ def accepted(owner: str, info: FieldInfo, value: Any) -> Any:
         fits = found in info.choices
     if fits and not isinstance(found, (str, bool)):
         fits = (
-            abs(found) <= (MOST_WHOLE if info.type is int else sys.float_info.max)
+            abs(found) <= (MOST_WHOLE if info.type is int else MOST_NUMBER)
             and (info.minimum is None or found >= info.minimum)
             and (info.maximum is None or found <= info.maximum)
             and (info.above is None or found > info.above)

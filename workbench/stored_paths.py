@@ -112,6 +112,8 @@ def writable_file(path: str | os.PathLike[str]) -> Path:
         mode = found.stat().st_mode
     except RuntimeError as error:
         raise ConfigError(f"{str(path)!r} names a home folder that is not known.") from error
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{str(path)!r} is no path that this system can write to.") from error
     except OSError:
         return found
     if not stat.S_ISREG(mode):

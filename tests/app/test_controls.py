@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from workbench.app.notice import Notice, plain
 from workbench.app.parts.controls import NumberField
-from workbench.app.parts.notice import Notice, plain
 from workbench.app.parts.write_button import REPLACE, WriteButton
 from workbench.errors import ConfigError
 

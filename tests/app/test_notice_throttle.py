@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 
-from workbench.app.parts.notice import Notice
+from workbench.app.notice import Notice
 from workbench.app.parts.throttle import Throttle
 from workbench.errors import ConfigError
 

@@ -566,6 +566,19 @@ def test_choose_panel_answers_with_confidence_and_shades_what_passes(study, benc
     assert "? unclear: has no measured latency" in panel.verdicts.html
 
 
+def test_the_bar_is_a_share_of_any_run_by_its_name(study, bench):
+    panel = bench.panels.choose
+    assert [run for _, run in panel.reference.options] == ["", "a"]
+    assert panel.reference.value == "", "the base model, until another is chosen"
+    panel.reference.value = "a"
+    assert panel.code() == "study.choose(wb.Requirements(accuracy=0.97, reference='a'))"
+    assert "○ left out: is not smaller than GPTQ 4-bit g128 (run a)" in panel.verdicts.html
+    assert "✕" not in panel.verdicts.html, "a larger model is no failure"
+    study.records.append(record("b", 500_000, 0.8, RTN(2)))
+    panel.refresh()
+    assert panel.reference.value == "a", "further runs change no choice"
+
+
 def test_a_value_without_an_error_is_no_matter_of_more_examples(study, bench):
     alone = replace(study.records[1].measurements[0], stderr=None)
     study.records[1] = replace(study.records[1], measurements=(alone,))
@@ -626,10 +639,11 @@ def test_export_offers_formats_and_says_why_others_cannot(bench, monkeypatch):
     panel.run.value = "a"
     panel.look.click()
     offer = {"format": "hf", "title": "Transformers", "size_bytes": 4_000_000, "refusal": None}
-    offer["is_uncompressed"] = True
+    offer |= {"is_uncompressed": True, "note": "of <a> head"}
     small = {**offer, "format": "gptq", "size_bytes": 1_000_000, "is_uncompressed": False}
     refused = {"format": "gguf", "title": "GGUF", "size_bytes": None, "refusal": "odd <size>"}
     asked[0][1]([offer, small, refused])
+    assert "of &lt;a&gt; head" in panel.answer.value, "said before anything is written"
     assert panel.format.value == "gptq"  # the smallest that keeps the codes
     assert panel.format.options[1] == ("Transformers, stores it uncompressed · 4.00 MB", "hf")
     panel.format.value = "hf"
@@ -656,7 +670,9 @@ def test_a_run_that_is_chosen_anew_has_no_formats_yet(bench, monkeypatch):
     assert panel.export.disabled
     assert panel.format.options == ()
     offer = {"format": "hf", "title": "Transformers", "size_bytes": 4_000_000, "refusal": None}
-    asked[0][1]([{**offer, "is_uncompressed": False}])  # of the run that was chosen before
+    asked[0][1](
+        [{**offer, "is_uncompressed": False, "note": ""}]
+    )  # of the run that was chosen before
     assert panel.export.disabled
     assert not panel.look.disabled
 
@@ -665,7 +681,7 @@ def test_a_run_that_ends_takes_no_formats_away(study, bench):
     panel = bench.panels.export
     panel.run.value = "a"
     offer = {"format": "hf", "title": "HF", "size_bytes": None, "refusal": None}
-    panel._offer([{**offer, "is_uncompressed": False}])
+    panel._offer([{**offer, "is_uncompressed": False, "note": ""}])
     study.records.append(record("b", 1, 0.8, RTN(3)))
     bench.refresh()
     assert (panel.run.value, panel.format.value) == ("a", "hf")

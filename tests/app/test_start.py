@@ -438,3 +438,30 @@ def test_the_prompts_of_the_form_are_those_of_the_tasks():
         known = inspect.signature(getattr(wb, kind.makes).__init__).parameters
         for name in ("template", "shots", "max_new_tokens"):
             assert getattr(kind, name) == known[name].default
+
+
+def test_a_messy_table_is_checked_and_its_bad_rows_skipped_without_code(panel, tmp_path):
+    rows = [f"caf\xe9, no {i};{('lost', 'found')[i % 2]}" for i in range(40)]
+    rows[7], rows[9] = "no label, at all;", "nor here;"
+    (tmp_path / "messy.csv").write_text("text;label\n" + "\n".join(rows), encoding="latin-1")
+    task = panel.task
+    task.kind.value = "table"
+    task.data_path.value = "messy.csv"
+    until(lambda: task.preview.value)
+    assert "caf\xe9, no 0" in task.preview.value, "separator and encoding are detected"
+    assert task.skip.layout.display == "none"
+    task.check.click()
+    until(lambda: "2 rows cannot be used" in task.checked.value)
+    assert "&#x27;lost&#x27;: 19" in task.checked.value or "&#x27;found&#x27;" in task.checked.value
+    until(lambda: task.skip.layout.display != "none")
+    task.skip.click()
+    assert task.skip.layout.display == "none"
+    assert "on_bad_rows='skip'" in panel.code()
+    made = task.maker()()
+    assert sum(len(part) for part in made.rows.values()) == 38
+    task.chosen.encoding.value = "cp1252"
+    until(lambda: "caf\xe9, no 0" in task.preview.value)
+    assert "encoding='cp1252'" in panel.code()
+    assert task.checked.value == "", "what was found belongs to what was read"
+    task.chosen.delimiter.value = ","
+    until(lambda: "messy.csv" in task.preview.value)  # what cannot be read so is said

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -90,6 +92,24 @@ def test_reopened_not_collected_again(model, tmp_path):
     assert torch.equal(again[key].solve.gram, first[key].solve.gram)
     other = CalibrationOptions(**{**vars(OPTIONS), "seed": 1})
     assert calibrate(model, RowsTask(), other, folder=tmp_path).key != first.key
+
+
+def test_statistics_that_are_cut_off_are_not_read(model, tmp_path):
+    """What is mapped beyond the end of a file would end the process."""
+    statistics = calibrate(model, RowsTask(), OPTIONS, folder=tmp_path)
+    key, other = statistics.groups[0].key, statistics.groups[1].key
+    before = statistics[key].solve.gram.clone()
+    assert statistics[key] is statistics[key]
+    for file in tmp_path.glob("*/0000.*.f32"):
+        with file.open("r+b") as stream:
+            stream.truncate(100)
+    for found in (statistics, calibrate(model, RowsTask(), OPTIONS, folder=tmp_path)):
+        with pytest.raises(CalibrationError, match=r"has 100 bytes.*Delete the folder"):
+            found[key]
+        assert found[other].solve.gram.isfinite().all()
+    shutil.rmtree(tmp_path / statistics.key)
+    again = calibrate(model, RowsTask(), OPTIONS, folder=tmp_path)
+    assert torch.equal(again[key].solve.gram, before)
 
 
 def test_cancelling_leaves_nothing_behind(model, tmp_path):

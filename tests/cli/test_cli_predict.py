@@ -115,7 +115,8 @@ def test_long_recipes_are_cut_and_numbers_are_not(monkeypatch, capsys):
     text = io.StringIO()
     console = Console(file=text, width=70, force_terminal=True, no_color=True)
     monkeypatch.setattr(tables, "output", lambda: console)
-    tables.print_predictions([found], Metric("accuracy"))
+    tables.print_predictions([found], Metric("accuracy"), 3)
+    assert "learned from 0 of 3 measured runs" in text.getvalue()
     (row,) = [line for line in text.getvalue().splitlines() if "Mixed" in line]
     assert "…" in row
     for number in ("3.46", "0.9", "0.88 to 0.92", "0.0123"):

@@ -16,6 +16,7 @@ from tests.interop.windows import Windows, measured, perplexity, windows_of
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from workbench.compression.compress import compress
 from workbench.export import Proof, export_model, gguf_tokenizer, publish
+from workbench.export.base import code_layers
 from workbench.models.layers import shared_inputs
 from workbench.models.load import load_model
 from workbench.models.loaded import LoadedModel
@@ -109,6 +110,22 @@ def test_mixed_precision(peer: Peer, quick: Study, few: Windows, tmp_path: Path)
     for format, loader in loaders.items():
         folder = run.export(tmp_path / format, format).path
         assert perplexity(peer, loader, folder, few) == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("format", "loader"),
+    [("gptq", "transformers"), ("gptq", "gptqmodel"), ("awq", "transformers")],
+)
+def test_layers_that_stay_dense(
+    format: str, loader: str, peer: Peer, quick: Study, few: Windows, tmp_path: Path
+) -> None:
+    """Loaders are told which; one that takes them for codes fails, or has other numbers."""
+    groups = [group.key for group in shared_inputs(load_model("demo").hf_model)]
+    run = quick.run(Mixed([GPTQ(4, symmetric=True)], dict.fromkeys(groups[1:-1], 0)))
+    assert len(run.model().weights) == len(code_layers(quick.run(GPTQ(4)).model())) - 4
+    folder = run.export(tmp_path / "out", format).path
+    expected = few.perplexity(run.model())
+    assert perplexity(peer, loader, folder, few) == pytest.approx(expected, rel=TOLERANCE)
 
 
 WIDE = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": 264}

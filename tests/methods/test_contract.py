@@ -7,11 +7,12 @@ import copy
 import pytest
 import torch
 
-from workbench.methods import LAYER_METHODS, GroupWeights
+from workbench.methods import LAYER_METHODS, METHODS, GroupWeights
 from workbench.recipes import (
     AWQ,
     GPTQ,
     RTN,
+    STEPS,
     LowRankCorrection,
     MagnitudePruning,
     Mixed,
@@ -101,6 +102,10 @@ def error(weights, group: GroupWeights, statistics: GroupStatistics) -> float:
 
 def output_error(config: Step, group: GroupWeights, statistics: GroupStatistics) -> float:
     return error(solve(config, group, statistics), group, statistics)
+
+
+def test_every_step_has_a_method():
+    assert set(METHODS) == {*STEPS.values(), Mixed}
 
 
 def test_every_listed_method_is_covered():

@@ -432,7 +432,7 @@ def test_too_little_memory_is_known_before_loading(
     monkeypatch.setattr(placement, "free_memory", lambda device: 20_000)
     (llama / "model.safetensors").write_bytes(b"")  # would be another error if it were read
     with pytest.raises(NotEnoughMemoryError, match=r'needs about .* GB .* dtype="bfloat16"'):
-        load_model(llama)
+        load_model(llama, memory="resident")
     with pytest.raises(NotEnoughMemoryError, match="smaller model"):
         load_model(tiny_model(), tiny_tokenizer())
 
@@ -466,3 +466,12 @@ def test_the_bundled_model() -> None:
     assert model.generate("import os\n\ndef main(", max_new_tokens=4)
     with pytest.raises(ConfigError, match="revision"):
         load_model("demo", revision="main")
+
+
+def test_a_revision_is_a_text() -> None:
+    class Wordless:
+        def __repr__(self) -> str:
+            raise RuntimeError("no words")
+
+    with pytest.raises(ConfigError, match="revision"):
+        load_model("org/model", revision=Wordless())  # type: ignore[arg-type]

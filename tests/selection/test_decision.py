@@ -14,7 +14,7 @@ from workbench.recipes import RTN
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
 from workbench.selection.cost import CostModel
-from workbench.selection.decision import FAILS, PASSES, UNCLEAR, decide
+from workbench.selection.decision import FAILS, LEFT_OUT, PASSES, UNCLEAR, decide
 from workbench.selection.requirements import Requirements
 from workbench.tasks.metrics import ACCURACY, PERPLEXITY, contrast, score_outcomes
 from workbench.tasks.outcomes import Outcomes
@@ -194,6 +194,10 @@ def test_what_is_not_smaller_is_not_tested():
     records[1] = replace(records[1], size_bytes=1000)
     found = decided(records, tables, Requirements(0.97))
     assert found.verdicts[-1].lacks == ("is not smaller than the base model",)
+    assert found.verdicts[-1].answer == LEFT_OUT, "which is no failure"
+    assert "1 is not smaller and left out" in found.nearest
+    records[1] = replace(records[1], measurements=record("worse", 1000, 0.5).measurements)
+    assert decided(records, tables, Requirements(0.97)).verdicts[-1].answer == FAILS
     assert found.verdict.level == pytest.approx(0.05)
 
 

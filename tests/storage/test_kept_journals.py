@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from workbench.errors import StudyError
 from workbench.recipes import AWQ, RTN
-from workbench.records import RunState
+from workbench.records import Measurement, RunState
 from workbench.storage.journal import SCHEMA_VERSION
-from workbench.storage.store import JOURNAL_NAME
+from workbench.storage.store import JOURNAL_NAME, Store
 from workbench.study import Study
 from workbench.study.running.engine import run_id
 
@@ -67,3 +68,50 @@ def test_it_is_opened_shown_chosen_from_and_continued(kept: tuple[int, Path]) ->
     assert made.record.facts["device"]
     assert study.run(AWQ(4, group_size=8)).state is RunState.DONE
     assert len(study.table()) == 7
+
+
+def test_its_journal_is_upgraded_and_takes_what_came_later(kept: tuple[int, Path]) -> None:
+    _, folder = kept
+    opened = Store.open(folder)
+    run = next(record for record in opened.records() if record.recipe.steps)
+    assert run.parent is not None
+    assert run.measurements
+    assert opened.meta("task")["name"]
+    timed = Measurement(
+        "query_ms", 2.5, "ms", 3, part="", spread=0.1, how="packed int4", conditions="here",
+        samples=(2.5, 2.0, 3.25),
+    )  # fmt: skip
+    opened.add_measurements(run.id, [timed])
+    again = Store.open(folder).record(run.id)
+    assert again is not None
+    assert again.measurements == (*run.measurements, timed)
+    with sqlite3.connect(folder / JOURNAL_NAME) as db:
+        assert not db.execute("SELECT * FROM runs WHERE digest IS NULL").fetchall()
+
+
+def test_its_journal_is_read_where_it_cannot_be_written(
+    kept: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, folder = kept
+
+    def refuse(self: object) -> None:
+        cause = sqlite3.OperationalError("attempt to write a readonly database")
+        raise StudyError("read-only") from cause
+
+    with monkeypatch.context() as patched:
+        patched.setattr("workbench.storage.journal.Journal._upgrade", refuse)
+        store = Store.open(folder)
+        found = store.records()
+        assert store.snapshot() is store.snapshot()
+        assert version_of(folder) == version
+    assert len(found) == 5
+    assert found == Store.open(folder).records(), "as it is read after the upgrade"
+
+
+def test_another_reason_why_it_is_not_upgraded_is_said(
+    kept: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, folder = kept
+    monkeypatch.setattr("workbench.storage.journal._UPGRADES", {version: ("no SQL",)})
+    with pytest.raises(StudyError, match="cannot be used"):
+        Store.open(folder)

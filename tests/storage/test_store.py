@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -27,7 +26,6 @@ from workbench.storage.store import JOURNAL_NAME, Claim, Store
 from workbench.tasks.outcomes import Outcomes
 
 RECIPE = Recipe.of(RTN(4))
-JOURNALS = Path(__file__).parent / "journals"
 
 
 @pytest.fixture
@@ -430,59 +428,6 @@ def test_the_journal_uses_no_write_ahead_log(store: Store) -> None:
         assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
-def old_study(folder: Path, version: int) -> Path:
-    """Return a study whose journal an earlier version of the package wrote."""
-    folder.mkdir()
-    shutil.copy(JOURNALS / f"version-{version}.sqlite", folder / JOURNAL_NAME)
-    return folder
-
-
-def check_old_runs(store: Store) -> None:
-    base, run, failed = store.records()
-    assert (base.id, base.recipe, base.size_bytes) == ("base", Recipe(), 10)
-    assert (run.recipe, run.parent, run.facts["share"]) == (RECIPE, "base", 0.9)
-    assert run.measurements == (Measurement("perplexity", 5.0, n=3, stderr=0.1),)
-    assert (failed.state, failed.error) == (RunState.FAILED, "no memory")
-    assert store.models() == {"m": {"fingerprint": "1"}}
-    assert store.meta("task")["name"] == "t"
-
-
-@pytest.mark.parametrize("version", [1, 2, 3])
-def test_a_journal_of_an_earlier_version_is_upgraded(tmp_path: Path, version: int) -> None:
-    path = old_study(tmp_path / "study", version)
-    opened = Store.open(path)
-    check_old_runs(opened)
-    timed = Measurement(
-        "query_ms", 2.5, "ms", 3, part="", spread=0.1, how="packed int4", conditions="here",
-        samples=(2.5, 2.0, 3.25),
-    )  # fmt: skip
-    opened.add_measurements("a", [timed])
-    record = Store.open(path).record("a")
-    assert record is not None
-    assert record.measurement("query_ms") == timed
-    with sqlite3.connect(path / JOURNAL_NAME) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
-        assert not db.execute("SELECT * FROM runs WHERE digest IS NULL").fetchall()
-
-
-@pytest.mark.parametrize("version", [1, 2, 3])
-def test_a_read_only_journal_of_an_earlier_version_is_read(
-    tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = old_study(tmp_path / "study", version)
-
-    def refuse(self: object) -> None:
-        cause = sqlite3.OperationalError("attempt to write a readonly database")
-        raise StudyError("read-only") from cause
-
-    monkeypatch.setattr("workbench.storage.journal.Journal._upgrade", refuse)
-    store = Store.open(path)
-    check_old_runs(store)
-    assert store.snapshot() is store.snapshot()
-    with sqlite3.connect(path / JOURNAL_NAME) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (version,)
-
-
 def test_the_version_of_a_metric_is_kept(store: Store) -> None:
     finish(store)
     store.add_measurements("a", [Measurement("macro_f1", 0.5, n=3, version=2)])
@@ -499,15 +444,6 @@ def test_a_journal_that_another_process_has_upgraded_stays_as_it_is(store: Store
     store._journal._upgrade()
     with sqlite3.connect(store.path / JOURNAL_NAME) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (9,)
-
-
-def test_another_reason_why_a_journal_is_not_upgraded_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = old_study(tmp_path / "study", 1)
-    monkeypatch.setattr("workbench.storage.journal._UPGRADES", {1: ("no SQL",)})
-    with pytest.raises(StudyError, match="cannot be used"):
-        Store.open(path)
 
 
 class TestRefusals:

@@ -114,3 +114,18 @@ def test_what_an_earlier_definition_measured_is_computed_again(tmp_path):
 
 def found_record(study, id):
     return next(record for record in study.records if record.id == id)
+
+
+def test_quality_may_refer_to_any_run(study):
+    eight, two = (run for run in study.runs if run.recipe.steps)
+    found = study.choose(0.5, metric="perplexity", reference=two)
+    assert found.run.id == eight.id or found.run.id == study.baseline().id
+    assert found.quality > 1, "both are better than the run of two bits"
+    sure = study.choose(Requirements(0.97, reference=two), metric="perplexity")
+    assert f"of run {two.id}'s quality" in sure.nearest
+    assert {v.answer for v in sure.verdicts} == {"left out"}, "both are larger than the reference"
+    assert f"is not smaller than {two.label} (run {two.id})" in sure.nearest
+    with pytest.raises(StudyError, match="no run of the study"):
+        study.choose(0.5, reference="nothing")
+    with pytest.raises(ConfigError, match="refers to no run"):
+        Requirements(3, relative=False, reference=two)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -76,7 +77,17 @@ def test_the_tree_and_the_differences_are_of_all_runs(study):
     view = study.lineage()
     assert {node.run_id for node in view.nodes} == set(ids(study))
     assert len(view.plot().data) == 3
-    assert list(study.differences(ids(study)).columns) == [0, 1, 2, "differs"]
+    table = study.differences(ids(study))
+    assert list(table.columns) == [0, 1, 2, "differs"]
+    assert table.index[0] == "examples, against the first run", "paired differences come first"
+    better, total, worse = map(int, re.findall(r"\d+", table.iloc[0, 2]))
+    n = len(study._workspace.store.outcomes(ids(study)[0]))
+    assert (total, better >= 0, better + worse <= n) == (n, True, True)
+    name = f"{study.metric.name.replace('_', ' ')}, minus the first run's"
+    value, low, high = map(float, re.findall(r"[-+][\d.e+-]+", table.loc[name, 2]))
+    assert low < value < high
+    one, two = (study.table().loc[run, study.metric.name] for run in ids(study)[::2])
+    assert value == pytest.approx(two - one, rel=0.01)
 
 
 def test_predictions_that_are_ready_are_given_at_once_and_learn_from_runs(study, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -202,3 +203,16 @@ def test_multiple_choice_of_the_harness_has_its_part_on_trust(tmp_path):
         study.run([RTN(4, group_size=8)])
         page = Page(study.report(tmp_path / "texts.html", Requirements(0.5)))
     assert "Where it fails" not in page.words
+
+
+def test_a_run_that_was_exported_is_loaded_from_its_export(tmp_path):
+    with toy_study(tmp_path / "toy") as study:
+        run = study.run(RTN(8, group_size=8))
+        folder = run.export(tmp_path / "out", "hf").path
+        wanted = Requirements(size_bytes=1e9)
+        words = "".join(Page(study.report(tmp_path / "r.html", wanted)).words)
+        assert f'AutoModelForCausalLM.from_pretrained("{folder.as_posix()}"' in words
+        assert "study.model(" not in words
+        shutil.rmtree(folder)
+        again = "".join(Page(study.report(tmp_path / "again.html", wanted)).words)
+        assert "study.model(" in again, "an export that is gone loads nothing"

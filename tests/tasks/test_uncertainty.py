@@ -9,7 +9,6 @@ import pytest
 from scipy import stats
 
 from workbench.tasks.uncertainty import (
-    clustered_perplexity,
     clustered_ratio,
     estimate_ratio,
     estimate_statistic,
@@ -51,17 +50,17 @@ def test_fewer_than_two_clusters_have_no_error(clusters: list[int]) -> None:
 def test_perplexity_is_the_exponential_with_the_delta_method() -> None:
     loss, n, documents = [20.0, 33.0, 28.0], [10, 12, 11], [0, 1, 2]
     mean, error = clustered_ratio(loss, n, documents)
-    value, stderr = clustered_perplexity(loss, n, documents)
-    assert value == pytest.approx(math.exp(mean))
+    perplexity = estimate_ratio(loss, n, documents).exp()
+    assert perplexity.value == pytest.approx(math.exp(mean))
     assert error is not None
-    assert stderr == pytest.approx(math.exp(mean) * error)
+    assert perplexity.stderr == pytest.approx(math.exp(mean) * error)
 
 
 def test_a_broken_model_gives_infinity_without_an_error() -> None:
-    assert clustered_perplexity([1e6, 1e6], [1, 1], [0, 1])[0] == math.inf
-    value, stderr = clustered_perplexity([math.nan, 1.0], [1, 1], [0, 1])
-    assert math.isnan(value)
-    assert stderr is None
+    assert estimate_ratio([1e6, 1e6], [1, 1], [0, 1]).exp().value == math.inf
+    unknown = estimate_ratio([math.nan, 1.0], [1, 1], [0, 1]).exp()
+    assert math.isnan(unknown.value)
+    assert unknown.stderr is None
     assert clustered_ratio([math.inf, 1.0], [1, 1], [0, 1]) == (math.inf, None)
 
 

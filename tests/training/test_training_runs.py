@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.toy import toy_model, toy_study
-from tests.training.classes import class_task, encoder
+from tests.training.classes import class_task, decoder, encoder
 from workbench.atomic_files import aside_of
 from workbench.compression.compress import compress
 from workbench.errors import CancelledError, ConfigError, StudyError
@@ -154,10 +155,13 @@ def test_a_classifier_goes_from_rows_to_a_specialist_of_4_bits(tmp_path: Path) -
     study = Study(encoder(), class_task(), tmp_path / "study")
     run = study.run([FineTuning(epochs=3, learning_rate=3e-3), RTN4])
     model = study.model(run)
-    assert model.head is not None
+    assert type(model.hf_model).__name__ == "BertForSequenceClassification"
+    assert model.head is None, "the class has one itself"
     again = Study.open(study.path)
     reopened = again.model(again.run(run.recipe))
-    assert reopened.head.weight.equal(model.head.weight)
+    assert reopened.fingerprint == model.fingerprint
+    errors = study.layer_errors([run])
+    assert all(row[0] for row in errors.errors), "layers are found under either name"
     loss = study.task.evaluate(reopened)["loss"].mean()
     assert loss < study.task.evaluate(study.model(study.baseline()))["loss"].mean()
 
@@ -269,3 +273,38 @@ def test_killed_at_a_random_step_it_goes_on_to_the_same_bytes(tmp_path: Path) ->
     run = Study.open(tmp_path / "killed").runs[-1]
     assert run.record.facts["training"][0]["resumed_at"] > 0
     assert not list(checkpoints.iterdir())
+
+
+@pytest.mark.parametrize("make", [encoder, decoder], ids=["encoder", "decoder"])
+def test_a_trained_classifier_is_one_that_transformers_loads(tmp_path: Path, make: Any) -> None:
+    """The export is a plain classifier: no file of ours has a part of it."""
+    from transformers import pipeline
+
+    study = Study(make(), class_task(), tmp_path / "study")
+    tuned = FineTuning(epochs=1, learning_rate=3e-3)
+    student = Distillation(blocks=1, epochs=1, learning_rate=3e-3)
+    run = study.run([tuned, student, GPTQ(4, group_size=8)])
+    frozen = next(o for o in study.baseline().export_offers() if o.format == "hf")
+    offer = next(o for o in run.export_offers() if o.format == "hf")
+    assert "Fine-tune or distil first" in frozen.note
+    assert not offer.note
+    folder = run.export(tmp_path / "out", "hf").path
+    (folder / "workbench.json").unlink()
+    assert not list(folder.glob("workbench*"))
+    texts = list(study.task.texts("evaluation"))[:10]
+    loaded = pipeline("text-classification", model=str(folder))
+    answers = loaded(texts, batch_size=4)
+    assert [a["label"] for a in answers] == study.task.classify(study.model(run), texts)
+    assert {a["label"] for a in answers} <= set(study.task.labels)
+
+
+def test_a_low_rank_training_of_codes_trains_the_class_s_own_head(tmp_path: Path) -> None:
+    study = Study(encoder(), class_task(), tmp_path / "study")
+    codes = study.run(RTN4)
+    run = codes.then(FineTuning("lora", epochs=1, learning_rate=3e-3))
+    model = study.model(run)
+    before = study.task.trained_form(study.model(codes))
+    assert set(before.weights) == set(model.weights), "codes have moved with their layers"
+    one, two = (m.hf_model.classifier.weight for m in (before, model))
+    assert not one.equal(two)
+    assert study.task.evaluate(model)["loss"].mean() < study.task.evaluate(before)["loss"].mean()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from workbench.app.history import History
 from workbench.app.inspector_client import Inspector
-from workbench.app.parts.notice import Notice
+from workbench.app.notice import Notice
 from workbench.records import RunRecord, RunState
 
 if TYPE_CHECKING:

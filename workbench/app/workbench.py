@@ -16,11 +16,11 @@ import ipywidgets as w
 from workbench.app import last_study, recorded_study
 from workbench.app.inspector_client import Inspector
 from workbench.app.journal_watch import JournalWatch
+from workbench.app.notice import Notice
 from workbench.app.panels.plan import PlanPanel
 from workbench.app.panels.runs import table_html
 from workbench.app.panels.start import StartPanel
 from workbench.app.parts.controls import buttons, classed, close, show
-from workbench.app.parts.notice import Notice
 from workbench.app.session import Session
 from workbench.app.tabs import Panels
 from workbench.errors import ConfigError

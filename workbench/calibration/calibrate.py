@@ -234,11 +234,15 @@ def _key(model: LoadedModel, task: Task | CalibrationInputs, options: Calibratio
     parts = {
         "version": FORMAT_VERSION,
         "model": model.fingerprint,
-        "compute_dtype": str(next(model.hf_model.parameters()).dtype),
+        "compute_dtype": str(_computed_in(model)),
         "task": task.fingerprint,
         "options": asdict(options),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _computed_in(model: LoadedModel) -> torch.dtype:
+    return model.dtype if model.streaming else next(model.hf_model.parameters()).dtype
 
 
 @torch.no_grad()

@@ -148,6 +148,7 @@ def collect_gradients(
     CalibrationError
         If the gradients are not finite.
     """
+    model.need_resident("Collecting gradients")
     options = options or GradientOptions()
     parts = json.dumps([FORMAT_VERSION, statistics.key, asdict(options)])
     key = hashlib.sha256(parts.encode()).hexdigest()[:16]

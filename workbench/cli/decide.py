@@ -170,7 +170,7 @@ def plan(
 
 
 def _check_accuracy(accuracy: float | None, absolute: bool) -> None:
-    if accuracy is not None and accuracy > 2 and not absolute:
+    if accuracy is not None and accuracy >= 2 and not absolute:
         raise ConfigError(
             f"--accuracy {accuracy:g} is a share of the base model's quality; for {accuracy:g} %"
             f" give {accuracy / 100:g}, for a value of the metric itself add --absolute."

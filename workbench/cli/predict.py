@@ -6,7 +6,7 @@ What they print is predicted where it says so; only ``fit`` runs something.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,8 +24,10 @@ from workbench.cli.options import (
 )
 from workbench.cli.tables import errors, output, print_predictions, print_sensitivity
 from workbench.errors import ConfigError
+from workbench.records import RunState
 
 if TYPE_CHECKING:
+    from workbench.prediction.predict import Prediction
     from workbench.recipes import Step
     from workbench.study import Study
 
@@ -44,7 +46,7 @@ def predict(
     """Predict recipes without running them, given as for sweep."""
     recipes = recipes_of(methods, bits, group_sizes, ratios, exportable)
     opened = _ready(study)
-    print_predictions([opened.predict(recipe) for recipe in recipes], opened.metric)
+    _print(opened, [opened.predict(recipe) for recipe in recipes])
 
 
 @commands.command()
@@ -56,7 +58,7 @@ def frontier(
 ) -> None:
     """Print the predicted Pareto front over uniform and mixed recipes."""
     opened = _ready(study)
-    print_predictions(opened.frontier(n_mixed=n_mixed), opened.metric)
+    _print(opened, opened.frontier(n_mixed=n_mixed))
 
 
 @commands.command()
@@ -132,6 +134,11 @@ def fit(
         text = str(opened.predict(recipe)).removeprefix(f"{recipe.label}: ")
         out.print(f"Not run: {text}", markup=False, highlight=False, soft_wrap=True)
     out.print(f"The recipe in Python: {recipe.code()}", markup=False, highlight=False)
+
+
+def _print(study: Study, predictions: Iterable[Prediction]) -> None:
+    done = [r for r in study.runs if r.state is RunState.DONE and r.recipe.steps]
+    print_predictions(predictions, study.metric, len(done))
 
 
 def _ready(path: Path) -> Study:

@@ -33,6 +33,7 @@ def rows_of(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
         return ["" if value != value else format(value, form) for value in values]
 
     rows = {
+        "id": [str(run) for run in frame.index],
         "recipe": list(frame["recipe"]),
         "size (MB)": column(frame["size_mb"], ".2f"),
         "of dense": column(frame["size_ratio"], ".1%"),
@@ -76,8 +77,11 @@ def print_runs(frame: pd.DataFrame, metric: Metric) -> None:
     out.print(f"★ Pareto front: nothing is smaller and better ({metric.name}: {better} is better)")
 
 
-def print_predictions(predictions: Iterable[Prediction], metric: Metric) -> None:
-    """Print predictions, one a row; never beside measurements."""
+def print_predictions(predictions: Iterable[Prediction], metric: Metric, n_measured: int) -> None:
+    """Print predictions, one a row; never beside measurements.
+
+    ``n_measured`` is how many compressed runs there are to learn the level from.
+    """
     found, out = list(predictions), output()
 
     def column(value: Callable[[Prediction], str | None]) -> list[str]:
@@ -99,8 +103,11 @@ def print_predictions(predictions: Iterable[Prediction], metric: Metric) -> None
     if not any(columns["notes"]):
         del columns["notes"]
     n_runs = max((one.n_runs for one in found), default=0)
-    runs = "run" if n_runs == 1 else "runs"
-    text = f"Predicted, not measured; the level is learned from {n_runs} measured {runs}."
+    runs = "run" if n_measured == 1 else "runs"
+    text = "Predicted, not measured; the level is learned from"
+    text += f" {n_runs} of {n_measured} measured {runs}"
+    unused = n_measured - n_runs
+    text += "." if not unused else ": others are of steps without a prediction, or too far off."
     out.print(text, highlight=False, soft_wrap=True)
     out.print(_table(columns, out))
 

@@ -18,7 +18,7 @@ from workbench.methods import LAYER_METHODS, MODEL_METHODS, ModelContext
 from workbench.methods.backends import backend_of
 from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.progress import SILENT, Monitor
-from workbench.recipes import GPTQ
+from workbench.recipes import GPTQ, Step
 from workbench.recipes.recipe import Recipe
 from workbench.training import CheckpointFile
 
@@ -115,6 +115,8 @@ def compress(
         If a solver fails; nothing is replaced by a fallback.
     """
     for step in recipe.steps:
+        if not takes_streamed(step):
+            model.need_resident(step.title)
         if type(step) in MODEL_METHODS:
             MODEL_METHODS[type(step)].check(model, step)
     # What statistics and layer errors refer to: the model when it last changed its architecture
@@ -166,6 +168,12 @@ def compress(
                 teacher = origin
     facts.update(_shares(result))
     return Compressed(result, facts)
+
+
+def takes_streamed(step: Step) -> bool:
+    """Return whether a step takes a model whose weights are in their files."""
+    sequential = isinstance(step, GPTQ) and step.sequential
+    return type(step) in LAYER_METHODS and backend_of(step) is None and not sequential
 
 
 def _given(model: LoadedModel) -> LoadedModel:

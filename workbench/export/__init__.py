@@ -46,6 +46,14 @@ FORMATS: dict[str, Format] = {
 
 CARD = "README.md"
 
+PROBE = (
+    "The classifier of this run reads the mean of all hidden states of a frozen model, which no"
+    " class of transformers does. It is written into a file of its own, which workbench.load_model"
+    " reads; other programs load the model without it and do not give your labels. Fine-tune or"
+    " distil first: what is trained has the form that AutoModelForSequenceClassification loads."
+)
+"""What is said before a classifier is exported that only the workbench puts on."""
+
 __all__ = [
     "FORMATS",
     "ExportOffer",
@@ -80,6 +88,8 @@ class ExportOffer:
         Compressed layers that it would hold densely, by name, and why.
     is_uncompressed : bool
         Whether it stores the values of a model that has codes, which undoes the compression.
+    note : str
+        What other programs would not find in it, and what helps; empty if they find all.
     """
 
     format: str
@@ -89,6 +99,7 @@ class ExportOffer:
     refusal: str | None
     kept_dense: dict[str, str] = field(default_factory=dict)
     is_uncompressed: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,6 +177,12 @@ def nearest_format(model: LoadedModel, other_than: str) -> str | None:
 
 def refusal(format: Format, model: LoadedModel) -> str | None:
     """Return why a format cannot hold a model, and which one can; None if it can."""
+    if model.streaming is not None:
+        return (
+            f"{model.source.name} is streamed from its files, and an export is written from memory."
+            ' Load it with memory="resident" (in dtype="bfloat16" where memory is short), give it'
+            " to the study by study.add_model(...), and export then."
+        )
     obstacle = format.obstacle(model)
     if obstacle is None:
         return None
@@ -182,7 +199,9 @@ def offers(model: LoadedModel) -> tuple[ExportOffer, ...]:
         size = format.predicted_bytes(model) if reason is None else None
         dense = format.kept_dense(model) if reason is None else {}
         undone = name == HuggingFace.name and bool(code_layers(model))
-        found.append(ExportOffer(name, format.title, format.loaders, size, reason, dense, undone))
+        note = PROBE if reason is None and model.head is not None else ""
+        offer = ExportOffer(name, format.title, format.loaders, size, reason, dense, undone, note)
+        found.append(offer)
     return tuple(found)
 
 

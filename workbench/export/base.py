@@ -76,7 +76,7 @@ class Format(ABC):
         """Return what was written of a model, loaded again, to compare it with the model."""
         from workbench.models.load import load_model
 
-        return load_model(folder, device=str(model.device), dtype=model.dtype)
+        return load_model(folder, device=str(model.device), dtype=model.dtype, memory="resident")
 
     def tensor_bytes(self, folder: Path) -> int:
         """Return the bytes of all tensors that :meth:`write` has written."""

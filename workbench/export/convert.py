@@ -87,8 +87,9 @@ def convert(
     chosen = format_named(format)
     if isinstance(source, LoadedModel):
         model = source
+        model.need_resident("Converting")
     else:
-        model = load_model(source, trust_remote_code=trust_remote_code)
+        model = load_model(source, trust_remote_code=trust_remote_code, memory="resident")
     name = model.source.name
     rounded: dict[str, str] = {}
     if requantize is not None:

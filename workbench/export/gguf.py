@@ -39,7 +39,9 @@ class GGUF(Format):
         config: Any = model.hf_model.config
         if config.model_type not in packing.ARCHITECTURES or not model.is_decoder:
             known = ", ".join(packing.ARCHITECTURES)
-            return f"it is a {config.model_type!r}, and the workbench writes {known}"
+            kind = config.model_type
+            given = type(model.hf_model).__name__ if kind in packing.ARCHITECTURES else repr(kind)
+            return f"it is a {given}, and the workbench writes language models of {known}"
         reason = _configuration_obstacle(config)
         codes, dense = _split(model)
         if reason is None and dense:

@@ -60,7 +60,9 @@ class MLX(Format):
     def obstacle(self, model: LoadedModel) -> str | None:
         kind = str(getattr(model.hf_model.config, "model_type", ""))
         if kind not in ARCHITECTURES or not model.is_decoder:
-            return f"it is a {kind!r}, and the workbench writes {', '.join(ARCHITECTURES)}"
+            given = type(model.hf_model).__name__ if kind in ARCHITECTURES else repr(kind)
+            known = ", ".join(ARCHITECTURES)
+            return f"it is a {given}, and the workbench writes language models of {known}"
         return no_codes_obstacle(*_split(model))
 
     def kept_dense(self, model: LoadedModel) -> dict[str, str]:

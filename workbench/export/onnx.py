@@ -28,7 +28,7 @@ from workbench.export.onnx_graph import (
     stored_bytes,
     write_graph,
 )
-from workbench.models.loaded import LoadedModel, tensor_identity
+from workbench.models.loaded import ClassificationHead, LoadedModel, tensor_identity
 from workbench.progress import SILENT, Monitor
 from workbench.tensors.packing import onnx as packing
 from workbench.tensors.weights import QuantizedWeight
@@ -173,21 +173,29 @@ def _in_onnxruntime(model: LoadedModel, path: Path) -> LoadedModel:
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    hf_model: Any = copy.copy(model.hf_model)
-    hf_model.forward = _Forward(session)
+    hf_model: Any = copy.copy(_used(model))
+    hf_model.forward = _Forward(session, pooled=model.head is not None)
     head = model.head
-    if head is not None:  # it is in the graph
-        hf_model.config = copy.deepcopy(hf_model.config)
-        hf_model.config.id2label = dict(enumerate(head.labels))
-        hf_model.config.label2id = {label: code for code, label in enumerate(head.labels)}
-    return dataclasses.replace(model, hf_model=hf_model, head=None, weights=dict(read_codes(path)))
+    if head is not None:  # it is in the graph, behind the mean over the tokens
+        n_labels = len(head.labels)
+        nothing = torch.zeros(n_labels, device=model.device)
+        unit = torch.eye(n_labels, device=model.device)
+        head = ClassificationHead(unit, nothing, head.labels)
+    return dataclasses.replace(model, hf_model=hf_model, head=head, weights=dict(read_codes(path)))
 
 
 class _Forward:
-    """What forward() of a transformers model is, computed by a session of onnxruntime."""
+    """What forward() of a transformers model is, computed by a session of onnxruntime.
 
-    def __init__(self, session: Any) -> None:
-        self.session = session
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+    pooled : bool
+        Whether the graph's logits are given as hidden states, of which each token has the same.
+    """
+
+    def __init__(self, session: Any, *, pooled: bool) -> None:
+        self.session, self.pooled = session, pooled
         self.inputs = {value.name: value.shape for value in session.get_inputs()}
         self.output = session.get_outputs()[0].name
 
@@ -209,7 +217,9 @@ class _Forward:
                 empty = torch.zeros(len(input_ids), shape[1], 0, shape[3])
                 given[name] = empty.numpy()
         found = torch.from_numpy(self.session.run([self.output], given)[0]).to(input_ids.device)
-        if self.output == "logits":
+        if self.pooled:
+            found = found[:, None].expand(-1, input_ids.shape[1], -1)
+        elif self.output == "logits":
             return CausalLMOutput(logits=found)
         return BaseModelOutput(last_hidden_state=found)
 

@@ -1,8 +1,13 @@
-"""One method per file, and the table that finds a step's method by the step's type."""
+"""One method per file, and the table that finds a step's method by the step's type.
+
+A method names its step itself, so the table is made of all the files of this folder.
+"""
 
 from __future__ import annotations
 
-from workbench.methods.awq import AWQSolver
+import pkgutil
+from importlib import import_module
+
 from workbench.methods.base import (
     GroupWeights,
     LayerMethod,
@@ -10,55 +15,21 @@ from workbench.methods.base import (
     ModelMethod,
     ModelResult,
 )
-from workbench.methods.cast import Caster
-from workbench.methods.depth import DepthPruner
-from workbench.methods.distill import Distiller
-from workbench.methods.embeddings import EmbeddingQuantizer
-from workbench.methods.finetune import FineTuner
-from workbench.methods.gptq import GPTQSolver
-from workbench.methods.lowrank import LowRankCorrector
-from workbench.methods.magnitude import MagnitudePruner
 from workbench.methods.mixed import MixedSolver
-from workbench.methods.rtn import RoundToNearest
-from workbench.methods.sparsegpt import SparseGPTSolver
-from workbench.methods.wanda import WandaPruner
-from workbench.methods.width import WidthPruner
-from workbench.recipes import (
-    AWQ,
-    GPTQ,
-    RTN,
-    Cast,
-    DepthPruning,
-    Distillation,
-    FineTuning,
-    LowRankCorrection,
-    MagnitudePruning,
-    Mixed,
-    QuantizeEmbeddings,
-    SparseGPT,
-    Step,
-    Wanda,
-    WidthPruning,
-)
+from workbench.recipes import Mixed, Step
 
-LAYER_METHODS: dict[type[Step], LayerMethod] = {
-    RTN: RoundToNearest(),
-    GPTQ: GPTQSolver(),
-    AWQ: AWQSolver(),
-    MagnitudePruning: MagnitudePruner(),
-    Wanda: WandaPruner(),
-    SparseGPT: SparseGPTSolver(),
-    LowRankCorrection: LowRankCorrector(),
-}
+LAYER_METHODS: dict[type[Step], LayerMethod] = {}
+MODEL_METHODS: dict[type[Step], ModelMethod] = {}
+
+for _file in pkgutil.iter_modules(__path__):
+    for _found in vars(import_module(f"{__name__}.{_file.name}")).values():
+        if isinstance(_found, type) and "step" in vars(_found):
+            if issubclass(_found, LayerMethod):
+                LAYER_METHODS[_found.step] = _found()
+            elif issubclass(_found, ModelMethod):
+                MODEL_METHODS[_found.step] = _found()
+
 LAYER_METHODS[Mixed] = MixedSolver(LAYER_METHODS)
-MODEL_METHODS: dict[type[Step], ModelMethod] = {
-    QuantizeEmbeddings: EmbeddingQuantizer(),
-    DepthPruning: DepthPruner(),
-    WidthPruning: WidthPruner(),
-    FineTuning: FineTuner(),
-    Distillation: Distiller(),
-    Cast: Caster(),
-}
 METHODS: dict[type[Step], LayerMethod | ModelMethod] = {**LAYER_METHODS, **MODEL_METHODS}
 
 __all__ = [

@@ -26,6 +26,7 @@ _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
 class AWQSolver(LayerMethod):
     """One scale per shared input, so that the layer before can absorb it."""
 
+    step: ClassVar[type[Step]] = AWQ
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"gram", "abs_sum"})
     tokens_per_input: ClassVar[float] = 1 / 8

@@ -77,10 +77,12 @@ class GroupWeights:
 class LayerMethod(ABC):
     """A method that compresses the layers of one shared input at a time.
 
-    ``version`` changes whenever the result for equal inputs changes; ``needs`` names the
-    statistics that must have been collected, such as ``{"gram"}``.
+    ``step`` is the step that it carries out. ``version`` changes whenever the result for equal
+    inputs changes; ``needs`` names the statistics that must have been collected, such as
+    ``{"gram"}``.
     """
 
+    step: ClassVar[type[Step]]
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset()
     tokens_per_input: ClassVar[float] = 1.0
@@ -189,12 +191,13 @@ class ModelResult:
 class ModelMethod(ABC):
     """A method that needs the whole model at once: structure, formats, training.
 
-    ``version`` and ``needs`` are as in :class:`LayerMethod`, and ``needs`` may also name
+    ``step``, ``version`` and ``needs`` are as in :class:`LayerMethod`, and ``needs`` may also name
     ``"windows"``, the calibration tokens themselves; ``changes_architecture`` says that shapes or
     the number of blocks change, ``trains`` that the model learns; statistics of the model before do
     not apply after either.
     """
 
+    step: ClassVar[type[Step]]
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset()
     changes_architecture: ClassVar[bool] = False

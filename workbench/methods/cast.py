@@ -22,6 +22,7 @@ class Caster(ModelMethod):
     What the class keeps in float32 when transformers loads it in this format stays as it is.
     """
 
+    step: ClassVar[type[Step]] = Cast
     version: ClassVar[int] = 3
 
     def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:

@@ -46,6 +46,7 @@ _LOSS_TOKENS = 4096
 class DepthPruner(ModelMethod):
     """Blocks are judged by the tokens that no solver sees, and the rest is renumbered."""
 
+    step: ClassVar[type[Step]] = DepthPruning
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"windows"})
     changes_architecture: ClassVar[bool] = True

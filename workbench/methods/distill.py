@@ -25,6 +25,7 @@ from workbench.training.facts import facts_of, task_of
 class Distiller(ModelMethod):
     """The student begins with blocks of the model as it is; the teacher is what it was before."""
 
+    step: ClassVar[type[Step]] = Distillation
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = True
 
@@ -45,6 +46,7 @@ class Distiller(ModelMethod):
             )
         if config.blocks is not None:
             model, extra["kept_blocks"] = student_of(model, config.blocks, config.keep)
+        model = task.trained_form(model, monitor=context.monitor)
         trainable = trainable_of(model, config.method, rank=config.rank, seed=config.seed)
         extra["needed_bytes"] = check_training_memory(
             trainable, task, config.batch_size, taught=True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -21,6 +21,8 @@ class EmbeddingQuantizer(ModelMethod):
 
     Position tables stay dense, as does a classification head: both are small.
     """
+
+    step: ClassVar[type[Step]] = QuantizeEmbeddings
 
     def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
         assert isinstance(config, QuantizeEmbeddings)

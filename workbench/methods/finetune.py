@@ -22,12 +22,14 @@ from workbench.training.losses import class_weights
 class FineTuner(ModelMethod):
     """The calibration part is learned, the validation part decides how long."""
 
+    step: ClassVar[type[Step]] = FineTuning
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = True
 
     def apply(self, model: LoadedModel, context: ModelContext, config: Step) -> ModelResult:
         assert isinstance(config, FineTuning)
         task = task_of(context.calibrator, config)
+        model = task.trained_form(model, monitor=context.monitor)
         trainable = trainable_of(model, config.method, rank=config.rank, seed=config.seed)
         needed = check_training_memory(trainable, task, config.batch_size)
         examples = task.training_examples(model)

@@ -33,6 +33,7 @@ _WORK_BYTES = 256 << 20
 class GPTQSolver(LayerMethod):
     """Layers of one shared input are stacked and solved as one matrix."""
 
+    step: ClassVar[type[Step]] = GPTQ
     version: ClassVar[int] = 2
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
 

@@ -18,6 +18,7 @@ from workbench.tensors.weights import CompressedWeight, CorrectedWeight
 class LowRankCorrector(LayerMethod):
     """Layers that no step compressed have nothing to restore and are left as they are."""
 
+    step: ClassVar[type[Step]] = LowRankCorrection
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
 

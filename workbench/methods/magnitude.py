@@ -24,6 +24,7 @@ class MagnitudePruner(LayerMethod):
         :meth:`prepared`.
     """
 
+    step: ClassVar[type[Step]] = MagnitudePruning
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset()
 

@@ -14,6 +14,7 @@ from workbench.tensors.weights import CompressedWeight, QuantizedWeight
 class RoundToNearest(LayerMethod):
     """Scales from each group's range, codes by rounding. Pruned weights stay exactly zero."""
 
+    step: ClassVar[type[Step]] = RTN
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset()
 

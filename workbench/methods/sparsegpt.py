@@ -24,6 +24,7 @@ from workbench.tensors.weights import CompressedWeight, PrunedWeight, QuantizedW
 class SparseGPTSolver(LayerMethod):
     """Layers of one shared input are solved as one matrix; each is pruned by its own scores."""
 
+    step: ClassVar[type[Step]] = SparseGPT
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
 

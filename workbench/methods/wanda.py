@@ -14,6 +14,7 @@ from workbench.tensors.weights import CompressedWeight, PrunedWeight
 class WandaPruner(LayerMethod):
     """Scores are |W| · ‖x‖₂ (equation 1), compared within each row (section 3) or N:M group."""
 
+    step: ClassVar[type[Step]] = Wanda
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
     tokens_per_input: ClassVar[float] = 0.0  # each input's norm is estimated by itself

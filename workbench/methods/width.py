@@ -35,6 +35,7 @@ _SLACK = 1 / 16
 class WidthPruner(ModelMethod):
     """The same number of neurons and heads goes from every block, so that a configuration fits."""
 
+    step: ClassVar[type[Step]] = WidthPruning
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
     changes_architecture: ClassVar[bool] = True

@@ -35,6 +35,7 @@ from workbench.models.architectures import (
     refuse_unsupported,
 )
 from workbench.models.expert_names import expert_rows
+from workbench.models.layers import find_blocks
 from workbench.models.loaded import (
     ClassificationHead,
     LoadedModel,
@@ -43,7 +44,13 @@ from workbench.models.loaded import (
     tensor_identity,
     tokenizer_fingerprint,
 )
-from workbench.models.placement import DTYPES, check_memory, choose_dtype
+from workbench.models.placement import (
+    DTYPES,
+    check_memory,
+    choose_dtype,
+    choose_memory,
+    fits_comfortably,
+)
 from workbench.models.precision import loading_dtypes, wider_than
 from workbench.models.readers import (
     Codes,
@@ -65,8 +72,9 @@ from workbench.models.sources import (
     read_headers,
     read_pickled,
 )
+from workbench.models.streaming import Streaming
 from workbench.models.trusted_code import code_key, is_trusted, trust
-from workbench.tensors.devices import choose_device, compute_dtype
+from workbench.tensors.devices import choose_device, compute_dtype, is_cpu
 from workbench.tensors.memory_mapped import read_tensors
 from workbench.tensors.weights import QuantizedWeight
 
@@ -111,6 +119,8 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    memory: str = "auto",
+    memory_budget: float | None = None,
 ) -> LoadedModel:
     """Load a model and its tokenizer.
 
@@ -132,6 +142,12 @@ def load_model(
         Branch, tag or commit of a Hugging Face model.
     trust_remote_code : bool
         Allow the model's own Python code to run; for models that you trust only.
+    memory : str
+        ``"resident"``: in memory. ``"streamed"``: the weights stay in their safetensors files,
+        which must not be changed meanwhile, and a block is in memory only while it is used; on
+        the CPU. ``"auto"``: streamed if the model and one copy of it would not fit and it can be.
+    memory_budget : float, optional
+        Bytes that ``"auto"`` may take; default: what is free.
 
     Returns
     -------
@@ -157,7 +173,13 @@ def load_model(
     """
     target = choose_device(device)
     compute = choose_dtype(dtype)
+    kept = choose_memory(memory, memory_budget)
     if not isinstance(ref, (str, os.PathLike)):
+        if kept == "streamed":
+            raise ConfigError(
+                "A live model is in memory already; give load_model its folder or Hugging Face id"
+                ' for memory="streamed".'
+            )
         return _load_live(ref, tokenizer, target, compute)
     source = find_source(ref, revision, code=trust_remote_code)
     if trust_remote_code:
@@ -175,7 +197,17 @@ def load_model(
     expected = DTYPES.get(str(getattr(config, "dtype", None)).removeprefix("torch."), torch.float32)
     n_parameters = count_parameters(auto, config, architecture, trust_remote_code)
     wanted = compute or compute_dtype(target, expected)
-    check_memory(source.ref, n_parameters, wanted, target)
+    comfortable = fits_comfortably(n_parameters, wanted, target, memory_budget)
+    obstacle = None
+    if kept == "streamed" or (kept == "auto" and not comfortable):
+        obstacle = _why_not_streamed(auto, source, config, target)
+        if kept == "streamed" and obstacle is not None:
+            raise UnsupportedArchitectureError(
+                f'{source.ref!r} cannot be streamed: {obstacle}. Give memory="resident".'
+            )
+    streamed = kept == "streamed" or (kept == "auto" and not comfortable and obstacle is None)
+    if not streamed:
+        check_memory(source.ref, n_parameters, wanted, target)
 
     codes, pickled = None, False
     file = find_gguf(source.folder)
@@ -200,13 +232,15 @@ def load_model(
         headers = {name: _header(tensor) for name, tensor in codes.dense.items()}
     stored = _stored_dtype(source.ref, headers)
     wanted = compute or compute_dtype(target, stored)
-    hf_model = _read(auto, source, wanted, trust_remote_code, config, codes, pickled=pickled)
+    # A streamed model is mapped as it is stored; its blocks are converted when they are used.
+    read_as = stored if streamed else wanted
+    hf_model = _read(auto, source, read_as, trust_remote_code, config, codes, pickled=pickled)
     extras = _read_extras(source.folder)
     kept_as = DTYPES.get(str(extras.get("stored_dtype")), stored)
     # Where all tensors are stored alike none of them can be wider, which saves a look at each.
     mixed = len({dtype for dtype, _ in headers.values() if dtype in STORED}) > 1
     model = LoadedModel(
-        hf_model=_placed(hf_model, target),
+        hf_model=_frozen(hf_model) if streamed else _placed(hf_model, target),
         tokenizer=text,
         source=ModelSource(
             source.kind,
@@ -223,7 +257,32 @@ def load_model(
     )
     if codes is not None:
         _put_codes(model, codes)
+    if streamed:
+        model.streaming = Streaming(wanted, tuple(find_blocks(hf_model)), model.weights)
+        model.streaming.install(hf_model)
     return model
+
+
+def _why_not_streamed(
+    auto: Any, source: Source, config: PretrainedConfig, device: torch.device
+) -> str | None:
+    """Return why a model's weights cannot stay in its files, None if they can."""
+    if not is_cpu(device):
+        return f"blocks are read one at a time on the CPU only, and the device is {device}"
+    if find_gguf(source.folder) is not None or quantization_of(config) is not None:
+        return "it is compressed already, and its codes are unpacked when it is loaded"
+    if config.model_type == "rwkv":
+        return "transformers divides its weights in place when they run"
+    files = checkpoint_files(source)
+    if any(path.suffix == ".bin" for path in files):
+        return "its weights are pickled, which cannot be mapped; save it as safetensors"
+    headers = read_headers(files)
+    dtypes = {dtype for dtype, _ in headers.values() if dtype in STORED}
+    if len(dtypes) > 1:
+        return f"its tensors are stored in several dtypes ({', '.join(sorted(dtypes))})"
+    if any(".experts." in n and n not in headers for n in parameter_names(auto, config)):
+        return "its experts are stored one by one and are stacked when they are loaded"
+    return None
 
 
 def load_again(
@@ -232,6 +291,7 @@ def load_again(
     *,
     device: str | torch.device,
     dtype: str | torch.dtype,
+    memory: str = "auto",
 ) -> LoadedModel:
     """Load a model from where another one came from, which was not live.
 
@@ -259,6 +319,7 @@ def load_again(
         dtype=dtype,
         revision=source.revision,
         trust_remote_code=source.trust_remote_code,
+        memory=memory,
     )
 
 
@@ -294,6 +355,7 @@ def save_model(
     Path
         The folder.
     """
+    model.need_resident("Saving a dense checkpoint")
     if not whole:
         model = model.as_measured()
     path = Path(folder).expanduser()
@@ -460,6 +522,10 @@ def _placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
         tensor.data = tensor.data.clone()
     keep_weights(model)
     model.to(device)  # type: ignore[arg-type]
+    return _frozen(model)
+
+
+def _frozen(model: PreTrainedModel) -> PreTrainedModel:
     model.eval()
     model.requires_grad_(False)
     return model

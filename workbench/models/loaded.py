@@ -19,6 +19,7 @@ from workbench.fields import shown, whole
 from workbench.models.architectures import decoder_start_token, is_causal, is_seq2seq, quiet
 from workbench.models.finite import check_weight
 from workbench.models.precision import generic_name
+from workbench.models.streaming import Streaming, computed_parts
 from workbench.models.weight_access import WeightSite, find_site, module_site
 from workbench.tensors.memory_mapped import read_tensors
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from workbench.tensors.weights import CompressedWeight
+
+
+STREAMED_STEPS = "RTN, GPTQ, AWQ, Mixed, MagnitudePruning, Wanda, SparseGPT, LowRankCorrection"
+"""Steps that solve layer by layer, and so take a model whose weights are in their files."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,9 @@ class LoadedModel:
     beside : dict of str to str
         Text of the checkpoint's files that say how images and sound are read, by their names;
         every checkpoint that is written has them again.
+    streaming : Streaming or None
+        Of a model whose weights stay in their files: what reads its blocks. Its parameters are
+        mapped, in the stored dtype, and shared by copies.
     """
 
     hf_model: PreTrainedModel
@@ -157,20 +165,29 @@ class LoadedModel:
     structure: dict[str, Any] = field(default_factory=dict)
     wide: frozenset[str] = frozenset()
     beside: dict[str, str] = field(default_factory=dict)
+    streaming: Streaming | None = None
     _fingerprint: tuple[object, str] | None = field(default=None, init=False, repr=False)
 
     def copy(self) -> LoadedModel:
         """Return an independent copy that shares the tokenizer and the compressed weights."""
+        weights = dict(self.weights)
+        shared: dict[int, Any] = {}
+        streaming = None
+        if self.streaming is not None:
+            streaming = self.streaming.copied(weights)
+            shared = {id(p): p for p in self.hf_model.parameters() if p.ndim > 1}
+            shared[id(self.streaming)] = streaming  # its hooks belong to the copy then
         return LoadedModel(
-            copy.deepcopy(self.hf_model),
+            copy.deepcopy(self.hf_model, shared),
             self.tokenizer,
             self.source,
             self.stored_dtype,
-            dict(self.weights),
+            weights,
             self.head,
             dict(self.structure),
             self.wide,
             dict(self.beside),
+            streaming,
         )
 
     def stored_as(self, name: str) -> torch.dtype:
@@ -224,9 +241,28 @@ class LoadedModel:
         """
         dense = weight.dequantize()
         check_weight(name, dense, "once it is compressed")
-        self.site(name).put(dense)
+        site = self.site(name)
+        if self.streaming is None or self.streaming.is_open(name):
+            site.put(dense)
         self.weights[name] = weight
+        if self.streaming is not None:
+            self.streaming.supply(site)
         self._fingerprint = None
+
+    def need_resident(self, what: str) -> None:
+        """Raise what a streamed model cannot be used for, and say what it can.
+
+        Raises
+        ------
+        ConfigError
+            If the weights are in their files, see :class:`workbench.models.streaming.Streaming`.
+        """
+        if self.streaming is not None:
+            raise ConfigError(
+                f"{what} needs all weights in memory, and {self.source.name} is streamed from its"
+                f" files. {STREAMED_STEPS} and evaluation take it as it is; for the rest load it"
+                ' with memory="resident", in dtype="bfloat16" where memory is short.'
+            )
 
     def site(self, name: str) -> WeightSite:
         """Return where the weight of a module, or of one expert, lies.
@@ -249,6 +285,8 @@ class LoadedModel:
     @property
     def dtype(self) -> torch.dtype:
         """What the model computes in: the dtype of most of its parameters."""
+        if self.streaming is not None:
+            return self.streaming.dtype
         sizes: Counter[torch.dtype] = Counter()
         for parameter in self.hf_model.parameters():
             if parameter.is_floating_point():
@@ -366,12 +404,18 @@ class LoadedModel:
             tensors = [*tensors, ("head.weight", self.head.weight), ("head.bias", self.head.bias)]
             digest.update(json.dumps([self.head.labels, self.head.pooling]).encode())
         seen = set()
+        dtype = None if self.streaming is None else self.streaming.dtype
+        supplied = {f"{n}.weight": n for n in self.weights} if dtype is not None else {}
         for name, tensor in tensors:
-            digest.update(f"\n{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+            digest.update(f"\n{name} {tuple(tensor.shape)} {kind}\n".encode())
             if tensor_identity(tensor) not in seen:
                 seen.add(tensor_identity(tensor))
-                flat = tensor.detach().reshape(-1).cpu().contiguous()
-                digest.update(flat.view(torch.uint8).numpy().data)
+                if name in supplied:
+                    site = self.site(supplied[name])
+                    tensor = site.matrix.T if site.transposed else site.matrix
+                for part in computed_parts(tensor, dtype):
+                    digest.update(part.view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
     def summary(self) -> str:
@@ -384,7 +428,8 @@ class LoadedModel:
             text += f" with {len(self.weights)} compressed weights"
         if self.head is not None:
             text += f", head of {len(self.head.labels)} labels"
-        return f"{text}; computes in {_short(self.dtype)} on {self.device}"
+        where = "" if self.streaming is None else ", block by block from its files"
+        return f"{text}; computes in {_short(self.dtype)} on {self.device}{where}"
 
     def __repr__(self) -> str:
         return f"<LoadedModel {self.summary()}>"

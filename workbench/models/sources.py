@@ -25,6 +25,7 @@ from workbench.errors import (
     TokenizerMissingError,
     UnsupportedArchitectureError,
 )
+from workbench.fields import shown, words
 from workbench.stored_paths import check_folder
 
 if TYPE_CHECKING:
@@ -106,12 +107,13 @@ def find_source(
     UnsafePathError
         If a link in the folder leads out of it, or something in it is no regular file.
     """
+    words("load_model", "revision", revision, none_means="the newest")
     text = os.fspath(ref)
     path = Path(text).expanduser()
     if revision is not None and (text == DEMO or path.is_dir()):
         what = "the bundled model" if text == DEMO else f"the folder {text!r}"
         raise ConfigError(
-            f"revision={revision!r} has no meaning for {what}; leave it out, or give a Hugging"
+            f"revision={shown(revision)} has no meaning for {what}; leave it out, or give a Hugging"
             " Face id."
         )
     if text == DEMO:

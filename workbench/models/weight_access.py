@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from workbench.errors import ConfigError
 
+SUPPLY = "_workbench_supply"
+"""Attribute of a module whose dense weight is made when it is needed: returns it, float32."""
+
 
 @dataclass(frozen=True)
 class WeightSite:
@@ -51,6 +54,10 @@ class WeightSite:
     @property
     def matrix(self) -> Tensor:
         """The matrix as (out_features, in_features), float32; a view or a copy."""
+        supply = getattr(self.owner, SUPPLY, None)
+        if supply is not None:
+            dense: Tensor = supply()
+            return dense
         return (self.stored.T if self.transposed else self.stored).float()
 
     @property

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from workbench.atomic_files import write_file
 from workbench.errors import StudyError
 from workbench.recipes import Pruning, Quantization, SparseGPT, Step, step_from_dict
+
+Value = TypeVar("Value")
 
 FORMAT_VERSION = 2
 _LEAST = 1e-12
@@ -138,6 +140,15 @@ class CostTable:
         self.columns = dict(columns or {})
         self.whole = dict(whole or {})
         self.reasons = dict(reasons or {})
+        self._derived: dict[str, tuple[tuple[int, int, int], Any]] = {}
+
+    def derived(self, what: str, compute: Callable[[], Value]) -> Value:
+        """Return what ``compute`` returned the first time, until the table has more steps."""
+        state = len(self.columns), len(self.whole), len(self.reasons)
+        if what not in self._derived or self._derived[what][0] != state:
+            self._derived[what] = (state, compute())
+        found: Value = self._derived[what][1]
+        return found
 
     @property
     def index(self) -> dict[str, int]:

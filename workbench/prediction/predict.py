@@ -153,7 +153,13 @@ class Predictor:
     ) -> None:
         self.table = table
         self.metric = metric
-        known = [(o, raw_cost(table, o.recipe)) for o in observations]
+        # A study of thousands of runs asks for the same ones again and again.
+        costs: dict[Recipe, RawCost] = table.derived("raw costs", dict)
+        known = []
+        for observed in observations:
+            if observed.recipe not in costs:
+                costs[observed.recipe] = raw_cost(table, observed.recipe)
+            known.append((observed, costs[observed.recipe]))
         # A divergence within its own error says nothing of the level; far up the law breaks; and a
         # cost that stands in for another one would teach the difference between the two.
         used = [

@@ -77,6 +77,7 @@ def tabulate(
     monitor : Monitor
         Reports stage ``"predict"`` by steps.
     """
+    model.need_resident("Prediction")
     statistics = calibrator.statistics(model, monitor=monitor)
     gradients = collect_gradients(model, calibrator, statistics, monitor=monitor)
     table = _opened(path) or CostTable(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from workbench.errors import ConfigError
+from workbench.fields import shown
 from workbench.recipes import Step, step_from_dict
 
 FORMAT_VERSION = 1
@@ -37,7 +39,7 @@ class Recipe:
         for index, step in enumerate(self.steps):
             if not isinstance(step, Step):
                 hint = f"; did you mean {step.__name__}()?" if isinstance(step, type) else "."
-                raise ConfigError(f"{step!r} is not a step{hint}")
+                raise ConfigError(f"{shown(step)} is not a step{hint}")
             if not step.repeatable and type(step) in map(type, self.steps[:index]):
                 raise ConfigError(
                     f"{step.label}: a recipe has at most one {type(step).__name__}; leave one out."
@@ -55,10 +57,14 @@ class Recipe:
             return steps
         if isinstance(steps, Step):
             return cls((steps,))
-        if isinstance(steps, Iterable) and not isinstance(steps, (str, bytes)):
-            return cls(tuple(steps))
+        found = None
+        if not isinstance(steps, (str, bytes, type)):
+            with contextlib.suppress(TypeError):  # an array of no dimension says it is iterable
+                found = tuple(steps)
+        if found is not None:
+            return cls(found)
         raise ConfigError(
-            f"{steps!r} is not a recipe; give a step such as GPTQ(4), or a list of steps."
+            f"{shown(steps)} is not a recipe; give a step such as GPTQ(4), or a list of steps."
         )
 
     @property

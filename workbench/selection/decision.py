@@ -20,6 +20,7 @@ from workbench.selection.quality import (
     Scores,
     check_baseline,
     check_conditions,
+    is_baseline,
     is_measured,
     quality_of,
     value_of,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PASSES, FAILS, UNCLEAR = "passes", "fails", "unclear"
+LEFT_OUT = "left out"
+"""Of a run that may well be good enough, and is not smaller than what it is compared with."""
 
 FAIL_LEVEL = 0.05
 """Chance of saying of one run that it fails although it passes; not corrected for many runs."""
@@ -43,9 +46,10 @@ class Verdict:
     Attributes
     ----------
     run : RunRecord
-    answer : {"passes", "fails", "unclear"}
+    answer : {"passes", "fails", "unclear", "left out"}
         "passes" and "fails" are said with confidence; "unclear" is that examples are too few to
-        tell, or that something was not measured.
+        tell, or that something was not measured; "left out" that it is not smaller, and so was not
+        tested.
     quality : float or None
         Relative to the baseline; None where that has no meaning.
     interval : Interval or None
@@ -113,7 +117,7 @@ class Decision:
         The chosen run, else the measured run nearest to what was asked.
     nearest : str
         For people: what was chosen, or which run comes nearest and what it lacks.
-    answer : {"passes", "fails", "unclear"}
+    answer : {"passes", "fails", "unclear", "left out"}
         Of the chosen run, or of the nearest one; "unclear" also if there are no runs.
     requirements : Requirements
     metric : Metric
@@ -375,7 +379,7 @@ def _compared(
         lacks = _limits(record, wanted)
         unmeasured = any(math.isinf(amount) for amount, _ in lacks)
         if not _is_met(value_of(record, metric), _worst(baseline, metric, wanted), metric):
-            lacks.insert(0, _missed(record, quality, metric, wanted))
+            lacks.insert(0, _missed(record, quality, baseline, metric, wanted))
         answer = UNCLEAR if unmeasured else FAILS if lacks else PASSES
         verdicts.append(_verdict(record, answer, quality, lacks))
     return verdicts
@@ -400,12 +404,14 @@ def _tested(
     for record in sorted(candidates, key=lambda r: r.size_bytes or 0):
         quality, missing = _quality(record, baseline, metric), list(lacks[record.id])
         test, (ok, level) = tests.get(record.id), results.get(record.id, (False, None))
-        missed = _missed(record, quality, metric, wanted)
+        missed = _missed(record, quality, baseline, metric, wanted)
         if test is None:
             unmeasured = any(math.isinf(amount) for amount, _ in missing)
             answer = UNCLEAR if unmeasured else FAILS if missing else PASSES
             if missing and missed[0] > 0:
                 missing.append(missed)
+            elif missing and missing == _not_smaller(record, baseline, wanted):
+                answer = LEFT_OUT
         else:
             answer = PASSES if ok else FAILS if test.fails() else UNCLEAR
             if answer != PASSES:
@@ -606,7 +612,7 @@ def _not_smaller(
         return []
     if (record.size_bytes or 0) < baseline.size_bytes:
         return []
-    return [(1e-9, "is not smaller than the base model")]
+    return [(1e-9, f"is not smaller than {_whose(baseline)}")]
 
 
 def _measured(record: RunRecord, name: str) -> float | None:
@@ -619,8 +625,23 @@ def _cost(record: RunRecord, wanted: Requirements) -> float | None:
     return None if found is None else found.per_1k_usd
 
 
+def _whose(reference: RunRecord | None, base: str = "the base model") -> str:
+    """Return what quality refers to, in words: the base model, or a run by its name."""
+    if reference is None or is_baseline(reference):
+        return base
+    return f"{reference.label} (run {reference.id})"
+
+
+def _of(reference: RunRecord | None) -> str:
+    return f"{_whose(reference, 'the baseline')}'s"
+
+
 def _missed(
-    record: RunRecord, quality: float | None, metric: Metric, wanted: Requirements
+    record: RunRecord,
+    quality: float | None,
+    baseline: RunRecord | None,
+    metric: Metric,
+    wanted: Requirements,
 ) -> tuple[float, str]:
     """Return by what share the measured quality misses the bar, 0 if it does not, with words."""
     if wanted.accuracy is None:
@@ -628,9 +649,10 @@ def _missed(
     bar, value = wanted.accuracy, value_of(record, metric)
     text = f"has {metric.name} {value:.4g}"
     if wanted.relative:
+        whose = _of(baseline)
         if quality is None:
-            return 0.0, f"{text}, where {bar:.1%} of the baseline's quality is asked"
-        asked = f"{quality:.1%} of the baseline's quality, where {bar:.1%} is asked"
+            return 0.0, f"{text}, where {bar:.1%} of {whose} quality is asked"
+        asked = f"{quality:.1%} of {whose} quality, where {bar:.1%} is asked"
         return max(0.0, 1 - quality / bar), f"{text}, {asked}"
     gap = bar - value if metric.higher_is_better else value - bar
     amount = max(0.0, gap) / max(abs(bar), abs(value), 1e-12)
@@ -661,12 +683,12 @@ def _words(
     size, whole = run.size_bytes or 0, (baseline.size_bytes or 0) if baseline else 0
     text = f"{_name(run, baseline)} passes with {size / 1e6:.2f} MB"
     if whole:
-        text += f" ({size / whole:.0%} of the baseline)"
+        text += f" ({size / whole:.0%} of {_whose(baseline, 'the baseline')})"
     text += f" and {metric.name} {value_of(run, metric):.4g}"
     if not tests and wanted.accuracy is not None and not wanted.relative:
         text += f", bar {wanted.accuracy:.4g}"
     if found.quality is not None:
-        text += f" ({found.quality:.1%} of the baseline's quality"
+        text += f" ({found.quality:.1%} of {_of(baseline)} quality"
         if found.interval is not None:
             low, high = found.interval.low, found.interval.high
             text += f", 95 % interval {low:.1%} to {high:.1%}, {found.interval.method}"
@@ -676,17 +698,18 @@ def _words(
         return text + _rank(found, verdicts) + tally
     text += _doubt(wanted, metric, found, verdicts, surely)
     if whole and size >= whole:
-        text += " It is not smaller than the baseline."
+        text += f" It is not smaller than {_whose(baseline, 'the baseline')}."
     return text
 
 
 def _tally(verdicts: Sequence[Verdict]) -> str:
-    passes, fails, unclear = (
-        sum(v.answer == answer for v in verdicts) for answer in (PASSES, FAILS, UNCLEAR)
+    passes, fails, unclear, out = (
+        sum(v.answer == answer for v in verdicts) for answer in (PASSES, FAILS, UNCLEAR, LEFT_OUT)
     )
+    larger = f", {out} {'is' if out == 1 else 'are'} not smaller and left out" if out else ""
     return (
         f" {passes} pass{'es' * (passes == 1)}, {fails} fail{'s' * (fails == 1)}, {unclear} cannot"
-        " be told."
+        f" be told{larger}."
     )
 
 

@@ -110,6 +110,10 @@ class Scores:
                     )
         return self._found[record.id]
 
+    def outcomes(self, record: RunRecord) -> Outcomes | None:
+        """Return a run's per-example outcomes, None where they are not known."""
+        return None if self._outcomes is None else self._outcomes(record)
+
     def derived(
         self,
         record: RunRecord,

@@ -30,6 +30,9 @@ class Requirements:
     confidence : float or None
         1 minus the chance that is accepted of choosing a run that truly fails ``accuracy``,
         however many runs there are to choose from. None: its measured value decides.
+    reference : str, optional
+        Id of the run that ``accuracy`` is a share of, such as a fine-tuned teacher's. None: the
+        base model.
 
     Raises
     ------
@@ -50,6 +53,7 @@ class Requirements:
     cost_per_1k_usd: float | None = None
     cost: CostModel | None = None
     confidence: float | None = 0.95
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         units = {
@@ -70,7 +74,7 @@ class Requirements:
             given, meaning = getattr(self, name), "no limit"
             value = number("Requirements", name, given, above=least, unit=unit, none_means=meaning)
             object.__setattr__(self, name, value)
-        if self.accuracy is not None and self.relative and self.accuracy > 2:
+        if self.accuracy is not None and self.relative and self.accuracy >= 2:
             raise ConfigError(
                 f"accuracy={self.accuracy:g} is a share of the base model's and would ask for"
                 f" {self.accuracy:g} times its quality; for {self.accuracy:g} % give"
@@ -89,6 +93,17 @@ class Requirements:
             raise ConfigError(
                 f"Requirements: cost={shown(self.cost)} is not accepted; give CostModel(…)."
             )
+        run = getattr(self.reference, "id", self.reference)  # a run stands for its id
+        object.__setattr__(self, "reference", run)
+        if run is not None and not isinstance(run, str):
+            raise ConfigError(
+                f"Requirements: reference={shown(run)} is not accepted; give a run, or its id."
+            )
+        if run is not None and not self.relative:
+            raise ConfigError(
+                f"Requirements: reference={run!r} with relative=False is not accepted: a value of"
+                " the metric itself refers to no run. Leave one of the two out."
+            )
         if self.cost_per_1k_usd is not None and self.cost is None:
             raise ConfigError(
                 f"cost_per_1k_usd={self.cost_per_1k_usd:g} needs your prices: give"
@@ -98,7 +113,8 @@ class Requirements:
     def __str__(self) -> str:
         parts = []
         if self.accuracy is not None and self.relative:
-            parts.append(f"at least {100 * self.accuracy:g} % of the base model's quality")
+            whose = "the base model" if self.reference is None else f"run {self.reference}"
+            parts.append(f"at least {100 * self.accuracy:g} % of {whose}'s quality")
         elif self.accuracy is not None:
             parts.append(f"a quality of {self.accuracy:g} or better")
         if self.size_bytes is not None:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from workbench.errors import ConfigError
+from workbench.models.classifiers import as_classifier, own_labels
 from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.models.structure import rebuild
 from workbench.models.weight_access import find_site
@@ -80,6 +81,8 @@ def save_weights(path: Path, model: LoadedModel) -> str:
         "weights": described,
         "stored_dtype": str(model.stored_dtype).removeprefix("torch."),
     }
+    if (labels := own_labels(model)) is not None:
+        meta["labels"] = labels
     if model.structure:
         meta["structure"] = model.structure
     if model.wide:
@@ -117,6 +120,8 @@ def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
         if name.startswith("packed/"):
             module, _, part = name.removeprefix("packed/").rpartition("/")
             packed.setdefault(module, {})[part] = tensor
+    if "labels" in meta and base.head is not None:  # trained in the form of its class
+        base = as_classifier(base, meta["labels"]) or base
     head = base.head
     if head is not None and "head/weight" in tensors:
         weight, bias = (tensors[f"head/{part}"].float() for part in ("weight", "bias"))
@@ -127,7 +132,9 @@ def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
         model = rebuild(base, structure, dense, later=packed_names)
     else:
         model = base.copy()
-        model.hf_model.load_state_dict(dense, strict=False)
+        # The tensors of a streamed model are mapped, and its copies share them.
+        streamed = model.streaming is not None
+        model.hf_model.load_state_dict(_changed(model, dense), strict=False, assign=streamed)
         model.weights.clear()  # the file says all that is compressed, also of the base's own
     model = dataclasses.replace(
         model,
@@ -140,6 +147,15 @@ def load_weights(path: Path, base: LoadedModel) -> LoadedModel:
     for name, data in meta["weights"].items():
         model.set_weight(name, weight_from(data, packed[name]))
     return model
+
+
+def _changed(model: LoadedModel, dense: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what has to be written into a model; of a streamed one what differs from its own."""
+    if model.streaming is None:
+        return dense
+    own = model.hf_model.state_dict()
+    given = {name: tensor.to(own[name].dtype) for name, tensor in dense.items() if name in own}
+    return {name: t for name, t in given.items() if not torch.equal(t, own[name])}
 
 
 def _parameter_name(model: LoadedModel, name: str) -> str:

@@ -104,7 +104,7 @@ class Memory:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._lock = threading.RLock()
-        self._outcomes: dict[str, tuple[FileIdentity, Outcomes | str]] = {}
+        self._outcomes: dict[str, tuple[Path, FileIdentity, Outcomes | str]] = {}
         self._bytes = 0
 
     def outcomes(self, run: str) -> Outcomes:
@@ -116,18 +116,19 @@ class Memory:
             If they are missing, or damaged.
         """
         with self._lock:
-            identity = identity_of(self._source.outcomes_path(run))
             known = self._outcomes.get(run)
-            if known is None or known[0] != identity:
+            # A file that is the same one still lies where it was found to be allowed.
+            if known is None or known[1] != identity_of(known[0]):
                 self.forget(run)
-                known = (identity, self._read(run))
-                size = _size(known[1])
+                path = self._source.outcomes_path(run)
+                known = (path, identity_of(path), self._read(run))
+                size = _size(known[2])
                 if self._bytes + size <= OUTCOME_BYTES:
                     self._bytes += size
                     self._outcomes[run] = known
-        if isinstance(known[1], str):
-            raise StudyError(known[1])
-        return known[1]
+        if isinstance(known[2], str):
+            raise StudyError(known[2])
+        return known[2]
 
     def keep(self, runs: Mapping[str, RunRecord]) -> None:
         """Forget all runs but these."""
@@ -139,13 +140,13 @@ class Memory:
     def damaged(self) -> dict[str, str]:
         """Why outcomes could not be read, by the run's id."""
         with self._lock:
-            return {run: f for run, (_, f) in self._outcomes.items() if isinstance(f, str)}
+            return {run: f for run, (*_, f) in self._outcomes.items() if isinstance(f, str)}
 
     def forget(self, run: str) -> None:
         """Read a run's outcomes anew when they are asked for."""
         with self._lock:
             if run in self._outcomes:
-                self._bytes -= _size(self._outcomes.pop(run)[1])
+                self._bytes -= _size(self._outcomes.pop(run)[2])
 
     def _read(self, run: str) -> Outcomes | str:
         try:

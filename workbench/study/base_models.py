@@ -17,13 +17,13 @@ def add(workspace: Workspace, model: LoadedModel, name: str | None) -> str:
     """Add a base model unless the study has it, and return its name; see ``Study.add_model``."""
     from workbench.study.running.engine import describe_model, record_device
 
+    name = words("add_model", "name", name, none_means="its own", most=100)
     store, models = workspace.store, workspace.store.models()
     for known, description in models.items():
         if description["fingerprint"] == model.fingerprint and name in (None, known):
             record_device(store, known, model)
             workspace.attach(known, model)
             return known
-    name = words("add_model", "name", name, none_means="its own", most=100)
     wanted = name or model.source.name
     chosen, number = wanted, 1
     while name is None and chosen in models:

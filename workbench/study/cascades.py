@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
+from workbench.fields import listed, shown
+from workbench.fields import number as check_number
 from workbench.progress import Progress
 from workbench.records import RunState
 from workbench.selection.cost import CostModel
@@ -138,7 +140,10 @@ def cascade(
     from workbench.selection.cascades import Tier, cascade, signal_named
 
     classification(workspace)
-    if isinstance(runs, (Run, str)) or len(runs) < 2:
+    accuracy = check_number("cascade", "accuracy", accuracy, above=0, maximum=2)
+    found_signal = signal_named(signal)
+    runs = listed("cascade", "runs", runs, "a list of two runs or more, the smallest first")
+    if len(runs) < 2:
         raise ConfigError("A cascade needs a list of two runs or more, the smallest first.")
     ids = [workspace.id_of(run) for run in runs]
     if len(set(ids)) < len(ids):
@@ -184,7 +189,7 @@ def cascade(
             continue  # faster elsewhere is not cheaper here
         if paid is not None and record.id not in ids:
             singles.append((_named(record, records), paid, workspace.store.outcomes(record.id)))
-    found = cascade(tiers, signal_named(signal), accuracy=accuracy, singles=singles)
+    found = cascade(tiers, found_signal, accuracy=accuracy, singles=singles)
     return Routed(tuple(Run(workspace, id) for id in ids), signal, found, unit)
 
 
@@ -237,11 +242,12 @@ def _price(kind: str | CostModel) -> tuple[Callable[[RunRecord], float | None], 
             return None if found is None else found.per_1k_usd / 1000
 
         return dollars, "dollars"
-    if kind == "latency":
+    known = kind if isinstance(kind, str) else ""
+    if known == "latency":
         return _latency, "ms"
-    if kind == "size":
+    if known == "size":
         return lambda record: (record.size_bytes or 0) / 1e6, "MB"
     raise ConfigError(
-        f"cost={kind!r} is not accepted; give 'latency', 'size', or"
+        f"cost={shown(kind)} is not accepted; give 'latency', 'size', or"
         " CostModel(price_per_hour_usd=…)."
     )

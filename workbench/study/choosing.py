@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from workbench.study.run import Run
-from workbench.study.workspace import Workspace
+from workbench.study.workspace import HasId, Workspace
 
 if TYPE_CHECKING:
     from workbench.selection.decision import Decision
@@ -22,14 +22,19 @@ def choose(
     latency_ms: float | None = None,
     metric: str | None = None,
     model: str | None = None,
+    reference: HasId | str | None = None,
 ) -> Decision:
     """Choose a run; see :meth:`Study.choose`."""
     from workbench.selection import decision
+    from workbench.selection.requirements import Requirements
 
+    if reference is None and isinstance(accuracy, Requirements):
+        reference = accuracy.reference
+    baseline = workspace.baseline(model) if reference is None else workspace.record_of(reference)
     chosen = workspace.metric_named(metric)
     found = decision.choose(
         workspace.records(),
-        workspace.baseline(model),
+        baseline,
         chosen,
         accuracy,
         relative=relative,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.errors import StudyError
@@ -65,6 +66,11 @@ def export(
         overwrite=overwrite,
         monitor=monitor,
     )
+    told = {
+        "path": str(exported.path),
+        "loading": format_named(format).loading(model.as_measured()),
+    }
+    workspace.store.set_meta(f"export {record.id}", told)
     proof = exported.proof
     measured = {
         "export_bytes": (exported.bytes_on_disk, "bytes", 1),
@@ -80,6 +86,14 @@ def export(
         ],
     )
     return exported
+
+
+def loading_code(workspace: Workspace, run: HasId) -> str | None:
+    """Return the code that loads a run's newest export, None where there is none any more."""
+    told = workspace.store.meta(f"export {run.id}")
+    if told is None or not Path(told["path"]).is_dir():
+        return None
+    return str(told["loading"]).replace("FOLDER", Path(told["path"]).as_posix())
 
 
 def export_offers(workspace: Workspace, run: HasId | str) -> tuple[ExportOffer, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.errors import ConfigError, StudyError
+from workbench.fields import listed, number, shown, whole
 from workbench.prediction.allocation import Option, allocate, options_of, path
 from workbench.prediction.cost_table import CostTable
 from workbench.prediction.predict import Observation, Prediction, Predictor, size_bytes
@@ -42,6 +42,10 @@ def is_complete(table: CostTable) -> bool:
     from workbench.prediction.tabulate import GRID, WHOLE
 
     return all(step in table for step in (*GRID, *WHOLE))
+
+
+MOST_MIXED = 10_000
+"""Most recipes of mixed precision that a front is looked for among; each is a knapsack."""
 
 
 class Forecast:
@@ -92,8 +96,7 @@ class Forecast:
         n_mixed : int
             Mixed-precision recipes to look at, evenly spread over the sizes.
         """
-        if type(n_mixed) is not int or n_mixed < 0:
-            raise ConfigError(f"n_mixed={n_mixed!r} is not accepted; give 0 or a positive number.")
+        n_mixed = whole("frontier", "n_mixed", n_mixed, minimum=0, maximum=MOST_MIXED)
         recipes = [Recipe((step,)) for step in self.table.columns]
         recipes += [Recipe((step,)) for step in self.table.whole]
         mixed = self._mixed(n_mixed)
@@ -126,13 +129,12 @@ class Forecast:
         """
         if (size_bytes is None) == (bits_per_weight is None):
             raise ConfigError(
-                f"size_bytes={size_bytes}, bits_per_weight={bits_per_weight}: give one of the two,"
-                " such as bits_per_weight=3."
+                f"size_bytes={shown(size_bytes)}, bits_per_weight={shown(bits_per_weight)}: give"
+                " one of the two, such as bits_per_weight=3."
             )
-        for name, given in (("size_bytes", size_bytes), ("bits_per_weight", bits_per_weight)):
-            number = isinstance(given, (int, float)) and math.isfinite(given) and given > 0
-            if given is not None and not number:
-                raise ConfigError(f"{name}={given!r} is not accepted; give a positive number.")
+        no = "no such budget"
+        size_bytes = number("fit", "size_bytes", size_bytes, none_means=no, above=0, unit="bytes")
+        bits_per_weight = number("fit", "bits_per_weight", bits_per_weight, none_means=no, above=0)
         least = sum(group[0].n_bytes for group in self._options(None) if group)
         extras = self._tables() if size_bytes is not None else [None]
         budgets = {extra: self._budget(size_bytes, bits_per_weight, extra) for extra in extras}
@@ -172,9 +174,13 @@ class Forecast:
         """
         import pandas as pd
 
-        wanted = list(self.table.columns) if steps is None else list(steps)
+        wanted: list[Step] = list(self.table.columns)
+        if steps is not None:
+            wanted = listed("sensitivity", "steps", steps, "a list of steps, such as [GPTQ(4)]")
         columns = {}
         for step in wanted:
+            if not isinstance(step, Step):
+                raise ConfigError(f"sensitivity: {shown(step)} is no step; give such as GPTQ(4).")
             costs = self.table.costs(step)
             if costs is None:
                 raise ConfigError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from workbench import views
 from workbench.errors import ConfigError
 from workbench.fields import listed, shown
-from workbench.records import RunRecord
+from workbench.records import Metric, RunRecord
 from workbench.study.workspace import HasId, Workspace
 from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
 
@@ -16,11 +16,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.models.loaded import LoadedModel
+    from workbench.tasks.metrics import Statistic
 
 
 def differences(workspace: Workspace, runs: Iterable[HasId | str]) -> pd.DataFrame:
     """Return runs side by side; see :meth:`Study.differences`."""
-    return views.differences([workspace.record_of(run) for run in runs], workspace.metrics)
+    from workbench.selection.quality import Scores
+
+    def statistic(metric: Metric) -> Statistic:
+        return lambda outcomes: workspace.task.statistic(metric, outcomes)
+
+    scores = [Scores(m, workspace.outcomes, statistic(m)) for m in workspace.metrics]
+    return views.differences(_records(workspace, "differences", runs), workspace.metrics, scores)
+
+
+def _records(workspace: Workspace, owner: str, runs: Iterable[HasId | str]) -> list[RunRecord]:
+    return [workspace.record_of(run) for run in listed(owner, "runs", runs, "a list of runs")]
 
 
 def flips(
@@ -59,7 +70,7 @@ def layer_errors(workspace: Workspace, runs: Iterable[HasId | str]) -> LayerErro
     """Return the error of every layer's weight; see :meth:`Study.layer_errors`."""
     from workbench.views.inspecting import layer_names, relative_errors
 
-    records = [workspace.record_of(run) for run in runs]
+    records = _records(workspace, "layer_errors", runs)
     dense = _dense_of(workspace, records)
     layers = layer_names(dense)
     columns = [relative_errors(dense, workspace.engine.model(record.id)) for record in records]
@@ -87,7 +98,7 @@ def side_by_side(
         raise ConfigError(
             f"side_by_side: prompt={shown(prompt)} is not accepted; give a few words to continue."
         )
-    records = [workspace.record_of(run) for run in listed("side_by_side", "runs", runs, "runs")]
+    records = _records(workspace, "side_by_side", runs)
     return {
         record.id: workspace.engine.model(record.id).generate(prompt, max_new_tokens=max_new_tokens)
         for record in records

@@ -87,7 +87,7 @@ def _within(tell: Tell, number: int, total: int, name: str) -> Tell:
 def offers(study: Study, tell: Tell, run: str) -> Any:
     """Return the formats that a run can be exported to."""
     handle: Any = next(one for one in study.runs if one.id == run)
-    names = ("format", "title", "size_bytes", "refusal", "is_uncompressed")
+    names = ("format", "title", "size_bytes", "refusal", "is_uncompressed", "note")
     return [{name: getattr(offer, name) for name in names} for offer in handle.export_offers()]
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, StudyError
+from workbench.fields import shown
 from workbench.selection.cost import CostModel, cost_table
 from workbench.study.predictions import ready_frontiers
 from workbench.study.workspace import Workspace
@@ -76,6 +77,10 @@ def plot(
 
 def costs(workspace: Workspace, prices: CostModel, *, model: str | None = None) -> pd.DataFrame:
     """Return what every measured run costs; see :meth:`Study.costs`."""
+    if not isinstance(prices, CostModel):
+        raise ConfigError(
+            f"costs: prices={shown(prices)} is not accepted; give CostModel(price_per_hour_usd=…)."
+        )
     found = cost_table(workspace.records(), prices, workspace.baseline(model))
     if found.empty:
         warnings.warn(

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from workbench.errors import ConfigError, StudyError
+from workbench.errors import StudyError
+from workbench.fields import whole
 from workbench.progress import SILENT, Monitor, Progress, on_terminal
 from workbench.recipes.recipe import Recipe
 from workbench.records import RunState
@@ -60,9 +61,8 @@ def fit(
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Recipe:
     """Return the recipe with the least loss within a budget; see :meth:`Study.fit`."""
-    if type(verify) is not int or verify < 0:
-        raise ConfigError(f"verify={verify!r} is not accepted; give 0 or a positive number.")
-    deciding = workspace.metric_named(metric or "kl")
+    verify = whole("fit", "verify", verify, minimum=0)
+    deciding = workspace.metric_named("kl" if metric is None else metric)
     found = forecast(workspace, model, None, on_progress).candidates(
         size_bytes=size_bytes, bits_per_weight=bits_per_weight
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from workbench.atomic_files import write_file
 from workbench.errors import ConfigError, StudyError
-from workbench.fields import instance
+from workbench.fields import instance, printable
 from workbench.progress import Progress
 from workbench.recipes.recipe import shortened
 from workbench.records import FOR_INFORMATION
@@ -20,6 +20,7 @@ from workbench.selection.requirements import Requirements
 from workbench.study import trust as trusting
 from workbench.study.cascades import Routed
 from workbench.study.choosing import choose
+from workbench.study.exporting import loading_code
 from workbench.study.run import Run
 from workbench.study.trust import Trust
 from workbench.study.workspace import Workspace
@@ -92,7 +93,7 @@ def report(
     if found is not None:
         parts.append(_load_part(workspace, decision, found))
     parts.append(_about_part(workspace, metric))
-    page = render(question.strip() or f"Which model does {task}?", opening, parts)
+    page = render(printable(question.strip()) or f"Which model does {task}?", opening, parts)
     try:
         return write_file(path, page)
     except OSError as error:
@@ -153,6 +154,7 @@ def _bar_part(
                 " fail, and of ",
                 Value("unclear", sum(v.answer == "unclear" for v in decision.verdicts), ".0f"),
                 " it cannot be told yet.",
+                *_left_out(decision),
                 (
                     " The chance of calling any run passing that truly fails is at most"
                     f" {1 - confidence:.2g}, for all runs together."
@@ -238,6 +240,10 @@ def _cost_part(workspace: Workspace, prices: CostModel, model: str | None) -> Pa
 def _load_part(workspace: Workspace, decision: Decision, run: Run) -> Part:
     from workbench.views.report import Part, code, sentence
 
+    exported = loading_code(workspace, run)
+    if exported is not None:
+        words = "Its export, which was loaded again and compared when it was written:"
+        return Part("How to load it", (sentence(words), code(exported)))
     lines = [
         "import workbench as wb",
         "",
@@ -422,3 +428,12 @@ def _value(record: RunRecord, name: str) -> float | None:
 def _known(value: object) -> float | None:
     """Return a number, None for a missing one."""
     return float(value) if isinstance(value, (int, float)) and value == value else None
+
+
+def _left_out(decision: Decision) -> list[str | Value]:
+    """Return how many runs are not smaller than what they are compared with, if any."""
+    from workbench.views.report import Value
+
+    count = sum(v.answer == "left out" for v in decision.verdicts)
+    number = Value("left out", count, ".0f")
+    return [" ", number, " not smaller than the reference are left out."] if count else []

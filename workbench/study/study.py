@@ -715,6 +715,7 @@ class Study:
         latency_ms: float | None = None,
         metric: str | None = None,
         model: str | None = None,
+        reference: Run | str | None = None,
     ) -> Decision:
         """Choose the smallest run that passes, or with limits alone the best one that fits.
 
@@ -738,6 +739,8 @@ class Study:
         model : str, optional
             The base model that quality refers to. Default: the study's first. The runs of all
             base models are candidates.
+        reference : Run or str, optional
+            The run that quality refers to in place of the base model, such as a fine-tuned teacher.
         """
         if size_mb is not None:
             if size_bytes is not None:
@@ -754,6 +757,7 @@ class Study:
             latency_ms=latency_ms,
             metric=metric,
             model=model,
+            reference=reference,
         )
 
     # Looking into a few runs

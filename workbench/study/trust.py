@@ -12,6 +12,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from workbench.errors import ConfigError, StudyError
+from workbench.fields import instance, listed, shown, whole
+from workbench.fields import number as check_number
+from workbench.fields import seed as check_seed
 from workbench.progress import Monitor, Progress
 from workbench.study.evaluation import classification, outcomes
 from workbench.study.run import Run
@@ -142,6 +145,9 @@ def trust(
     )
 
     task = classification(workspace)
+    threshold = check_number("trust", "threshold", threshold, minimum=0, maximum=1)
+    bins = whole("trust", "bins", bins, maximum=10_000)
+    instance("trust", "columns", columns, Mapping, "a mapping of names to values, one per row")
     record = workspace.record_of(run)
     id, base = record.id, workspace.baseline(record.model)
     if base is None:
@@ -217,6 +223,9 @@ def consistency(
     from workbench.tasks.uncertainty import clustered_ratio, interval
 
     task, id = classification(workspace, texts=True), workspace.id_of(run)
+    seed = check_seed("consistency", seed)
+    what = "a mapping of names to functions or templates"
+    instance("consistency", "perturbations", perturbations, Mapping, what)
     plain = outcomes(workspace, id, on_progress=on_progress)
     asked: Mapping[str, Perturbation | str] = (
         PERTURBATIONS if perturbations is None else perturbations
@@ -225,7 +234,12 @@ def consistency(
     for name, change in asked.items():
         if isinstance(change, str) and "{text}" not in change:
             raise ConfigError(
-                f"The template {change!r} has no {{text}}; give one such as 'Hello, {{text}}'."
+                f"The template {shown(change)} has no {{text}}; give one such as 'Hello, {{text}}'."
+            )
+        if not isinstance(change, str) and not callable(change):
+            raise ConfigError(
+                f"The perturbation {shown(change)} is not accepted; give a function of a text and a"
+                " random.Random, or a template such as 'Hello, {text}'."
             )
         function = template(change) if isinstance(change, str) else change
         other = _perturbed(task, function, seed)
@@ -250,13 +264,13 @@ def consistency(
 
 
 def _per_row(column: str, values: Sequence[Any], outcomes: Outcomes, n_rows: int) -> list[str]:
+    values = listed("trust", f"columns[{column!r}]", values, "one value per row")
     if len(values) != n_rows:
         raise ConfigError(
             f"The column {column!r} has {len(values)} values, and the evaluation part has {n_rows}"
             " rows; give one value per row, in their order."
         )
-    given = list(values)
-    return [str(given[i]) for i in np.asarray(outcomes["example"])]
+    return [str(values[i]) for i in np.asarray(outcomes["example"])]
 
 
 def _perturbed(task: TextClassification, change: Perturbation, seed: int) -> TextClassification:
@@ -264,6 +278,12 @@ def _perturbed(task: TextClassification, change: Perturbation, seed: int) -> Tex
     chance = random.Random(seed)
     other = copy.copy(task)
     rows = [replace(row, text=change(row.text, chance)) for row in task.rows["evaluation"]]
+    for row, before in zip(rows, task.rows["evaluation"], strict=True):
+        if not isinstance(row.text, str):
+            raise ConfigError(
+                f"The perturbation {shown(change)} made {shown(row.text)} of {shown(before.text)};"
+                " it must return a text."
+            )
     other.rows = {**task.rows, "evaluation": tuple(rows)}
     other._fingerprint = None
     other._examples = WeakKeyDictionary()

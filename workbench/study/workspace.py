@@ -121,10 +121,10 @@ class Workspace:
         """
         metrics = self.metrics
         for metric in metrics:
-            if name in (None, metric.name):
+            if name is None or (isinstance(name, str) and name == metric.name):
                 return metric
         known = ", ".join(metric.name for metric in metrics)
-        raise ConfigError(f"The task has no metric {name!r}; it has {known}.")
+        raise ConfigError(f"The task has no metric {shown(name)}; it has {known}.")
 
     def model_named(self, model: str | None) -> str:
         """Return the name of a base model that the study has, None for its first.
@@ -136,10 +136,10 @@ class Workspace:
         """
         name = self.first_model if model is None else model
         models = self.models
-        if name not in models:
+        if not isinstance(name, str) or name not in models:
             known = ", ".join(map(repr, models))
             raise StudyError(
-                f"The study has no base model named {name!r}; it has {known}. Add it with"
+                f"The study has no base model named {shown(name)}; it has {known}. Add it with"
                 " study.add_model(...)."
             )
         return name

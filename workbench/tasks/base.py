@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ConfigError, DataError
-from workbench.fields import flag, seed, whole, words
+from workbench.fields import flag, seed, shown, whole, words
 from workbench.models.architectures import decoder_start_token
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
@@ -230,6 +230,14 @@ class Task(ABC):
     @abstractmethod
     def bind(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> LoadedModel:
         """Return a model that can do the task; the given one is not changed."""
+
+    def trained_form(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> LoadedModel:
+        """Return a bound model in the form in which it is trained; by default the same one.
+
+        A classifier whose head no class holds becomes one of its own class, so that what was
+        trained and measured is what other programs load.
+        """
+        return model
 
     def notes(self, model: LoadedModel, bound: LoadedModel) -> list[str]:
         """Return what has to be said of a model's numbers on this task, as sentences.
@@ -711,8 +719,8 @@ def some_of(rows: Sequence[T], most: int = 2000) -> list[T]:
 
 def check_part(part: str) -> str:
     """Return the part's name, or raise ConfigError if there is no such part."""
-    if part not in PARTS:
-        raise ConfigError(f"part={part!r} is not accepted; give one of {', '.join(PARTS)}.")
+    if not isinstance(part, str) or part not in PARTS:
+        raise ConfigError(f"part={shown(part)} is not accepted; give one of {', '.join(PARTS)}.")
     return part
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,11 @@ def pooled_features(
 
 
 def extract_features(
-    model: LoadedModel, batches: Sequence[Batch], *, monitor: Monitor = SILENT
+    model: LoadedModel,
+    batches: Sequence[Batch],
+    *,
+    features_of: Callable[[LoadedModel, Tensor, Tensor | None], Tensor] = pooled_features,
+    monitor: Monitor = SILENT,
 ) -> tuple[Tensor, Tensor]:
     """Return features (examples, hidden_size) float32 and label codes (examples,) on the CPU.
 
@@ -67,7 +71,8 @@ def extract_features(
         for done, batch in enumerate(batches, 1):
             mask = batch.attention_mask
             mask = None if mask is None else mask.to(model.device)
-            features.append(pooled_features(model, batch.input_ids.to(model.device), mask).cpu())
+            found = features_of(model, batch.input_ids.to(model.device), mask)
+            features.append(found.float().cpu())
             labels += [example.label for example in batch.examples]
             order += [example.index for example in batch.examples]
             monitor.report("features", done, len(batches), part)
@@ -82,6 +87,7 @@ def train_head(
     *,
     validation: tuple[Tensor, Tensor],
     penalties: Sequence[float] = PENALTIES,
+    has_bias: bool = True,
     monitor: Monitor = SILENT,
 ) -> ClassificationHead:
     """Fit multinomial logistic regression by L-BFGS; the penalty with the least loss wins.
@@ -100,15 +106,19 @@ def train_head(
         Features and labels that choose the penalty.
     penalties : sequence of float
         L2 penalties on the weights of standardised features, strongest first.
+    has_bias : bool
+        False: features are scaled and not centred, and the bias is zero.
     monitor : Monitor
         Told after every penalty, stage ``"head"``; may cancel there.
     """
     mean, scale = features.mean(0), features.std(0, correction=0)
     scale = scale.clamp(min=max(LEAST_SPREAD * float(scale.median()), 1e-6))
+    if not has_bias:
+        mean = torch.zeros_like(mean)
     inputs = (features - mean) / scale
     held_out, targets = (validation[0] - mean) / scale, validation[1]
     weight = torch.zeros(len(names), features.shape[1], requires_grad=True)
-    bias = torch.zeros(len(names), requires_grad=True)
+    bias = torch.zeros(len(names), requires_grad=has_bias)
     best: tuple[float, Tensor, Tensor] | None = None
     for done, penalty in enumerate(penalties, 1):
         _fit(inputs, labels, weight, bias, penalty)
@@ -127,7 +137,7 @@ def train_head(
 def _fit(inputs: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, penalty: float) -> None:
     """Minimise the penalised mean loss in place."""
     optimizer = torch.optim.LBFGS(
-        [weight, bias],
+        [weight, bias] if bias.requires_grad else [weight],
         max_iter=100,
         history_size=10,
         tolerance_grad=1e-5,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from workbench.errors import ConfigError
+from workbench.models.classifiers import is_classifier, own_labels
 from workbench.models.load import LoadedModel
 
 INDEX = "index"
@@ -17,15 +18,12 @@ def class_names(model: LoadedModel) -> list[str] | None:
     """Return the names of a model's classes in their order, None if it has no classes."""
     if model.head is not None:
         return list(model.head.labels)
-    if not has_own_head(model):
-        return None
-    names: dict[Any, str] = dict(model.hf_model.config.id2label or {})
-    return [str(names[code]) for code in sorted(names, key=int)]
+    return own_labels(model)
 
 
 def has_own_head(model: LoadedModel) -> bool:
     """Return whether the model's class has a head of labels itself."""
-    return type(model.hf_model).__name__.endswith("ForSequenceClassification")
+    return is_classifier(model.hf_model)
 
 
 def matching(labels: Sequence[str], names: Sequence[str]) -> list[int] | None:

@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
 from workbench.fields import listed
 from workbench.models.architectures import has_lone_encoder, is_seq2seq, refuse_unsupported
+from workbench.models.classifiers import as_classifier, last_layer
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.stored_paths import within
@@ -281,6 +282,39 @@ class TextClassification(Task):
         )
         head = train_head(*training, self.labels, validation=validation, monitor=monitor)
         return dataclasses.replace(model, weights=dict(model.weights), head=head)
+
+    def trained_form(self, model: LoadedModel, *, monitor: Monitor = SILENT) -> LoadedModel:
+        """Return a bound model in its class's own form, see :class:`Task`.
+
+        The last layer begins as the best linear one on what the class gives it.
+        """
+        if model.head is None:
+            return model
+        found = as_classifier(model, self.labels)
+        last = None if found is None else last_layer(found)
+        if found is None or last is None:
+            return model
+        layer: Any = found.hf_model.get_submodule(last)
+        found.hf_model.set_submodule(last, nn.Identity())
+        training, validation = (
+            extract_features(
+                found,
+                self.batches(found, part, limit=MAX_HEAD_ROWS),
+                features_of=own_head_logits,
+                monitor=monitor,
+            )
+            for part in ("calibration", "validation")
+        )
+        found.hf_model.set_submodule(last, layer)
+        has_bias = layer.bias is not None
+        head = train_head(
+            *training, self.labels, validation=validation, has_bias=has_bias, monitor=monitor
+        )
+        with torch.no_grad():
+            layer.weight.copy_(head.weight.to(model.stored_dtype))
+            if has_bias:
+                layer.bias.copy_(head.bias.to(model.stored_dtype))
+        return found
 
     def _named(self, model: LoadedModel) -> LoadedModel | None:
         """Return a model whose classes are this task's labels, None if its are others."""

@@ -162,14 +162,6 @@ def clustered_ratio(
     return estimate.value, estimate.stderr
 
 
-def clustered_perplexity(
-    loss: ArrayLike, n_predictions: ArrayLike, clusters: ArrayLike
-) -> tuple[float, float | None]:
-    """Return exp(sum(loss) / sum(n_predictions)) and its standard error by the delta method."""
-    estimate = estimate_ratio(loss, n_predictions, clusters).exp()
-    return estimate.value, estimate.stderr
-
-
 def paired_difference(a: Estimate, b: Estimate) -> Difference:
     """Return ``a - b`` of two models measured on the same clusters.
 

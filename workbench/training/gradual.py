@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workbench.errors import ConfigError
-from workbench.fields import number, whole
+from workbench.fields import number, shown, whole
 from workbench.recipes import MagnitudePruning, Training
 from workbench.recipes.recipe import Recipe
 from workbench.tensors.masks import cubic_schedule
@@ -36,7 +36,8 @@ def gradual_pruning(ratio: float, rounds: int, training: Training) -> Recipe:
     """
     if not isinstance(training, Training):
         raise ConfigError(
-            f"gradual_pruning: {training!r} does not train; give FineTuning(…) or Distillation(…)."
+            f"gradual_pruning: {shown(training)} does not train; give FineTuning(…) or"
+            " Distillation(…)."
         )
     ratio = number("gradual_pruning", "ratio", ratio, minimum=0, below=1)
     rounds = whole("gradual_pruning", "rounds", rounds, maximum=1000)

@@ -71,7 +71,8 @@ class Trained:
     facts : dict
         JSON-ready: ``steps``, ``planned_steps``, ``best_step``, ``epochs``, ``learning_rate``,
         ``examples``, ``trained_parameters``, ``validation`` ([step, loss, error] per epoch),
-        ``stopped_early``, ``resumed_at``, ``checkpoint_bytes``, ``checkpoint`` (why none is kept).
+        ``stopped_early``, ``seconds_per_step`` (validations included), ``resumed_at``,
+        ``checkpoint_bytes``, ``checkpoint`` (why none is kept).
     curve : list of [int, float]
         Step and smoothed loss of the training, some 200 points.
     """
@@ -151,6 +152,7 @@ class _Run:
         self.validation = task.batches(self.model, "validation", limit=VALIDATION_EXAMPLES)
         self._order: tuple[int, list[int]] = (-1, [])
         self._saved_bytes = 0
+        self._begun = (0.0, 0)
         self.not_kept = None if checkpoint is None else checkpoint.refusal(self._bytes())
 
     def complete(self) -> Trained:
@@ -162,6 +164,7 @@ class _Run:
                 stacklevel=2,
             )
         resumed_at = self._resume()
+        self._begun = (time.monotonic(), self.state.step)
         self.objective.prepare(self.examples, self.monitor)
         due = time.monotonic() + CHECKPOINT_SECONDS
         while True:
@@ -342,6 +345,9 @@ class _Run:
             "validation": state.validations,
             "stopped_early": stopped and state.step < self.total,
         }
+        since, first = self._begun
+        if state.step > first:  # validations are part of it
+            facts["seconds_per_step"] = (time.monotonic() - since) / (state.step - first)
         if resumed_at is not None:
             facts["resumed_at"] = resumed_at
         if self._saved_bytes:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from workbench.errors import CompressionError, ConfigError
+from workbench.models.classifiers import is_of_head
 from workbench.models.layers import find_linears, shared_inputs
 from workbench.models.loaded import LoadedModel, tensor_identity
 from workbench.tensors import affine
@@ -34,6 +35,7 @@ class Trainable(ABC):
     """
 
     def __init__(self, model: LoadedModel) -> None:
+        model.need_resident("Training")
         self.given = model
         working = model.copy()
         working.hf_model.float()  # an optimizer's small steps are lost in 16 bits
@@ -48,6 +50,9 @@ class Trainable(ABC):
             working.head = dataclasses.replace(model.head, weight=weight, bias=bias)
             self.parameters |= {"head.weight": weight, "head.bias": bias}
         self.model = working
+        for name, parameter in working.hf_model.named_parameters():
+            if is_of_head(working.hf_model, name) and name.rpartition(".")[0] not in model.weights:
+                self._own(name, parameter)
 
     def _own(self, name: str, parameter: nn.Parameter) -> None:
         parameter.requires_grad_(True)
@@ -55,8 +60,8 @@ class Trainable(ABC):
 
     def is_head(self, parameter: nn.Parameter) -> bool:
         """Return whether a parameter is of the classifier that stands on the model."""
-        head = self.model.head
-        return head is not None and (parameter is head.weight or parameter is head.bias)
+        names = (name for name, own in self.parameters.items() if own is parameter)
+        return any(n.startswith("head.") or is_of_head(self.model.hf_model, n) for n in names)
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
@@ -90,6 +95,9 @@ class Trainable(ABC):
                 bias=self._rounded(self.model.head.bias, "the head"),
             )
         with torch.no_grad():
+            for name, parameter in result.hf_model.named_parameters():
+                if is_of_head(result.hf_model, name) and name in self.parameters:
+                    parameter.copy_(self._rounded(self.parameters[name], name))
             self._finish(result)
         return result
 
@@ -183,6 +191,8 @@ class LowRankProducts(Trainable):
                 f"peft puts no low-rank product beside {len(missed)} layers of {model.source.name}"
                 f" (first: {missed[0]}); give method='full'."
             )
+        for parameter in self.parameters.values():  # peft froze the classifier, too
+            parameter.requires_grad_(True)
         for name, parameter in hf_model.named_parameters():
             if "lora_" in name:
                 self._own(name, parameter)

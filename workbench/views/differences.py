@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from workbench.records import Metric, RunRecord
 from workbench.selection.compare import SHARE_FACT
-from workbench.selection.quality import Z95
+from workbench.selection.quality import Z95, Scores
+from workbench.tasks.uncertainty import paired_difference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
 NOTHING = "–"
 
 
-def differences(records: Sequence[RunRecord], metrics: Sequence[Metric]) -> pd.DataFrame:
+def differences(
+    records: Sequence[RunRecord], metrics: Sequence[Metric], scores: Sequence[Scores] = ()
+) -> pd.DataFrame:
     """Return one row per fact and one column per run, as texts for people.
 
     Parameters
@@ -24,6 +29,9 @@ def differences(records: Sequence[RunRecord], metrics: Sequence[Metric]) -> pd.D
         In the order of the columns.
     metrics : sequence of Metric
         Each is a row, with its 95 % interval.
+    scores : sequence of Scores, optional
+        Metrics by example. Of several runs, the differences to the first one on the same examples
+        come first, with paired 95 % intervals.
 
     Returns
     -------
@@ -33,7 +41,7 @@ def differences(records: Sequence[RunRecord], metrics: Sequence[Metric]) -> pd.D
     """
     import pandas as pd
 
-    rows: dict[str, list[str]] = {
+    rows: dict[str, list[str]] = _paired_rows(records, scores) | {
         "model": [record.model for record in records],
         "recipe": [record.label for record in records],
         "state": [record.state.value for record in records],
@@ -55,6 +63,44 @@ def differences(records: Sequence[RunRecord], metrics: Sequence[Metric]) -> pd.D
     table.index.name = "fact"
     table["differs"] = [len(set(texts)) > 1 for texts in rows.values()]
     return table
+
+
+def _paired_rows(records: Sequence[RunRecord], scores: Sequence[Scores]) -> dict[str, list[str]]:
+    if len(records) < 2 or not scores:
+        return {}
+    first, *others = records
+    found = {"examples, against the first run": [_changed(scores[0], first, r) for r in others]}
+    for score in scores:
+        name = f"{score.metric.name.replace('_', ' ')}, minus the first run's"
+        found[name] = [_minus(score, first, record) for record in others]
+    known = {name: row for name, row in found.items() if set(row) != {NOTHING}}
+    return {name: [NOTHING, *row] for name, row in known.items()}
+
+
+def _minus(scores: Scores, first: RunRecord, record: RunRecord) -> str:
+    """Return the paired difference of a metric with its 95 % interval."""
+    mine, theirs = scores.of(record), scores.of(first)
+    if mine is None or theirs is None or not mine.is_paired_with(theirs):
+        return NOTHING
+    found = paired_difference(mine.estimate, theirs.estimate)
+    if found.stderr is None:
+        return f"{found.value:+.3g}"
+    return f"{found.value:+.3g} ({found.low:+.3g} to {found.high:+.3g})"
+
+
+def _changed(scores: Scores, first: RunRecord, record: RunRecord) -> str:
+    """Return on how many of the same examples a run is better, and worse."""
+    before, after = scores.outcomes(first), scores.outcomes(record)
+    if before is None or after is None or not np.array_equal(before["example"], after["example"]):
+        return NOTHING
+    if before.is_classified and after.is_classified:
+        one, two = (np.asarray(o["prediction"] == o["label"], dtype=float) for o in (before, after))
+    elif "loss" in before and "loss" in after:
+        one, two = (-np.asarray(outcomes["loss"], dtype=float) for outcomes in (before, after))
+    else:
+        return NOTHING
+    better, worse = int((two > one).sum()), int((two < one).sum())
+    return f"{better:,} of {len(one):,} better, {worse:,} worse"
 
 
 def _size(record: RunRecord) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from workbench.errors import ConfigError
+from workbench.models.classifiers import name_in
 from workbench.models.layers import find_linears
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
@@ -43,9 +44,9 @@ def relative_errors(
     found: dict[str, float | None] = {}
     names = layer_names(dense)
     for number, name in enumerate(names, 1):
-        before = dense.site(name).stored.float()
+        before = dense.site(name).matrix
         try:
-            after = compressed.site(name).stored.float()
+            after = compressed.site(name_in(compressed, dense, name)).matrix
         except ConfigError:
             after = before.new_empty(0)
         found[name] = None
@@ -68,7 +69,10 @@ def weight_histogram(
     ConfigError
         If a model has no such layer.
     """
-    before, after = (m.site(layer).stored.float().flatten() for m in (dense, compressed))
+    before, after = (
+        model.site(name).matrix.flatten()
+        for model, name in ((dense, layer), (compressed, name_in(compressed, dense, layer)))
+    )
     span = float(before.abs().max()) or 1.0
     edges = torch.linspace(-span, span, bins + 1)
     counts = [torch.histc(w.clamp(-span, span), bins, -span, span) for w in (before, after)]

@@ -357,3 +357,33 @@ def test_a_head_is_trained_once_and_kept_with_the_study(tmp_path: Path, monkeypa
     assert before.head is not None
     assert after.head is not None
     assert torch.equal(after.head.weight, before.head.weight)
+
+
+def test_no_flipped_byte_of_a_head_gives_other_numbers(tmp_path: Path) -> None:
+    from tests.tiny import tiny_model, tiny_tokenizer
+    from workbench.models.load import load_model
+    from workbench.tasks import TextClassification
+
+    texts = [f"{word} number {i}" for i in range(30) for word in ("cold", "warm")]
+    task = TextClassification({"text": texts, "label": ["c", "w"] * 30})
+    model = load_model(tiny_model("BertModel"), tiny_tokenizer(), device="cpu")
+    with Study(model, task, tmp_path / "s", calibration=CALIBRATION) as study:
+        expected = study.run(RTN(4, group_size=8)).model().head
+    assert expected is not None
+    (file,) = (path for path in (tmp_path / "s").rglob("*head*.safetensors"))
+    whole = file.read_bytes()
+    for place in (-1, -40, 60):  # of the bias, of the weight, of the header
+        flipped = bytearray(whole)
+        flipped[place] ^= 1
+        file.write_bytes(flipped)
+        with Study.open(tmp_path / "s") as damaged:
+            for act in (lambda: damaged.runs[0].model(), lambda: damaged.run(RTN(3))):
+                with pytest.raises(StudyError, match="classifier is damaged"):
+                    act()
+    file.unlink()
+    with Study.open(tmp_path / "s") as again:  # it is trained again, and is the same
+        found = again.runs[0].model().head
+    assert found is not None
+    assert torch.equal(found.weight, expected.weight)
+    assert torch.equal(found.bias, expected.bias)
+    assert file.read_bytes() == whole

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import ipywidgets as w
 
-from workbench.app.parts.notice import Notice
+from workbench.app.notice import Notice
 from workbench.app.parts.throttle import Throttle
 from workbench.app.session import Session
 

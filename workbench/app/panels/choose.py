@@ -20,6 +20,7 @@ from workbench.app.parts.controls import (
 from workbench.app.parts.limits import Limits
 from workbench.app.parts.prices_form import prices_code
 from workbench.app.parts.rows import Rows
+from workbench.app.parts.run_picker import RunPicker
 from workbench.app.parts.verdict_rows import HEADS, verdict_rows
 from workbench.app.session import Session
 from workbench.errors import WorkbenchError
@@ -37,6 +38,8 @@ class ChoosePanel(StudyPanel):
     Attributes
     ----------
     bar : ipywidgets.FloatSlider
+    reference : ipywidgets.Dropdown
+        What the bar is a share of: "" for the base model, or the id of a run.
     limits : Limits
     confidence : ipywidgets.Dropdown
     answer : ipywidgets.HTML
@@ -55,6 +58,11 @@ class ChoosePanel(StudyPanel):
             "keep at least", 0.97, 0.5, 1.0, 0.005,
             tooltip=f"Share of the base model's quality ({metric})", **look,
         )  # fmt: skip
+        self.reference = dropdown(
+            "of", tooltip="The run that quality is compared with: the base model, a fine-tuned"
+            " teacher, a larger model", **look,
+        )  # fmt: skip
+        self._references = RunPicker(session, self.reference, guard(self._refresh), most=60)
         self.limits = Limits(session)
         self.confidence = dropdown(
             "with confidence",
@@ -79,8 +87,8 @@ class ChoosePanel(StudyPanel):
         )
         session.selection.listen(self._mark)
         self.widget = card(
-            "What is good enough?", self.bar, self.confidence, *self.limits.controls, self.answer,
-            row(self.pick), self.notice.widget, self.verdicts,
+            "What is good enough?", self.bar, self.reference, self.confidence,
+            *self.limits.controls, self.answer, row(self.pick), self.notice.widget, self.verdicts,
         )  # fmt: skip
         self.refresh()
 
@@ -96,6 +104,8 @@ class ChoosePanel(StudyPanel):
     def requirements(self) -> dict[str, Any]:
         """Return what is asked for, as :class:`workbench.Requirements` takes it."""
         asked: dict[str, Any] = {"accuracy": round(self.bar.value, 6), **self.limits.asked()}
+        if self.reference.value:
+            asked["reference"] = self.reference.value
         if self.confidence.value != _USUAL:
             asked["confidence"] = self.confidence.value
         return asked
@@ -109,6 +119,9 @@ class ChoosePanel(StudyPanel):
 
     def _refresh(self) -> None:
         study, kind = self._session.study, "none"
+        base = (f"the base model ({study.models[0]})", "")
+        runs = [r for r in self._session.done if r.recipe.steps or r.model != study.models[0]]
+        self._references.offer(runs, [base])
         verdicts: tuple[Verdict, ...] = ()
         self._found = None
         try:
@@ -132,10 +145,11 @@ class ChoosePanel(StudyPanel):
         self._session.accepted.set((self.limits.by_axis(), self._worst()))
 
     def _worst(self) -> float | None:
-        metric = self._session.study.metric
+        metric, reference = self._session.study.metric, self.reference.value
         for record in self._session.records:
             found = record.measurement(metric.name)
-            if not record.recipe.steps and found is not None and found.value > 0:
+            wanted = record.id == reference if reference else not record.recipe.steps
+            if wanted and found is not None and found.value > 0:
                 share = self.bar.value
                 return found.value * share if metric.higher_is_better else found.value / share
         return None

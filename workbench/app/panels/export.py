@@ -96,7 +96,9 @@ class ExportPanel(StudyPanel):
         self.format.options = [(_title(offer), offer["format"]) for offer in good]
         self.format.value = good[0]["format"] if good else None
         self._switch()
-        self.answer.value = "" if good else answer_html("No format can hold this run.")
+        notes = {offer["note"]: None for offer in good if offer["note"]}
+        words = " ".join(notes) if good else "No format can hold this run."
+        self.answer.value = answer_html(words) if words else ""
         refused = "".join(
             f"<li><b>{html.escape(offer['title'])}</b>: {html.escape(offer['refusal'])}</li>"
             for offer in offers

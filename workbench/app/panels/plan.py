@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
+from workbench.app.notice import Notice
 from workbench.app.parts.controls import (
     NumberField,
     about,
@@ -23,7 +24,6 @@ from workbench.app.parts.controls import (
 )
 from workbench.app.parts.device_form import DeviceForm
 from workbench.app.parts.figure_slot import FigureSlot
-from workbench.app.parts.notice import Notice
 from workbench.app.parts.rows import Rows, rows_html
 from workbench.errors import ConfigError
 from workbench.selection.planning import PRECISIONS, known_devices, known_models

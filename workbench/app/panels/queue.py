@@ -11,11 +11,13 @@ import ipywidgets as w
 
 from workbench.app.panels.base import StudyPanel
 from workbench.app.parts.controls import button, card, classed, one_of, row, show
+from workbench.app.parts.durations import duration
 from workbench.app.parts.inspector_question import words_of
 from workbench.app.parts.throttle import Throttle
 from workbench.app.queue_file import QueueFile
 from workbench.app.session import Session
-from workbench.prediction.estimates import estimate_seconds
+from workbench.prediction.estimates import earliest_end, estimate_seconds
+from workbench.recipes import Training
 from workbench.recipes.recipe import Recipe, shortened
 from workbench.study.running.runner import FINAL, Event
 from workbench.views.run_names import distinct
@@ -206,6 +208,8 @@ class QueuePanel(StudyPanel):
         """Return the time that is left: of the stage, and of the whole run by earlier ones."""
         guesses = []
         taken = now - self._stage_started
+        if event.stage == "train" and event.recipe:
+            return self._training_left(event, share, taken)
         if share > 0 and taken > 1:
             guesses.append(taken * (1 - share) / share)
         if event.recipe:
@@ -218,6 +222,15 @@ class QueuePanel(StudyPanel):
         seconds = max(guesses)
         text = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
         return f", about {text} left"
+
+    def _training_left(self, event: Event, share: float, taken: float) -> str:
+        """Return between which times a training ends: as soon as patience allows, or at the end."""
+        trained = [s for s in Recipe.from_json(event.recipe).steps if isinstance(s, Training)]
+        if event.done < 2 or not trained or not share:
+            return ""
+        whole = taken / share
+        soon = max(0.0, whole * earliest_end(trained[-1]) - taken)
+        return f", {duration(soon, whole - taken)} left"
 
     def _show_list(self) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
+from workbench.app.notice import Notice, plain
 from workbench.app.panels.base import StudyPanel
 from workbench.app.parts.controls import (
     button,
@@ -20,13 +21,17 @@ from workbench.app.parts.controls import (
     row,
     text,
 )
+from workbench.app.parts.durations import duration
 from workbench.app.parts.form import MethodForm
-from workbench.app.parts.notice import Notice, plain
 from workbench.app.parts.run_picker import RunPicker
 from workbench.app.session import Session
 from workbench.errors import ConfigError, WorkbenchError
-from workbench.prediction.estimates import estimate_memory_bytes, estimate_seconds
-from workbench.recipes import AWQ, GPTQ, RTN, STEPS, Step, fields_of
+from workbench.prediction.estimates import (
+    estimate_memory_bytes,
+    estimate_range,
+    estimate_training_bytes,
+)
+from workbench.recipes import AWQ, GPTQ, RTN, STEPS, Step, Training, fields_of
 from workbench.recipes.recipe import Recipe, shortened
 
 if TYPE_CHECKING:
@@ -300,10 +305,15 @@ class RecipePanel(StudyPanel):
         if prediction is not None and prediction.size_bytes is not None:
             rows.append(("size", f"{prediction.size_bytes / 1e6:.2f} MB"))
         known = next(iter(study.describe()["models"].items()))
-        seconds = estimate_seconds(self._session.records, recipe, known[0])
-        rows.append(("time", "not known yet" if seconds is None else _duration(seconds)))
-        memory = estimate_memory_bytes(known[1]["n_parameters"], known[1]["compute_dtype"])
-        rows.append(("memory", f"about {memory / 1e9:.1f} GB"))
+        records, n_parameters = self._session.records, known[1]["n_parameters"]
+        trains = any(isinstance(step, Training) for step in recipe.steps)
+        between = estimate_range(records, recipe, known[0])
+        untold = "said after its first steps" if trains else "not known yet"
+        rows.append(("time", untold if between is None else duration(*between)))
+        memory = estimate_memory_bytes(n_parameters, known[1]["compute_dtype"])
+        training, is_all = estimate_training_bytes(records, recipe, n_parameters)
+        about = "about" if is_all else "more than"
+        rows.append(("memory", f"{about} {(memory + training) / 1e9:.1f} GB"))
         cells = "".join(
             f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in rows
         )
@@ -322,12 +332,6 @@ def _next_step(steps: list[Step]) -> Step:
             with contextlib.suppress(WorkbenchError):
                 return Recipe.of([*steps, kind()]).steps[-1]
     return GPTQ()
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {max(seconds, 1):.0f} s"
-    return f"about {seconds / 60:.0f} min"
 
 
 def _value(text: str, kind: type, name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from workbench.app import recorded_study
+from workbench.app.notice import Notice
 from workbench.app.parts.controls import (
     LABEL,
     busy_html,
@@ -24,7 +25,6 @@ from workbench.app.parts.controls import (
     show,
     text,
 )
-from workbench.app.parts.notice import Notice
 from workbench.app.parts.task_form import TaskForm
 from workbench.errors import DataError
 

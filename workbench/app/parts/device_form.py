@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from workbench.app.notice import Notice
 from workbench.app.parts.controls import NumberField, button, text, toggled
-from workbench.app.parts.notice import Notice
 from workbench.errors import ConfigError
 
 if TYPE_CHECKING:

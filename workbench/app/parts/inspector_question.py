@@ -7,8 +7,8 @@ from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.notice import plain
 from workbench.app.parts.controls import answer_html, button, problem_html
-from workbench.app.parts.notice import plain
 from workbench.app.session import Session
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from workbench.app.notice import Notice
 from workbench.app.parts.controls import button
 from workbench.app.parts.inspector_question import InspectorQuestion
-from workbench.app.parts.notice import Notice
 from workbench.app.session import Session
 from workbench.errors import ConfigError, StudyError
 from workbench.records import RunState

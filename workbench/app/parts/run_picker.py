@@ -74,7 +74,8 @@ class RunPicker:
     def _show(self, records: list[RunRecord]) -> None:
         before = self._before
         names = run_names(records, self._most)
-        options = [*before, *((names[r.id] + self._told(r), r.id) for r in records)]
+        metric = self._session.study.metric.name if self._facts else None
+        options = [*before, *((names[r.id] + _told(r, metric), r.id) for r in records)]
         if list(self.control.options) == options:
             return
         kept, ids = self.control.value, [run for _, run in options]
@@ -109,9 +110,10 @@ class RunPicker:
         if chosen and chosen[-1] in self.ids:
             self.control.value = chosen[-1]
 
-    def _told(self, record: RunRecord) -> str:
-        if not self._facts:
-            return ""
-        size = "" if record.size_bytes is None else f" · {record.size_bytes / 1e6:.2f} MB"
-        found = record.measurement(self._session.study.metric.name)
-        return size + ("" if found is None else f" · {found.value:.4g}")
+
+def _told(record: RunRecord, metric: str | None) -> str:
+    if metric is None:
+        return ""
+    size = "" if record.size_bytes is None else f" · {record.size_bytes / 1e6:.2f} MB"
+    found = record.measurement(metric)
+    return size + ("" if found is None else f" · {found.value:.4g}")

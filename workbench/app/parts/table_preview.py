@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.app.parts.rows import rows_html
 from workbench.errors import DataError
@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 PREVIEWED = 200
 
 
-def read_rows(path: Path) -> pd.DataFrame:
+def read_rows(path: Path, **reading: Any) -> pd.DataFrame:
     """Return the first rows of a table.
+
+    Parameters
+    ----------
+    path : Path
+    **reading
+        Fields of :class:`~workbench.tasks.tables.Reading`; what is left out is detected.
 
     Raises
     ------
@@ -32,7 +38,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 
     if not path.is_file():
         raise DataError(f"There is no file {path}; give the path of a table, or upload one.")
-    table = read_file(path, Reading())
+    table = read_file(path, Reading(**reading))
     shown = {name: table.texts(place)[:PREVIEWED] for place, name in enumerate(table.columns)}
     frame = pd.DataFrame(
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import ipywidgets as w
 
+from workbench.app.notice import Notice
 from workbench.app.parts.controls import (
     LABEL,
     about_html,
+    button,
     buttons,
     close,
     problem_html,
@@ -19,9 +22,8 @@ from workbench.app.parts.controls import (
     show,
     text,
 )
-from workbench.app.parts.notice import Notice
 from workbench.app.parts.table_preview import read_rows, table_html, text_html
-from workbench.app.parts.task_kinds import KINDS, Kind
+from workbench.app.parts.task_kinds import KINDS, Kind, LabelledTable
 from workbench.app.parts.uploads import keep_upload
 from workbench.errors import DataError, WorkbenchError
 
@@ -63,13 +65,27 @@ class TaskForm:
             layout=w.Layout(width="auto"),
         )
         self.data_path = text("or its path", placeholder="data/tickets.csv")
-        self.about, self.preview = w.HTML(), w.HTML()
+        self.about, self.preview, self.checked = w.HTML(), w.HTML(), w.HTML()
+        self.check = button(
+            "Check the data", "search", "Reads all rows: classes, empty labels, duplicates, and"
+            " what looks like a mistake", notice.guard(lambda _: self._check()),
+        )  # fmt: skip
+        self.skip = button(
+            "Skip these rows", "filter", "Leave out the rows that cannot be used, and record which",
+            notice.guard(lambda _: self._skip()),
+        )  # fmt: skip
+        labelled = self.kinds[LabelledTable.name]
+        assert isinstance(labelled, LabelledTable)
+        self._labelled = labelled
+        for control in labelled.readings:
+            control.observe(notice.guard(lambda _: self._preview()), names="value")
         self._fields = w.VBox()
         data = row(self.upload, self.data_path)
         self.kind.observe(notice.guard(lambda _: self._show()), names="value")
         self.upload.observe(notice.guard(self._receive), names="value")
         self.data_path.observe(notice.guard(lambda _: self._preview()), names="value")
         self.widgets: list[w.Widget] = [self.kind, self.about, data, self._fields, self.preview]
+        self.widgets += [row(self.check, self.skip), self.checked]
         self._show()
 
     @property
@@ -116,6 +132,7 @@ class TaskForm:
         self.about.value = about_html(kind.about)
         show(self.upload, self.data_path, self.preview, is_shown=bool(kind.reads))
         show(self.about, is_shown=bool(kind.about))
+        show(self.check, self.checked, is_shown=kind is self._labelled)
         self._fields.children = kind.widgets
         if kind.reads:
             self._preview()
@@ -124,7 +141,8 @@ class TaskForm:
         """Read the first rows in the background, and offer their columns."""
         path, kind = self._data(), self.chosen
         kind.offer(None)
-        self.preview.value = ""
+        self.preview.value = self.checked.value = ""
+        show(self.skip, is_shown=False)
         if path is None or not kind.reads:
             return
         self._number += 1
@@ -144,8 +162,37 @@ class TaskForm:
 
         threading.Thread(target=read, name="wb-preview", daemon=True).start()
 
+    def _check(self) -> None:
+        """Look through all rows in the background."""
+        path, kind = self._data(), self._labelled
+        if path is None:
+            raise DataError("No data was given; upload a file, or write its path.")
+        kind.check()
+        columns, number = (kind.text.value, kind.label.value), self._number
+        self.checked.value = about_html("Reading all rows …")
+
+        def read() -> None:
+            from workbench.tasks.checking import data_check
+
+            bad = 0
+            try:
+                found = data_check(path, text=columns[0], label=columns[1], **kind.reading())
+                bad = len(found.bad_rows)
+                words = f'<pre class="wb-lines" role="status">{html.escape(str(found))}</pre>'
+            except WorkbenchError as error:
+                words = problem_html(str(error))
+            if number == self._number:
+                self.checked.value = words
+                show(self.skip, is_shown=bool(bad) and not kind.skip.value)
+
+        threading.Thread(target=read, name="wb-check", daemon=True).start()
+
+    def _skip(self) -> None:
+        self._labelled.skip.value = True
+        show(self.skip, is_shown=False)
+
     def _table(self, path: Path, number: int) -> str:
-        frame = read_rows(path)
+        frame = read_rows(path, **self.chosen.reading())
         if number == self._number:
             self.chosen.offer(frame)
         return table_html(frame)

@@ -12,6 +12,7 @@ import ipywidgets as w
 from workbench.app.parts.controls import (
     SEVERAL,
     NumberField,
+    check,
     dropdown,
     looks,
     text,
@@ -22,6 +23,10 @@ from workbench.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_ENCODINGS = ("utf-8", "latin-1", "cp1252", "utf-16")
+_DELIMITERS = (("comma", ","), ("semicolon", ";"), ("tab", "\t"), ("bar", "|"))
 
 
 class Kind(ABC):
@@ -40,6 +45,10 @@ class Kind(ABC):
 
     def __init__(self) -> None:
         self.widgets: list[w.Widget] = []
+
+    def reading(self) -> dict[str, Any]:
+        """Return how its table is read, as far as that is given and not detected."""
+        return {}
 
     def offer(self, frame: pd.DataFrame | None) -> None:
         """Offer the columns of a table, those that look right chosen; None takes them away."""
@@ -138,7 +147,30 @@ class LabelledTable(OfTable):
         self.columns = _columns(
             "slices", "Further columns, such as a channel; Trust looks where compression hurt"
         )
-        self.widgets = [self.text, self.label, self.columns]
+        found = ("as detected", None)
+        self.encoding = dropdown(
+            "encoding", [found, *((name, name) for name in _ENCODINGS)],
+            tooltip="How the file's bytes are characters",
+        )  # fmt: skip
+        self.delimiter = dropdown(
+            "separator", [found, *_DELIMITERS], tooltip="What stands between two columns"
+        )
+        self.header = dropdown(
+            "first row", [found, ("has names", True), ("is data", False)],
+            tooltip="Whether the first row has the names of the columns",
+        )  # fmt: skip
+        self.skip = check(
+            "skip rows that cannot be used",
+            "Rows with an empty label or text, or a field too many; which ones is recorded",
+        )
+        self.readings = (self.encoding, self.delimiter, self.header)
+        self.widgets = [*self.readings, self.text, self.label, self.columns, self.skip]
+
+    def reading(self) -> dict[str, Any]:
+        """Return how its table is read, as far as that is given and not detected."""
+        names = ("encoding", "delimiter", "header")
+        given = {name: getattr(self, name).value for name in names}
+        return {name: value for name, value in given.items() if value is not None}
 
     def offer(self, frame: pd.DataFrame | None) -> None:
         """Offer the columns of a table."""
@@ -158,7 +190,8 @@ class LabelledTable(OfTable):
         """Return the keyword arguments."""
         found: dict[str, Any] = {"text": self.text.value, "label": self.label.value}
         further = [n for n in self.columns.value if n not in (self.text.value, self.label.value)]
-        return {**found, "columns": further} if further else found
+        found |= {"columns": further} if further else {}
+        return found | self.reading() | ({"on_bad_rows": "skip"} if self.skip.value else {})
 
 
 class Written(OfTable):

@@ -44,6 +44,8 @@ def _answer(verdict: Verdict) -> str:
     if verdict.answer == "passes":
         return "✓ passes"
     why = "" if verdict.p_value is not None else f": {'; '.join(verdict.lacks)}"
+    if verdict.answer == "left out":
+        return f"○ left out{why}"
     if verdict.answer == "fails":
         return f"✕ fails{why}"
     if not why and not verdict.method:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import ipywidgets as w
 
+from workbench.app.notice import Notice
 from workbench.app.parts.controls import button
-from workbench.app.parts.notice import Notice
 from workbench.errors import ConfigError
 
 REPLACE = "Replace it"

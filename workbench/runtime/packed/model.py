@@ -182,6 +182,7 @@ def pack_model(
             "int8_inputs=True is not accepted here: it is fast only on CPUs with VNNI instructions"
             " (AVX-512 VNNI or AVX VNNI), and this is none. Leave it out."
         )
+    model.need_resident("Running packed, and measuring speed and memory,")
     modules = dict(model.hf_model.named_modules())
     forms, chosen = _forms(model, modules)
     if int8_inputs:

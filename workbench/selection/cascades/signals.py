@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import ConfigError
+from workbench.fields import shown
 
 Signal = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Takes log-probabilities (examples, classes), returns one number each: higher is surer."""
@@ -47,10 +48,10 @@ def signal_named(signal: str | Signal) -> Signal:
     """
     if callable(signal):
         return signal
-    if signal not in SIGNALS:
+    if not isinstance(signal, str) or signal not in SIGNALS:
         known = ", ".join(map(repr, SIGNALS))
         raise ConfigError(
-            f"signal={signal!r} is not accepted; give one of {known}, or a function that takes"
+            f"signal={shown(signal)} is not accepted; give one of {known}, or a function that takes"
             " log-probabilities (examples, classes) and returns one number each, higher if surer."
         )
     return SIGNALS[signal]
@@ -72,7 +73,13 @@ def surety(signal: Signal, logs: NDArray[np.floating]) -> NDArray[np.float64]:
         If a signal of one's own returns something else than one number per example.
     """
     rounded = np.maximum(np.asarray(logs), -6e4).astype(np.float16).astype(np.float64)
-    found = np.asarray(signal(rounded), dtype=np.float64)
+    try:
+        found = np.asarray(signal(rounded), dtype=np.float64)
+    except (TypeError, ValueError) as error:  # such as a function of other arguments
+        raise ConfigError(
+            f"The signal {shown(signal)} cannot be computed from log-probabilities (examples,"
+            f" classes): {error}. Give one that returns one number per example."
+        ) from error
     if found.shape != (len(rounded),) or np.isnan(found).any():
         raise ConfigError(
             f"The signal returned an array of shape {found.shape} (or with NaN) for"

@@ -31,7 +31,7 @@ from workbench.errors import (
     WorkbenchError,
 )
 from workbench.progress import SILENT, Monitor
-from workbench.recipes import Step
+from workbench.recipes import Step, Training
 from workbench.recipes.recipe import Recipe
 from workbench.records import (
     CODES_FACT,
@@ -42,6 +42,7 @@ from workbench.records import (
     RunState,
 )
 from workbench.storage.store import Claim, Store
+from workbench.tasks.output import Output, recorded_output
 from workbench.version import __version__
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ if TYPE_CHECKING:
 
 EVALUATION: dict[str, Any] = {"part": "evaluation", "version": 1}
 """What every run is evaluated on; ``version`` grows when equal models would score otherwise."""
+
+TRAINED_FORM = 1
+"""Of classifiers; grows when equal ones would be trained in another form. Before the first one a
+head on mean-pooled features was."""
 
 PREDICTIONS_FOLDER = "predictions"
 """Where a study keeps its tables of costs, within its own folder."""
@@ -116,6 +121,7 @@ def run_ids(store: Store, model: str, recipes: Sequence[Recipe]) -> list[str]:
         "evaluation": EVALUATION,
     }
     calibration: dict[str, Any] | None = None
+    classifies = recorded_output(store.meta("task")["saved"]) is Output.LABELS
     found = []
     for recipe in recipes:
         parts = {**shared, "recipe": recipe.to_json()}
@@ -124,6 +130,8 @@ def run_ids(store: Store, model: str, recipes: Sequence[Recipe]) -> list[str]:
 
             needs = RecipeNeeds.of(recipe)
             parts["methods"] = needs.method_versions
+            if classifies and any(isinstance(step, Training) for step in recipe.steps):
+                parts["trained_form"] = TRAINED_FORM
             if needs.calibration:
                 calibration = calibration or dataclasses.asdict(calibration_options(store))
                 parts["calibration"] = calibration
@@ -188,6 +196,7 @@ def describe_model(store: Store, name: str, model: LoadedModel) -> dict[str, Any
         "stored_dtype": str(model.stored_dtype).removeprefix("torch."),
         "compute_dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
+        **({"memory": "streamed"} if model.streaming else {}),
         "n_parameters": model.n_parameters,
         "size_bytes": model.size_bytes,
         "n_blocks": len(find_blocks(model.hf_model)),
@@ -215,18 +224,19 @@ def reload_model(store: Store, name: str) -> LoadedModel:
     folder, dtype = store.model_folder(name), description["compute_dtype"]
     ref = str(folder) if source.kind == "live" else source.ref
     device = _device_here(name, ref, description.get("device"))
+    memory = description.get("memory", "auto")
     if source.kind == "live":
         model = load_model(folder, device=device, dtype=dtype)
         model.source = source
         found = model.fingerprint
     else:
         try:
-            model = load_again(source, device=device, dtype=dtype)
+            model = load_again(source, device=device, dtype=dtype, memory=memory)
             found = model.fingerprint
         except TokenizerMissingError:
             found = ""
         if found != description["fingerprint"] and folder.is_dir():
-            model = load_again(source, folder, device=device, dtype=dtype)
+            model = load_again(source, folder, device=device, dtype=dtype, memory=memory)
             found = model.fingerprint
     if found != description["fingerprint"]:
         raise StudyError(_changed(name, source.ref))

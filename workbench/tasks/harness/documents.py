@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -230,9 +231,11 @@ def _build(config: dict[str, Any], trust: bool) -> Any:
     kwargs.pop("trust_remote_code", None)
     if int(datasets.__version__.split(".")[0]) < 4:  # later ones never run code of a dataset
         kwargs["trust_remote_code"] = trust
-    path = ready.get("dataset_path")
+    path, folder = ready.get("dataset_path"), Path(config["!file"]).parent
     if path in _LOCAL_READERS and "data_files" in kwargs:
-        kwargs["data_files"] = _found(kwargs["data_files"], Path(config["!file"]).parent)
+        kwargs["data_files"] = _found(kwargs["data_files"], folder)
+    if not trust:
+        _check_places(config["task"], [path, *(kwargs.get(k) for k in _PLACES)], folder)
     ready["dataset_kwargs"] = kwargs
     metadata = ready.get("metadata")
     ready["metadata"] = metadata if isinstance(metadata, dict) else {"_metadata": metadata}
@@ -289,6 +292,39 @@ def _found(files: Any, folder: Path) -> Any:
         stacklevel=2,
     )
     return files
+
+
+_PLACES = ("data_files", "data_dir", "cache_dir")
+"""Options of a dataset that name files of this computer."""
+
+
+def _check_places(task: str, named: Any, folder: Path) -> None:
+    """Refuse data of a task file that lie neither beside it nor in the working folder.
+
+    Whoever wrote the file would else have any file of the user's read, into prompts and reports.
+    """
+    if isinstance(named, Mapping):
+        named = list(named.values())
+    if isinstance(named, (list, tuple)):
+        for one in named:
+            _check_places(task, one, folder)
+        return
+    if named is None:
+        return
+    roots = [os.path.realpath(root) + os.sep for root in (folder, Path.cwd())]
+    leads = Path(str(named)).expanduser()
+    found = set(glob.iglob(str(named), recursive=True))
+    if leads.is_absolute() or ".." in leads.parts:  # also where it is a pattern of another kind
+        found.add(str(leads))
+    for path in found:
+        real = os.path.realpath(path) + os.sep
+        if not any(real.startswith(root) and root != os.sep for root in roots):
+            raise DataError(
+                f"The task {task!r} reads {str(named)[:200]!r}, which leads to {real[:-1][:200]},"
+                " outside of its folder and of the working folder. A task file from somebody else"
+                " could have your files read so. Put the data beside the task file, or give"
+                " trust_remote_code=True if you trust it."
+            )
 
 
 def _is_there(pattern: str) -> bool:

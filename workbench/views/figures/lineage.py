@@ -157,17 +157,21 @@ def lineage_svg(
             f'<path d="M{x:.1f} {y:.1f}V{below:.1f}H{right:.1f}" fill="none" stroke="{INK}"'
             ' stroke-opacity="0.5" stroke-width="1.5"/>'
         )
+    shares = {}
+    for node in nodes:
+        if math.isfinite(node.value):
+            share = (node.value - low) / (high - low) if high > low else 0.5
+            share = share if metric.higher_is_better else 1 - share
+            shares[node.run_id] = min(1.0, max(0.0, share))
+    colours = dict(zip(shares, sample_colorscale(SCALE, list(shares.values())), strict=True))
     for node in nodes:
         x, y = place[node.run_id]
         ring = (SELECTED, 3) if node.run_id in selected else (INK, 1)
         parts.append(f"<g><title>{html.escape(f'{node.label}, {node.state}')}</title>")
-        if math.isfinite(node.value):
-            share = (node.value - low) / (high - low) if high > low else 0.5
-            share = min(1.0, max(0.0, share if metric.higher_is_better else 1 - share))
-            (colour,) = sample_colorscale(SCALE, [share])
+        if node.run_id in colours:
             parts.append(
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_diameter(node, largest) / 2:.1f}"'
-                f' fill="{colour}" stroke="{ring[0]}" stroke-width="{ring[1]}"/>'
+                f' fill="{colours[node.run_id]}" stroke="{ring[0]}" stroke-width="{ring[1]}"/>'
             )
         else:
             parts.append(

@@ -10,7 +10,6 @@ from typing import Any
 
 import ipywidgets as w
 
-from workbench.app.parts.controls import show
 from workbench.errors import WorkbenchError
 
 
@@ -46,7 +45,7 @@ class Notice:
         """Hide the message."""
         self.text = ""
         self.widget.value = ""
-        show(self.widget, is_shown=False)
+        self.widget.layout.display = "none"
 
     def guard(self, callback: Callable[..., Any]) -> Callable[..., None]:
         """Return a callback for what the user does: shows what is raised, and raises nothing.
@@ -78,7 +77,7 @@ class Notice:
     def _show(self, text: str, kind: str, role: str) -> None:
         self.text = text
         self.widget.value = f'<div role="{role}" class="{kind}">{html.escape(text)}</div>'
-        show(self.widget, is_shown=True)
+        self.widget.layout.display = ""
 
 
 def plain(text: str) -> str:
