@@ -67,7 +67,8 @@ def test_versions_of_every_method_its_parts_and_other_programs():
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store.create(tmp_path / "study")
-    store.set_meta("task", {"fingerprint": "0123456789abcdef"})
+    saved = {"kind": "language-modeling", "options": {}, "output": "tokens"}
+    store.set_meta("task", {"fingerprint": "0123456789abcdef", "saved": saved})
     description = {"fingerprint": "fedcba9876543210", "stored_dtype": "float16"}
     store.add_model("m", description | {"compute_dtype": "float32"})
     return store
