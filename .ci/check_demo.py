@@ -25,7 +25,7 @@ FIRST_POINT_SECONDS = 60 * SLACK
 LEAST_RUNS = 3
 METHODS = ("RTN", "GPTQ", "AWQ", "Magnitude")
 POINT = re.compile(r"\[\d+/\d+\] (?!dense)(.+): done")
-ROW = re.compile(r"\s*(dense|RTN|GPTQ|AWQ|Magnitude)\b( \S+)*  .*\d.* done\s*")
+ROW = re.compile(r"\s*[0-9a-f]{12} +(dense|RTN|GPTQ|AWQ|Magnitude)\b( \S+)*  .*\d.* done\s*")
 FRONT = "★"
 
 
