@@ -16,6 +16,7 @@ from workbench.recipes import (
     FineTuning,
     LowRankCorrection,
     MagnitudePruning,
+    Mixed,
     QuantizeEmbeddings,
     SparseGPT,
     Step,
@@ -153,3 +154,19 @@ def test_help_explains_every_parameter(step: type[Step]) -> None:
     for info in fields_of(step):
         assert f"\n{info.name} : " in text
         assert info.help.split(".")[0].split()[0] in text
+
+
+@pytest.mark.parametrize(
+    ("steps", "layers", "words"),
+    [
+        (RTN(4), {"a": 0}, r"steps=.*give a list of steps"),
+        ("RTN", {"a": 0}, r"steps='RTN' .*give a list of steps"),
+        ([RTN(4)], 4, r"layers=4 .*give a mapping of module names"),
+        ([RTN(4)], {"a": 1}, r"positions from 0 to 0"),
+        ([RTN(4)], {}, r"layers is empty"),
+        ([Wanda(0.5)], {"a": 0}, r"Wanda\(.*give RTN, GPTQ"),
+    ],
+)
+def test_mixed_says_what_it_takes(steps, layers, words):
+    with pytest.raises(ConfigError, match=words):
+        Mixed(steps, layers)

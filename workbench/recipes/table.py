@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.errors import ConfigError
+from workbench.fields import shown
 from workbench.recipes.additions import Cast, LowRankCorrection, QuantizeEmbeddings
 from workbench.recipes.base import Step, documented
 from workbench.recipes.options import OWN_BACKEND
@@ -48,6 +49,13 @@ class Mixed(Step):
     layers: tuple[tuple[str, int], ...]
 
     def __init__(self, steps: Iterable[Quantization], layers: Mapping[str, int]) -> None:
+        if not isinstance(steps, Iterable) or isinstance(steps, str):
+            raise ConfigError(f"Mixed: steps={shown(steps)} is not accepted; give a list of steps.")
+        if not isinstance(layers, Mapping):
+            raise ConfigError(
+                f"Mixed: layers={shown(layers)} is not accepted; give a mapping of module names to"
+                " positions among the steps."
+            )
         given, places = tuple(steps), dict(layers)
         for step in given:
             alone = getattr(step, "sequential", False) or (
