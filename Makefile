@@ -23,7 +23,7 @@ SOURCES := $(shell find workbench -type f ! -path '*/__pycache__/*' ! -name '.*'
 NOTEBOOKS := notebooks/01-quickstart.ipynb
 LONG_NOTEBOOKS := notebooks/02-distil-and-specialise.ipynb
 
-.PHONY: demo install lab extension test test-install unit notebooks long-notebooks browser slow slow-browser peers test-peers check format bench clean
+.PHONY: demo install lab extension test test-install unit notebooks long-notebooks browser slow slow-training slow-browser peers test-peers check format bench clean
 .DEFAULT_GOAL := demo
 
 # What people run ---------------------------------------------------------------------------------
@@ -75,7 +75,11 @@ browser: test-install
 	$(BIN)/python -m pytest -m "browser and not slow" $(PYTEST_ARGS)
 
 slow: test-install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not browser" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not browser" --ignore=tests/training $(PYTEST_ARGS)
+
+# Trainings are few and long: one after the other, on all cores.
+slow-training: test-install
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS) tests/training
 
 # Again in the kernel mode of ipykernel 6: one thread for cells and messages.
 slow-browser: test-install
