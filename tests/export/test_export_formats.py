@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from tests.exported import exported
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from tests.toy import CALIBRATION, toy_study, toy_task
 from workbench.errors import ConfigError, ExportError, StudyError
-from workbench.export import FORMATS, Proof, export_model, offers
+from workbench.export import FORMATS, offers
 from workbench.models.load import load_model
 from workbench.models.loaded import ClassificationHead
 from workbench.models.sources import read_headers
@@ -306,14 +307,8 @@ def test_an_encoder_keeps_its_head(tmp_path: Path) -> None:
     model = load_model(tiny_model("Bert"), tiny_tokenizer())
     model.head = ClassificationHead(torch.randn(2, 32), torch.zeros(2), ("yes", "no"))
     small = compress(model, Recipe.of(RTN4)).model
-    exported = export_model(
-        small,
-        tmp_path / "out",
-        "compressed-tensors",
-        prove=lambda found, dtype: Proof(0.0, 0.0, 1.0, 1),
-        card=lambda format, n_bytes, proof: "a card",
-    )
-    assert exported.tensor_bytes == exported.predicted_bytes
+    done = exported(small, tmp_path / "out", "compressed-tensors")
+    assert done.tensor_bytes == done.predicted_bytes
     found = load_model(tmp_path / "out")
     assert found.head is not None
     assert found.head.labels == ("yes", "no")

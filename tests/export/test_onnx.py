@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.exported import exported
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from tests.toy import toy_study
 from workbench.compression.compress import compress
 from workbench.errors import ExportError, UnsupportedArchitectureError
-from workbench.export import Proof, export_model
 from workbench.export.convert import convert
 from workbench.export.onnx import FILE, ONNX
 from workbench.export.onnx_graph import read_codes
@@ -38,14 +38,8 @@ FAMILIES = sorted(
 
 def written(model: LoadedModel, folder: Path) -> Any:
     """Export a model that is no study's, and return a session of the file."""
-    exported = export_model(
-        model,
-        folder,
-        "onnx",
-        prove=lambda found, dtype: Proof(0.0, 0.0, 1.0, 1),
-        card=lambda format, n_bytes, proof: "",
-    )
-    assert exported.tensor_bytes == exported.predicted_bytes
+    done = exported(model, folder, "onnx")
+    assert done.tensor_bytes == done.predicted_bytes
     return onnxruntime.InferenceSession(str(folder / FILE))
 
 

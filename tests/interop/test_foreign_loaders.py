@@ -12,10 +12,11 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.peers.client import Peer
+from tests.exported import exported
 from tests.interop.windows import Windows, measured, perplexity, windows_of
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from workbench.compression.compress import compress
-from workbench.export import Proof, export_model, gguf_tokenizer, publish
+from workbench.export import gguf_tokenizer, publish
 from workbench.export.base import code_layers
 from workbench.models.layers import shared_inputs
 from workbench.models.load import load_model
@@ -134,14 +135,7 @@ WIDE = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": 264}
 
 def written(model: LoadedModel, folder: Path) -> Path:
     """Write a GGUF file of a model that is no study's."""
-    exported = export_model(
-        model,
-        folder,
-        "gguf",
-        prove=lambda found, dtype: Proof(0.0, 0.0, 1.0, 1),
-        card=lambda format, n_bytes, proof: "",
-    )
-    return exported.path
+    return exported(model, folder, "gguf").path
 
 
 @pytest.mark.parametrize("recipe", [(), RTN(4, group_size=32)], ids=["dense", "codes"])

@@ -10,10 +10,10 @@ import torch
 import transformers
 
 from benchmarks.peers.client import Peer
+from tests.exported import exported
 from tests.interop.windows import perplexity, windows_of
 from tests.tiny import tiny_tokenizer
 from workbench.compression.compress import compress
-from workbench.export import Proof, export_model
 from workbench.export.mlx import ARCHITECTURES
 from workbench.models.load import load_model
 from workbench.recipes import RTN
@@ -82,18 +82,12 @@ def test_mlx_lm_computes_the_same(
 ) -> None:
     dense = load_model(random_model(kind, more), tiny_tokenizer(("q", "u")))
     model = compress(dense, Recipe.of(RTN(3, group_size=32))).model
-    exported = export_model(
-        model,
-        tmp_path / "out",
-        "mlx",
-        prove=lambda found, dtype: Proof(0.0, 0.0, 1.0, 1),
-        card=lambda format, n_bytes, proof: "",
-    )
+    done = exported(model, tmp_path / "out", "mlx")
     generator = torch.Generator().manual_seed(1)
     rows = torch.randint(4, 260, (3, 40), generator=generator).tolist()
     windows = windows_of(tmp_path / "rows.json", rows)
     expected = windows.perplexity(model)
     effect = abs(windows.perplexity(dense) - expected)  # of the codes, small for some
-    found = perplexity(peer, "mlx", exported.path, windows)
+    found = perplexity(peer, "mlx", done.path, windows)
     assert found == pytest.approx(expected, rel=0.005, abs=0)
     assert abs(found - expected) < effect / 5

@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -223,7 +224,7 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
-class _Traced(nn.Module):
+class _Traced(nn.Module, ABC):
     """What is traced: all inputs come as one list, ``inputs`` are their names.
 
     Attributes
@@ -240,8 +241,9 @@ class _Traced(nn.Module):
         super().__init__()
         self.model, self.tokens, self.inputs = hf_model, tokens, list(tokens)
 
+    @abstractmethod
     def forward(self, tensors: list[Tensor]) -> tuple[Tensor, ...]:
-        raise NotImplementedError
+        """Return the tensors that :attr:`outputs` names."""
 
     def named(self, tensors: list[Tensor]) -> dict[str, Tensor]:
         return dict(zip(self.tokens, tensors, strict=False))

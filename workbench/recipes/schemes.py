@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from workbench.errors import ConfigError
@@ -58,6 +59,19 @@ class IntScheme:
     def group_length(self, in_features: int) -> int:
         """Return the length of a full group in a row of ``in_features`` weights."""
         return in_features if self.group_size is None else min(self.group_size, in_features)
+
+    def block_length(self, in_features: int, sizes: Iterable[int]) -> int | None:
+        """Return the first of a format's block sizes that divides every group, None without one.
+
+        >>> IntScheme(4, 256).block_length(1024, (128, 64, 32))
+        128
+        >>> IntScheme(4, 16).block_length(1024, (128, 64, 32)) is None
+        True
+        """
+        length = self.group_length(in_features)
+        if in_features % length:
+            return None
+        return next((size for size in sizes if length % size == 0), None)
 
     def stored_bytes(self, out_features: int, in_features: int) -> int:
         """Return the bytes of a packed weight: codes, float16 scales, and zero points if any.

@@ -30,10 +30,7 @@ def group_size(scheme: IntScheme, in_features: int) -> int | None:
     >>> group_size(IntScheme(4, 256), 1024), group_size(IntScheme(4, 16), 1024)
     (128, None)
     """
-    length = scheme.group_length(in_features)
-    if in_features % length:
-        return None
-    return next((size for size in GROUPS if length % size == 0), None)
+    return scheme.block_length(in_features, GROUPS)
 
 
 def pack(weight: QuantizedWeight, dtype: torch.dtype) -> dict[str, Tensor]:

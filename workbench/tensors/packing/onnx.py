@@ -28,10 +28,7 @@ def block_size(scheme: IntScheme, in_features: int) -> int | None:
     >>> block_size(IntScheme(4, 512), 1024), block_size(IntScheme(4, 8), 1024)
     (256, None)
     """
-    length = scheme.group_length(in_features)
-    if in_features % length:
-        return None
-    return next((size for size in BLOCKS if length % size == 0), None)
+    return scheme.block_length(in_features, BLOCKS)
 
 
 def pack(weight: QuantizedWeight) -> dict[str, Tensor]:
