@@ -83,6 +83,9 @@ def test_a_run_in_onnxruntime_with_its_cache(tmp_path: Path) -> None:
     # Its 24 inputs are no whole groups of 16.
     assert set(exported.kept_dense) == {f"model.layers.{i}.mlp.down_proj" for i in (0, 1)}
 
+    about = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert about["tokenizer_class"] == "PreTrainedTokenizerFast"  # which transformers 4 knows too
+
     model, ids = run.model(), torch.randint(4, 200, (2, 9))
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / FILE))
     config = model.hf_model.config  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workbench.errors import ExportError
+from workbench.models.architectures import quiet
 from workbench.models.loaded import ClassificationHead, LoadedModel, tensor_identity
 from workbench.models.weight_access import find_site
 from workbench.tensors.packing import onnx as packing
@@ -350,7 +351,8 @@ def _cache_shapes(model: LoadedModel) -> list[tuple[int, ...]]:
     """Return the shape of every layer's keys and values, (batch, heads, tokens, width) each."""
     ids = torch.arange(4, 8, device=model.device)[None]
     hf_model: Any = model.hf_model
-    cache = hf_model(input_ids=ids, use_cache=True).past_key_values
+    with quiet():
+        cache = hf_model(input_ids=ids, use_cache=True).past_key_values
     return [tuple(t.shape) for layer in cache.layers for t in (layer.keys, layer.values)]
 
 
@@ -404,7 +406,7 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -401,6 +401,19 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
     finally:
         _set_limits(backend, *now)
+    _name_for_all(folder / "tokenizer_config.json")
+
+
+def _name_for_all(path: Path) -> None:
+    """Give a tokenizer without a class of its own the name that transformers 4 knows, too.
+
+    Optimum and other programs still bring that version, and refuse ``TokenizersBackend``.
+    """
+    about = json.loads(path.read_text(encoding="utf-8"))
+    if about.get("tokenizer_class") == "TokenizersBackend":
+        about["tokenizer_class"] = "PreTrainedTokenizerFast"
+        text = json.dumps(about, indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 _LIMITS = "_workbench_limits"
