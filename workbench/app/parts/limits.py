@@ -59,7 +59,7 @@ class Limits:
     def _switch(self) -> None:
         box = self.cost_per_1k.input
         box.disabled = self._session.prices.value is None
-        box.placeholder = "needs your prices, under Cost" if box.disabled else "no limit"
+        box.placeholder = "prices: see Cost" if box.disabled else "no limit"
 
 
 def _limit(name: str, tooltip: str) -> NumberField:
