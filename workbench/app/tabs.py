@@ -17,6 +17,7 @@ from workbench.app.panels.recipe import RecipePanel
 from workbench.app.panels.report import ReportPanel
 from workbench.app.panels.routing import RoutingPanel
 from workbench.app.panels.runs import TablePanel
+from workbench.app.panels.search import SearchPanel
 from workbench.app.panels.trust import TrustPanel
 from workbench.app.parts.controls import card, classed, columns
 from workbench.app.parts.hints import hints_html
@@ -33,7 +34,7 @@ class Panels:
 
     Attributes
     ----------
-    queue, frontier, recipe, table, compare, lineage, trust, choose, export, report, cost, \
+    queue, frontier, recipe, table, compare, lineage, trust, choose, search, export, report, cost, \
 routing, code
         One each.
     all : tuple of Panel
@@ -47,6 +48,7 @@ routing, code
         self.recipe = RecipePanel(session)
         self.frontier = FrontierPanel(session)
         self.choose = ChoosePanel(session)
+        self.search = SearchPanel(session)
         self.cost = CostPanel(session)
         self.routing = RoutingPanel(session)
         self.trust = TrustPanel(session)
@@ -61,7 +63,8 @@ routing, code
             self.table, self.compare, self.lineage, self.export, self.report,
         )  # fmt: skip
         keeping = classed(w.VBox([self.export.widget, self.report.widget]), "wb-column")
-        keep = columns("wb-keep", self.choose.widget, keeping)
+        asking = classed(w.VBox([self.choose.widget, self.search.widget]), "wb-column")
+        keep = columns("wb-keep", asking, keeping)
         deciding = [
             Subtab("Choose", keep),
             Subtab("Cost", self.cost.widget),

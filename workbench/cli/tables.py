@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from workbench.prediction.predict import Prediction
     from workbench.records import Metric
+    from workbench.study import SearchResult
 
 
 _LONGEST_RECIPE, _SHORTEST_RECIPE = 64, 24
@@ -109,6 +111,29 @@ def print_predictions(predictions: Iterable[Prediction], metric: Metric, n_measu
     unused = n_measured - n_runs
     text += "." if not unused else ": others are of steps without a prediction, or too far off."
     out.print(text, highlight=False, soft_wrap=True)
+    out.print(_table(columns, out))
+
+
+def print_trials(found: SearchResult) -> None:
+    """Print what a search computed, one trial a row."""
+    if not found.trials:
+        return
+    rows, out = found.table(), output()
+
+    def column(name: str, form: str) -> list[str]:
+        found = [math.nan if value is None else value for value in rows[name]]
+        return ["" if math.isnan(value) else format(value, form) for value in found]
+
+    columns = {
+        "id": list(rows["run"]),
+        "recipe": list(rows["recipe"]),
+        "size (MB)": column("size_mb", ".2f"),
+        "predicted": column("predicted", ".4g"),
+        "chance": column("chance", ".0%"),
+        "quality": column("quality", ".1%"),
+        "answer": list(rows["answer"]),
+        "seconds": column("seconds", ".1f"),
+    }
     out.print(_table(columns, out))
 
 

@@ -35,11 +35,13 @@ from workbench.study import (
     overview,
     predictions,
     report,
+    searching,
     trust,
 )
 from workbench.study.cascades import Routed
 from workbench.study.computing import Recipes
 from workbench.study.run import Run
+from workbench.study.searching import SearchResult
 from workbench.study.trust import Trust
 from workbench.study.workspace import Workspace
 from workbench.views.lineage import Lineage, lineage
@@ -759,6 +761,71 @@ class Study:
             model=model,
             reference=reference,
         )
+
+    def search(
+        self,
+        requirements: Requirements | float,
+        *,
+        budget_minutes: float = 30.0,
+        metric: str | None = None,
+        model: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_event: OnEvent | None = None,
+        in_worker: bool = False,
+    ) -> SearchResult:
+        """Search for the smallest run that passes, and return it with the proof, or the nearest.
+
+        Predictions say which recipe is expected to save most, a run verifies it, and what came of
+        it teaches the predictions. Where no quantization is left that is likely to pass, smaller
+        ones are tried with a training behind (distilled scales, or a low-rank product). What
+        passes is decided as :meth:`choose` does, on all runs of the study. Finished runs are kept,
+        and the same search goes on from them, also after Ctrl-C or :meth:`cancel`.
+
+        Which recipe is tried next follows from what others scored on the evaluation part. The
+        confidence is meant for the runs that were tried; ``benchmarks/search.py --simulate`` says
+        how often a search chooses a run that truly fails.
+
+        Parameters
+        ----------
+        requirements : Requirements or float
+            The bar; a number is the least share of the base model's quality, with 95 % confidence.
+        budget_minutes : float
+            The most time it takes, in all. The first search in a study makes its predictions first.
+        metric : str, optional
+            Default: the task's first.
+        model : str, optional
+            Name of the base model that is made smaller. Default: the study's first.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`; of stage ``"search"`` are the
+            trials, in seconds of the budget.
+        on_event : callable, optional
+            With ``in_worker`` called with every event of the worker.
+        in_worker : bool
+            Compute in the study's worker process, which keeps this one free of models. The call
+            returns when the search has ended in any case.
+
+        Raises
+        ------
+        ConfigError
+            If no quality is asked for.
+        StudyError
+            If the base model cannot be evaluated.
+
+        Examples
+        --------
+        >>> found = study.search(0.97, budget_minutes=30)  # doctest: +SKIP
+        >>> print(found)  # doctest: +SKIP
+        """
+        return searching.Search(
+            self._workspace,
+            requirements,
+            budget_minutes,
+            model=model,
+            metric=metric,
+            on_progress=on_progress,
+            on_event=on_event,
+            in_worker=in_worker,
+        ).run()
 
     # Looking into a few runs
 
