@@ -45,7 +45,7 @@ def test_it_ends_with_what_choose_says_and_nothing_smaller_is_left(study):
     found = study.search(wanted, budget_minutes=5, metric="perplexity")
     assert found.ended == "exhausted"
     assert found.decision == study.choose(wanted, metric="perplexity")
-    assert 0 < len(found.trials) < 14, "far fewer than there are recipes"
+    assert 0 < len(found.trials) < 30, "of some 80 recipes, on a random model that hardly differs"
     assert found.run is not None
     sizes = [run.size_bytes for run in study.runs if run.size_bytes < found.run.size_bytes]
     passing = [v.run.size_bytes for v in found.decision.verdicts if v.answer == "passes"]

@@ -15,7 +15,15 @@ from statistics import NormalDist
 
 from workbench.errors import ConfigError
 from workbench.prediction.predict import size_bytes
-from workbench.recipes import Distillation, LowRankCorrection, Mixed, Quantization, Step, Training
+from workbench.recipes import (
+    Distillation,
+    LowRankCorrection,
+    Mixed,
+    Quantization,
+    QuantizeEmbeddings,
+    Step,
+    Training,
+)
 from workbench.recipes.recipe import Recipe
 from workbench.records import RunRecord
 from workbench.selection.decision import PASSES, Decision, Verdict, worst_accepted
@@ -36,6 +44,7 @@ _Z90 = _NORMAL.inv_cdf(0.95)
 _KEPT, _KEPT_SD = 0.5, 0.25
 """Share of the loss that a training leaves, and how far that may be off, before any was seen."""
 
+_EIGHT_BITS, _FOUR_BITS = QuantizeEmbeddings(8), QuantizeEmbeddings(4)
 _TRAININGS: tuple[Distillation, ...] = (
     Distillation("scales"),
     Distillation("lora", rank=4),
@@ -73,8 +82,9 @@ class Proposals:
     """
 
     def __init__(self, forecast: Forecast) -> None:
-        self._recipes = [found.recipe for found in forecast.frontier(N_MIXED)]
+        self._recipes: list[Recipe] = []
         self._looked: set[int] = set()
+        self._add(found.recipe for found in forecast.frontier(N_MIXED))
 
     def next(
         self,
@@ -113,10 +123,16 @@ class Proposals:
             return False
         self._looked.add(target)
         with contextlib.suppress(ConfigError):  # nothing is so small
-            for found in forecast.candidates(size_bytes=target)[:2]:
-                if found.recipe not in self._recipes:
-                    self._recipes.append(found.recipe)
+            self._add(found.recipe for found in forecast.candidates(size_bytes=target)[:2])
         return True
+
+    def _add(self, recipes: Iterable[Recipe]) -> None:
+        """Take recipes among those of the search, with token embeddings of four bits too."""
+        for recipe in recipes:
+            steps = (_FOUR_BITS if step == _EIGHT_BITS else step for step in recipe.steps)
+            for one in (recipe, Recipe(tuple(steps))):
+                if one not in self._recipes:
+                    self._recipes.append(one)
 
 
 class _State:
