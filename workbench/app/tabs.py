@@ -9,6 +9,7 @@ from workbench.app.panels.choose import ChoosePanel
 from workbench.app.panels.code import CodePanel
 from workbench.app.panels.compare import ComparePanel
 from workbench.app.panels.cost import CostPanel
+from workbench.app.panels.curate import CuratePanel
 from workbench.app.panels.export import ExportPanel
 from workbench.app.panels.frontier import FrontierPanel
 from workbench.app.panels.lineage import LineagePanel
@@ -53,6 +54,7 @@ routing, code
         self.routing = RoutingPanel(session)
         self.trust = TrustPanel(session)
         self.table = TablePanel(session)
+        self.curate = CuratePanel(session, self.table)
         self.compare = ComparePanel(session)
         self.lineage = LineagePanel(session)
         self.export = ExportPanel(session)
@@ -60,7 +62,7 @@ routing, code
         self.code = CodePanel(session)
         self.all: tuple[Panel, ...] = (
             self.recipe, self.frontier, self.choose, self.cost, self.routing, self.trust,
-            self.table, self.compare, self.lineage, self.export, self.report,
+            self.table, self.curate, self.compare, self.lineage, self.export, self.report,
         )  # fmt: skip
         keeping = classed(w.VBox([self.export.widget, self.report.widget]), "wb-column")
         asking = classed(w.VBox([self.choose.widget, self.search.widget]), "wb-column")
@@ -76,7 +78,10 @@ routing, code
 
     def explore(self) -> w.Widget:
         """Return the recipe and the queue beside the plot and the table."""
-        plot, table = card("", self.frontier.widget), card("Runs", self.table.widget)
+        plot, table = (
+            card("", self.frontier.widget),
+            card("Runs", self.table.widget, self.curate.widget),
+        )
         hints = card("Good to know", w.HTML(hints_html()))
         left = w.VBox([self.recipe.widget, self.queue.widget])
         right = w.VBox([classed(plot, "wb-first"), table, hints])

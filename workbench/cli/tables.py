@@ -34,8 +34,12 @@ def rows_of(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     def column(values: Any, form: str) -> list[str]:
         return ["" if value != value else format(value, form) for value in values]
 
+    said = {name: list(frame[name]) for name in ("name", "tags") if name in frame}
+    if "starred" in frame:
+        said = {"☆": ["☆" if star else "" for star in frame["starred"]], **said}
     rows = {
         "id": [str(run) for run in frame.index],
+        **said,
         "recipe": list(frame["recipe"]),
         "size (MB)": column(frame["size_mb"], ".2f"),
         "of dense": column(frame["size_ratio"], ".1%"),
@@ -77,6 +81,12 @@ def print_runs(frame: pd.DataFrame, metric: Metric) -> None:
     out.print(_table({name: list(rows[name]) for name in rows.columns}, out, styles))
     better = "higher" if metric.higher_is_better else "lower"
     out.print(f"★ Pareto front: nothing is smaller and better ({metric.name}: {better} is better)")
+
+
+def print_columns(columns: dict[str, list[str]]) -> None:
+    """Print columns of text as a table; those without any text are left out."""
+    out = output()
+    out.print(_table({name: cells for name, cells in columns.items() if any(cells)}, out))
 
 
 def print_predictions(predictions: Iterable[Prediction], metric: Metric, n_measured: int) -> None:
@@ -156,7 +166,8 @@ def _table(
     from rich.table import Table
     from rich.text import Text
 
-    wrapped, left = {"error", "notes"}, {"model", "recipe", "state", "error", "notes", "layers"}
+    wrapped = {"error", "notes"}
+    left = {"study", "model", "task", "part", "name", "tags", "recipe", "state", *wrapped, "layers"}
     shown = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
     taken = 3 * len(columns)
     for name, cells in columns.items():

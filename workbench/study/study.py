@@ -29,6 +29,7 @@ from workbench.study import (
     cascades,
     choosing,
     computing,
+    curating,
     evaluation,
     exporting,
     inspection,
@@ -439,15 +440,85 @@ class Study:
         """
         return computing.measure(self._workspace, run, repeats=repeats, on_progress=on_progress)
 
-    def delete(self, run: Run | str) -> None:
-        """Delete a run with its outcomes, and its weights unless another run has the same.
+    # Keeping order among runs
+
+    def select(
+        self,
+        text: str = "",
+        *,
+        tags: str | Iterable[str] = (),
+        starred: bool | None = None,
+        hidden: bool | None = None,
+        state: str | None = None,
+    ) -> list[Run]:
+        """Return the runs that match all that is given, oldest first.
+
+        Parameters
+        ----------
+        text : str
+            Words, each of which is in the run's id, name, recipe, model, note, tags or state.
+        tags : str or iterable of str
+            It has all of these.
+        starred, hidden : bool, optional
+        state : str, optional
+            Such as ``"done"`` or ``"failed"``.
+        """
+        found = curating.select(
+            self.records, text, tags=tags, starred=starred, hidden=hidden, state=state
+        )
+        return [self._run(record.id) for record in found]
+
+    def delete(self, runs: Run | str | Iterable[Run | str]) -> int:
+        """Delete runs with their outcomes, and weights that no other run has the same of.
+
+        Runs that continue from one are kept, and its training is computed again if it is needed.
+        The journal keeps that it was there; see :attr:`deletions`.
+
+        Parameters
+        ----------
+        runs : Run, str, or several
+
+        Returns
+        -------
+        int
+            The bytes that were freed.
 
         Raises
         ------
         StudyError
-            If it is being computed, or is the base model that others are compared to.
+            If one is being computed, or is the base model that others are compared to.
         """
-        self._workspace.store.delete(self._workspace.id_of(run))
+        return curating.delete(self._workspace, runs)
+
+    def would_free(self, runs: Run | str | Iterable[Run | str]) -> int:
+        """Return the bytes that :meth:`delete` would free; nothing is deleted."""
+        return curating.would_free(self._workspace, runs)
+
+    @property
+    def deletions(self) -> pd.DataFrame:
+        """Runs that were deleted: id, model, recipe, label, when, and the bytes that it freed."""
+        return curating.deletions(self._workspace)
+
+    def disk_use(self) -> dict[str, int]:
+        """Return the bytes of the study's folder by what they are for, such as ``"weights"``."""
+        return self._workspace.store.disk_use()
+
+    def clean(self, parts: str | Iterable[str] = ("statistics", "checkpoints")) -> int:
+        """Remove files that are made again when they are needed, and return the bytes freed.
+
+        Parameters
+        ----------
+        parts : str or iterable of str
+            Of ``"weights"`` (a run's model is then computed again, which may take long),
+            ``"statistics"``, ``"predictions"`` and ``"checkpoints"`` (of trainings that would go
+            on).
+
+        Raises
+        ------
+        StudyError
+            If a run is being computed.
+        """
+        return curating.clean(self._workspace, parts)
 
     # Predicting what is not run yet
 
@@ -648,17 +719,21 @@ class Study:
         """
         return overview.describe(self._workspace)
 
-    def table(self, metric: str | None = None) -> pd.DataFrame:
+    def table(self, metric: str | None = None, *, hidden: bool = False) -> pd.DataFrame:
         """Return one row per run; see :func:`workbench.selection.compare.table`.
 
         Parameters
         ----------
         metric : str, optional
             Decides the column ``pareto``. Default: the task's first.
+        hidden : bool
+            Whether hidden runs are among them.
         """
         from workbench.selection import compare
 
-        return compare.table(self._workspace.records(), self._workspace.metric_named(metric))
+        records = self._workspace.records()
+        chosen = records if hidden else curating.shown_records(records)
+        return compare.table(chosen, self._workspace.metric_named(metric))
 
     def plot(
         self,
