@@ -113,3 +113,31 @@ def test_heads_sort_numbers_as_numbers_and_what_is_missing_last():
     assert rows.html.index(">10.00<") < rows.html.index(">9.5<")
     rows.fill([("name", "text")], [("a", ["x"])])
     assert 'aria-sort="none"' in rows.html, "a column that is gone sorts nothing"
+
+
+def test_points_get_names_where_asked_for(bench, study):
+    run, panel = study["RTN 2-bit g8"], bench.panels.frontier
+    run.name = "<b>two"
+    select(bench, run)
+    panel._refresh()
+    names = panel.figure.data[2]
+    assert not names.text
+    panel.labels.value = True
+    assert "&lt;b&gt;two" in panel.figure.data[2].text
+    select(bench)
+    study.baseline().starred = True
+    panel._refresh()
+    assert "dense" in panel.figure.data[2].text
+
+
+def test_a_study_near_is_opened_by_one_click(study, monkeypatch):
+    from workbench.app.parts.study_list import StudyList
+
+    picked = []
+    found = StudyList(picked.append)
+    found.look(str(study.path.parent)).join(10)
+    assert str(study.path) in found.html
+    assert "toy" in found.html
+    found.selected = [str(study.path)]
+    assert picked == [str(study.path)]
+    assert found.selected == [], "the same one can be clicked again"
