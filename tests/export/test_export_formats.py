@@ -15,6 +15,7 @@ from tests.tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from tests.toy import CALIBRATION, toy_study, toy_task
 from workbench.errors import ConfigError, ExportError, StudyError
 from workbench.export import FORMATS, offers
+from workbench.export.convert import convert
 from workbench.models.load import load_model
 from workbench.models.loaded import ClassificationHead
 from workbench.models.sources import read_headers
@@ -118,6 +119,59 @@ def test_a_gguf_file_is_read_again(wide: Study, recipe: Any, tmp_path: Path) -> 
     found = load_model(tmp_path / "out")
     codes = {n for n, w in run.model().weights.items() if w.kind == "quantized"}
     assert set(found.weights) == codes
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A model of which only the last layer of a network has no width of a multiple of 256."""
+    wide = WIDE | {"hidden_size": 256, "intermediate_size": 288, "class": "LlamaForCausalLM"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "Blocks", wide)
+        model = load_model(tiny_model("Blocks"), tiny_tokenizer(("q", "u")))
+    folder = tmp_path_factory.mktemp("blocks") / "study"
+    return Study(model, toy_task(), folder, calibration=CALIBRATION)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        GPTQ(4, grid="q4_k"),
+        AWQ(5, grid="q5_k", exportable=True),
+        [RTN(2, grid="q2_k"), QuantizeEmbeddings(6, grid="q6_k")],
+        [MagnitudePruning(0.3), GPTQ(3, grid="q3_k")],
+    ],
+    ids=str,
+)
+def test_k_quants_are_read_again_as_they_are(blocks: Study, recipe: Any, tmp_path: Path) -> None:
+    run = blocks.run(recipe)
+    assert blocks.predict(recipe).size_bytes == run.size_bytes
+    done = run.export(tmp_path / "out", "gguf")
+    assert done.tensor_bytes == run.export_bytes("gguf")
+    assert not done.kept_dense
+    found, model = load_model(tmp_path / "out"), run.model()
+    assert set(found.weights) == set(model.weights)
+    for name, weight in model.weights.items():
+        assert found.weights[name].kind == weight.kind
+        # The minimum of Q5_1 is a product that is rounded to float16.
+        assert torch.allclose(found.weights[name].dequantize(), weight.dequantize(), atol=1e-4)
+        if weight.kind == "superblocks":
+            assert torch.equal(found.weights[name].dequantize(), weight.dequantize())
+    beside = run.record.facts["beside_grid"]
+    assert set(beside) == {f"model.layers.{i}.mlp.down_proj" for i in (0, 1)}
+    assert "is no multiple of 256" in (tmp_path / "out/README.md").read_text()
+    offer = {offer.format: offer for offer in run.export_offers()}["mlx"]
+    reason = "which GGUF files alone hold"
+    assert any(reason in why for why in [offer.refusal or "", *offer.kept_dense.values()])
+
+
+def test_k_quants_pass_through_a_conversion(blocks: Study, tmp_path: Path) -> None:
+    made = blocks.run(RTN(4, grid="q4_k")).export(tmp_path / "one", "gguf")
+    convert(made.path, tmp_path / "two", "gguf")
+    first, second = load_model(made.path), load_model(tmp_path / "two")
+    for name, weight in first.weights.items():
+        assert torch.equal(second.weights[name].dequantize(), weight.dequantize())
+    with pytest.raises(ExportError, match="which GGUF files alone hold"):
+        convert(made.path, tmp_path / "three", "mlx")
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,24 @@ def test_the_studys_perplexity_by_the_formats_own_loader(
 
 
 @pytest.mark.parametrize(
+    "recipe",
+    [GPTQ(4, grid="q4_k"), [GPTQ(3, grid="q3_k"), QuantizeEmbeddings(6, grid="q6_k")]],
+    ids=str,
+)
+def test_the_studys_perplexity_of_k_quants(
+    recipe: Any, peer: Peer, study: Study, everything: Windows, tmp_path: Path
+) -> None:
+    """Layers 256 wide are on the grid, those 640 wide in the blocks of 32 that llama.cpp takes."""
+    run = study.run(recipe)
+    folder = run.export(tmp_path / "out", "gguf").path
+    found, expected = perplexity(peer, "llama.cpp", folder, everything), measured(run)
+    print(f"{run.label} by llama.cpp: {found:.4f}, the study measured {expected:.4f}")
+    assert found == pytest.approx(expected, rel=0.005)
+    kinds = {weight.kind for weight in load_model(folder).weights.values()}
+    assert kinds == {"superblocks", "quantized"}
+
+
+@pytest.mark.parametrize(
     ("recipe", "format", "loader"),
     [
         (DepthPruning(1), "hf", "transformers"),
@@ -77,6 +95,11 @@ def test_the_studys_perplexity_by_the_formats_own_loader(
         (RTN(8, symmetric=True), "gguf", "llama.cpp"),
         ([GPTQ(4, symmetric=True), QuantizeEmbeddings(8, symmetric=True)], "gguf", "llama.cpp"),
         ([], "gguf", "llama.cpp"),
+        (RTN(5, group_size=32), "gguf", "llama.cpp"),
+        (RTN(5, group_size=32, symmetric=True), "gguf", "llama.cpp"),
+        (GPTQ(2, grid="q2_k"), "gguf", "llama.cpp"),
+        (GPTQ(3, grid="q3_k"), "gguf", "llama.cpp"),
+        ([GPTQ(5, grid="q5_k"), QuantizeEmbeddings(6, grid="q6_k")], "gguf", "llama.cpp"),
         (GPTQ(2, group_size=32), "mlx", "mlx"),
         ([GPTQ(3, group_size=64), QuantizeEmbeddings(8)], "mlx", "mlx"),
         (RTN(5, group_size=None), "mlx", "mlx"),

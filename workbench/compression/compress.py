@@ -61,11 +61,13 @@ class Compressed:
         solver saw; an expert that no such token was routed to is left out}), ``undersampled``
         ({module name: tokens} of experts with too few tokens to learn from: they are solved as
         if their inputs were uncorrelated, so GPTQ rounds them to nearest), ``scales_folded`` and
-        ``scales_stored`` for AWQ, ``embeddings`` (what was quantized outside of the blocks),
-        ``structure`` (a list of what each structural step removed), ``training`` (a list of how
-        each training went, see :class:`workbench.training.Trained`), ``loss_curve`` (of the
-        last training done here, [{``step``, ``loss``}]), ``solved_together`` (in a
-        sweep, how many configurations were solved at once, this one among them),
+        ``scales_stored`` for AWQ, ``beside_grid`` ({module name: number format} of layers whose
+        width does not fit the grid that was asked for), ``embeddings`` (what was quantized outside
+        of the blocks), ``structure`` (a list of what each structural step removed),
+        ``training`` (a list of how each training went, see :class:`workbench.training.Trained`),
+        ``loss_curve`` (of the last training done here, [{``step``, ``loss``}]),
+        ``solved_together`` (in a sweep, how many configurations were solved at once, this one among
+        them),
         ``method_versions``.
     """
 

@@ -19,11 +19,11 @@ from workbench.models import layers
 from workbench.models.load import LoadedModel
 from workbench.models.scale_folding import find_fold
 from workbench.progress import Monitor
-from workbench.recipes import AWQ, Mixed, Step
+from workbench.recipes import AWQ, Mixed, Quantization, Step
 from workbench.tensors.linalg import output_error
 from workbench.tensors.products import fast_products
 from workbench.tensors.statistics import GroupStatistics
-from workbench.tensors.weights import CompressedWeight, PrunedWeight
+from workbench.tensors.weights import CompressedWeight, PrunedWeight, QuantizedWeight
 
 FACTOR_CACHE_BYTES = 2 << 30
 """Factors of all groups are kept between runs while one set of them stays below this."""
@@ -155,8 +155,11 @@ def solve_group(
         solved = (solve or method.solve)(weights, statistics, step)
     except NotFiniteError as error:
         raise NotFiniteError(f"{', '.join(group.names)}: {error}") from error
+    acting = step.step_of(group.key) if isinstance(step, Mixed) else step
     for name, weight in solved.items():
         model.set_weight(name, weight)
+        if isinstance(acting, Quantization) and acting.grid and isinstance(weight, QuantizedWeight):
+            facts.setdefault("beside_grid", {})[name] = dataclasses.asdict(weight.scheme)
 
 
 def layer_errors(

@@ -22,6 +22,7 @@ from workbench.tensors.weights import (
     PermutedWeight,
     PrunedWeight,
     QuantizedWeight,
+    SuperBlockWeight,
 )
 
 
@@ -95,9 +96,11 @@ def layer_weights(model: LoadedModel) -> dict[str, CompressedWeight | None]:
     return {name: model.weights.get(name) for name in find_linears(model.hf_model)}
 
 
-def code_layers(model: LoadedModel) -> dict[str, QuantizedWeight | PermutedWeight]:
+def code_layers(
+    model: LoadedModel,
+) -> dict[str, QuantizedWeight | PermutedWeight | SuperBlockWeight]:
     """Return the weights that are stored as codes, by name."""
-    kinds = (QuantizedWeight, PermutedWeight)
+    kinds = (QuantizedWeight, PermutedWeight, SuperBlockWeight)
     return {name: w for name, w in model.weights.items() if isinstance(w, kinds)}
 
 
@@ -139,6 +142,14 @@ def split_codes(
     return fit, dense
 
 
+def split_blocks(
+    model: LoadedModel, reason_of: Callable[[str, Any], str | None]
+) -> tuple[dict[str, QuantizedWeight | SuperBlockWeight], dict[str, str]]:
+    """Return what :func:`split_codes` does, for GGUF: with super-blocks, embeddings and head."""
+    found, dense = _split(model, reason_of, outside=True, superblocks=True)
+    return {n: w for n, w in found.items() if not isinstance(w, PermutedWeight)}, dense
+
+
 def _split(
     model: LoadedModel,
     reason_of: Callable[[str, Any], str | None],
@@ -146,8 +157,9 @@ def _split(
     outside: bool = False,
     permuted: bool = False,
     experts: Collection[str] = (),
-) -> tuple[dict[str, QuantizedWeight | PermutedWeight], dict[str, str]]:
-    fit: dict[str, QuantizedWeight | PermutedWeight] = {}
+    superblocks: bool = False,
+) -> tuple[dict[str, QuantizedWeight | PermutedWeight | SuperBlockWeight], dict[str, str]]:
+    fit: dict[str, QuantizedWeight | PermutedWeight | SuperBlockWeight] = {}
     dense: dict[str, str] = {}
     layers = layer_weights(model)
     for name in [*layers, *(n for n in model.weights if n not in layers)]:
@@ -155,10 +167,12 @@ def _split(
         if weight is None or isinstance(weight, PrunedWeight):
             continue  # dense already
         reason = _kind_reason(model, name, weight, permuted, experts)
+        if reason is None and isinstance(weight, SuperBlockWeight) and not superblocks:
+            reason = f"{name} is on the grid {weight.scheme.name}, which GGUF files alone hold"
         if reason is None and name not in layers and not outside:
             reason = f"{name}, outside of the blocks, is stored as codes too"
         if reason is None:
-            assert isinstance(weight, (QuantizedWeight, PermutedWeight))
+            assert isinstance(weight, (QuantizedWeight, PermutedWeight, SuperBlockWeight))
             reason = reason_of(name, weight)
             if reason is None:
                 fit[name] = weight
@@ -178,7 +192,8 @@ def split_alike(
 
     For formats of one number format, whose loaders know the layers that are none by name.
     """
-    fit, dense = _split(model, lambda n, w: layer_obstacle(n, w, bits), permuted=permuted)
+    found, dense = _split(model, lambda n, w: layer_obstacle(n, w, bits), permuted=permuted)
+    fit = {name: w for name, w in found.items() if not isinstance(w, SuperBlockWeight)}
     layers = layer_weights(model)
     for name in list(fit):
         parent, _, own = name.rpartition(".")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.export.base import Format
+from workbench.export.base import Format, scheme_label
 from workbench.export.proof import Proof
 from workbench.fields import printable
 from workbench.models.loaded import LoadedModel
+from workbench.recipes.schemes import SUPER_BLOCK, IntScheme
 from workbench.records import Measurement, RunRecord
 from workbench.version import __version__
 
@@ -118,6 +119,7 @@ def model_card(
         f" {proof.agreement_bound:.0%}). The largest difference of {proof.n_logits:,} logits is"
         f" {proof.largest_difference:.3g}, {proof.relative:.2%} of the largest.",
         *_kept_dense(format.kept_dense(model)),
+        *_beside_grid(facts.get("beside_grid", {})),
         "",
         "## Made on",
         "",
@@ -127,6 +129,17 @@ def model_card(
         "",
     ]
     return "\n".join(sections)
+
+
+def _beside_grid(layers: dict[str, dict[str, Any]]) -> list[str]:
+    if not layers:
+        return []
+    kinds = sorted({scheme_label(IntScheme(**scheme)) for scheme in layers.values()})
+    return [
+        "",
+        f"The width of {len(layers):,} layers (first: {_code(next(iter(layers)))}) is no multiple"
+        f" of {SUPER_BLOCK}, so they are not on the recipe's grid but {' and '.join(kinds)}.",
+    ]
 
 
 def _head(model: LoadedModel, format: Format) -> list[str]:

@@ -18,8 +18,8 @@ from workbench.models.load import load_model
 from workbench.models.loaded import LoadedModel
 from workbench.progress import Monitor, Progress
 from workbench.recipes import RTN
-from workbench.tensors import affine
-from workbench.tensors.weights import QuantizedWeight
+from workbench.tensors.weights import SuperBlockWeight
+from workbench.tensors.weights import rounded as nearest
 from workbench.version import __version__
 
 TEXTS = (
@@ -144,7 +144,12 @@ def _requantized(
             return copy, rounded
     # It takes one number format, for all layers.
     coded = code_layers(model)
-    same = {name for name, weight in coded.items() if scheme_of(weight) == step.scheme}
+    same = {
+        name
+        for name, weight in coded.items()
+        if (weight.scheme if isinstance(weight, SuperBlockWeight) else scheme_of(weight))
+        == step.stored_as(weight.shape[1])
+    }
     others = [name for name in {**layer_weights(model), **coded} if name not in same]
     rounded = dict.fromkeys(others, "the format has one number format for all")
     return _rounded(model, rounded, step), rounded
@@ -155,9 +160,7 @@ def _rounded(model: LoadedModel, names: Iterable[str], step: RTN) -> LoadedModel
     for name in names:
         weight = model.weights.get(name)
         matrix = model.site(name).matrix.float() if weight is None else weight.dequantize()
-        scales, zeros = affine.choose_scales(matrix, step.scheme)
-        codes = affine.quantize(matrix, scales, zeros, step.scheme)
-        copy.set_weight(name, QuantizedWeight.from_codes(codes, scales, zeros, step.scheme))
+        copy.set_weight(name, nearest(matrix, step.stored_as(matrix.shape[1])))
     return copy
 
 

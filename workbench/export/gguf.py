@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from workbench.export.base import (
     Format,
     no_codes_obstacle,
     scheme_label,
-    split_codes,
+    split_blocks,
     with_codes,
 )
 from workbench.export.checkpoint import write_configuration
@@ -22,13 +23,21 @@ from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.storage.artifacts import dense_tensors
 from workbench.tensors.packing import gguf as packing
-from workbench.tensors.weights import QuantizedWeight
+from workbench.tensors.weights import QuantizedWeight, SuperBlockWeight
 
 FILE = "model.gguf"
 
+_FILE_TYPES = {
+    **{name: name for name in ("F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q6_K")},
+    "Q3_K": "Q3_K_M",
+    "Q4_K": "Q4_K_M",
+    "Q5_K": "Q5_K_M",
+}
+"""llama.cpp's name of a file by the type of most of its weights."""
+
 
 class GGUF(Format):
-    """Codes go into blocks of 32 as they are; everything else is float16, norms float32."""
+    """Codes go into blocks as they are; everything else is float16, norms float32."""
 
     name: ClassVar[str] = "gguf"
     title: ClassVar[str] = "GGUF"
@@ -143,10 +152,13 @@ def _describe(writer: Any, model: LoadedModel) -> None:
     config: Any = model.hf_model.config
     head_dim = getattr(config, "head_dim", None)
     head_dim = head_dim or config.hidden_size // config.num_attention_heads
-    kinds = {packing.block_type(weight.scheme) for weight in _split(model)[0].values()}
-    main = next((kind for kind in ("Q4_0", "Q4_1", "Q8_0") if kind in kinds), "F16")
+    weights: Counter[str] = Counter()
+    for weight in _split(model)[0].values():
+        weights[packing.block_type(weight.scheme) or ""] += weight.codes.numel()
+    main = weights.most_common(1)[0][0] if weights else "F16"
     writer.add_name(model.source.name)
-    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{main}"])
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{_FILE_TYPES[main]}"])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
@@ -193,11 +205,15 @@ def _name(name: str, config: Any) -> str:
     return found
 
 
-def _split(model: LoadedModel) -> tuple[dict[str, QuantizedWeight], dict[str, str]]:
-    return split_codes(model, _layer_reason, outside=True)
+def _split(
+    model: LoadedModel,
+) -> tuple[dict[str, QuantizedWeight | SuperBlockWeight], dict[str, str]]:
+    return split_blocks(model, _layer_reason)
 
 
-def _layer_reason(name: str, weight: QuantizedWeight) -> str | None:
+def _layer_reason(name: str, weight: QuantizedWeight | SuperBlockWeight) -> str | None:
+    if isinstance(weight, SuperBlockWeight):
+        return None
     if packing.block_type(weight.scheme) is None:
         return (
             f"{name} is {scheme_label(weight.scheme)}; it takes groups of a multiple of 32, and"

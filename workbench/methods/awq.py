@@ -17,7 +17,7 @@ from workbench.recipes.schemes import IntScheme
 from workbench.tensors import affine
 from workbench.tensors.linalg import output_error
 from workbench.tensors.statistics import GroupStatistics, InputStatistics
-from workbench.tensors.weights import CompressedWeight, QuantizedWeight
+from workbench.tensors.weights import CompressedWeight, rounded
 
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
 """Shares of the range that the clip search tries; the reference stops at 0.5 as well."""
@@ -37,23 +37,26 @@ class AWQSolver(LayerMethod):
         assert isinstance(config, AWQ)
         assert statistics is not None
         weight = group.stacked()
-        input_scales = search_scales(weight, statistics.solve, config.scheme, config.n_grid)
+        scheme = config.stored_as(weight.shape[1])
+        # A grid's own scales follow the weights closely; the free ones of its groups stand for them
+        # while input scales are tried, and its search of ranges takes the place of clipping.
+        alike = scheme if isinstance(scheme, IntScheme) else IntScheme(scheme.bits, scheme.length)
+        input_scales = search_scales(weight, statistics.solve, alike, config.n_grid)
         scaled = weight * input_scales
         gram = statistics.solve.mean_gram / torch.outer(input_scales, input_scales)
         shrink: Tensor | float = 1.0
-        if config.clip:
-            shrink = search_shrink(scaled, gram, config.scheme)
-        scales, zeros = affine.choose_scales(scaled, config.scheme, shrink=shrink)
-        codes = affine.quantize(scaled, scales, zeros, config.scheme)
+        if config.clip and isinstance(scheme, IntScheme):
+            shrink = search_shrink(scaled, gram, scheme)
+        shrinks = group.split(shrink) if isinstance(shrink, Tensor) else {}
         return {
-            name: QuantizedWeight.from_codes(c, s, z, config.scheme, input_scales)
-            for name, c, s, z in zip(
-                group.weights,
-                group.split(codes).values(),
-                group.split(scales).values(),
-                group.split(zeros).values(),
-                strict=True,
+            name: rounded(
+                part,
+                scheme,
+                shrink=shrinks.get(name, 1.0),
+                importance=gram.diagonal(),
+                input_scales=input_scales,
             )
+            for name, part in group.split(scaled).items()
         }
 
 

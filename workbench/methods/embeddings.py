@@ -12,8 +12,7 @@ from workbench.models.finite import check_weight
 from workbench.models.load import LoadedModel
 from workbench.models.loaded import tensor_identity
 from workbench.recipes import QuantizeEmbeddings, Step
-from workbench.tensors import affine
-from workbench.tensors.weights import QuantizedWeight
+from workbench.tensors.weights import rounded
 
 
 class EmbeddingQuantizer(ModelMethod):
@@ -38,11 +37,9 @@ class EmbeddingQuantizer(ModelMethod):
             assert isinstance(table.weight, Tensor)
             weight = table.weight.detach().float()
             check_weight(name, weight)
-            scales, zeros = affine.choose_scales(weight, config.scheme)
-            codes = affine.quantize(weight, scales, zeros, config.scheme)
-            packed = QuantizedWeight.from_codes(codes, scales, zeros, config.scheme)
+            packed = rounded(weight, config.stored_as(weight.shape[1]))
             result.set_weight(name, packed)
-            facts[name] = {"bits": config.bits, "shape": list(packed.shape)}
+            facts[name] = {"bits": packed.scheme.bits, "shape": list(packed.shape)}
             context.monitor.report("embeddings", index + 1, len(tables), name)
         return ModelResult(result, {"embeddings": facts})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from workbench.methods.base import GroupWeights, LayerMethod
 from workbench.recipes import GPTQ, OWN_BACKEND, Step
-from workbench.recipes.schemes import IntScheme
-from workbench.tensors import affine
+from workbench.recipes.schemes import BlockScheme, IntScheme
+from workbench.tensors import affine, superblocks
 from workbench.tensors.linalg import InverseFactor
 from workbench.tensors.products import fast_products
 from workbench.tensors.statistics import GroupStatistics
-from workbench.tensors.weights import CompressedWeight, QuantizedWeight
+from workbench.tensors.weights import CompressedWeight, QuantizedWeight, SuperBlockWeight
 
 _PANEL = 32
 """Columns between products within a block: few enough for the cache, enough for the product."""
@@ -44,7 +44,7 @@ class GPTQSolver(LayerMethod):
 
     def together(self, config: Step) -> Hashable | None:
         assert isinstance(config, GPTQ)
-        if config.sequential or config.backend != OWN_BACKEND:
+        if config.sequential or config.backend != OWN_BACKEND or config.grid is not None:
             return None
         # In the natural order scales are chosen on the way, at the columns where groups begin.
         groups = None if config.act_order else (config.group_size,)
@@ -59,10 +59,30 @@ class GPTQSolver(LayerMethod):
         first = configs[0]
         assert isinstance(first, GPTQ)
         assert statistics is not None
+        weight = group.stacked()
+        factor = statistics.inverse_factor(damping=first.damping, act_order=first.act_order)
+        grid = first.stored_as(weight.shape[1])
+        if isinstance(grid, BlockScheme):
+            importance = statistics.solve.mean_gram.diagonal()
+            chosen = superblocks.choose_scales(weight, grid, importance)
+            codes = gptq_on_grid(
+                weight,
+                factor,
+                grid,
+                chosen,
+                block_size=first.block_size,
+                mask=group.stacked_mask(),
+            )
+            places = group.split(torch.arange(len(weight)))
+            solved: dict[str, CompressedWeight] = {}
+            for name, rows in places.items():
+                own = slice(int(rows[0]), int(rows[-1]) + 1)
+                solved[name] = SuperBlockWeight(codes[own], chosen.rows(own), grid)
+            return [solved]
         schemes = [config.scheme for config in configs if isinstance(config, GPTQ)]
         found = gptq_many(
-            group.stacked(),
-            statistics.inverse_factor(damping=first.damping, act_order=first.act_order),
+            weight,
+            factor,
             schemes,
             block_size=first.block_size,
             mask=group.stacked_mask(),
@@ -130,18 +150,18 @@ def gptq_many(
         codes : Tensor of shape (out_features, in_features), uint8;
         scales, zeros : Tensor of shape (out_features, n_groups), float32.
     """
-    n_rows, n_columns = weight.shape
-    missing = -n_rows % _ALIGNED
-    weight = torch.nn.functional.pad(weight, (0, 0, 0, missing))
-    mask = None if mask is None else torch.nn.functional.pad(mask, (0, 0, 0, missing), value=True)
-    chunk = _WORK_BYTES // (12 * n_columns * len(schemes))
-    chunk = max(_ALIGNED, chunk - chunk % _ALIGNED)
+    n_rows = len(weight)
     parts = []
     with fast_products():
-        for first in range(0, len(weight), chunk):
-            rows = slice(first, first + chunk)
-            kept = None if mask is None else mask[rows]
-            parts.append(_solve_rows(weight[rows], factor, schemes, block_size, kept))
+        for rows, kept in _parts(weight, mask, len(schemes)):
+            grid = _Grid.choose(rows, schemes)
+            codes = _solve_rows(rows, factor, grid, schemes, block_size, kept)
+            parts.append(
+                [
+                    (codes[:, at : at + len(rows)].T, *grid.of_scheme(at, rows.shape, scheme))
+                    for at, scheme in zip(range(0, codes.shape[1], len(rows)), schemes, strict=True)
+                ]
+            )
     return [
         (
             torch.cat([codes for codes, _, _ in found])[:n_rows],
@@ -152,29 +172,76 @@ def gptq_many(
     ]
 
 
+def gptq_on_grid(
+    weight: Tensor,
+    factor: InverseFactor,
+    scheme: BlockScheme,
+    scales: superblocks.BlockScales,
+    *,
+    block_size: int = 128,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Quantize one matrix on a grid whose levels are all fixed; return its codes, uint8.
+
+    Parameters
+    ----------
+    weight, factor, block_size, mask
+        As for :func:`gptq_many`.
+    scheme : BlockScheme
+    scales : BlockScales
+        Of this matrix.
+    """
+    n_rows = len(weight)
+    solved, first = [], 0
+    with fast_products():
+        for rows, kept in _parts(weight, mask, 1):
+            own = scales.rows(slice(first, first + len(rows)))
+            grid = _FixedGrid.of(own, scheme, len(rows))
+            solved.append(_solve_rows(rows, factor, grid, (), block_size, kept).T)
+            first += len(rows)
+    return torch.cat(solved)[:n_rows].contiguous()
+
+
+def _parts(
+    weight: Tensor, mask: Tensor | None, n_schemes: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield rows to be solved together, padded, and what of them was kept."""
+    missing = -len(weight) % _ALIGNED
+    weight = torch.nn.functional.pad(weight, (0, 0, 0, missing))
+    mask = None if mask is None else torch.nn.functional.pad(mask, (0, 0, 0, missing), value=True)
+    chunk = _WORK_BYTES // (12 * weight.shape[1] * n_schemes)
+    chunk = max(_ALIGNED, chunk - chunk % _ALIGNED)
+    for first in range(0, len(weight), chunk):
+        rows = slice(first, first + chunk)
+        yield weight[rows], None if mask is None else mask[rows]
+
+
 def _solve_rows(
     weight: Tensor,
     factor: InverseFactor,
+    grid: _Grid | _FixedGrid,
     schemes: Sequence[IntScheme],
     block_size: int,
     mask: Tensor | None,
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    n_rows, n_columns = weight.shape
+) -> Tensor:
+    """Return the codes, (in_features, rows), uint8; the rows of all schemes lie side by side."""
+    n_columns = weight.shape[1]
     order = torch.arange(n_columns) if factor.order is None else factor.order.cpu()
-    grid = _Grid.choose(weight, schemes)
+    copies = max(len(schemes), 1)
     # Columns lie in the rows of these, so that each step reads and writes contiguous memory; the
     # rows of the schemes lie side by side.
-    work = weight.T[order].repeat(1, len(schemes))
-    keep = None if mask is None else mask.T[order].repeat(1, len(schemes))
+    work = weight.T[order].repeat(1, copies)
+    keep = None if mask is None else mask.T[order].repeat(1, copies)
     levels = torch.empty_like(work)
     # An error divided by its pivot corrects by a row of U; so does the error by the row so divided.
     unit = factor.upper / factor.upper.diagonal()[:, None]
 
     edges = {*range(0, n_columns, block_size), n_columns}
-    if factor.order is None:
+    on_the_way = factor.order is None and isinstance(grid, _Grid)
+    if on_the_way:
         edges |= set(range(0, n_columns, grid.length))
     for first, last in pairwise(sorted(edges)):
-        if factor.order is None and first % grid.length == 0:
+        if on_the_way and isinstance(grid, _Grid) and first % grid.length == 0:
             grid.choose_again(first // grid.length, work[first : first + grid.length], schemes)
         errors = torch.empty_like(work[first:last])
         for begin in range(first, last, _PANEL):
@@ -194,19 +261,15 @@ def _solve_rows(
         if last < n_columns:
             work[last:].addmm_(unit[first:last, last:].T, errors, alpha=-1)
 
-    codes = levels.add_(grid.zero[order // grid.length]).to(torch.uint8)
-    codes = torch.empty_like(codes).index_copy_(0, order.to(codes.device), codes)
-    return [
-        (codes[:, at : at + n_rows].T, *grid.of_scheme(at, n_rows, scheme, n_columns))
-        for at, scheme in zip(range(0, len(schemes) * n_rows, n_rows), schemes, strict=True)
-    ]
+    codes = levels.add_(grid.zeros(order // grid.length)).to(torch.uint8)
+    return torch.empty_like(codes).index_copy_(0, order.to(codes.device), codes)
 
 
 def _quantize_panel(
     work: Tensor,
     levels: Tensor,
     errors: Tensor,
-    grid: _Grid,
+    grid: _Grid | _FixedGrid,
     groups: Sequence[int],
     unit: Tensor,
     keep: Tensor | None,
@@ -215,11 +278,17 @@ def _quantize_panel(
     columns = zip(groups, work, levels, errors, strict=True)
     for i, (group, column, level, error) in enumerate(columns):
         step, inverse, low, high = grid.rows[group]
-        torch.mul(column, inverse, out=level)
+        offset = None if grid.offsets is None else grid.offsets[group]
+        if offset is None:
+            torch.mul(column, inverse, out=level)
+        else:
+            torch.add(column, offset, out=level).mul_(inverse)
         level.round_().clamp_(low, high)
         if keep is not None:
             level.mul_(keep[i])
         torch.addcmul(column, level, step, value=-1, out=error)
+        if offset is not None:
+            error.add_(offset)
         # Not addr_, whose last digits depend on where in the matrix a row lies.
         work[i + 1 :].addcmul_(unit[i, i + 1 :, None], error, value=-1)
 
@@ -232,6 +301,8 @@ class _Grid:
     of. ``rows`` holds for each group the step, its inverse, and the lowest and the highest level
     relative to the zero point, each of shape (rows,).
     """
+
+    offsets: ClassVar[None] = None
 
     length: int
     step: Tensor
@@ -268,10 +339,48 @@ class _Grid:
         step, zero = self.step[group], self.zero[group]
         self.rows[group] = (step, step.reciprocal(), -zero, self.top - zero)
 
+    def zeros(self, groups: Tensor) -> Tensor:
+        """Return what has to be added to the levels of some groups' columns to make them codes."""
+        return self.zero[groups]
+
     def of_scheme(
-        self, first: int, n_rows: int, scheme: IntScheme, n_columns: int
+        self, first: int, shape: Sequence[int], scheme: IntScheme
     ) -> tuple[Tensor, Tensor]:
         """Return scales and zero points, (rows, n_groups), of the scheme whose rows begin there."""
+        n_rows, n_columns = shape
         every = scheme.group_length(n_columns) // self.length
         rows = slice(first, first + n_rows)
         return self.step[::every, rows].T, self.zero[::every, rows].T
+
+
+@dataclass
+class _FixedGrid:
+    """The levels of a k-quant: as of :class:`_Grid`, moved by an offset where it has minima.
+
+    A step may be negative, or 0 where all weights of a sub-block are the same.
+    """
+
+    length: int
+    middle: int
+    rows: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]
+    offsets: list[Tensor] | None
+
+    @classmethod
+    def of(cls, scales: superblocks.BlockScales, scheme: BlockScheme, n_rows: int) -> _FixedGrid:
+        """Return the levels of these scales, for rows that may be padded."""
+
+        def padded(values: Tensor) -> Tensor:
+            return torch.nn.functional.pad(values.T, (0, n_rows - len(values)))
+
+        step = padded(scales.step)
+        inverse = torch.where(step == 0, 0.0, step.reciprocal())
+        low = step.new_full((n_rows,), -scheme.middle)
+        high = low + scheme.max_code
+        rows = [(s, i, low, high) for s, i in zip(step, inverse, strict=True)]
+        offset = scales.offset
+        offsets = None if offset is None else list(padded(offset))
+        return cls(scheme.length, scheme.middle, rows, offsets)
+
+    def zeros(self, groups: Tensor) -> float:
+        """Return what has to be added to levels to make them codes."""
+        return float(self.middle)

@@ -6,9 +6,8 @@ from typing import ClassVar
 
 from workbench.methods.base import GroupWeights, LayerMethod
 from workbench.recipes import RTN, Step
-from workbench.tensors import affine
 from workbench.tensors.statistics import GroupStatistics
-from workbench.tensors.weights import CompressedWeight, QuantizedWeight
+from workbench.tensors.weights import CompressedWeight, rounded
 
 
 class RoundToNearest(LayerMethod):
@@ -22,9 +21,7 @@ class RoundToNearest(LayerMethod):
         self, group: GroupWeights, statistics: GroupStatistics | None, config: Step
     ) -> dict[str, CompressedWeight]:
         assert isinstance(config, RTN)
-        solved: dict[str, CompressedWeight] = {}
-        for name, weight in group.weights.items():
-            scales, zeros = affine.choose_scales(weight, config.scheme)
-            codes = affine.quantize(weight, scales, zeros, config.scheme)
-            solved[name] = QuantizedWeight.from_codes(codes, scales, zeros, config.scheme)
-        return solved
+        return {
+            name: rounded(weight, config.stored_as(weight.shape[1]))
+            for name, weight in group.weights.items()
+        }

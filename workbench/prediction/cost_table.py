@@ -204,7 +204,7 @@ class CostTable:
         """Interpolate in bits at each tabulated group size, then in log2 of the group size."""
         alike: dict[int, dict[int, NDArray[np.float64]]] = {}
         for known, nats in self.columns.items():
-            if type(known) is type(step) and isinstance(known, Quantization):
+            if type(known) is type(step) and isinstance(known, Quantization) and not known.grid:
                 same = replace(known, bits=step.bits, group_size=step.group_size) == step
                 if same and known.group_size is not None:
                     alike.setdefault(known.group_size, {})[known.bits] = nats

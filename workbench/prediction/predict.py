@@ -309,7 +309,7 @@ def size_bytes(table: CostTable, recipe: Recipe) -> int | None:
                 g.key: sum(scheme.stored_bytes(n, k) for n, k in g.shapes) for g in table.groups
             }
         elif isinstance(step, QuantizeEmbeddings):
-            tables = sum(step.scheme.stored_bytes(n, k) for n, k in sizes.tables)
+            tables = sum(step.stored_as(k).stored_bytes(n, k) for n, k in sizes.tables)
         elif isinstance(step, LowRankCorrection):
             groups = [g for g in table.groups if pruned or g.key in coded]
             shapes = [shape for group in groups for shape in group.shapes]
@@ -342,7 +342,7 @@ def group_bytes(groups: Iterable[LayerGroup], step: Quantization | Mixed) -> dic
         part = own[group.key]
         if part is None:
             continue
-        total = sum(part.scheme.stored_bytes(n, k) for n, k in group.shapes)
+        total = sum(part.stored_as(k).stored_bytes(n, k) for n, k in group.shapes)
         absorbed = group.absorber == "norm" or group.absorber in coded
         if isinstance(part, AWQ) and not absorbed:
             total += 2 * group.in_features * len(group.shapes)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from workbench.errors import ConfigError
+from workbench.recipes import options
 from workbench.recipes.base import Step, option
-from workbench.recipes.schemes import IntScheme
+from workbench.recipes.quantization import grid_group, stored_as
+from workbench.recipes.schemes import GRIDS, BlockScheme, IntScheme
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,33 @@ class QuantizeEmbeddings(Step):
         "Fix the zero point at the middle of the range; GGUF files hold tables of 8 bits only so.",
         later=True,
     )
+    grid: str | None = options.grid()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.grid is not None:
+            grid_group("QuantizeEmbeddings", self.grid, self.bits, self.group_size, None)
+            if self.group_size is not None or self.symmetric:
+                raise ConfigError(
+                    f"QuantizeEmbeddings: grid={self.grid!r} has groups and zero points of its own;"
+                    " leave group_size and symmetric out."
+                )
+
+    def stored_as(self, in_features: int) -> IntScheme | BlockScheme:
+        """Return the number format of a table whose rows have so many weights."""
+        return stored_as(self.scheme, self.grid, in_features)
 
     @property
     def scheme(self) -> IntScheme:
-        """The number format that the tables are stored in."""
+        """The number format of whole numbers; on a grid, of tables whose width does not fit it."""
+        if self.grid is not None:
+            return GRIDS[self.grid].beside
         return IntScheme(self.bits, self.group_size, self.symmetric)
 
     @property
     def label(self) -> str:
+        if self.grid is not None:
+            return f"{self.title} {self.grid.upper()}"
         group = "" if self.group_size is None else f" g{self.group_size}"
         return f"{self.title} {self.bits}-bit{group}{' sym' if self.symmetric else ''}"
 

@@ -36,6 +36,11 @@ class Step:
         check_fields(self)
 
     @property
+    def implied(self) -> frozenset[str]:
+        """Fields that follow from others here, so that :meth:`code` leaves them out."""
+        return frozenset()
+
+    @property
     def label(self) -> str:
         """A short text for tables and plots, such as ``"GPTQ 4-bit g128"``."""
         return self.title
@@ -93,7 +98,7 @@ class Step:
             value = getattr(self, info.name)
             if index == 0:
                 parts.append(repr(value))
-            elif value != info.default:
+            elif value != info.default and info.name not in self.implied:
                 parts.append(f"{info.name}={value!r}")
         return f"wb.{type(self).__name__}({', '.join(parts)})"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from workbench.recipes.base import option
+from workbench.recipes.schemes import GRIDS
 
 
 def bits() -> Any:
@@ -39,6 +40,18 @@ def symmetric() -> Any:
         False,
         "Fix the zero point at the middle of the range. Simpler kernels and a little smaller,"
         " usually a little less accurate.",
+    )
+
+
+def grid() -> Any:
+    """Return the field for the number grid of a file format."""
+    return option(
+        None,
+        "Solve on a grid of GGUF's k-quants, whose scales are quantized too, so that llama.cpp runs"
+        " these very codes. The name's digit is the bits; the grid brings its own groups.",
+        choices=tuple(GRIDS),
+        none_means="whole numbers between scales in float16",
+        later=True,
     )
 
 

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from workbench.errors import ConfigError
 from workbench.recipes import options
 from workbench.recipes.base import Step, option
-from workbench.recipes.schemes import IntScheme
+from workbench.recipes.schemes import GRIDS, SUPER_BLOCK, BlockScheme, IntScheme
+
+
+def grid_group(owner: str, grid: str, bits: int, group_size: int | None, default: Any) -> int:
+    """Return the size of a grid's own groups, after making sure that nothing else was asked for.
+
+    Raises
+    ------
+    ConfigError
+        If the grid has other bits or other groups.
+    """
+    own = GRIDS[grid]
+    if bits != own.bits:
+        fitting = ", ".join(repr(name) for name, g in GRIDS.items() if g.bits == bits)
+        instead = f", or a grid of {bits} bits ({fitting})" if fitting else ""
+        raise ConfigError(
+            f"{owner}: grid={grid!r} has codes of {own.bits} bits, not {bits}; give"
+            f" {owner}({own.bits}, grid={grid!r}){instead}."
+        )
+    if group_size not in (default, own.length):
+        raise ConfigError(
+            f"{owner}: group_size={group_size} is not accepted with grid={grid!r}, whose groups are"
+            f" of {own.length}. Leave group_size out."
+        )
+    return own.length
+
+
+def stored_as(scheme: IntScheme, grid: str | None, in_features: int) -> IntScheme | BlockScheme:
+    """Return the grid's number format where it fits a width, else that of whole numbers."""
+    return scheme if grid is None or in_features % SUPER_BLOCK else GRIDS[grid]
 
 
 @dataclass(frozen=True)
@@ -16,19 +45,48 @@ class Quantization(Step):
     """Base class of the methods that store integer codes."""
 
     produces: ClassVar[str] = "codes"
-    keeps: ClassVar[frozenset[str]] = frozenset({"dense", "masks"})
 
     bits: int = options.bits()
     group_size: int | None = options.group_size()
     symmetric: bool = options.symmetric()
+    grid: str | None = options.grid()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.grid is not None:
+            group_size = grid_group(type(self).__name__, self.grid, self.bits, self.group_size, 128)
+            object.__setattr__(self, "group_size", group_size)
+            if self.symmetric:
+                raise ConfigError(
+                    f"{type(self).__name__}: symmetric=True is not accepted with"
+                    f" grid={self.grid!r}, which fixes that itself. Leave symmetric out."
+                )
 
     @property
     def scheme(self) -> IntScheme:
-        """The number format that the weights are stored in."""
+        """The number format of whole numbers; on a grid, of layers whose width does not fit it."""
+        if self.grid is not None:
+            return GRIDS[self.grid].beside
         return IntScheme(self.bits, self.group_size, self.symmetric)
+
+    def stored_as(self, in_features: int) -> IntScheme | BlockScheme:
+        """Return the number format of a layer with so many inputs."""
+        return stored_as(self.scheme, self.grid, in_features)
+
+    @property
+    def keeps(self) -> frozenset[str]:  # type: ignore[override]
+        # With minima there is no level at zero, so pruned weights would come back.
+        bare = self.grid is not None and GRIDS[self.grid].minima
+        return frozenset({"dense"} if bare else {"dense", "masks"})
+
+    @property
+    def implied(self) -> frozenset[str]:
+        return frozenset() if self.grid is None else frozenset({"group_size"})
 
     @property
     def label(self) -> str:
+        if self.grid is not None:
+            return f"{self.title} {self.grid.upper()}"
         group = "per channel" if self.group_size is None else f"g{self.group_size}"
         symmetric = " sym" if self.symmetric else ""
         return f"{self.title} {self.bits}-bit {group}{symmetric}"
@@ -81,6 +139,7 @@ class GPTQ(Quantization):
                 f"GPTQ: sequential=True is the workbench's own; {self.backend} always goes block by"
                 " block. Leave one of the two out."
             )
+        _own_grid(self, self.backend)
 
     @property
     def label(self) -> str:
@@ -117,7 +176,19 @@ class AWQ(Quantization):
     )
     backend: str = options.backend()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _own_grid(self, self.backend)
+
     @property
     def label(self) -> str:
         label = f"{super().label} exportable" if self.exportable else super().label
         return label if self.backend == options.OWN_BACKEND else f"{label} by {self.backend}"
+
+
+def _own_grid(step: Quantization, backend: str) -> None:
+    if step.grid is not None and backend != options.OWN_BACKEND:
+        raise ConfigError(
+            f"{type(step).__name__}: grid={step.grid!r} is the workbench's own; {backend} knows no"
+            " k-quants. Leave one of the two out."
+        )

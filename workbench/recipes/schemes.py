@@ -85,6 +85,86 @@ class IntScheme:
 
 
 @dataclass(frozen=True)
+class BlockScheme:
+    """One of llama.cpp's k-quants: super-blocks of 256 weights, whose scales are quantized too.
+
+    Attributes
+    ----------
+    name : str
+        As in ``GPTQ(4, grid=name)``, and as llama.cpp names it but for the case.
+    bits : int
+        Bits per code.
+    length : int
+        Consecutive input channels that share a sub-scale.
+    top_scale : int
+        The largest sub-scale.
+    minima : bool
+        True: ``value = d·scale·code − dmin·minimum``, with sub-scales from 0. False:
+        ``value = d·scale·(code − middle)``, with sub-scales of both signs.
+    block_bytes : int
+        Bytes of a super-block.
+
+    Examples
+    --------
+    >>> GRIDS["q4_k"].stored_bytes(16, 512)
+    4608
+    """
+
+    name: str
+    bits: int
+    length: int
+    top_scale: int
+    minima: bool
+    block_bytes: int
+
+    @property
+    def max_code(self) -> int:
+        """Largest code, ``2**bits - 1``."""
+        return 2**self.bits - 1
+
+    @property
+    def middle(self) -> int:
+        """The code of zero where there are no minima, ``2**(bits - 1)``; else 0."""
+        return 0 if self.minima else 2 ** (self.bits - 1)
+
+    @property
+    def beside(self) -> IntScheme:
+        """What rows are stored as whose length is no multiple of 256.
+
+        llama.cpp's own choice, except that it takes IQ4_NL, of the same size, where this is Q4_0.
+        """
+        return _BESIDE[self.name]
+
+    def stored_bytes(self, out_features: int, in_features: int) -> int:
+        """Return the bytes of a packed weight, which are those of a GGUF file."""
+        return out_features * in_features // SUPER_BLOCK * self.block_bytes
+
+
+SUPER_BLOCK = 256
+"""Weights of a super-block."""
+
+GRIDS: dict[str, BlockScheme] = {
+    scheme.name: scheme
+    for scheme in (
+        BlockScheme("q2_k", 2, 16, 15, True, 84),
+        BlockScheme("q3_k", 3, 16, 31, False, 110),
+        BlockScheme("q4_k", 4, 32, 63, True, 144),
+        BlockScheme("q5_k", 5, 32, 63, True, 176),
+        BlockScheme("q6_k", 6, 16, 127, False, 210),
+    )
+}
+"""Every k-quant by its name."""
+
+_BESIDE = {
+    "q2_k": IntScheme(4, 32, True),
+    "q3_k": IntScheme(4, 32, True),
+    "q4_k": IntScheme(5, 32, True),
+    "q5_k": IntScheme(5, 32, False),
+    "q6_k": IntScheme(8, 32, True),
+}
+
+
+@dataclass(frozen=True)
 class Sparsity:
     """Which share of the weights is removed.
 

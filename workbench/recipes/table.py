@@ -43,7 +43,6 @@ class Mixed(Step):
     title: ClassVar[str] = "Mixed"
     about: ClassVar[str] = "Another quantization for every layer, as a size budget allows."
     produces: ClassVar[str] = "codes"
-    keeps: ClassVar[frozenset[str]] = frozenset({"dense", "masks"})
 
     steps: tuple[Quantization, ...]
     layers: tuple[tuple[str, int], ...]
@@ -83,6 +82,10 @@ class Mixed(Step):
     @property
     def parts(self) -> tuple[Step, ...]:
         return self.steps
+
+    @property
+    def keeps(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset.intersection(*(step.keeps for step in self.steps))
 
     @property
     def label(self) -> str:

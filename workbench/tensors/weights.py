@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from workbench.recipes.schemes import IntScheme, Sparsity
-from workbench.tensors import affine
+from workbench.recipes.schemes import GRIDS, BlockScheme, IntScheme, Sparsity
+from workbench.tensors import affine, superblocks
 
 
 class CompressedWeight(ABC):
@@ -166,6 +166,76 @@ class QuantizedWeight(CompressedWeight):
             scheme,
             tensors.get("input_scales"),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class SuperBlockWeight(CompressedWeight):
+    """Codes on the grid of one of llama.cpp's k-quants, stored as in a GGUF file.
+
+    Attributes
+    ----------
+    codes : Tensor of shape (out_features, in_features), uint8
+    scales : BlockScales
+    scheme : BlockScheme
+    input_scales : Tensor of shape (in_features,), float16, or None
+        As of :class:`QuantizedWeight`.
+    """
+
+    kind: ClassVar[str] = "superblocks"
+
+    codes: Tensor
+    scales: superblocks.BlockScales
+    scheme: BlockScheme
+    input_scales: Tensor | None = None
+
+    @classmethod
+    def from_blocks(
+        cls, blocks: Tensor, scheme: BlockScheme, input_scales: Tensor | None = None
+    ) -> SuperBlockWeight:
+        """Make a weight of a GGUF file's blocks, (out_features, bytes of a row)."""
+        codes, scales = superblocks.unpack(blocks, scheme)
+        return cls(codes, scales, scheme, input_scales)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.codes.shape[0], self.codes.shape[1]
+
+    def dequantize(self) -> Tensor:
+        values = superblocks.dequantize(self.codes, self.scales, self.scheme)
+        return values if self.input_scales is None else values / self.input_scales.float()
+
+    def tensors(self) -> dict[str, Tensor]:
+        stored = {"blocks": superblocks.pack(self.codes, self.scales, self.scheme)}
+        if self.input_scales is not None:
+            stored["input_scales"] = self.input_scales
+        return stored
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "grid": self.scheme.name}
+
+    @property
+    def stored_bytes(self) -> int:
+        total = self.scheme.stored_bytes(*self.shape)
+        return total if self.input_scales is None else total + 2 * self.input_scales.numel()
+
+    def without_input_scales(self) -> SuperBlockWeight:
+        return dataclasses.replace(self, input_scales=None)
+
+    def rows_divided(self, divisor: Tensor) -> SuperBlockWeight | None:
+        scales = self.scales
+        parts = {"d": scales.d} if scales.dmin is None else {"d": scales.d, "dmin": scales.dmin}
+        divided = {name: (p.float() / divisor[:, None]).half() for name, p in parts.items()}
+        for name, part in divided.items():
+            vanished = (part == 0) & (parts[name] != 0)
+            if not bool(torch.isfinite(part).all()) or bool(vanished.any()):
+                return None
+        return dataclasses.replace(self, scales=dataclasses.replace(scales, **divided))
+
+    @classmethod
+    def restore(cls, data: dict[str, Any], tensors: dict[str, Tensor]) -> SuperBlockWeight:
+        """Undo :meth:`describe` and :meth:`tensors`."""
+        scheme = GRIDS[data["grid"]]
+        return cls.from_blocks(tensors["blocks"], scheme, tensors.get("input_scales"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,14 +404,48 @@ def _within(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 _KINDS: dict[str, Any] = {
-    kind.kind: kind for kind in (QuantizedWeight, PrunedWeight, CorrectedWeight, PermutedWeight)
+    kind.kind: kind
+    for kind in (QuantizedWeight, SuperBlockWeight, PrunedWeight, CorrectedWeight, PermutedWeight)
 }
+
+
+def rounded(
+    weight: Tensor,
+    scheme: IntScheme | BlockScheme,
+    *,
+    shrink: Tensor | float = 1.0,
+    importance: Tensor | None = None,
+    input_scales: Tensor | None = None,
+) -> QuantizedWeight | SuperBlockWeight:
+    """Return a matrix rounded to the nearest level of scales that are chosen for it.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (out_features, in_features), float32
+    scheme : IntScheme or BlockScheme
+    shrink : float or Tensor
+        See :func:`workbench.tensors.affine.choose_scales`; of an IntScheme.
+    importance : Tensor of shape (in_features,), optional
+        See :func:`workbench.tensors.superblocks.choose_scales`; of a BlockScheme.
+    input_scales : Tensor of shape (in_features,), optional
+        What the weight was multiplied by, to be stored with it.
+    """
+    if isinstance(scheme, BlockScheme):
+        chosen = superblocks.choose_scales(weight, scheme, importance)
+        divisor = None if input_scales is None else input_scales.half()
+        return SuperBlockWeight(
+            superblocks.quantize(weight, chosen, scheme), chosen, scheme, divisor
+        )
+    scales, zeros = affine.choose_scales(weight, scheme, shrink=shrink)
+    codes = affine.quantize(weight, scales, zeros, scheme)
+    return QuantizedWeight.from_codes(codes, scales, zeros, scheme, input_scales)
 
 
 def codes_label(weights: Iterable[CompressedWeight]) -> str | None:
     """Return what codes weights are stored as, such as "4-bit codes"; None if none are."""
     inner = [weight.base if isinstance(weight, PermutedWeight) else weight for weight in weights]
-    bits = sorted({w.scheme.bits for w in inner if isinstance(w, QuantizedWeight)})
+    kinds = (QuantizedWeight, SuperBlockWeight)
+    bits = sorted({w.scheme.bits for w in inner if isinstance(w, kinds)})
     return f"{' and '.join(f'{n}-bit' for n in bits)} codes" if bits else None
 
 

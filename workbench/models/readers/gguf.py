@@ -1,4 +1,4 @@
-"""GGUF files with a configuration beside them: F32, F16, BF16 and the simple blocks."""
+"""GGUF files with a configuration beside them: F32, F16, BF16, simple blocks and k-quants."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def read_gguf(path: Path, names: Iterable[str], config: Any) -> Codes:
         heads = packing.heads_of(name, config)
         if heads is not None:
             data = packing.unrotated(data, heads)
-        if kind in packing.BLOCK_BYTES:
+        if kind in packing.BLOCK_BYTES or kind in packing.SUPER_BLOCKS:
             weights[name.removesuffix(".weight")] = packing.unpack(kind, data)
         elif kind in ("F32", "F16"):
             dense[name] = torch.from_numpy(np.ascontiguousarray(data))
         elif kind == "BF16":
             dense[name] = torch.from_numpy(np.ascontiguousarray(data)).view(torch.bfloat16)
         else:
-            known = ", ".join(("F32", "F16", "BF16", *packing.BLOCK_BYTES))
+            known = ", ".join(("F32", "F16", "BF16", *packing.BLOCK_BYTES, *packing.SUPER_BLOCKS))
             raise UnsupportedArchitectureError(
                 f"{path.name} stores {tensor.name} as {kind}; the workbench reads {known}. Load"
                 " the original model that this file was made from."

@@ -1,8 +1,10 @@
-"""GGUF's simple blocks of 32 weights, and the names and order of rows that llama.cpp expects.
+"""GGUF's blocks of weights, and the names and order of rows that llama.cpp expects.
 
-``Q4_0``: float16 d, then 16 bytes, the j-th with weight j in its low and weight j + 16 in its high
-half; w = d·(q − 8). ``Q4_1``: float16 d and m, the same bytes; w = d·q + m. ``Q8_0``: float16 d and
-32 int8; w = d·q.
+Of k-quants see :mod:`workbench.tensors.superblocks`. The simple blocks are of 32 weights. ``Q4_0``:
+float16 d, then 16 bytes, the j-th with weight j in its low and weight j + 16 in its high half;
+w = d·(q − 8). ``Q4_1``: float16 d and m, the same bytes; w = d·q + m. ``Q5_0`` and ``Q5_1``: as
+these, with four bytes of fifth bits before the others; w = d·(q − 16) and d·q + m. ``Q8_0``:
+float16 d and 32 int8; w = d·q.
 """
 
 from __future__ import annotations
@@ -13,39 +15,48 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.errors import UnsupportedArchitectureError
-from workbench.recipes.schemes import IntScheme
+from workbench.recipes.schemes import GRIDS, BlockScheme, IntScheme
 from workbench.tensors import affine
 from workbench.tensors.packing.gptq import zeros_of
-from workbench.tensors.weights import QuantizedWeight
+from workbench.tensors.weights import QuantizedWeight, SuperBlockWeight
 
 BLOCK = 32
-BLOCK_BYTES = {"Q4_0": 18, "Q4_1": 20, "Q8_0": 34}
+BLOCK_BYTES = {"Q4_0": 18, "Q4_1": 20, "Q5_0": 22, "Q5_1": 24, "Q8_0": 34}
+SUPER_BLOCKS = {name.upper(): scheme for name, scheme in GRIDS.items()}
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}
 """llama.cpp's name of an architecture by transformers' ``model_type``."""
 
 
-def block_type(scheme: IntScheme) -> str | None:
+def block_type(scheme: IntScheme | BlockScheme) -> str | None:
     """Return the smallest block type that holds a number format's codes, None if none does.
 
-    Fewer than four bits are held in four. Asymmetric codes of 4 bits or fewer go into ``Q4_1``,
-    whose m is the product of scale and zero point, rounded to float16.
+    Fewer than four bits are held in four. Asymmetric codes of 5 bits or fewer go into ``Q4_1`` or
+    ``Q5_1``, whose m is the product of scale and zero point, rounded to float16.
     """
+    if isinstance(scheme, BlockScheme):
+        return scheme.name.upper()
     if scheme.group_size is not None and scheme.group_size % BLOCK:
         return None
     if scheme.bits <= 4:
         return "Q4_0" if scheme.symmetric else "Q4_1"
+    if scheme.bits == 5:
+        return "Q5_0" if scheme.symmetric else "Q5_1"
     return "Q8_0" if scheme.symmetric or scheme.bits < 8 else None
 
 
-def packed_bytes(shape: tuple[int, int], scheme: IntScheme) -> int:
+def packed_bytes(shape: tuple[int, int], scheme: IntScheme | BlockScheme) -> int:
     """Return the bytes of what :func:`pack` returns for a weight of (out, in) features."""
+    if isinstance(scheme, BlockScheme):
+        return scheme.stored_bytes(*shape)
     kind = block_type(scheme)
     assert kind is not None
     return shape[0] * shape[1] // BLOCK * BLOCK_BYTES[kind]
 
 
-def pack(weight: QuantizedWeight) -> tuple[str, NDArray[np.uint8]]:
+def pack(weight: QuantizedWeight | SuperBlockWeight) -> tuple[str, NDArray[np.uint8]]:
     """Return the block type and the blocks, (out_features, bytes of a row)."""
+    if isinstance(weight, SuperBlockWeight):
+        return weight.scheme.name.upper(), weight.tensors()["blocks"].numpy()
     scheme, (rows, columns) = weight.scheme, weight.shape
     kind = block_type(scheme)
     assert kind is not None
@@ -58,25 +69,33 @@ def pack(weight: QuantizedWeight) -> tuple[str, NDArray[np.uint8]]:
     if kind == "Q8_0":
         body = (codes - zeros[..., None].to(torch.int16)).to(torch.int8).view(torch.uint8)
     else:
-        if kind == "Q4_0":
-            codes = codes + (8 - scheme.middle)
+        if scheme.symmetric:
+            codes = codes + ((16 if kind == "Q5_0" else 8) - scheme.middle)
         else:
             parts.append(_bytes(-(scales.float() * zeros.float()).half()))
         nibbles = codes.to(torch.uint8)
+        if kind in _FIVE_BITS:
+            parts.append(affine.pack(nibbles >> 4, 1).reshape(*nibbles.shape[:-1], 4))
+            nibbles = nibbles & 15
         body = nibbles[..., :16] | nibbles[..., 16:] << 4
     blocks = torch.cat([*parts, body], -1).reshape(rows, -1)
     return kind, np.ascontiguousarray(blocks.numpy())
 
 
-def unpack(kind: str, blocks: NDArray[np.uint8]) -> QuantizedWeight:
-    """Undo :func:`pack`; groups are the blocks of 32.
+_FIVE_BITS = ("Q5_0", "Q5_1")
+
+
+def unpack(kind: str, blocks: NDArray[np.uint8]) -> QuantizedWeight | SuperBlockWeight:
+    """Undo :func:`pack`; groups of simple blocks are the blocks of 32.
 
     Raises
     ------
     UnsupportedArchitectureError
-        If the offsets of ``Q4_1`` are no multiples of its scales, as in files that other programs
-        rounded.
+        If the offsets of ``Q4_1`` or ``Q5_1`` are no multiples of its scales, as in files that
+        other programs rounded.
     """
+    if kind in SUPER_BLOCKS:
+        return SuperBlockWeight.from_blocks(torch.from_numpy(np.array(blocks)), SUPER_BLOCKS[kind])
     size = BLOCK_BYTES[kind]
     found = torch.from_numpy(np.array(blocks)).reshape(len(blocks), -1, size)
     scales = found[..., :2].contiguous().view(torch.float16)[..., 0]
@@ -85,13 +104,15 @@ def unpack(kind: str, blocks: NDArray[np.uint8]) -> QuantizedWeight:
         signed = found[..., 2:].contiguous().view(torch.int8).to(torch.int16)
         codes, scheme = (signed + 128).to(torch.uint8), IntScheme(8, BLOCK, True)
     else:
-        start = 2 if kind == "Q4_0" else 4
-        body = found[..., start:]
+        body = found[..., -16:]
         codes = torch.cat([body & 15, body >> 4], -1)
-        scheme = IntScheme(4, BLOCK, kind == "Q4_0")
-    if kind == "Q4_1":
-        offsets = found[..., 2:4].contiguous().view(torch.float16)[..., 0].float()
-        zeros = _zeros(scales.float(), offsets)
+        scheme = IntScheme(5 if kind in _FIVE_BITS else 4, BLOCK, kind in ("Q4_0", "Q5_0"))
+        if scheme.bits == 5:
+            fifth = affine.unpack(found[..., -20:-16].reshape(-1), 1, tuple(codes.shape))
+            codes = codes | fifth << 4
+        if not scheme.symmetric:
+            offsets = found[..., 2:4].contiguous().view(torch.float16)[..., 0].float()
+            zeros = _zeros(scales.float(), offsets, kind, scheme.max_code)
     return QuantizedWeight(codes.reshape(len(blocks), -1), scales, zeros, scheme)
 
 
@@ -132,12 +153,12 @@ def _bytes(values: Tensor) -> Tensor:
     return values.contiguous()[..., None].view(torch.uint8)
 
 
-def _zeros(scales: Tensor, offsets: Tensor) -> Tensor:
-    zeros = torch.round(-offsets / scales.clamp(min=affine.SMALLEST_SCALE)).clamp(0, 15)
+def _zeros(scales: Tensor, offsets: Tensor, kind: str, most: int) -> Tensor:
+    zeros = torch.round(-offsets / scales.clamp(min=affine.SMALLEST_SCALE)).clamp(0, most)
     apart = (offsets + scales * zeros).abs()
     if bool((apart > 2.0**-10 * offsets.abs() + 2.0**-24).any()):
         raise UnsupportedArchitectureError(
-            "its Q4_1 blocks have offsets that are no multiples of their scales, so they are no"
+            f"its {kind} blocks have offsets that are no multiples of their scales, so they are no"
             " codes with zero points; the workbench reads those that it wrote itself."
         )
     return zeros.to(torch.uint8)
