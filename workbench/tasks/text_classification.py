@@ -50,7 +50,7 @@ from workbench.tasks.output import Output
 from workbench.tasks.padding import own_head_logits
 from workbench.tasks.parts import Tables
 from workbench.tasks.scoring import log_probabilities, score
-from workbench.tasks.splits import PARTS, deal, overlap
+from workbench.tasks.splits import PARTS, deal, document_codes, overlap
 from workbench.tasks.tables import Reading
 
 SHARES = {"calibration": 0.7, "evaluation": 0.2, "validation": 0.1}
@@ -211,7 +211,7 @@ class TextClassification(Task):
             self.metrics = (own, *self.metrics)
             self.options |= {"metric": own.name, "higher_is_better": own.higher_is_better}
         self._code = {name: code for code, name in enumerate(self.labels)}
-        self._documents = _document_codes(rows)
+        self._documents = document_codes(rows)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{part} {len(self.rows[part])}" for part in PARTS)
@@ -523,17 +523,6 @@ def _doubts(logits: Tensor) -> dict[str, Any]:
     }
     if logs.shape[-1] <= MAX_KEPT_CLASSES:
         found["log_probabilities"] = logs.clamp(min=-6e4).half().cpu().numpy()
-    return found
-
-
-def _document_codes(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[int]]:
-    """Return each row's cluster: its document's code, or a code of its own."""
-    codes: dict[str, int] = {}
-    found: dict[str, list[int]] = {part: [] for part in PARTS}
-    for part in PARTS:
-        for number, row in enumerate(rows[part]):
-            key = f"document {row.document}" if row.document else f"{part} {number}"
-            found[part].append(codes.setdefault(key, len(codes)))
     return found
 
 
