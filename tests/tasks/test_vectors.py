@@ -36,12 +36,12 @@ def pairs(n: int = 60) -> dict[str, list[Any]]:
     }
 
 
-def search(n: int = 40) -> Retrieval:
+def search(n: int = 40, grades: tuple[int, int] = (2, 1)) -> Retrieval:
     topics = ("cold water", "warm tea", "a red car", "the blue bus")
     return Retrieval(
         {f"q{i}": f"where is {topics[i % 4]} number {i}?" for i in range(n)},
         {f"d{i}": f"{topics[i % 4]} stands here, {i}" for i in range(n)},
-        {f"q{i}": {f"d{i}": 2, f"d{(i + 4) % n}": 1} for i in range(n)},
+        {f"q{i}": {f"d{i}": grades[0], f"d{(i + 4) % n}": grades[1]} for i in range(n)},
         name="search",
     )
 
@@ -50,7 +50,7 @@ def encoder(seed: int = 0) -> LoadedModel:
     return load_model(tiny_model("BertModel", seed), tiny_tokenizer(), device="cpu")
 
 
-def sentence_folder(folder: Path, **pooling: Any) -> Path:
+def sentence_folder(folder: Path, *, most: int = 24, **pooling: Any) -> Path:
     """Save a tiny encoder the way sentence-transformers does."""
     model = tiny_model("BertModel")
     with torch.no_grad():  # so that texts differ
@@ -66,9 +66,9 @@ def sentence_folder(folder: Path, **pooling: Any) -> Path:
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 24}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": most}))
     (folder / "config_sentence_transformers.json").write_text(
-        json.dumps({"prompts": {"query": "Q: ", "passage": "P: "}, "default_prompt_name": None})
+        json.dumps({"prompts": {"query": "Q: ", "document": "D: "}, "default_prompt_name": None})
     )
     return folder
 
@@ -109,8 +109,7 @@ class TestPooling:
         model = load_model(folder, device="cpu")
         found = sentence_encoding("m", model.beside)
         assert (found.pooling, found.max_tokens) == ("cls", 24)
-        assert found.prompt("document", "passage") == "P: "
-        assert found.prompt("") == ""
+        assert [found.prompt(use) for use in ("query", "document", "")] == ["Q: ", "D: ", ""]
         task = search()
         bound = task.bind(model)
         length = 24

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ConfigError, UnsupportedArchitectureError
-from workbench.fields import shown, whole
+from workbench.fields import shown, text_given, whole
 from workbench.models.architectures import decoder_start_token, is_causal, is_seq2seq, quiet
 from workbench.models.finite import check_weight
 from workbench.models.precision import generic_name
@@ -101,7 +101,7 @@ class ClassificationHead:
                 f" are {tuple(self.weight.shape)} and {tuple(self.bias.shape)}."
             )
         if self.pooling != "mean":
-            raise ConfigError(f"pooling={self.pooling!r} is not accepted; give 'mean'.")
+            raise ConfigError(f"pooling={shown(self.pooling)} is not accepted; give 'mean'.")
 
     def save(self, path: Path) -> None:
         """Write one safetensors file: weight and bias, with labels and pooling as metadata."""
@@ -508,8 +508,7 @@ class LoadedModel:
                 " decoder such as 'demo', or evaluate this model on a TextClassification task."
             )
         max_new_tokens = whole("generate", "max_new_tokens", max_new_tokens, maximum=2**20)
-        if not isinstance(prompt, str):
-            raise ConfigError(f"generate: prompt={shown(prompt)} is no text; give a string.")
+        text_given("generate", "prompt", prompt)
         inputs = self.tokenizer(prompt, return_tensors="pt")
         ids = inputs["input_ids"].to(self.device)
         if ids.shape[1] == 0:

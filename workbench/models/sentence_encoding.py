@@ -53,12 +53,12 @@ class SentenceEncoding:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str = ""
 
-    def prompt(self, *names: str) -> str:
-        """Return the prompt of the first of the names that has one, else the default one."""
-        for name in names:
-            if name in self.prompts:
-                return self.prompts[name]
-        return self.default_prompt
+    def prompt(self, use: str) -> str:
+        """Return the prompt of texts for a use, ``""`` where it has none.
+
+        The default prompt is that of texts for nothing named, as ``encode`` has it.
+        """
+        return self.prompts.get(use, "") if use else self.default_prompt
 
 
 def read_sentence_files(folder: Path) -> dict[str, str]:
@@ -112,6 +112,11 @@ def sentence_encoding(name: str, files: Mapping[str, str]) -> SentenceEncoding:
         raise UnsupportedArchitectureError(
             f"{name!r} pools its tokens by {pooling!r}, which is not known here; known are"
             f" {', '.join(_POOLINGS)}. Give another model, or another 1_Pooling/config.json."
+        )
+    if prompts_apart := [p for p in poolings if p.get("include_prompt") is False]:
+        raise UnsupportedArchitectureError(
+            f"{name!r} leaves its prompts out of the mean (include_prompt is false in"
+            f" {len(prompts_apart)} file), which is not known here; give another model."
         )
     length = _read(name, _LENGTH, files).get("max_seq_length") if _LENGTH in files else None
     told = _read(name, _PROMPTS, files) if _PROMPTS in files else {}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import DataError
-from workbench.fields import whole
+from workbench.fields import whole, words
 from workbench.records import Metric
 from workbench.stored_paths import within
 from workbench.tasks.base import MOST_LENGTH, checked_name, checked_options, some_of
@@ -123,6 +123,8 @@ class Retrieval(VectorTask):
                 "seed": seed,
             },
         )
+        for key, column in (("id", id), ("text", text)):
+            words(type(self).__name__, key, column)
         asked = _named_texts(queries, "queries", id, text)
         corpus = _named_texts(documents, "documents", id, text)
         grades = _grades(relevance)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
-from workbench.fields import listed
+from workbench.fields import listed, texts_given
 from workbench.models.architectures import has_lone_encoder, is_seq2seq, refuse_unsupported
 from workbench.models.classifiers import as_classifier, last_layer
 from workbench.models.load import LoadedModel
@@ -378,12 +378,11 @@ class TextClassification(Task):
         ConfigError
             If one text is given instead of several, or the model has no head for these labels.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise ConfigError(f"texts={texts!r} is not accepted; give a list of texts.")
+        texts = texts_given("classify", "texts", texts)
         if not texts:
             return []
         length = self.options["sequence_length"]
-        rows = self._tokenize(model, list(texts), length)
+        rows = self._tokenize(model, texts, length)
         examples = [Example(i, i, row) for i, row in enumerate(rows)]
         found = np.zeros(len(examples), dtype=np.int64)
         with torch.no_grad():

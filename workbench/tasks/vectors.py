@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from workbench.errors import ConfigError, UnsupportedArchitectureError
+from workbench.fields import texts_given
 from workbench.models.architectures import is_seq2seq, refuse_unsupported
 from workbench.models.finite import finite_outputs
 from workbench.models.load import LoadedModel
@@ -166,8 +167,7 @@ class VectorTask(Task):
         ndarray of shape (texts, size), float32
             Of unit length.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise ConfigError(f"texts={texts!r} is not accepted; give a list of texts.")
+        texts = texts_given("embed", "texts", texts)
         tokens = self._tokenize(model, [Text(t, use) for t in texts], self._length(model))
         found = self._encode(model, [Example(i, i, row) for i, row in enumerate(tokens)])
         return np.stack([found[i] for i in range(len(texts))]) if texts else np.zeros((0, 0), "f")
@@ -271,8 +271,7 @@ class VectorTask(Task):
 
     def _tokenize(self, model: LoadedModel, texts: Sequence[Text], length: int) -> list[list[int]]:
         encoding = self.encoding(model)
-        uses = {"query": ("query",), "document": ("document", "passage")}
-        given = [encoding.prompt(*uses.get(t.use, (t.use,))) + t.text for t in texts]
+        given = [encoding.prompt(t.use) + t.text for t in texts]
         most = min(length, self._length(model))
         ids = model.tokenizer(given, truncation=True, max_length=most, verbose=False)["input_ids"]
         return [list(row) or [pad_token(model)] for row in ids]
