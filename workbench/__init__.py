@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from workbench.study import Decision as Decision
     from workbench.study import Run as Run
     from workbench.study import Study as Study
+    from workbench.study.curating import studies as studies
     from workbench.tasks import DataCheck as DataCheck
     from workbench.tasks import Extraction as Extraction
     from workbench.tasks import HarnessTask as HarnessTask
@@ -112,6 +113,7 @@ _HOMES = {
         "WidthPruning",
     ),
     "study": ("Choice", "Decision", "Run", "Study"),
+    "study.curating": ("studies",),
     "tasks": (
         "DataCheck",
         "Extraction",

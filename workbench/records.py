@@ -179,6 +179,26 @@ class RunState(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Annotation:
+    """What the user says of a run; no number depends on it.
+
+    Attributes
+    ----------
+    name : str
+        Shown in place of the recipe; ``""`` for none.
+    tags : tuple of str
+    note : str
+    starred, hidden : bool
+    """
+
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    starred: bool = False
+    hidden: bool = False
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """One configuration applied to one model, and what came of it.
 
@@ -205,6 +225,8 @@ class RunRecord:
         Why it failed, for people.
     created : str
         UTC time in ISO 8601.
+    annotation : Annotation
+        What the user says of it.
     """
 
     id: str
@@ -218,9 +240,15 @@ class RunRecord:
     seconds: dict[str, float] = field(default_factory=dict, hash=False)
     error: str | None = None
     created: str = ""
+    annotation: Annotation = Annotation()
 
     @property
     def label(self) -> str:
+        """The name that the user gave it, else the recipe in words."""
+        return self.annotation.name or self.recipe_label
+
+    @property
+    def recipe_label(self) -> str:
         """The recipe in words; of a base model that came as codes, which."""
         loaded = None if self.recipe.steps else self.facts.get(CODES_FACT)
         return str(loaded or self.recipe.label)

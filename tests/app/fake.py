@@ -65,8 +65,12 @@ class FakeStudy:
         )
         return tradeoff_figure(view)
 
-    def table(self, metric=None):
-        return compare.table(self.records, self.metric)
+    def table(self, metric=None, *, hidden=False):
+        shown = [r for r in self.records if hidden or not r.annotation.hidden]
+        return compare.table(shown, self.metric)
+
+    def disk_use(self):
+        return {"weights": 2_000_000, "journal": 0}
 
     def choose(self, requirements):
         own = requirements.reference

@@ -486,3 +486,43 @@ def test_a_run_that_ends_is_offered_everywhere_and_takes_nothing_away(study, ben
     assert trust.place.figure is figure
     assert set(routing.runs.value) == {"a", "dense"}
     assert [run for _, run in routing.runs.options] == ["b", "a", "dense"]  # smallest first
+
+
+def test_a_search_runs_beside_the_kernel_and_shows_the_proof(bench, study, monkeypatch):
+    from workbench.study.searching import SearchResult, Trial
+
+    asked = []
+
+    def search(wanted, **options):
+        asked.append((wanted, options["budget_minutes"], options["in_worker"]))
+        options["on_progress"](wb.Progress("search", 60, 300, "trial 1: <GPTQ>"))
+        told.append(panel.status.value)
+        trial = Trial("a", "<GPTQ>", 990_000, 0.9, 0.7, wb.RunState.DONE, 3.0)
+        return SearchResult(study.choose(wanted), (trial,), "exhausted", 61.0)
+
+    monkeypatch.setattr(study, "search", search, raising=False)
+    panel, told = bench.panels.search, []
+    panel.minutes.value = 5
+    panel.go.click()
+    panel._thread.join(10)
+    assert asked == [(wb.Requirements(0.97), 5, True)]
+    assert "&lt;GPTQ&gt;" in told[0]
+    assert "4.0 minutes left" in told[0]
+    assert "Nothing that is 1% smaller" in panel.status.value
+    assert "&lt;GPTQ&gt;" in panel.trials.html
+    assert not panel.go.disabled
+    assert panel.code() == "study.search(wb.Requirements(accuracy=0.97), budget_minutes=5)"
+    panel.stop.click()
+    assert study.cancelled == [False]
+
+
+def test_a_search_that_fails_says_why_beside_its_button(bench, study, monkeypatch):
+    def refuse(*_, **__):
+        raise wb.StudyError("The folder cannot be written to.")
+
+    monkeypatch.setattr(study, "search", refuse, raising=False)
+    panel = bench.panels.search
+    panel.go.click()
+    panel._thread.join(10)
+    assert panel.notice.text == "The folder cannot be written to."
+    assert (panel.status.value, panel.go.disabled) == ("", False)

@@ -96,3 +96,19 @@ def test_a_bar_without_meaning_is_said_in_the_terminals_words(study, options, sa
     assert isinstance(found.exception, ConfigError)
     assert says in str(found.exception)
     assert "relative=" not in str(found.exception)
+
+
+def test_search_prints_its_trials_and_what_passes(study, monkeypatch):
+    from workbench.prediction import tabulate
+    from workbench.study import proposals
+
+    monkeypatch.setattr(tabulate, "GRID", (RTN(8, group_size=8), RTN(4, group_size=8)))
+    monkeypatch.setattr(tabulate, "WHOLE", ())
+    monkeypatch.setattr(proposals, "_TRAININGS", ())
+    found = run("search", study, "--accuracy", 0.9, "--minutes", 2)
+    assert found.exit_code == 0, found.output
+    assert "passes" in found.output
+    assert "has a predicted chance" in found.output
+    assert "Its model in Python" in found.output
+    assert run("search", study, "--accuracy", 1.9, "--minutes", 2).exit_code == 1
+    assert isinstance(run("search", study, "--accuracy", 97).exception, ConfigError)

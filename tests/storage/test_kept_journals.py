@@ -1,8 +1,8 @@
 """Studies that earlier versions wrote are opened, shown, chosen from and continued.
 
 ``journals/version-N.zip`` is a study's folder as the code of journal version N left it, on toy
-models of random weights: 2 of a text classifier, the others of language modelling; 3 and 4 have a
-training. Their statistics are left out, which are collected again.
+models of random weights: 2 of a text classifier, the others of language modelling; 3, 4 and 5
+have a training. Their statistics are left out, which are collected again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workbench.study import Study
 from workbench.study.running.engine import run_id
 
 JOURNALS = Path(__file__).parent / "journals"
-FIRST_METRIC = {1: "perplexity", 2: "accuracy", 3: "perplexity", 4: "perplexity"}
+FIRST_METRIC = {1: "perplexity", 2: "accuracy", 3: "perplexity", 4: "perplexity", 5: "perplexity"}
 
 
 def version_of(folder: Path) -> int:

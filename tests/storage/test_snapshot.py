@@ -37,9 +37,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     parse = snapshot_module.record_of
 
-    def counting(row: sqlite3.Row, measured: object) -> RunRecord:
+    def counting(row: sqlite3.Row, *more: object) -> RunRecord:
         seen.append(row["id"])
-        return parse(row, measured)  # type: ignore[arg-type]
+        return parse(row, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(snapshot_module, "record_of", counting)
     return seen

@@ -25,7 +25,7 @@ class JournalWatch:
     ----------
     study : Study
     on_change : callable
-        Called in a background thread when runs were added, have ended or were measured.
+        Called in a background thread when runs were added, have ended, were measured or named.
     """
 
     def __init__(self, study: Study, on_change: Callable[[], None]) -> None:
@@ -59,5 +59,5 @@ class JournalWatch:
     def _known(self) -> Any:
         """Return what is shown of the runs; a heartbeat is no part of it."""
         with contextlib.suppress(Exception):  # closed or deleted: there is nothing to tell
-            return [(r.id, r.state, len(r.measurements)) for r in self._study.records]
+            return [(r.id, r.state, len(r.measurements), r.annotation) for r in self._study.records]
         return None

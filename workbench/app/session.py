@@ -113,6 +113,8 @@ class Session:
         Speeds were measured; in a background thread.
     edited : Signal
         The recipe of a predicted point that was clicked.
+    curated : Signal
+        Runs were named, hidden, deleted or the like.
     """
 
     study: Study
@@ -132,6 +134,7 @@ class Session:
     events: Signal = field(default_factory=Signal)
     measured: Signal = field(default_factory=Signal)
     edited: Signal = field(default_factory=Signal)
+    curated: Signal = field(default_factory=Signal)
 
     @property
     def records(self) -> Sequence[RunRecord]:
@@ -140,8 +143,12 @@ class Session:
 
     @property
     def done(self) -> list[RunRecord]:
-        """The finished runs."""
-        return [record for record in self.records if record.state is RunState.DONE]
+        """The finished runs that are not hidden."""
+        return [
+            record
+            for record in self.records
+            if record.state is RunState.DONE and not record.annotation.hidden
+        ]
 
     def record(self, run: str | None) -> RunRecord | None:
         """Return a run by its id, None without one."""

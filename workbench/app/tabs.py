@@ -9,6 +9,7 @@ from workbench.app.panels.choose import ChoosePanel
 from workbench.app.panels.code import CodePanel
 from workbench.app.panels.compare import ComparePanel
 from workbench.app.panels.cost import CostPanel
+from workbench.app.panels.curate import CuratePanel
 from workbench.app.panels.export import ExportPanel
 from workbench.app.panels.frontier import FrontierPanel
 from workbench.app.panels.lineage import LineagePanel
@@ -17,6 +18,7 @@ from workbench.app.panels.recipe import RecipePanel
 from workbench.app.panels.report import ReportPanel
 from workbench.app.panels.routing import RoutingPanel
 from workbench.app.panels.runs import TablePanel
+from workbench.app.panels.search import SearchPanel
 from workbench.app.panels.trust import TrustPanel
 from workbench.app.parts.controls import card, classed, columns
 from workbench.app.parts.hints import hints_html
@@ -33,7 +35,7 @@ class Panels:
 
     Attributes
     ----------
-    queue, frontier, recipe, table, compare, lineage, trust, choose, export, report, cost, \
+    queue, frontier, recipe, table, compare, lineage, trust, choose, search, export, report, cost, \
 routing, code
         One each.
     all : tuple of Panel
@@ -47,10 +49,12 @@ routing, code
         self.recipe = RecipePanel(session)
         self.frontier = FrontierPanel(session)
         self.choose = ChoosePanel(session)
+        self.search = SearchPanel(session)
         self.cost = CostPanel(session)
         self.routing = RoutingPanel(session)
         self.trust = TrustPanel(session)
         self.table = TablePanel(session)
+        self.curate = CuratePanel(session, self.table)
         self.compare = ComparePanel(session)
         self.lineage = LineagePanel(session)
         self.export = ExportPanel(session)
@@ -58,10 +62,11 @@ routing, code
         self.code = CodePanel(session)
         self.all: tuple[Panel, ...] = (
             self.recipe, self.frontier, self.choose, self.cost, self.routing, self.trust,
-            self.table, self.compare, self.lineage, self.export, self.report,
+            self.table, self.curate, self.compare, self.lineage, self.export, self.report,
         )  # fmt: skip
         keeping = classed(w.VBox([self.export.widget, self.report.widget]), "wb-column")
-        keep = columns("wb-keep", self.choose.widget, keeping)
+        asking = classed(w.VBox([self.choose.widget, self.search.widget]), "wb-column")
+        keep = columns("wb-keep", asking, keeping)
         deciding = [
             Subtab("Choose", keep),
             Subtab("Cost", self.cost.widget),
@@ -73,7 +78,10 @@ routing, code
 
     def explore(self) -> w.Widget:
         """Return the recipe and the queue beside the plot and the table."""
-        plot, table = card("", self.frontier.widget), card("Runs", self.table.widget)
+        plot, table = (
+            card("", self.frontier.widget),
+            card("Runs", self.table.widget, self.curate.widget),
+        )
         hints = card("Good to know", w.HTML(hints_html()))
         left = w.VBox([self.recipe.widget, self.queue.widget])
         right = w.VBox([classed(plot, "wb-first"), table, hints])

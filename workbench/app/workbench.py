@@ -168,6 +168,7 @@ class Application:
         session.events.listen(self.notice.watch(self._changed))
         session.edited.listen(self._edit)
         session.measured.listen(self.refresh)
+        session.curated.listen(self.refresh)
         _OPEN[_key(study)] = self
         self.plan.offer(study)
         self._bodies = {

@@ -1,7 +1,8 @@
 """The terminal: ``workbench demo``, ``lab``, ``sweep``, ``measure``, ``table``, ``plot`` and more.
 
 The commands that predict are in :mod:`workbench.cli.predict`, those that export in
-:mod:`workbench.cli.export`, those that decide in :mod:`workbench.cli.decide`.
+:mod:`workbench.cli.export`, those that decide in :mod:`workbench.cli.decide`, those that keep order
+in :mod:`workbench.cli.curate`.
 
 Exit codes: 0 all is well; 1 a run failed, or no run passes the bar; 2 the input is not accepted;
 130 cancelled with Ctrl-C. Results go to standard output, progress and errors to standard error.
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from workbench.atomic_files import write_file
+from workbench.cli import curate as curating
 from workbench.cli import decide as deciding
 from workbench.cli import export as exporting
 from workbench.cli import predict as predicting
@@ -61,6 +63,7 @@ app = typer.Typer(
 app.add_typer(predicting.commands)
 app.add_typer(exporting.commands)
 app.add_typer(deciding.commands)
+app.add_typer(curating.commands)
 
 HtmlPath = Annotated[Path, typer.Option("--html", help="The interactive plot is written here.")]
 
@@ -161,13 +164,20 @@ def sweep(
 def table(
     study: StudyPath,
     csv: Annotated[bool, typer.Option("--csv", help="Print all columns as CSV.")] = False,
+    filter: Annotated[str, typer.Option(help="Words of the name, recipe, note, tags, state.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="Runs with it; may be repeated.")] = None,
+    starred: Annotated[bool, typer.Option("--starred", help="Runs with a star.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Hidden runs too.")] = False,
 ) -> None:
     """Print the runs of a study."""
     opened = open_study(study)
+    chosen = opened.select(filter, tags=tag or (), starred=True if starred else None)
+    found = opened.table(hidden=everything)
+    found = found[found.index.isin([run.id for run in chosen])]
     if csv:
-        typer.echo(csv_of(opened.table()), nl=False)
+        typer.echo(csv_of(found), nl=False)
     else:
-        print_runs(opened.table(), opened.metric)
+        print_runs(found, opened.metric)
 
 
 @app.command()

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from workbench.cli.options import StudyPath, open_study
-from workbench.cli.tables import output
+from workbench.cli.progress import kept
+from workbench.cli.tables import errors, output, print_trials
 from workbench.errors import ConfigError
 from workbench.selection.cost import CostModel
 from workbench.selection.requirements import Requirements
@@ -90,6 +91,43 @@ def choose(
         raise typer.Exit(1)
     code = f"wb.Study.open({str(study)!r}).model({found.run.id!r})"
     out.print(f"Its model in Python: {code}", markup=False, highlight=False)
+
+
+@commands.command()
+def search(
+    study: StudyPath,
+    accuracy: Accuracy = 0.97,
+    absolute: Absolute = False,
+    minutes: Annotated[float, typer.Option(help="The most time it takes.")] = 30.0,
+    size_mb: SizeMb = None,
+    latency_ms: LatencyMs = None,
+    memory_mb: MemoryMb = None,
+    cost_per_1k: CostPer1k = None,
+    price_per_hour: PerHour = None,
+    utilisation: Utilisation = 0.5,
+    confidence: Confidence = 0.95,
+) -> None:
+    """Search for the smallest run that surely passes; the exit code is 1 if none is found.
+
+    Predictions order what is tried, runs verify it. Finished runs are kept: after Ctrl-C, or when
+    the time is spent, the same command goes on.
+    """
+    from workbench.cli.progress import show_stages
+
+    _check_accuracy(accuracy, absolute)
+    prices = _prices(price_per_hour, utilisation)
+    wanted = _requirements(
+        accuracy, absolute, size_mb, latency_ms, memory_mb, cost_per_1k, prices, confidence
+    )
+    opened, out = open_study(study), output()
+    with kept(opened), show_stages(errors()) as on_progress:
+        found = opened.search(wanted, budget_minutes=minutes, on_progress=on_progress)
+    print_trials(found)
+    out.print(str(found), markup=False, highlight=False, soft_wrap=True)
+    if found.run is None:
+        raise typer.Exit(1)
+    code = f"wb.Study.open({str(study)!r}).model({found.run.id!r})"
+    out.print(f"Its model in Python: {code}", markup=False, highlight=False, soft_wrap=True)
 
 
 @commands.command()

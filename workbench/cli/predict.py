@@ -5,8 +5,7 @@ What they print is predicted where it says so; only ``fit`` runs something.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +21,7 @@ from workbench.cli.options import (
     open_study,
     recipes_of,
 )
+from workbench.cli.progress import kept
 from workbench.cli.tables import errors, output, print_predictions, print_sensitivity
 from workbench.errors import ConfigError
 from workbench.records import RunState
@@ -114,7 +114,7 @@ def fit(
     if (bits_per_weight is None) == (size_mb is None):
         raise ConfigError("Give either --bits-per-weight 3 or --size-mb 4.")
     opened, out = _ready(study), output()
-    with _kept(opened), show_stages(errors()) as on_progress:
+    with kept(opened), show_stages(errors()) as on_progress:
         recipe = opened.fit(
             bits_per_weight=bits_per_weight,
             size_bytes=None if size_mb is None else size_mb * 1e6,
@@ -146,17 +146,6 @@ def _ready(path: Path) -> Study:
     from workbench.cli.progress import show_stages
 
     opened = open_study(path)
-    with _kept(opened), show_stages(errors()) as on_progress:
+    with kept(opened), show_stages(errors()) as on_progress:
         opened.tabulate(on_progress=on_progress)
     return opened
-
-
-@contextlib.contextmanager
-def _kept(study: Study) -> Iterator[None]:
-    """End with code 130 after Ctrl-C; tables and runs are written as they come."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        text = f"Cancelled. What is finished is kept in {study.path}; the same command goes on."
-        output().print(text, markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(130) from None

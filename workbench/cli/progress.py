@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import typer
+
+from workbench.cli.tables import output
 from workbench.progress import Progress
 from workbench.study.running.runner import Event
 
@@ -81,7 +84,7 @@ def show_stages(console: Console) -> Iterator[Callable[[Progress], None]]:
     def on_progress(progress: Progress) -> None:
         bars.update(
             stage,
-            description=progress.stage,
+            description=progress.detail if progress.stage == "search" else progress.stage,
             completed=progress.done,
             total=progress.total or None,
             visible=True,
@@ -89,6 +92,17 @@ def show_stages(console: Console) -> Iterator[Callable[[Progress], None]]:
 
     with bars:
         yield on_progress
+
+
+@contextlib.contextmanager
+def kept(study: Study) -> Iterator[None]:
+    """End with code 130 after Ctrl-C; tables and runs are written as they come."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        text = f"Cancelled. What is finished is kept in {study.path}; the same command goes on."
+        output().print(text, markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
 
 
 class _Lines:

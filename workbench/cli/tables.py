@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from workbench.prediction.predict import Prediction
     from workbench.records import Metric
+    from workbench.study import SearchResult
 
 
 _LONGEST_RECIPE, _SHORTEST_RECIPE = 64, 24
@@ -32,8 +34,12 @@ def rows_of(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     def column(values: Any, form: str) -> list[str]:
         return ["" if value != value else format(value, form) for value in values]
 
+    said = {name: list(frame[name]) for name in ("name", "tags") if name in frame}
+    if "starred" in frame:
+        said = {"☆": ["☆" if star else "" for star in frame["starred"]], **said}
     rows = {
         "id": [str(run) for run in frame.index],
+        **said,
         "recipe": list(frame["recipe"]),
         "size (MB)": column(frame["size_mb"], ".2f"),
         "of dense": column(frame["size_ratio"], ".1%"),
@@ -77,6 +83,12 @@ def print_runs(frame: pd.DataFrame, metric: Metric) -> None:
     out.print(f"★ Pareto front: nothing is smaller and better ({metric.name}: {better} is better)")
 
 
+def print_columns(columns: dict[str, list[str]]) -> None:
+    """Print columns of text as a table; those without any text are left out."""
+    out = output()
+    out.print(_table({name: cells for name, cells in columns.items() if any(cells)}, out))
+
+
 def print_predictions(predictions: Iterable[Prediction], metric: Metric, n_measured: int) -> None:
     """Print predictions, one a row; never beside measurements.
 
@@ -112,6 +124,29 @@ def print_predictions(predictions: Iterable[Prediction], metric: Metric, n_measu
     out.print(_table(columns, out))
 
 
+def print_trials(found: SearchResult) -> None:
+    """Print what a search computed, one trial a row."""
+    if not found.trials:
+        return
+    rows, out = found.table(), output()
+
+    def column(name: str, form: str) -> list[str]:
+        found = [math.nan if value is None else value for value in rows[name]]
+        return ["" if math.isnan(value) else format(value, form) for value in found]
+
+    columns = {
+        "id": list(rows["run"]),
+        "recipe": list(rows["recipe"]),
+        "size (MB)": column("size_mb", ".2f"),
+        "predicted": column("predicted", ".4g"),
+        "chance": column("chance", ".0%"),
+        "quality": column("quality", ".1%"),
+        "answer": list(rows["answer"]),
+        "seconds": column("seconds", ".1f"),
+    }
+    out.print(_table(columns, out))
+
+
 def print_sensitivity(frame: pd.DataFrame) -> None:
     """Print predicted costs in nats, a row per shared input and a column per step."""
     out = output()
@@ -131,7 +166,8 @@ def _table(
     from rich.table import Table
     from rich.text import Text
 
-    wrapped, left = {"error", "notes"}, {"model", "recipe", "state", "error", "notes", "layers"}
+    wrapped = {"error", "notes"}
+    left = {"study", "model", "task", "part", "name", "tags", "recipe", "state", *wrapped, "layers"}
     shown = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
     taken = 3 * len(columns)
     for name, cells in columns.items():

@@ -163,8 +163,9 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         those metrics (such as ``latency_ms``) with ``<metric>_spread``, their interquartile
         range, ``runs_as`` (what ran packed, what dense) and ``measured_on``: compare the speeds of
         rows only if it is equal up to the bar. Where anything is to be said of a run's numbers,
-        such as that they are of another head or of texts that were cut, the last column is
-        ``notes``.
+        such as that they are of another head or of texts that were cut, there is a column
+        ``notes``; and ``name``, ``tags``, ``note``, ``starred`` and ``hidden`` where any run has
+        such.
     """
     import pandas as pd
 
@@ -184,7 +185,7 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         size, whole = record.size_bytes, dense.get(record.model)
         row: dict[str, object] = {
             "model": record.model,
-            "recipe": record.label,
+            "recipe": record.recipe_label,
             "state": record.state.value,
             "size_mb": math.nan if size is None else size / 1e6,
             "size_ratio": math.nan if size is None or whole is None else size / whole,
@@ -207,6 +208,9 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         row["seconds"] = sum(record.seconds.values()) if record.seconds else math.nan
         row["error"] = record.error or ""
         row["notes"] = " ".join(record.facts.get(NOTES_FACT, ()))
+        said = record.annotation
+        row |= {"name": said.name, "tags": ", ".join(said.tags), "note": said.note}
+        row |= {"starred": said.starred, "hidden": said.hidden}
         rows.append(row)
     columns = ["model", "recipe", "state", "size_mb", "size_ratio", "compressed_share"]
     columns += [column for name in names for column in (name, f"{name}_stderr")]
@@ -214,7 +218,8 @@ def table(records: Iterable[RunRecord], metric: Metric) -> pd.DataFrame:
         columns += [column for name in speeds for column in (name, f"{name}_spread")]
         columns += ["runs_as", "measured_on"]
     columns += ["pareto", "seconds", "error"]
-    columns += ["notes"] if any(row["notes"] for row in rows) else []
+    optional = ("notes", "name", "tags", "note", "starred", "hidden")
+    columns += [name for name in optional if any(row[name] for row in rows)]
     index = pd.Index([record.id for record in records], name="run", dtype=object)
     return pd.DataFrame(rows, index=index, columns=columns)
 

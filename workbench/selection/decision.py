@@ -378,7 +378,7 @@ def _compared(
         quality = _quality(record, baseline, metric)
         lacks = _limits(record, wanted)
         unmeasured = any(math.isinf(amount) for amount, _ in lacks)
-        if not _is_met(value_of(record, metric), _worst(baseline, metric, wanted), metric):
+        if not _is_met(value_of(record, metric), worst_accepted(baseline, metric, wanted), metric):
             lacks.insert(0, _missed(record, quality, baseline, metric, wanted))
         answer = UNCLEAR if unmeasured else FAILS if lacks else PASSES
         verdicts.append(_verdict(record, answer, quality, lacks))
@@ -446,7 +446,9 @@ def _quality(record: RunRecord, baseline: RunRecord | None, metric: Metric) -> f
     return quality_of(metric, value_of(record, metric), value_of(baseline, metric))
 
 
-def _worst(baseline: RunRecord | None, metric: Metric, wanted: Requirements) -> float | None:
+def worst_accepted(
+    baseline: RunRecord | None, metric: Metric, wanted: Requirements
+) -> float | None:
     """Return the worst value of the metric that passes, None without a bar."""
     if wanted.accuracy is None or not wanted.relative or baseline is None:
         return wanted.accuracy

@@ -26,9 +26,9 @@ from workbench.errors import ConfigError, DiskFullError, StudyError
 from workbench.fields import printable
 from workbench.processes import identity, is_same
 from workbench.recipes.recipe import Recipe
-from workbench.records import Measurement, RunRecord, RunState
+from workbench.records import Annotation, Measurement, RunRecord, RunState
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 BUSY_SECONDS = 30.0
 STALE_SECONDS = 60.0
 """A run of another computer is given up when its heartbeat did not change for so long."""
@@ -99,6 +99,31 @@ A row whose digest is NULL is sealed at the end of the transaction that wrote it
 :meth:`Journal.writing`.
 """
 
+_ANNOTATION_TRIGGERS = tuple(
+    f"CREATE TRIGGER annotations_{event.lower()} AFTER {event} ON annotations BEGIN {_CHANGED};"
+    f" UPDATE runs SET revision = (SELECT count FROM changes) WHERE id = {row}.run; END"
+    for event, row in (("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD"))
+)
+
+_ANNOTATIONS = (
+    """CREATE TABLE annotations (
+        run TEXT PRIMARY KEY REFERENCES runs(id) ON DELETE CASCADE,
+        content TEXT NOT NULL
+    )""",
+    """CREATE TABLE deletions (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        run TEXT NOT NULL,
+        model TEXT NOT NULL,
+        recipe TEXT NOT NULL,
+        label TEXT NOT NULL,
+        created TEXT NOT NULL,
+        deleted TEXT NOT NULL,
+        freed_bytes INTEGER NOT NULL
+    )""",
+    *_ANNOTATION_TRIGGERS,
+)
+"""What version 6 added: what the user says of runs, and which were deleted."""
+
 _SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     """CREATE TABLE models (
@@ -149,6 +174,7 @@ _SCHEMA = (
         last_used REAL NOT NULL
     )""",
     *_DIGESTS_AND_CHANGES,
+    *_ANNOTATIONS,
 )
 
 _UPGRADES = {
@@ -167,6 +193,7 @@ _UPGRADES = {
     4: (  # which process computes a run, told apart by what no clock changes
         "ALTER TABLE runs ADD COLUMN process TEXT",
     ),
+    5: _ANNOTATIONS,
 }
 """What turns a journal of one version into the next one."""
 
@@ -272,7 +299,10 @@ class Journal:
                 "SELECT type, name, sql FROM sqlite_master WHERE type IN ('view', 'trigger')"
             ).fetchall()
         for kind, name, sql in programs:
-            if sql not in _TRIGGERS:  # it would be run by other statements, and may never end
+            if sql not in (
+                *_TRIGGERS,
+                *_ANNOTATION_TRIGGERS,
+            ):  # it would be run by other statements, and may never end
                 raise StudyError(
                     f"The journal {self.path} holds a {kind} ({name[:40]!r}), which no study has."
                     " Do not open a study that you do not trust."
@@ -453,8 +483,12 @@ def is_abandoned(row: sqlite3.Row) -> bool:
     return not owner.is_alive(row["heartbeat"])
 
 
-def record_of(row: sqlite3.Row, measured: Sequence[sqlite3.Row]) -> RunRecord:
+def record_of(
+    row: sqlite3.Row, measured: Sequence[sqlite3.Row], said: str | None = None
+) -> RunRecord:
     """Return a row of the table ``runs`` with its measurements as a record.
+
+    ``said`` is its row of the table ``annotations``, if there is one.
 
     A damaged row becomes a failed run, so that the others are shown.
 
@@ -485,7 +519,32 @@ def record_of(row: sqlite3.Row, measured: Sequence[sqlite3.Row]) -> RunRecord:
         seconds=json.loads(row["seconds"]),
         error=INTERRUPTED if abandoned else row["error"],
         created=row["created"],
+        annotation=annotation_of(said),
     )
+
+
+def annotations_of(
+    db: sqlite3.Connection, where: str = "", values: tuple[object, ...] = ()
+) -> dict[str, str]:
+    """Return rows of the table ``annotations`` by their run's id."""
+    if db.execute("PRAGMA user_version").fetchone()[0] < 6:  # a read-only one that is older
+        return {}
+    found = db.execute(f"SELECT run, content FROM annotations {where}", values).fetchall()
+    return {row["run"]: row["content"] for row in found}
+
+
+def annotation_of(said: str | None) -> Annotation:
+    """Return what a row of ``annotations`` says, nothing of a damaged one: no number needs it."""
+    with contextlib.suppress(TypeError, ValueError, AttributeError, RecursionError):
+        found = json.loads(said or "{}")
+        return Annotation(
+            name=printable(str(found.get("name", ""))),
+            tags=tuple(printable(str(tag)) for tag in found.get("tags", ())),
+            note=str(found.get("note", "")),
+            starred=bool(found.get("starred", False)),
+            hidden=bool(found.get("hidden", False)),
+        )
+    return Annotation()
 
 
 def insert_measurements(db: sqlite3.Connection, run: str, rows: Iterable[Measurement]) -> None:

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 from workbench.atomic_files import FileIdentity, identity_of
 from workbench.errors import StudyError
 from workbench.records import RunRecord, RunState
-from workbench.storage.journal import Journal, is_abandoned, measurements_of, record_of
+from workbench.storage.journal import (
+    Journal,
+    annotations_of,
+    is_abandoned,
+    measurements_of,
+    record_of,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -238,7 +244,11 @@ def _records(
         where, values = "WHERE revision > ?", (since,)
     rows = db.execute(f"SELECT * FROM runs {where} ORDER BY position", values).fetchall()
     among = f"WHERE run IN (SELECT id FROM runs {where})" if where else ""
-    measured = measurements_of(db, among, values)
+    measured, said = measurements_of(db, among, values), annotations_of(db, among, values)
     return {
-        row["id"]: (row["position"], record_of(row, measured.get(row["id"], ()))) for row in rows
+        row["id"]: (
+            row["position"],
+            record_of(row, measured.get(row["id"], ()), said.get(row["id"])),
+        )
+        for row in rows
     }

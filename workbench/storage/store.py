@@ -7,6 +7,7 @@ so that whatever is found under its final name is complete, at whatever moment a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import glob
 import hashlib
 import json
@@ -15,6 +16,7 @@ import os
 import platform
 import re
 import sqlite3
+import stat
 import threading
 import time
 import uuid
@@ -26,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.atomic_files import age_seconds as _age_seconds
 from workbench.atomic_files import aside_of as _temporary
 from workbench.atomic_files import remove_leftovers
-from workbench.errors import StudyError, WorkbenchError
+from workbench.errors import ConfigError, StudyError, WorkbenchError
 from workbench.fields import printable, whole
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
@@ -34,6 +36,8 @@ from workbench.storage.journal import (
     INTERRUPTED,
     Journal,
     Owner,
+    annotation_of,
+    annotations_of,
     digest_of,
     insert_measurements,
     is_abandoned,
@@ -284,7 +288,8 @@ class Store:
         with self._journal.reading() as db:
             row = db.execute("SELECT * FROM runs WHERE id = ?", (run,)).fetchone()
             measured = measurements_of(db, "WHERE run = ?", (run,))
-        return None if row is None else record_of(row, measured.get(run, ()))
+            said = annotations_of(db, "WHERE run = ?", (run,))
+        return None if row is None else record_of(row, measured.get(run, ()), said.get(run))
 
     def done(self, runs: Sequence[str]) -> frozenset[str]:
         """Return those of some runs that are done, by one question to the journal."""
@@ -411,8 +416,36 @@ class Store:
     def _outcome_files(self, run: str) -> list[Path]:
         return [self.outcomes_path(run), *self._outcomes.glob(f"{glob.escape(run)}.*.npz")]
 
-    def delete(self, run: str) -> None:
+    def annotate(self, run: str, **changes: Any) -> None:
+        """Change what the user says of a run: fields of :class:`workbench.records.Annotation`.
+
+        Raises
+        ------
+        StudyError
+            If there is no such run.
+        """
+        with self._journal.writing() as db:
+            row = db.execute("SELECT * FROM runs WHERE id = ?", (run,)).fetchone()
+            if row is None:
+                raise StudyError(f"There is no run {run} in {self.path}; was it deleted?")
+            said = annotations_of(db, "WHERE run = ?", (run,)).get(run)
+            # Read within the transaction: what another process says of it meanwhile stays.
+            annotation = dataclasses.replace(annotation_of(said), **changes)
+            db.execute(
+                "INSERT INTO annotations VALUES (?, ?)"
+                " ON CONFLICT (run) DO UPDATE SET content = excluded.content",
+                (run, json.dumps(dataclasses.asdict(annotation))),
+            )
+
+    def delete(self, run: str) -> int:
         """Delete a run, its outcomes, and its weights unless another run has the same.
+
+        The journal keeps that it was there; see :meth:`deletions`.
+
+        Returns
+        -------
+        int
+            The bytes of the files that were removed.
 
         Raises
         ------
@@ -433,19 +466,95 @@ class Store:
                     f"Run {run} is the base model {row['model']!r}, which {others} other runs are"
                     " compared to. Delete those first."
                 )
+            paths = self._files_of(db, [row])
+            freed = sum(map(_size_of, paths))
+            said = annotations_of(db, "WHERE run = ?", (run,)).get(run)
+            with contextlib.suppress(ConfigError):  # of one that is damaged nothing is known
+                label = annotation_of(said).name or Recipe.from_json(row["recipe"]).label
+                db.execute(
+                    "INSERT INTO deletions (run, model, recipe, label, created, deleted,"
+                    " freed_bytes) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (run, row["model"], row["recipe"], label, row["created"], now(), freed),
+                )
             db.execute("UPDATE runs SET parent = ? WHERE parent = ?", (row["parent"], run))
             db.execute("DELETE FROM runs WHERE id = ?", (run,))
             db.execute("DELETE FROM files WHERE name LIKE ?", (f"outcomes/{run}.%",))
-            shared = db.execute(
-                "SELECT 1 FROM runs WHERE artifact = ?", (row["artifact"],)
-            ).fetchone()
-            if row["artifact"] and not shared:
+            if row["artifact"] and self._artifact_path(row["artifact"]) in paths:
                 db.execute("DELETE FROM artifacts WHERE digest = ?", (row["artifact"],))
-        paths = [*self._outcome_files(run), self.checkpoint_path(run)]
-        if row["artifact"] and not shared:
-            paths.append(self._artifact_path(row["artifact"]))
         for path in paths:
             remove(self.path, path)
+        return freed
+
+    def would_free(self, runs: Iterable[str]) -> int:
+        """Return the bytes of the files that go if these runs are deleted, all of them."""
+        with self._journal.reading() as db:
+            found = [
+                db.execute("SELECT * FROM runs WHERE id = ?", (run,)).fetchone() for run in runs
+            ]
+            return sum(map(_size_of, self._files_of(db, [row for row in found if row])))
+
+    def _files_of(self, db: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> list[Path]:
+        """Return the files of some runs that no other run needs."""
+        ids = [row["id"] for row in rows]
+        places = ", ".join("?" * len(ids))
+        paths = []
+        for row in rows:
+            paths += [*self._outcome_files(row["id"]), self.checkpoint_path(row["id"])]
+        for digest in {row["artifact"] for row in rows if row["artifact"]}:
+            shared = db.execute(
+                f"SELECT 1 FROM runs WHERE artifact = ? AND id NOT IN ({places})", (digest, *ids)
+            ).fetchone()
+            if not shared:
+                paths.append(self._artifact_path(digest))
+        return list(dict.fromkeys(paths))
+
+    def deletions(self) -> list[dict[str, Any]]:
+        """Return what the journal keeps of runs that were deleted, oldest first."""
+        with self._journal.reading() as db:
+            if not _has_table(db, "deletions"):
+                return []
+            rows = db.execute("SELECT * FROM deletions ORDER BY position").fetchall()
+        return [{name: row[name] for name in row.keys() if name != "position"} for row in rows]  # noqa: SIM118
+
+    def disk_use(self) -> dict[str, int]:
+        """Return the bytes of the folder by what they are for; links are not followed."""
+        found = dict.fromkeys(DISK_PARTS, 0)
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                path = Path(folder, name)
+                top = path.relative_to(self.path).parts[0]
+                part = _PART_OF.get(top, "other")
+                found[part] += _size_of(path)
+        return found
+
+    def clean(self, part: str) -> int:
+        """Remove files that are made again when they are needed; return their bytes.
+
+        Parameters
+        ----------
+        part : {"weights", "statistics", "predictions", "checkpoints"}
+
+        Raises
+        ------
+        StudyError
+            If a run is being computed.
+        """
+        freed = 0
+        if any(record.state is RunState.RUNNING for record in self.records()):
+            raise StudyError(
+                f"A run of {self.path} is being computed, which may need its {part}; wait for it,"
+                " or cancel it."
+            )
+        if part == "weights":
+            with self._journal.writing() as db:
+                db.execute("DELETE FROM artifacts")
+        folder = self.file("artifacts" if part == "weights" else part)
+        for path in sorted(folder.glob("*")):
+            if path.is_file():
+                size = _size_of(path)
+                remove(self.path, path)
+                freed += 0 if path.exists() else size
+        return freed
 
     def outcomes_path(self, run: str, what: str = "") -> Path:
         """Return the file of a run's outcomes, or of those that were evaluated later."""
@@ -789,3 +898,27 @@ def digest_of_file(path: Path) -> str:
         while block := stream.read(1 << 20):
             sha.update(block)
     return sha.hexdigest()
+
+
+DISK_PARTS = (
+    *("weights", "outcomes", "statistics", "predictions", "checkpoints", "models", "task"),
+    *("journal", "other"),
+)
+"""What the bytes of a study are for."""
+
+CLEANABLE = ("weights", "statistics", "predictions", "checkpoints")
+"""What is made again when it is needed."""
+
+_PART_OF = {
+    **{name: name for name in DISK_PARTS},
+    "artifacts": "weights",
+    JOURNAL_NAME: "journal",
+}
+
+
+def _size_of(path: Path) -> int:
+    try:
+        found = path.lstat()
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0

@@ -3,8 +3,9 @@
 from workbench.selection.decision import Choice, Decision
 from workbench.study.cascades import Routed
 from workbench.study.run import Run
+from workbench.study.searching import SearchResult
 from workbench.study.study import Study
 from workbench.study.trust import Trust
 from workbench.views.sensitivity import Sensitivity
 
-__all__ = ["Choice", "Decision", "Routed", "Run", "Sensitivity", "Study", "Trust"]
+__all__ = ["Choice", "Decision", "Routed", "Run", "SearchResult", "Sensitivity", "Study", "Trust"]

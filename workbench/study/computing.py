@@ -87,6 +87,8 @@ def cancel(workspace: Workspace, *, current_only: bool = False, job: int | None 
     if job is not None:
         workspace.worker.remove(job)
         return
+    for search in () if current_only else list(workspace.searches):
+        search.cancel()
     for runner in workspace.runners:
         runner.cancel() if current_only else runner.cancel_all()
 

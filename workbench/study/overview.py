@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import ConfigError, StudyError
 from workbench.fields import shown
 from workbench.selection.cost import CostModel, cost_table
+from workbench.study.curating import shown_records
 from workbench.study.predictions import ready_frontiers
 from workbench.study.workspace import Workspace
 
@@ -33,6 +34,7 @@ def run_named(workspace: Workspace, name: str) -> str:
     """Return the id of the run with this id or label; see :meth:`Study.__getitem__`."""
     records = workspace.records()
     found = [r.id for r in records if r.id == name] or [r.id for r in records if r.label == name]
+    found = found or [r.id for r in records if r.recipe_label == name]
     if len(found) == 1:
         return found[0]
     if found:
@@ -65,7 +67,7 @@ def plot(
         )
     show = x == "size" if predicted is None else predicted
     view = compare.tradeoff_view(
-        workspace.records(),
+        shown_records(workspace.records()),
         workspace.metric_named(metric),
         task=workspace.task_name,
         outcomes=workspace.outcomes,

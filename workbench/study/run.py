@@ -11,7 +11,7 @@ from workbench.progress import Progress
 from workbench.recipes import Step
 from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, RunRecord, RunState
-from workbench.study import computing, exporting
+from workbench.study import computing, curating, exporting
 from workbench.study.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A read-only handle on one run of a study. Runs with the same id are equal."""
+    """A handle on one run of a study. Runs with the same id are equal.
+
+    What was measured is read-only; name, tags, note, star and whether it is hidden can be set.
+    """
 
     def __init__(self, workspace: Workspace, id: str) -> None:
         self._workspace = workspace
@@ -53,8 +56,53 @@ class Run:
 
     @property
     def label(self) -> str:
-        """The recipe in words."""
+        """The name that it was given, else the recipe in words."""
         return self.record.label
+
+    @property
+    def name(self) -> str:
+        """What you call it, shown in place of the recipe; ``""`` for none. It can be set."""
+        return self.record.annotation.name
+
+    @name.setter
+    def name(self, value: str | None) -> None:
+        curating.annotate(self._workspace, self, name=value)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Words to find it by. They can be set."""
+        return self.record.annotation.tags
+
+    @tags.setter
+    def tags(self, value: Iterable[str]) -> None:
+        curating.annotate(self._workspace, self, tags=value)
+
+    @property
+    def note(self) -> str:
+        """What is to be remembered of it. It can be set."""
+        return self.record.annotation.note
+
+    @note.setter
+    def note(self, value: str | None) -> None:
+        curating.annotate(self._workspace, self, note=value)
+
+    @property
+    def starred(self) -> bool:
+        """Whether it has a star. It can be set."""
+        return self.record.annotation.starred
+
+    @starred.setter
+    def starred(self, value: bool) -> None:
+        curating.annotate(self._workspace, self, starred=value)
+
+    @property
+    def hidden(self) -> bool:
+        """Whether table, plot and lists leave it out; it is chosen from all the same."""
+        return self.record.annotation.hidden
+
+    @hidden.setter
+    def hidden(self, value: bool) -> None:
+        curating.annotate(self._workspace, self, hidden=value)
 
     @property
     def recipe(self) -> Recipe:
@@ -175,9 +223,9 @@ class Run:
         """Return the size of an export before it is made; see :meth:`Study.export_bytes`."""
         return exporting.export_bytes(self._workspace, self, format)
 
-    def delete(self) -> None:
-        """Delete the run; see :meth:`Study.delete`."""
-        self._workspace.store.delete(self._workspace.id_of(self))
+    def delete(self) -> int:
+        """Delete the run, and return the bytes that were freed; see :meth:`Study.delete`."""
+        return curating.delete(self._workspace, self)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Run):

@@ -29,17 +29,20 @@ from workbench.study import (
     cascades,
     choosing,
     computing,
+    curating,
     evaluation,
     exporting,
     inspection,
     overview,
     predictions,
     report,
+    searching,
     trust,
 )
 from workbench.study.cascades import Routed
 from workbench.study.computing import Recipes
 from workbench.study.run import Run
+from workbench.study.searching import SearchResult
 from workbench.study.trust import Trust
 from workbench.study.workspace import Workspace
 from workbench.views.lineage import Lineage, lineage
@@ -437,15 +440,85 @@ class Study:
         """
         return computing.measure(self._workspace, run, repeats=repeats, on_progress=on_progress)
 
-    def delete(self, run: Run | str) -> None:
-        """Delete a run with its outcomes, and its weights unless another run has the same.
+    # Keeping order among runs
+
+    def select(
+        self,
+        text: str = "",
+        *,
+        tags: str | Iterable[str] = (),
+        starred: bool | None = None,
+        hidden: bool | None = None,
+        state: str | None = None,
+    ) -> list[Run]:
+        """Return the runs that match all that is given, oldest first.
+
+        Parameters
+        ----------
+        text : str
+            Words, each of which is in the run's id, name, recipe, model, note, tags or state.
+        tags : str or iterable of str
+            It has all of these.
+        starred, hidden : bool, optional
+        state : str, optional
+            Such as ``"done"`` or ``"failed"``.
+        """
+        found = curating.select(
+            self.records, text, tags=tags, starred=starred, hidden=hidden, state=state
+        )
+        return [self._run(record.id) for record in found]
+
+    def delete(self, runs: Run | str | Iterable[Run | str]) -> int:
+        """Delete runs with their outcomes, and weights that no other run has the same of.
+
+        Runs that continue from one are kept, and its training is computed again if it is needed.
+        The journal keeps that it was there; see :attr:`deletions`.
+
+        Parameters
+        ----------
+        runs : Run, str, or several
+
+        Returns
+        -------
+        int
+            The bytes that were freed.
 
         Raises
         ------
         StudyError
-            If it is being computed, or is the base model that others are compared to.
+            If one is being computed, or is the base model that others are compared to.
         """
-        self._workspace.store.delete(self._workspace.id_of(run))
+        return curating.delete(self._workspace, runs)
+
+    def would_free(self, runs: Run | str | Iterable[Run | str]) -> int:
+        """Return the bytes that :meth:`delete` would free; nothing is deleted."""
+        return curating.would_free(self._workspace, runs)
+
+    @property
+    def deletions(self) -> pd.DataFrame:
+        """Runs that were deleted: id, model, recipe, label, when, and the bytes that it freed."""
+        return curating.deletions(self._workspace)
+
+    def disk_use(self) -> dict[str, int]:
+        """Return the bytes of the study's folder by what they are for, such as ``"weights"``."""
+        return self._workspace.store.disk_use()
+
+    def clean(self, parts: str | Iterable[str] = ("statistics", "checkpoints")) -> int:
+        """Remove files that are made again when they are needed, and return the bytes freed.
+
+        Parameters
+        ----------
+        parts : str or iterable of str
+            Of ``"weights"`` (a run's model is then computed again, which may take long),
+            ``"statistics"``, ``"predictions"`` and ``"checkpoints"`` (of trainings that would go
+            on).
+
+        Raises
+        ------
+        StudyError
+            If a run is being computed.
+        """
+        return curating.clean(self._workspace, parts)
 
     # Predicting what is not run yet
 
@@ -646,17 +719,21 @@ class Study:
         """
         return overview.describe(self._workspace)
 
-    def table(self, metric: str | None = None) -> pd.DataFrame:
+    def table(self, metric: str | None = None, *, hidden: bool = False) -> pd.DataFrame:
         """Return one row per run; see :func:`workbench.selection.compare.table`.
 
         Parameters
         ----------
         metric : str, optional
             Decides the column ``pareto``. Default: the task's first.
+        hidden : bool
+            Whether hidden runs are among them.
         """
         from workbench.selection import compare
 
-        return compare.table(self._workspace.records(), self._workspace.metric_named(metric))
+        records = self._workspace.records()
+        chosen = records if hidden else curating.shown_records(records)
+        return compare.table(chosen, self._workspace.metric_named(metric))
 
     def plot(
         self,
@@ -759,6 +836,71 @@ class Study:
             model=model,
             reference=reference,
         )
+
+    def search(
+        self,
+        requirements: Requirements | float,
+        *,
+        budget_minutes: float = 30.0,
+        metric: str | None = None,
+        model: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_event: OnEvent | None = None,
+        in_worker: bool = False,
+    ) -> SearchResult:
+        """Search for the smallest run that passes, and return it with the proof, or the nearest.
+
+        Predictions say which recipe is expected to save most, a run verifies it, and what came of
+        it teaches the predictions. Where no quantization is left that is likely to pass, smaller
+        ones are tried with a training behind (distilled scales, or a low-rank product). What
+        passes is decided as :meth:`choose` does, on all runs of the study. Finished runs are kept,
+        and the same search goes on from them, also after Ctrl-C or :meth:`cancel`.
+
+        Which recipe is tried next follows from what others scored on the evaluation part. The
+        confidence is meant for the runs that were tried; ``benchmarks/search.py --simulate`` says
+        how often a search chooses a run that truly fails.
+
+        Parameters
+        ----------
+        requirements : Requirements or float
+            The bar; a number is the least share of the base model's quality, with 95 % confidence.
+        budget_minutes : float
+            The most time it takes, in all. The first search in a study makes its predictions first.
+        metric : str, optional
+            Default: the task's first.
+        model : str, optional
+            Name of the base model that is made smaller. Default: the study's first.
+        on_progress : callable, optional
+            Called with every :class:`workbench.progress.Progress`; of stage ``"search"`` are the
+            trials, in seconds of the budget.
+        on_event : callable, optional
+            With ``in_worker`` called with every event of the worker.
+        in_worker : bool
+            Compute in the study's worker process, which keeps this one free of models. The call
+            returns when the search has ended in any case.
+
+        Raises
+        ------
+        ConfigError
+            If no quality is asked for.
+        StudyError
+            If the base model cannot be evaluated.
+
+        Examples
+        --------
+        >>> found = study.search(0.97, budget_minutes=30)  # doctest: +SKIP
+        >>> print(found)  # doctest: +SKIP
+        """
+        return searching.Search(
+            self._workspace,
+            requirements,
+            budget_minutes,
+            model=model,
+            metric=metric,
+            on_progress=on_progress,
+            on_event=on_event,
+            in_worker=in_worker,
+        ).run()
 
     # Looking into a few runs
 

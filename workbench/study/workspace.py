@@ -38,6 +38,13 @@ class HasId(Protocol):
         """Twelve hexadecimal digits."""
 
 
+class Cancellable(Protocol):
+    """What goes on until it is told to stop."""
+
+    def cancel(self) -> None:
+        """Stop soon."""
+
+
 class Workspace:
     """A study as this process works on it; :class:`workbench.Study` is its face.
 
@@ -61,6 +68,8 @@ class Workspace:
         By base model: what identifies the file, and the table that was read from it.
     ready_forecast : tuple or None
         What the forecast depends on that was asked for last, and the forecast.
+    searches : set
+        Those that go on now.
     """
 
     def __init__(
@@ -72,6 +81,7 @@ class Workspace:
         self.given_task: Task | None = None
         self.cost_tables: dict[str, tuple[object, CostTable]] = {}
         self.ready_forecast: tuple[object, Forecast] | None = None
+        self.searches: set[Cancellable] = set()
         self._loaded: dict[str, LoadedModel] = {}
         self._lock = threading.RLock()
         self._engine: Engine | None = None

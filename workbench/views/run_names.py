@@ -10,7 +10,12 @@ from workbench.records import RunRecord
 
 
 def run_name(record: RunRecord) -> str:
-    """Return a run's name, its last step first, such as ``"GPTQ 4-bit g128 ← Distillation"``."""
+    """Return the name that the user gave a run, else its recipe with the last step first.
+
+    Such as ``"GPTQ 4-bit g128 ← Distillation"``.
+    """
+    if record.annotation.name:
+        return record.annotation.name
     steps = [step.label for step in reversed(record.recipe.steps)]
     return " ← ".join(steps) if steps else f"{record.model} (dense)"
 

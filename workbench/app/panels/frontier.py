@@ -52,7 +52,7 @@ class FrontierPanel(StudyPanel):
     Attributes
     ----------
     metric, axis : ipywidgets.Dropdown
-    log_x, log_y : ipywidgets.Checkbox
+    log_x, log_y, labels : ipywidgets.Checkbox
     figure : LiveFigure
     """
 
@@ -70,6 +70,7 @@ class FrontierPanel(StudyPanel):
         self.axis = dropdown("against", AXES, **look)
         self.log_x = check("log x", "Spread small models out", indent=False)
         self.log_y = check("log y", "Spread good models out", indent=False)
+        self.labels = check("names", "Of runs on the front, selected or with a star", indent=False)
         self.save = dropdown(
             "",
             [("Save …", ""), ("as SVG", "svg"), ("as HTML", "html")],
@@ -92,14 +93,14 @@ class FrontierPanel(StudyPanel):
         self.figure = self._new_figure()
         for control in (self.metric, self.axis):
             control.observe(guard(lambda _: self._refresh()), names="value")
-        for control in (self.log_x, self.log_y):
+        for control in (self.log_x, self.log_y, self.labels):
             control.observe(guard(lambda _: self._draw()), names="value")
         self.save.observe(guard(self._save), names="value")
         session.selection.listen(watch(self._ring))
         session.draft.listen(watch(self._show_draft))
         session.accepted.listen(watch(self._show_accepted))
         bar = row(
-            self.metric, self.axis, self.log_x, self.log_y, self.save, self.measure,
+            self.metric, self.axis, self.log_x, self.log_y, self.labels, self.save, self.measure,
             self._measuring.stop, kind="wb-toolbar",
         )  # fmt: skip
         self._place = w.VBox([self.figure])
@@ -228,6 +229,9 @@ class FrontierPanel(StudyPanel):
 
     def _draw(self) -> None:
         with self._lock:
+            stars = tuple(r.id for r in self._session.records if r.annotation.starred)
+            named = self.labels.value
+            self.overlay = replace(self.overlay, labelled=named, starred=stars if named else ())
             self.caption.value = html.escape(footnote(self._view, self._frame()))
             known = len(self.figure.data)
             update_live(
@@ -244,6 +248,8 @@ class FrontierPanel(StudyPanel):
             self.overlay = replace(self.overlay, selected=self._session.selection.runs)
             with self.figure.batch_update():
                 self.figure.data[0].update(ring(self._view, self.overlay.selected, self._frame()))
+            if self.labels.value:
+                self._draw()
 
     def _clicked(self, trace: Any, points: Any, state: Any) -> None:
         if not points.point_inds or not trace.customdata:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from workbench.app.panels.base import StudyPanel
-from workbench.app.parts.rows import Row, Rows, rows_html
+from workbench.app.parts.rows import Rows, rows_html
 from workbench.app.session import Session
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ class TablePanel(StudyPanel):
     Attributes
     ----------
     widget : Rows
+    hidden : bool
+        Whether hidden runs are shown too.
+    left_out : tuple of str
+        Titles of columns that are not shown.
+    offered : list of str
+        Titles of the columns that there are.
     """
 
     interval = 0.25
@@ -39,7 +45,10 @@ class TablePanel(StudyPanel):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.widget = Rows(label="Filter runs", searchable=True, height="320px")
+        self.hidden = False
+        self.left_out: tuple[str, ...] = ()
+        self.offered: list[str] = []
+        self.widget = Rows(label="Filter runs", searchable=True, sortable=True, height="320px")
         self.widget.observe(
             self._guard(lambda _: session.selection.set(self.widget.selected)), names="selected"
         )
@@ -55,8 +64,15 @@ class TablePanel(StudyPanel):
 
     def _refresh(self) -> None:
         study = self._session.study
-        heads, rows = runs_rows(study.table(), study.metric.name)
-        self.widget.fill(heads, rows, caption=EMPTY)
+        frame = study.table(hidden=True) if self.hidden else study.table()
+        heads, rows = runs_rows(frame, study.metric.name)
+        self.offered = [name for name, _ in heads]
+        kept = [place for place, (name, _) in enumerate(heads) if name not in self.left_out]
+        self.widget.fill(
+            [heads[place] for place in kept],
+            [(id, [list(cells)[place] for place in kept]) for id, cells in rows],
+            caption=EMPTY,
+        )
 
 
 def table_html(frame: pd.DataFrame, metric: str) -> str:
@@ -74,7 +90,9 @@ def runs_html(frame: pd.DataFrame, metric: str) -> str:
     return rows_html(heads, rows, caption=EMPTY)
 
 
-def runs_rows(frame: pd.DataFrame, metric: str) -> tuple[list[tuple[str, str]], list[Row]]:
+def runs_rows(
+    frame: pd.DataFrame, metric: str
+) -> tuple[list[tuple[str, str]], list[tuple[str, list[object]]]]:
     """Return the heads and the rows of a study's table, the front's runs marked with a star."""
     errors = bool(frame["error"].astype(bool).any())
     several = frame["model"].nunique() > 1
@@ -82,8 +100,11 @@ def runs_rows(frame: pd.DataFrame, metric: str) -> tuple[list[tuple[str, str]], 
     heads = [("recipe", "text"), ("size (MB)", ""), ("of dense", ""), (metric, ""), ("± 95 %", "")]
     heads += [("latency (ms)", "")] * timed
     heads += [("front", ""), ("state", "text")]
-    heads = [("model", "text")] * several + heads + [("error", "wrap")] * errors
-    rows: list[Row] = []
+    said = [name for name in ("name", "tags", "note") if name in frame]
+    stars = "starred" in frame
+    before: list[tuple[str, str]] = [("☆", "")] * stars + [(name, "text") for name in said]
+    heads = before + [("model", "text")] * several + heads + [("error", "wrap")] * errors
+    rows: list[tuple[str, list[object]]] = []
     for run, row in zip(frame.index, frame.to_dict("records"), strict=True):
         cells = [
             row["recipe"],
@@ -95,6 +116,8 @@ def runs_rows(frame: pd.DataFrame, metric: str) -> tuple[list[tuple[str, str]], 
         cells += [_number(row["latency_ms"], ".3g")] if timed else []
         cells += ["★" if row["pareto"] else "", row["state"]]
         cells = [row["model"]] * several + cells + [row["error"]] * errors
+        cells = [row[name] for name in said] + cells
+        cells = ["☆" if row["starred"] else "", *cells] if stars else cells
         rows.append((str(run), cells))
     named = [(name.replace("_", " "), kind) for name, kind in heads]
     return named, rows

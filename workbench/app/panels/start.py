@@ -25,6 +25,7 @@ from workbench.app.parts.controls import (
     show,
     text,
 )
+from workbench.app.parts.study_list import StudyList
 from workbench.app.parts.task_form import TaskForm
 from workbench.errors import DataError
 
@@ -84,6 +85,7 @@ class StartPanel:
             opening(lambda _: self._open()),
         )  # fmt: skip
 
+        self.studies = StudyList(opening(self._pick))
         kinds = [("Bundled", "demo"), ("Folder or Hugging Face id", "ref")]
         kinds = [("Given", "given"), *kinds] if self._given is not None else kinds
         style = {"description_width": LABEL}
@@ -120,6 +122,7 @@ class StartPanel:
             row(self.look, self.copy),
             heading("Go on with one"),
             w.HTML("<p>Every run that was computed comes back.</p>"),
+            self.studies,
             self.open_path,
             row(self.open),
             self.open_notice.widget,
@@ -140,6 +143,7 @@ class StartPanel:
     def refresh(self) -> None:
         """Offer the studies that lie near by now."""
         self.open_path.options = _found_studies()
+        self.studies.look()
 
     def show(self, is_seen: bool) -> None:
         """Say whether the panel is seen from now on."""
@@ -163,6 +167,10 @@ class StartPanel:
             lambda: (recorded_study.copy_recorded(path), setup, False),
             self.open_notice,
         )
+
+    def _pick(self, path: str) -> None:
+        self.open_path.value = path
+        self._open()
 
     def _open(self) -> None:
         from workbench.study import Study

@@ -42,6 +42,7 @@ function render({ model, el }) {
   };
   const isLong = () => model.get('count') !== '';
   let asked;
+  let sorted;
   const filter = () => {
     if (isLong()) {
       count.textContent = model.get('count');
@@ -75,6 +76,10 @@ function render({ model, el }) {
     place.tabIndex = rows().some(row => row.dataset.id) ? -1 : 0;
     mark();
     filter();
+    if (sorted !== undefined) {
+      place.querySelector(`[data-column="${sorted}"]`)?.focus();
+      sorted = undefined;
+    }
   };
   const choose = (row, adds) => {
     const id = row?.dataset.id;
@@ -89,6 +94,16 @@ function render({ model, el }) {
     model.save_changes();
   };
   place.addEventListener('click', event => {
+    const column = event.target.closest('[data-column]')?.dataset.column;
+    if (column !== undefined) {
+      const same = model.get('sorted_by') === Number(column);
+      const down = model.get('descending');
+      sorted = column; // the heads are made anew, and the keyboard stays where it was
+      model.set('sorted_by', same && down ? -1 : Number(column));
+      model.set('descending', same && !down);
+      model.save_changes();
+      return;
+    }
     choose(event.target.closest('tr'), event.ctrlKey || event.metaKey || event.shiftKey);
   });
   place.addEventListener('keydown', event => {

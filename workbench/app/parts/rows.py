@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -40,6 +41,11 @@ class Rows(anywidget.AnyWidget):
         Which page is shown, from 0 on, and of how many; 1 for a table that is shown whole.
     count : str
         How many rows are shown of how many, in words; for a table of several pages.
+    sortable : bool
+        Whether the heads are buttons that sort.
+    sorted_by : int
+        The column, -1 for the order in which the rows were given.
+    descending : bool
     """
 
     _esm = (Path(__file__).parent / "rows.js").read_text(encoding="utf-8")
@@ -52,6 +58,9 @@ class Rows(anywidget.AnyWidget):
     page = traitlets.Int(0).tag(sync=True)
     pages = traitlets.Int(1).tag(sync=True)
     count = traitlets.Unicode("").tag(sync=True)
+    sortable = traitlets.Bool(False).tag(sync=True)
+    sorted_by = traitlets.Int(-1).tag(sync=True)
+    descending = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, **values: Any) -> None:
         self._heads: Heads = ()
@@ -59,7 +68,7 @@ class Rows(anywidget.AnyWidget):
         self._caption = ""
         super().__init__(**values)
         self.observe(lambda _: self._turn(0), names="query")
-        self.observe(lambda _: self._draw(), names="page")
+        self.observe(lambda _: self._draw(), names=["page", "sorted_by", "descending"])
 
     def fill(self, heads: Heads, rows: Iterable[Row], *, caption: str = "") -> None:
         """Show a table, its first page if there are many rows; see :func:`rows_html`.
@@ -87,6 +96,9 @@ class Rows(anywidget.AnyWidget):
         words = self.query.lower().split() if is_long else []
         if words:
             found = [row for row in found if _has(row, words)]
+        by = self.sorted_by if self.sortable and self.sorted_by < len(self._heads) else -1
+        if by >= 0:
+            found = sorted(found, key=lambda row: _place(_cells(row)[by]), reverse=self.descending)
         pages = max(1, -(-len(found) // PAGE))
         page = min(max(self.page, 0), pages - 1)
         first = page * PAGE
@@ -97,7 +109,22 @@ class Rows(anywidget.AnyWidget):
             if is_long:
                 ends = f"{first + 1:,} to {first + len(shown):,} of " if shown else ""
                 self.count = f"{ends}{len(found):,} rows"
-            self.html = rows_html(self._heads, shown, caption=self._caption)
+            order = (by, self.descending) if self.sortable else None
+            self.html = rows_html(self._heads, shown, caption=self._caption, order=order)
+
+
+def _head(place: int, name: str, kind: str, order: tuple[int, bool] | None) -> str:
+    text = html.escape(name)
+    if order is None:
+        return f'<th scope="col" class="{kind}">{text}</th>'
+    by, descending = order
+    state = "none" if by != place else "descending" if descending else "ascending"
+    sign = {"none": "", "ascending": " ▲", "descending": " ▼"}[state]
+    button = f'<button type="button" class="wb-sort" data-column="{place}">{text}{sign}</button>'
+    return (
+        f'<th scope="col" class="{kind}" aria-sort="{state}"><div class="wb-head-cell">{button}'
+        "</div></th>"
+    )
 
 
 def _has(row: Row, words: Sequence[str]) -> bool:
@@ -105,11 +132,27 @@ def _has(row: Row, words: Sequence[str]) -> bool:
     return all(word in text for word in words)
 
 
+def _place(cell: object) -> tuple[int, float, str]:
+    """Return where a cell comes: numbers by their value, then words, then what is missing."""
+    text = str(cell).strip()
+    if text in ("", "–"):
+        return (2, 0.0, "")
+    with contextlib.suppress(ValueError):
+        return (0, float(text.rstrip("%").replace(",", "")), "")
+    return (1, 0.0, text.lower())
+
+
 def _cells(row: Row) -> Cells:
     return row[1]() if callable(row[1]) else row[1]
 
 
-def rows_html(heads: Heads, rows: Iterable[Row], *, caption: str = "") -> str:
+def rows_html(
+    heads: Heads,
+    rows: Iterable[Row],
+    *,
+    caption: str = "",
+    order: tuple[int, bool] | None = None,
+) -> str:
     """Return a table as HTML, every text escaped.
 
     Parameters
@@ -119,9 +162,12 @@ def rows_html(heads: Heads, rows: Iterable[Row], *, caption: str = "") -> str:
     rows : iterable of Row
     caption : str
         What is shown in place of the rows where there are none.
+    order : (int, bool), optional
+        Column that they are sorted by and whether downwards; with it the heads are buttons, whose
+        width can be dragged.
     """
     kinds = [kind for _, kind in heads]
-    head = "".join(f'<th scope="col" class="{k}">{html.escape(n)}</th>' for n, k in heads)
+    head = "".join(_head(place, n, k, order) for place, (n, k) in enumerate(heads))
     body = []
     for row in rows:
         name = f' data-id="{html.escape(row[0], quote=True)}"' if row[0] else ""

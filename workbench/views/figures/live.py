@@ -12,11 +12,12 @@ import plotly.graph_objects as go
 from workbench.selection.compare import PredictedPoint, TradeoffView
 from workbench.views.figures.layout import INK, Frame, predicted_details
 from workbench.views.figures.tradeoff import hover_text, tradeoff_figure
+from workbench.views.run_names import distinct
 
 SELECTED = "#D55E00"
 DRAFT = "#CC79A7"
 ACCEPTED = "#009E73"
-OVERLAYS = 3
+OVERLAYS = 4
 """Traces before those of the trade-off."""
 
 
@@ -36,6 +37,10 @@ class Overlay:
         The most that is accepted on the axis, in its unit.
     bar : float or None
         The worst accepted value of the metric.
+    labelled : bool
+        Whether runs on the front, selected ones and those with a star are named in the plot.
+    starred : tuple of str
+        Ids of runs with a star.
     """
 
     draft: PredictedPoint | None = None
@@ -43,6 +48,11 @@ class Overlay:
     selected: tuple[str, ...] = ()
     most: float | None = None
     bar: float | None = None
+    labelled: bool = False
+    starred: tuple[str, ...] = ()
+
+
+MOST_LABELS = 24
 
 
 def live_figure(
@@ -58,6 +68,7 @@ def live_figure(
     figure = go.Figure()
     figure.add_scatter(**ring(view, overlay.selected, frame))
     figure.add_scatter(**_pending(view, overlay, frame))
+    figure.add_scatter(**labels_trace(view, overlay, frame))
     figure.add_scatter(**draft_trace(view, overlay.draft, frame))
     figure.add_traces(base.data)
     layout = base.layout.to_plotly_json()
@@ -139,6 +150,26 @@ def ring(view: TradeoffView, selected: tuple[str, ...], frame: Frame) -> dict[st
             "color": SELECTED,
             "line": {"width": 2.5, "color": SELECTED},
         },
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def labels_trace(view: TradeoffView, overlay: Overlay, frame: Frame) -> dict[str, Any]:
+    """Return the trace of names beside points; empty unless they are asked for."""
+    wanted = {*overlay.selected, *overlay.starred}
+    chosen = [p for p in view.points if overlay.labelled and (p.on_front or p.run_id in wanted)]
+    chosen.sort(key=lambda point: point.run_id not in wanted)
+    chosen = chosen[:MOST_LABELS]
+    names = distinct([point.label for point in chosen], 28)
+    return {
+        "name": "names",
+        "x": [point.across for point in chosen],
+        "y": [frame.height(point) for point in chosen],
+        "mode": "text",
+        "text": [html.escape(name) for name in names],
+        "textposition": "bottom right",
+        "textfont": {"size": 10},
         "hoverinfo": "skip",
         "showlegend": False,
     }
