@@ -20,7 +20,9 @@ from workbench.recipes import GPTQ, RTN, DepthPruning, Distillation, FineTuning
 from workbench.runtime.measure.evaluate import Reference
 from workbench.study import Study
 from workbench.tasks import Retrieval, SentenceSimilarity, load_task, task_from_dict
+from workbench.tasks.base import batch_of
 from workbench.tasks.vector_precision import stored_vectors, unit_length, vector_bytes
+from workbench.training.losses import Paired, order_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -313,6 +315,59 @@ def test_a_model_that_is_not_bound_is_refused() -> None:
         search().evaluate(encoder())
 
 
+def test_the_loss_of_pairs_is_that_of_its_definition() -> None:
+    task = search()
+    model = task.bind(encoder())
+    objective = Paired(task)
+    examples = objective.examples(model)
+    batch = batch_of(model, "calibration", examples[:8])
+    pairs = task.pairs(model, "calibration")[:8]
+    vectors = [
+        torch.cat([task.vectors(model, batch_of(model, "calibration", [e])) for e in side])
+        for side in ([p.first for p in pairs], [p.second for p in pairs])
+    ]
+    similar = 20 * vectors[0] @ vectors[1].T
+    wanted = 0.0
+    for i, pair in enumerate(pairs):
+        others = [j for j, p in enumerate(pairs) if p.second.index not in pair.relevant or j == i]
+        assert len(others) < len(pairs)  # another answer to the same query is no negative
+        wanted -= float(similar[i, others].log_softmax(0)[others.index(i)])
+    assert float(objective.loss(model, batch)) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_order_loss_is_cosents() -> None:
+    cosines, scores = torch.tensor([0.2, 0.9, -0.3, 0.4]), torch.tensor([1.0, 0.0, 2.0, 1.0])
+    terms = [
+        np.exp(20 * (float(cosines[j]) - float(cosines[i])))
+        for i in range(4)
+        for j in range(4)
+        if scores[i] > scores[j]
+    ]
+    assert float(order_loss(cosines, scores)) == pytest.approx(np.log(1 + sum(terms)), rel=1e-6)
+
+
+def alike() -> SentenceSimilarity:
+    """Return pairs that are alike where both are of one topic."""
+    scores = [float(i % 4 == (i // 2) % 4) for i in range(160)]
+    return SentenceSimilarity({**pairs(160), "score": scores})
+
+
+@pytest.mark.parametrize("make", [alike, lambda: search(80)])
+def test_fine_tuning_learns_the_pairs(make: Any, tmp_path: Path) -> None:
+    task = make()
+    model = load_model(sentence_folder(tmp_path / "m", most=40), device="cpu")
+    with Study(model, task, tmp_path / "s", calibration=CALIBRATION) as study:
+        before = study.run([])
+        after = study.run(FineTuning(epochs=8, learning_rate=5e-3, patience=None))
+        bound = before.model()
+        losses = []
+        for one in (bound, after.model()):
+            objective = Paired(task)
+            judged = [objective.judge(one, b) for b in objective.validation(one, 100)]
+            losses.append(sum(found[0] for found in judged))
+        assert losses[1] < 0.9 * losses[0]
+
+
 def test_a_study_of_vectors(tmp_path: Path) -> None:
     task = search()
     model = load_model(sentence_folder(tmp_path / "m", pooling_mode_cls_token=True), device="cpu")
@@ -329,7 +384,7 @@ def test_a_study_of_vectors(tmp_path: Path) -> None:
         taught = study.run([DepthPruning(n_blocks=1), Distillation(epochs=4, learning_rate=1e-3)])
         assert taught["kl"] < short["kl"]
         with pytest.raises(ConfigError, match="no labels to learn"):
-            study.run(FineTuning())
+            study.run([DepthPruning(n_blocks=1), Distillation(hard_weight=0.5, epochs=1)])
         study.export(coarse, tmp_path / "x", format="hf")
         model_again = load_model(tmp_path / "x", device="cpu")
         assert sentence_encoding("x", model_again.beside).pooling == "cls"

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from workbench.errors import DataError
 from workbench.fields import whole, words
+from workbench.models.load import LoadedModel
 from workbench.records import Metric
 from workbench.stored_paths import within
-from workbench.tasks.base import MOST_LENGTH, checked_name, checked_options, some_of
+from workbench.tasks.base import MOST_LENGTH, Example, checked_name, checked_options, some_of
 from workbench.tasks.data import Row, read_rows, read_snapshot
 from workbench.tasks.metrics import KL
 from workbench.tasks.ranking import ranking_scores
 from workbench.tasks.splits import PARTS, complete, document_codes
 from workbench.tasks.tables import Reading
 from workbench.tasks.vector_precision import PRECISIONS, stored_vectors
-from workbench.tasks.vectors import Text, VectorTask, unique_texts
+from workbench.tasks.vectors import Text, TextPair, VectorTask, unique_texts
 
 SHARES = {"calibration": 0.2, "evaluation": 0.6, "validation": 0.2}
 """Share of the queries that each part gets."""
@@ -50,8 +51,8 @@ class Retrieval(VectorTask):
     Judged by nDCG@10; the mean reciprocal rank and the recall among the first ten are there, too,
     and nDCG@10 of an index that is stored in int8 or in one bit per number. Every document is
     encoded once per evaluation. The queries are dealt out over the parts; all parts are ranked
-    over all documents, and compression sees the calibration part's queries and some documents,
-    never what is relevant.
+    over all documents. Compression sees the calibration part's queries and some documents, never
+    what is relevant; ``FineTuning`` learns which documents answer the calibration part's queries.
 
     Parameters
     ----------
@@ -239,6 +240,24 @@ class Retrieval(VectorTask):
     def part_texts(self, part: str) -> Sequence[Text]:
         """Return every query and document of a part once."""
         return self._texts[part]
+
+    def pairs(self, model: LoadedModel, part: str) -> list[TextPair]:
+        """Return the part's queries, each with every document that answers it."""
+        examples = self.examples(model, part)
+        number = {name: place for place, name in enumerate(self.documents)}
+        named = sorted({name for query in self.rows[part] for name, _ in query.relevant})
+        texts = [Text(self.documents[name], "document") for name in named]
+        tokens = self._tokenize(model, texts, self.options["sequence_length"])
+        documents = {
+            name: Example(number[name], number[name], row)
+            for name, row in zip(named, tokens, strict=True)
+        }
+        found = []
+        for query in self.rows[part]:
+            first = examples[self._places[part][Text(query.text, "query")]]
+            relevant = frozenset(number[name] for name, _ in query.relevant)
+            found += [TextPair(first, documents[n], None, relevant) for n, _ in query.relevant]
+        return found
 
     def _row_texts(self, part: str, limit: int | None) -> tuple[list[int], set[int]]:
         rows = list(range(len(self.rows[part])))

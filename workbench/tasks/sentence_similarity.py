@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from workbench.errors import DataError
 from workbench.fields import whole
+from workbench.models.load import LoadedModel
 from workbench.records import Metric
 from workbench.stored_paths import within
 from workbench.tasks.base import MOST_LENGTH, checked_name, checked_options, some_of
@@ -24,7 +25,7 @@ from workbench.tasks.parts import Tables
 from workbench.tasks.splits import PARTS, complete, document_codes, overlap
 from workbench.tasks.tables import Reading
 from workbench.tasks.vector_precision import PRECISIONS, stored_vectors
-from workbench.tasks.vectors import Text, VectorTask, unique_texts
+from workbench.tasks.vectors import Text, TextPair, VectorTask, unique_texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +42,8 @@ class SentenceSimilarity(VectorTask):
     """Rank pairs of texts by the cosine of their vectors; judged by Spearman's correlation.
 
     Pearson's correlation is there, too, and Spearman's of vectors that are stored in int8 and in
-    one bit per number. No model is trained for it: the calibration part's texts, without their
-    scores, are what compression sees.
+    one bit per number. Compression sees the calibration part's texts, without their scores;
+    ``FineTuning`` learns the scores.
 
     Parameters
     ----------
@@ -182,6 +183,15 @@ class SentenceSimilarity(VectorTask):
     def part_texts(self, part: str) -> Sequence[Text]:
         """Return every text of a part once."""
         return self._texts[part]
+
+    def pairs(self, model: LoadedModel, part: str) -> list[TextPair]:
+        """Return the part's pairs with their scores."""
+        examples = self.examples(model, part)
+        found = []
+        for number, row in enumerate(self.rows[part]):
+            one, other = self._pair(part, number)
+            found.append(TextPair(examples[one], examples[other], row.score, frozenset()))
+        return found
 
     def _row_texts(self, part: str, limit: int | None) -> tuple[list[int], set[int]]:
         rows = list(range(len(self.rows[part])))

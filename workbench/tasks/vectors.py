@@ -50,6 +50,19 @@ class Text(NamedTuple):
     use: str = ""
 
 
+class TextPair(NamedTuple):
+    """Two texts to train on.
+
+    ``score`` says how alike they are; None: they belong together, and so do the first and whatever
+    has its index in ``relevant``.
+    """
+
+    first: Example
+    second: Example
+    score: float | None
+    relevant: frozenset[int]
+
+
 class VectorTask(Task):
     """A task that is answered by comparing vectors of texts.
 
@@ -67,6 +80,10 @@ class VectorTask(Task):
     @abstractmethod
     def part_texts(self, part: str) -> Sequence[Text]:
         """Return every text of a part once; an example's index is its place here."""
+
+    @abstractmethod
+    def pairs(self, model: LoadedModel, part: str) -> list[TextPair]:
+        """Return what fine-tuning learns of a part, tokenised."""
 
     @abstractmethod
     def _row_texts(self, part: str, limit: int | None) -> tuple[list[int], set[int]]:
@@ -214,8 +231,8 @@ class VectorTask(Task):
         """
         raise ConfigError(
             f"{self.name!r} ({type(self).__name__}) has vectors to compare and no labels to learn."
-            " Distillation(hard_weight=0) trains a smaller model on what the larger one says of"
-            " the calibration texts."
+            " FineTuning learns its pairs, and Distillation(hard_weight=0) what a larger model says"
+            " of its texts."
         )
 
     def evaluate(

@@ -137,7 +137,7 @@ class _Run:
         self.trainable, self.model = trainable, trainable.model
         self.task, self.objective, self.settings = task, objective, settings
         self.checkpoint, self.monitor = checkpoint, monitor
-        self.examples = task.training_examples(self.model)
+        self.examples = objective.examples(self.model)
         if not self.examples:
             raise CompressionError(
                 f"The calibration part of {task.name!r} holds nothing to train on; give more"
@@ -149,7 +149,7 @@ class _Run:
         self.best: dict[str, Tensor] = {}
         self.optimizer = _optimizer(trainable, settings)
         self.key = self._key(about)
-        self.validation = task.batches(self.model, "validation", limit=VALIDATION_EXAMPLES)
+        self.validation = objective.validation(self.model, VALIDATION_EXAMPLES)
         self._order: tuple[int, list[int]] = (-1, [])
         self._saved_bytes = 0
         self._begun = (0.0, 0)
