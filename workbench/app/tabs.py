@@ -20,6 +20,7 @@ from workbench.app.panels.routing import RoutingPanel
 from workbench.app.panels.runs import TablePanel
 from workbench.app.panels.search import SearchPanel
 from workbench.app.panels.trust import TrustPanel
+from workbench.app.panels.tryout import TryPanel
 from workbench.app.parts.controls import card, classed, columns
 from workbench.app.parts.hints import hints_html
 from workbench.app.parts.subtabs import Subtab, Subtabs
@@ -56,13 +57,15 @@ routing, code
         self.table = TablePanel(session)
         self.curate = CuratePanel(session, self.table)
         self.compare = ComparePanel(session)
+        self.tryout = TryPanel(session)
         self.lineage = LineagePanel(session)
         self.export = ExportPanel(session)
         self.report = ReportPanel(session)
         self.code = CodePanel(session)
         self.all: tuple[Panel, ...] = (
             self.recipe, self.frontier, self.choose, self.cost, self.routing, self.trust,
-            self.table, self.curate, self.compare, self.lineage, self.export, self.report,
+            self.table, self.curate, self.compare, self.tryout, self.lineage, self.export,
+            self.report,
         )  # fmt: skip
         keeping = classed(w.VBox([self.export.widget, self.report.widget]), "wb-column")
         asking = classed(w.VBox([self.choose.widget, self.search.widget]), "wb-column")

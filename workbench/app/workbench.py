@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     from workbench.recipes.recipe import Recipe
     from workbench.study import Study
 
-START, PLAN, EXPLORE, COMPARE, LINEAGE, TRUST, KEEP, CODE = (
+START, PLAN, EXPLORE, COMPARE, TRY, LINEAGE, TRUST, KEEP, CODE = (
     "start",
     "plan",
     "explore",
     "compare",
+    "try",
     "lineage",
     "trust",
     "keep",
@@ -48,6 +49,7 @@ TABS = (
     ("Plan", PLAN),
     ("Frontier", EXPLORE),
     ("Compare", COMPARE),
+    ("Try it", TRY),
     ("Lineage", LINEAGE),
     ("Trust", TRUST),
     ("Choose & keep", KEEP),
@@ -176,6 +178,7 @@ class Application:
             PLAN: self.plan.widget,
             EXPLORE: self.panels.explore(),
             COMPARE: self.panels.compare.widget,
+            TRY: self.panels.tryout.widget,
             LINEAGE: self.panels.lineage.widget,
             TRUST: self.panels.trust.widget,
             KEEP: self.panels.deciding.widget,

@@ -952,6 +952,29 @@ class Study:
         """
         return inspection.side_by_side(self._workspace, prompt, runs, max_new_tokens=max_new_tokens)
 
+    def try_out(
+        self, text: str, runs: Iterable[Run | str], *, max_new_tokens: int = 40
+    ) -> pd.DataFrame:
+        """Return what several runs answer to one text: a label and how sure, or a continuation.
+
+        Parameters
+        ----------
+        text : str
+            To be classified, continued, or answered by an encoder-decoder.
+        runs : iterable of Run or str
+            Finished runs, or their ids.
+        max_new_tokens : int
+            Of a continuation.
+
+        Returns
+        -------
+        DataFrame
+            One row per run: ``name``, ``answer``, ``confidence`` and ``others`` (the next likely
+            labels) of a classifier, ``seconds`` that it took here, with the weights unpacked;
+            ``size_mb``, and ``latency_ms`` and ``memory_mb`` where :meth:`measure` recorded them.
+        """
+        return inspection.try_out(self._workspace, text, runs, max_new_tokens=max_new_tokens)
+
     # Trusting answers
 
     def outcomes(
