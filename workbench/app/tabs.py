@@ -10,6 +10,7 @@ from workbench.app.panels.code import CodePanel
 from workbench.app.panels.compare import ComparePanel
 from workbench.app.panels.cost import CostPanel
 from workbench.app.panels.curate import CuratePanel
+from workbench.app.panels.curves import CurvesPanel
 from workbench.app.panels.export import ExportPanel
 from workbench.app.panels.frontier import FrontierPanel
 from workbench.app.panels.lineage import LineagePanel
@@ -49,6 +50,7 @@ routing, code
         self.queue = QueuePanel(session)
         self.recipe = RecipePanel(session)
         self.frontier = FrontierPanel(session)
+        self.curves = CurvesPanel(session)
         self.choose = ChoosePanel(session)
         self.search = SearchPanel(session)
         self.cost = CostPanel(session)
@@ -63,9 +65,9 @@ routing, code
         self.report = ReportPanel(session)
         self.code = CodePanel(session)
         self.all: tuple[Panel, ...] = (
-            self.recipe, self.frontier, self.choose, self.cost, self.routing, self.trust,
-            self.table, self.curate, self.compare, self.tryout, self.lineage, self.export,
-            self.report,
+            self.recipe, self.frontier, self.curves, self.choose, self.cost, self.routing,
+            self.trust, self.table, self.curate, self.compare, self.tryout, self.lineage,
+            self.export, self.report,
         )  # fmt: skip
         keeping = classed(w.VBox([self.export.widget, self.report.widget]), "wb-column")
         asking = classed(w.VBox([self.choose.widget, self.search.widget]), "wb-column")
@@ -87,5 +89,5 @@ routing, code
         )
         hints = card("Good to know", w.HTML(hints_html()))
         left = w.VBox([self.recipe.widget, self.queue.widget])
-        right = w.VBox([classed(plot, "wb-first"), table, hints])
+        right = w.VBox([classed(plot, "wb-first"), self.curves.widget, table, hints])
         return columns("wb-explore", self.queue.strip, left, right)

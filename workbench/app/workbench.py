@@ -275,6 +275,7 @@ class Application:
         if self._session is None:
             return
         self._session.history.keep("plan", self.plan.code())
+        self.panels.curves.show(chosen == EXPLORE)
         self.panels.compare.show(chosen == COMPARE)
         self.panels.lineage.show(chosen == LINEAGE)
         self.panels.trust.show(chosen == TRUST)

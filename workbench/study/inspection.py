@@ -13,6 +13,7 @@ from workbench.records import Metric, RunRecord
 from workbench.study.workspace import HasId, Workspace
 from workbench.tasks.output import Output
 from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
+from workbench.views.curves import LossCurves, loss_curves
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +82,13 @@ def layer_errors(workspace: Workspace, runs: Iterable[HasId | str]) -> LayerErro
         tuple(_name(record) for record in records),
         tuple(tuple(column[layer] for column in columns) for layer in layers),
     )
+
+
+def curves(workspace: Workspace, runs: Iterable[HasId | str] | None) -> LossCurves:
+    """Return how trainings went; see :meth:`Study.loss_curves`."""
+    if runs is None:
+        return loss_curves(r for r in workspace.records() if not r.annotation.hidden)
+    return loss_curves(_records(workspace, "loss_curves", runs))
 
 
 def weight_histogram(workspace: Workspace, run: HasId | str, layer: str) -> WeightHistogram:

@@ -45,6 +45,7 @@ from workbench.study.run import Run
 from workbench.study.searching import SearchResult
 from workbench.study.trust import Trust
 from workbench.study.workspace import Workspace
+from workbench.views.curves import LossCurves
 from workbench.views.lineage import Lineage, lineage
 from workbench.views.sensitivity import Sensitivity
 
@@ -933,6 +934,16 @@ class Study:
             Finished runs of one base model.
         """
         return inspection.layer_errors(self._workspace, runs)
+
+    def loss_curves(self, runs: Iterable[Run | str] | None = None) -> LossCurves:
+        """Return how the trainings of runs went: losses by step, with ``.table`` and ``.plot()``.
+
+        Parameters
+        ----------
+        runs : iterable of Run or str, optional
+            Default: all that trained in their last step or steps and are not hidden.
+        """
+        return inspection.curves(self._workspace, runs)
 
     def weight_histogram(self, run: Run | str, layer: str) -> WeightHistogram:
         """Return how a layer's weights are distributed before and after compression."""
