@@ -85,6 +85,7 @@ class Application:
         self._words = "<Workbench>"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: Session | None = None
+        self._watch: JournalWatch | None = None
         self._is_own = False
         self._of: tuple[str, ...] = ()
         self.nav = buttons(TABS, kind="wb-nav")
@@ -112,7 +113,8 @@ class Application:
         """End the processes that were started for it, and take it off the page."""
         self._unregister()
         if self._session is not None:
-            self._watch.stop()
+            if self._watch is not None:  # else the study is being shown still
+                self._watch.stop()
             self._session.inspector.stop()
             if self._is_own:
                 self._session.study.close()
@@ -210,7 +212,8 @@ class Application:
         self._unregister()
         if self._session is None:
             return
-        self._watch.stop()
+        if self._watch is not None:
+            self._watch.stop()
         self._session.inspector.stop()
         self.panels.recipe.form.close()
         for name, body in self._bodies.items():
