@@ -20,6 +20,7 @@ from workbench.export.mlx import MLX
 from workbench.export.onnx import ONNX
 from workbench.export.proof import Proof
 from workbench.export.publish import MARK, PROGRAM, check_target, published
+from workbench.fields import shown
 from workbench.handover import push_folder, zip_folder
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
@@ -165,7 +166,7 @@ def format_named(name: str) -> Format:
     """
     if name not in FORMATS:
         known = ", ".join(map(repr, FORMATS))
-        raise ConfigError(f"format={name!r} is not accepted; give one of {known}.")
+        raise ConfigError(f"format={shown(name)} is not accepted; give one of {known}.")
     return FORMATS[name]
 
 

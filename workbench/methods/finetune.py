@@ -7,7 +7,6 @@ from typing import ClassVar
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models.load import LoadedModel
 from workbench.recipes import FineTuning, Step
-from workbench.tasks.output import Output
 from workbench.training import (
     Labels,
     check_training_memory,
@@ -38,7 +37,7 @@ class FineTuner(ModelMethod):
             trainable,
             task,
             Labels(task, weights),
-            settings_of(config, model.n_parameters, classifies=task.output is Output.LABELS),
+            settings_of(config, model.n_parameters, classifies=task.output.is_pooled),
             checkpoint=context.checkpoint,
             monitor=context.monitor,
             about=config.to_dict(),

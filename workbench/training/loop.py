@@ -28,7 +28,7 @@ from workbench.tasks.output import Output
 from workbench.tensors.devices import autocast, seeded
 from workbench.tensors.products import fast_products
 from workbench.training.checkpoints import CheckpointFile
-from workbench.training.losses import Objective, flat_logits, hard_loss
+from workbench.training.losses import Objective
 from workbench.training.settings import Settings
 from workbench.training.trainable import Trainable
 
@@ -257,16 +257,11 @@ class _Run:
     @torch.no_grad()
     def _validate(self) -> None:
         state, total, wrong, count = self.state, 0.0, 0.0, 0.0
-        weights = self.objective.class_weights  # rare labels count here as they do in training
         self.model.hf_model.eval()
         for done, batch in enumerate(self.validation, 1):
             with autocast(self.model.device):
-                logits = flat_logits(self.task, self.model, batch)
-            targets = self.task.targets(batch)
-            each = torch.ones(len(targets)) if weights is None else weights[targets]
-            total += float(hard_loss(self.task, logits, batch, weights))
-            wrong += float(each[logits.argmax(-1).cpu() != targets].sum())
-            count += float(each.sum())
+                found = self.objective.judge(self.model, batch)
+            total, wrong, count = total + found[0], wrong + found[1], count + found[2]
             self.monitor.report("validate", done, len(self.validation))
         loss, error = total / max(count, 1e-12), wrong / max(count, 1e-12)
         state.validations.append([state.step, round(loss, 6), round(error, 6)])

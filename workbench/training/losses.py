@@ -47,11 +47,24 @@ class Objective(ABC):
 
     def weight(self, batch: Batch) -> float:
         """Return what the sum of a batch's losses is divided by."""
-        return float(len(self.task.targets(batch)))
+        return float(self.task.count_predictions(batch))
 
     @abstractmethod
     def loss(self, model: LoadedModel, batch: Batch) -> Tensor:
         """Return the sum of the losses of a batch's predictions, with gradients."""
+
+    def judge(self, model: LoadedModel, batch: Batch) -> tuple[float, float, float]:
+        """Return a validation batch's summed loss, its wrong predictions, and their whole weight.
+
+        Rare labels count here as they do in training.
+        """
+        logits = self._logits(model, batch)
+        targets = self.task.targets(batch)
+        weights = self.class_weights
+        each = torch.ones(len(targets)) if weights is None else weights[targets]
+        wrong = each[logits.argmax(-1).cpu() != targets].sum()
+        loss = hard_loss(self.task, logits, batch, weights)
+        return float(loss), float(wrong), float(each.sum())
 
     def _logits(self, model: LoadedModel, batch: Batch) -> Tensor:
         return flat_logits(self.task, model, batch)
@@ -119,7 +132,7 @@ class Distilled(Objective):
 
     def prepare(self, examples: Sequence[Example], monitor: Monitor = SILENT) -> None:
         """Keep the teacher's logits where there is one small row per example."""
-        if self.task.output is not Output.LABELS or self._hidden or self._hard == 1:
+        if not self.task.output.is_pooled or self._hidden or self._hard == 1:
             return
         for batch in batches_of(self._teacher, examples, self.task.batch_tokens(self._teacher)):
             rows = zip(batch.examples, self._teachers(batch), strict=True)
@@ -149,6 +162,14 @@ class Distilled(Objective):
             distances = [hidden_distance(*side) for side in sides]
             total = total + self._hidden * len(student) * sum(distances) / len(distances)
         return total
+
+    def judge(self, model: LoadedModel, batch: Batch) -> tuple[float, float, float]:
+        """Return what :meth:`Objective.judge` says; vectors are judged by the teacher's."""
+        if self.task.output is not Output.VECTORS:
+            return super().judge(model, batch)
+        student, teacher = self._logits(model, batch), self._teachers(batch)
+        loss = divergence(student, teacher.to(student.device), 1.0, reverse=False)
+        return float(loss), 0.0, float(len(batch.examples))
 
     @torch.no_grad()
     def _teachers(self, batch: Batch) -> Tensor:
