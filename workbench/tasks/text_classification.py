@@ -378,18 +378,33 @@ class TextClassification(Task):
         ConfigError
             If one text is given instead of several, or the model has no head for these labels.
         """
+        return [self.label_of(sure.argmax()) for sure in self.probabilities(model, texts)]
+
+    def label_of(self, code: int) -> str:
+        """Return the label of a model's class, ``"(other)"`` of one that the task does not know."""
+        return self.labels[code] if code < len(self.labels) else "(other)"
+
+    def probabilities(self, model: LoadedModel, texts: Sequence[str]) -> np.ndarray:
+        """Return how sure a model is of each label, for each text; see :meth:`classify`.
+
+        Returns
+        -------
+        ndarray of shape (texts, classes)
+            In the order of :attr:`labels`; a head may have further classes behind these.
+        """
         texts = texts_given("classify", "texts", texts)
         if not texts:
-            return []
+            return np.zeros((0, len(self.labels)))
         length = self.options["sequence_length"]
         rows = self._tokenize(model, texts, length)
         examples = [Example(i, i, row) for i, row in enumerate(rows)]
-        found = np.zeros(len(examples), dtype=np.int64)
+        found: list[np.ndarray] = [np.zeros(0)] * len(texts)
         with torch.no_grad():
             for batch in batches_of(model, examples, 16 * length):
-                best = log_probabilities(self.logits(model, batch)).argmax(-1).cpu().numpy()
-                found[[example.index for example in batch.examples]] = best
-        return [self.labels[code] if code < len(self.labels) else "(other)" for code in found]
+                logs = log_probabilities(self.logits(model, batch)).double().cpu().numpy()
+                for example, sure in zip(batch.examples, np.exp(logs), strict=True):
+                    found[example.index] = sure
+        return np.stack(found)
 
     def count_predictions(self, batch: Batch) -> int:
         return len(batch.examples)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from workbench.errors import CancelledError, CompressionError
 from workbench.models.loaded import LoadedModel
-from workbench.progress import SILENT, Monitor
+from workbench.progress import SILENT, Monitor, loss_words
 from workbench.tasks import Batch, Task
 from workbench.tasks.base import batches_of
 from workbench.tasks.output import Output
@@ -242,9 +242,8 @@ class _Run:
     def _report(self) -> None:
         state = self.state
         words = "no checkpoint kept; " if self.not_kept else ""
-        words += f"loss {state.smoothed:.4f}"
-        if state.validations:
-            words += f", validation {state.validations[-1][1]:.4f}"
+        assert state.smoothed is not None
+        words += loss_words(state.smoothed, state.validations[-1][1] if state.validations else None)
         self.monitor.report("train", state.step, self.total, words)
 
     # The validation part
