@@ -49,6 +49,7 @@ _KEPT, _KEPT_SD = 0.5, 0.25
 _PAIRED = 0.3
 """Error of a difference on the same examples, by that of one model, before any was measured."""
 
+_LEAST_LOST = 0.01
 _EIGHT_BITS, _FOUR_BITS = QuantizeEmbeddings(8), QuantizeEmbeddings(4)
 _TRAININGS: tuple[Distillation, ...] = (
     Distillation("scales"),
@@ -282,6 +283,9 @@ def _needed(decision: Decision, base: RunRecord, reference: RunRecord) -> float:
         nearest = min(near, key=lambda v: abs((v.quality or 0.0) - accuracy))
         assert nearest.interval is not None
         width = (nearest.interval.high - nearest.interval.low) / (2 * Z95)
+        # The fewer examples two models differ on, the smaller is the error of their difference.
+        lost = max(1 - (nearest.quality or 0.0), _LEAST_LOST)
+        width *= math.sqrt(min(1.0, max(1 - accuracy, _LEAST_LOST) / lost))
         error = width * abs(value_of(reference, metric))
     return bar + sign * z * error
 
