@@ -104,7 +104,9 @@ def first_passing(study: wb.Study, ids: list[str]) -> dict[str, Any] | None:
     return None
 
 
-def tpe(base: wb.Study, seed: int, seconds: float, least: int) -> dict[str, Any]:
+def tpe(
+    base: wb.Study, seed: int, seconds: float, least: int, found_after: float
+) -> dict[str, Any]:
     """Let TPE ask until so much was computed, and at least so often."""
     import optuna
 
@@ -133,10 +135,12 @@ def tpe(base: wb.Study, seed: int, seconds: float, least: int) -> dict[str, Any]
         trial.set_user_attr("short", sign * (bar - run[base.metric.name]))
         asked.tell(trial, run.size_mb)
     by_count = smallest(base, runs[:least])
+    sooner = smallest(base, [run for run, s in zip(runs, at, strict=True) if s <= found_after])
     by_time = smallest(base, [run for run, s in zip(runs, at, strict=True) if s <= seconds])
     return {
         "seed": seed,
         "size_mb_after_as_many_evaluations": by_count,
+        "size_mb_when_the_search_had_found": sooner,
         "size_mb_after_as_much_time": by_time,
         "evaluations_in_as_much_time": sum(s <= seconds for s in at),
     }
@@ -222,7 +226,13 @@ def main() -> None:
             with wb.Study(model, task, path=Path(folder, "tpe")) as study:
                 study.run([])
                 seeds = [
-                    tpe(study, seed, found["seconds"], found["evaluations"])
+                    tpe(
+                        study,
+                        seed,
+                        found["seconds"],
+                        found["evaluations"],
+                        found["seconds_to_find"],
+                    )
                     for seed in range(args.seeds)
                 ]
         said.setdefault("pairs", {})[name] = {"search": found, "tpe": seeds}

@@ -64,6 +64,8 @@ if TYPE_CHECKING:
     from workbench.tasks import HarnessTask as HarnessTask
     from workbench.tasks import LanguageModeling as LanguageModeling
     from workbench.tasks import PromptAnswers as PromptAnswers
+    from workbench.tasks import Retrieval as Retrieval
+    from workbench.tasks import SentenceSimilarity as SentenceSimilarity
     from workbench.tasks import Summarization as Summarization
     from workbench.tasks import Task as Task
     from workbench.tasks import TextClassification as TextClassification
@@ -118,6 +120,8 @@ _HOMES = {
         "HarnessTask",
         "LanguageModeling",
         "PromptAnswers",
+        "Retrieval",
+        "SentenceSimilarity",
         "Summarization",
         "Task",
         "TextClassification",

@@ -275,6 +275,35 @@ def instance(owner: str, name: str, value: Any, kind: type | tuple[type, ...], w
     return value
 
 
+def text_given(owner: str, name: str, value: Any) -> str:
+    """Return a text of whole characters, which a tokenizer takes.
+
+    Raises
+    ------
+    ConfigError
+        If it is no text, or has half a character (a lone surrogate).
+    """
+    if not isinstance(value, str):
+        raise ConfigError(f"{owner}: {name}={shown(value)} is no text; give a string.")
+    if any("\ud800" <= mark <= "\udfff" for mark in value):
+        raise ConfigError(
+            f"{owner}: {name}={shown(value)} has half a character (a lone surrogate); give whole"
+            " ones."
+        )
+    return value
+
+
+def texts_given(owner: str, name: str, value: Any) -> list[str]:
+    """Return a list of texts, each as :func:`text_given` takes it.
+
+    Raises
+    ------
+    ConfigError
+        If it is one text, no list, or a member is no text.
+    """
+    return [text_given(owner, name, one) for one in listed(owner, name, value, "a list of texts")]
+
+
 _HIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +29,18 @@ class Progress:
     done: int
     total: int
     detail: str = ""
+
+
+def loss_words(loss: float, validation: float | None = None) -> str:
+    """Return how a training says its losses in ``Progress.detail``; see :func:`losses_of`."""
+    return f"loss {loss:.4f}" + ("" if validation is None else f", validation {validation:.4f}")
+
+
+def losses_of(words: str) -> tuple[float | None, float | None]:
+    """Return the training's and the validation's loss that :func:`loss_words` wrote, or None."""
+    found = [re.search(rf"\b{name} (-?[0-9.]+)", words) for name in ("loss", "validation")]
+    loss, validation = (None if one is None else float(one[1]) for one in found)
+    return loss, validation
 
 
 class Monitor:

@@ -43,6 +43,22 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
     "macro_f1": {"statistic": "macro_f1", **_MEAN_OF_SHARES, "version": 2},
     **dict.fromkeys(("exact_match", "f1", "rouge_l", "rouge_1", "rouge_2"), _MEAN_OF_SHARES),
     "length_error": {"low": 0.0},
+    **{
+        f"{name}{stored}": {
+            "numerator": f"similarity{stored}",
+            "denominator": "score",
+            "statistic": name,
+            "low": -1.0,
+            "high": 1.0,
+        }
+        for name in ("spearman", "pearson")
+        for stored in ("", "_int8", "_binary")
+    },
+    **{
+        f"{name}{stored}": _MEAN_OF_SHARES
+        for name in ("ndcg_at_10", "mrr_at_10", "recall_at_10")
+        for stored in ("", "_int8", "_binary")
+    },
 }
 """How a metric of this name is computed, unless it says otherwise itself."""
 
@@ -71,7 +87,8 @@ class Metric:
         From the ratio to the value: none, e to its power, or nats to bits.
     statistic : str
         What the whole set is summarised by where the metric is no ratio of sums: ``"macro_f1"``,
-        ``"own"`` (the user's callable) or ``"harness"``; ``""`` for ratios.
+        ``"spearman"`` or ``"pearson"`` (of the columns of numerator and denominator), ``"own"``
+        (the user's callable) or ``"harness"``; ``""`` for ratios.
     skips_missing : bool
         Whether examples whose numerator is NaN are left out; otherwise the value is NaN.
     low, high : float or None

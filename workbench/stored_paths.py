@@ -106,7 +106,8 @@ def writable_file(path: str | os.PathLike[str]) -> Path:
         If something else than a regular file is there: a device, a pipe or a folder.
     """
     if not isinstance(path, (str, os.PathLike)) or not str(path).strip() or "\0" in str(path):
-        raise ConfigError(f"{path!r} is no path of a file; give one, such as 'report.html'.")
+        said = repr(path) if isinstance(path, str) else f"A {type(path).__name__}"
+        raise ConfigError(f"{said} is no path of a file; give one, such as 'report.html'.")
     try:
         found = Path(path).expanduser()
         mode = found.stat().st_mode

@@ -13,6 +13,7 @@ from workbench.recipes.recipe import Recipe
 from workbench.records import Measurement, Metric, RunRecord, RunState
 from workbench.selection import compare
 from workbench.selection.decision import decide
+from workbench.study.next_step import NextStep
 from workbench.study.running.runner import Event
 from workbench.tasks.output import Output
 from workbench.views import differences
@@ -77,6 +78,9 @@ class FakeStudy:
         wanted = (r for r in self.records if (r.id == own if own else not r.recipe.steps))
         baseline = next(wanted, None)
         return decide(self.records, baseline, self.metric, requirements)
+
+    def next_step(self, requirements):
+        return NextStep("run", "Run <this>.", Recipe.of(RTN(3)))
 
     def costs(self, prices):
         rows = [

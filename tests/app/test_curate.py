@@ -111,6 +111,9 @@ def test_heads_sort_numbers_as_numbers_and_what_is_missing_last():
     assert 'aria-sort="ascending"' in rows.html
     rows.descending = True
     assert rows.html.index(">10.00<") < rows.html.index(">9.5<")
+    rows.fill([("tag", ""), ("name", "text"), ("MB", "")], [("a", ["", "x", "1"])])
+    assert rows.sorted_by == 2, "the column has moved"
+    assert rows.html.index("MB ▼") > 0
     rows.fill([("name", "text")], [("a", ["x"])])
     assert 'aria-sort="none"' in rows.html, "a column that is gone sorts nothing"
 
@@ -141,3 +144,22 @@ def test_a_study_near_is_opened_by_one_click(study, monkeypatch):
     found.selected = [str(study.path)]
     assert picked == [str(study.path)]
     assert found.selected == [], "the same one can be clicked again"
+
+
+def test_a_text_is_tried_on_the_selected_runs(bench, study, monkeypatch):
+    asked, panel = [], bench.panels.tryout
+    monkeypatch.setattr(bench._session.inspector, "ask", lambda *a, **k: asked.append((a, k)))
+    panel.go.click()
+    assert "No run is selected" in panel.notice.text
+    run = study["RTN 2-bit g8"]
+    select(bench, run)
+    panel.text.value = "the <fox>"
+    panel.go.click()
+    (what, answered, *_), given = asked[0]
+    assert (what, given) == ("answers", {"text": "the <fox>", "runs": [run.id], "tokens": 40})
+    row = {"run": run.id, "name": "<i>", "answer": "<script>", "confidence": None, "others": ""}
+    row |= {"seconds": 0.5, "size_mb": 1.0, "latency_ms": None, "memory_mb": 7.0}
+    answered([row])
+    assert "&lt;script&gt;" in panel._texts.value
+    assert "&lt;i&gt;" in panel.table.html
+    assert "study.try_out('the <fox>'" in panel.code()

@@ -818,3 +818,11 @@ def test_display_rebuilds_the_figure_and_emits_a_picture(bench, monkeypatch):
     assert shown[0][0] == (bench.widget,)
     assert shown[1][1]["raw"] is True
     assert bench.panels.frontier.figure is not old
+
+
+def test_the_next_step_is_said_below_the_plot_and_done_by_its_button(bench, study):
+    panel = bench.panels.next_step
+    panel._compute()
+    assert "Next: Run &lt;this&gt;." in panel.line.value
+    panel.go.click()
+    assert study.submitted[-1][0] == [Recipe.of(RTN(3))]

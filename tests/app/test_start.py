@@ -15,6 +15,7 @@ import pytest
 from ipywidgets.widgets.widget import _instances
 
 import workbench as wb
+from tests.tasks.test_vectors import beir_folder, pairs
 from tests.toy import CALIBRATION, toy_model, toy_study, toy_task
 from workbench.app import recorded_study
 from workbench.app.magics import workbench_magic
@@ -431,6 +432,32 @@ def test_a_task_of_the_harness_is_named_not_uploaded(panel):
     )
     known = inspect.signature(wb.HarnessTask.__init__).parameters
     assert set(form.arguments()) <= set(known)
+
+
+def test_pairs_and_a_search_are_started_without_code(panel, tmp_path):
+    path = tmp_path / "sts.csv"
+    pd.DataFrame({"id": range(60), **pairs()}).to_csv(path, index=False)
+    form = panel.task
+    form.kind.value = "similarity"
+    form.data_path.value = path.name
+    until(lambda: form.preview.value)
+    fields = form.chosen
+    assert {fields.text.value, fields.other.value} == {"text", "other"}
+    assert fields.score.value == "score"
+    scope = {"wb": wb}
+    exec(form.code(), scope)
+    assert scope["task"].fingerprint == form.maker()().fingerprint
+    fields.other.value = fields.text.value
+    with pytest.raises(wb.DataError, match="three columns"):
+        form.maker()
+
+    form.kind.value = "search"
+    with pytest.raises(wb.DataError, match="No folder"):
+        form.maker()
+    form.chosen.folder.value = str(beir_folder(tmp_path / "facts"))
+    exec(form.code(), scope)
+    assert scope["task"].fingerprint == form.maker()().fingerprint
+    assert form.maker()().name == "facts"
 
 
 def test_the_prompts_of_the_form_are_those_of_the_tasks():

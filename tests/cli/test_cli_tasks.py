@@ -10,12 +10,20 @@ import torch
 
 from tests.cli.test_cli import run
 from tests.tasks.test_generation import table
+from tests.tasks.test_vectors import beir_folder, pairs
 from tests.tiny import tiny_folder
 from workbench.cli.tasks import TaskOptions, task_of
 from workbench.errors import ConfigError
 from workbench.records import RunState
 from workbench.study import Study
-from workbench.tasks import Extraction, PromptAnswers, Summarization, TextClassification
+from workbench.tasks import (
+    Extraction,
+    PromptAnswers,
+    Retrieval,
+    SentenceSimilarity,
+    Summarization,
+    TextClassification,
+)
 
 
 @pytest.fixture
@@ -44,10 +52,28 @@ def test_a_table_becomes_the_kind_of_task_that_is_asked_for(csv):
     assert answers.rows["evaluation"][0].label in table()["name"]
 
 
+def test_pairs_with_a_score_are_similarity(tmp_path):
+    path = tmp_path / "sts.csv"
+    pd.DataFrame(pairs()).to_csv(path, index=False)
+    told = {"kind": "similarity", "text": "text", "target": "other", "label": "score"}
+    task = made(str(path), **told)
+    assert type(task) is SentenceSimilarity
+    assert task.fingerprint == SentenceSimilarity(str(path)).fingerprint
+    with pytest.raises(ConfigError, match="--target sentence2 --label score"):
+        made(str(path), **(told | {"label": None}))
+
+
+def test_a_folder_of_beir_is_retrieval(tmp_path):
+    folder = beir_folder(tmp_path / "facts")
+    assert type(made(str(folder))) is Retrieval
+    with pytest.raises(ConfigError, match="are for a table"):
+        made(str(folder), text="text")
+
+
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        ({"kind": "translation"}, "classification, extraction, summarization, answers"),
+        ({"kind": "translation"}, "classification, extraction, summarization, answers, similarity"),
         ({"kind": "extraction", "text": "text"}, "--text letter --target name"),
         ({"text": "text"}, "--text question --label intent"),
         ({"text": "text", "target": "name", "label": "name"}, "--label has no meaning"),

@@ -18,6 +18,7 @@ PACKAGES = (
     "--no-build-isolation gptqmodel==7.6.0",
     "llama-cpp-python==0.3.36",
     "mlx[cpu]==0.32.4 mlx-lm==0.32.2",
+    "sentence-transformers==6.2.0",
 )
 
 

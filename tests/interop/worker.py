@@ -7,6 +7,8 @@ Requests, one JSON object per line, and answers:
     {"make": "gptqmodel" or "llmcompressor", "model": folder, "folder": …, "windows": …, …}
         -> {}
     {"tokenize": folder, "texts": […]}                           -> {"tokens": [[…], …]}
+    {"retrieve": folder, "queries": {…}, "documents": {…}, "relevant": {query: [documents]}}
+        -> {"vectors": [of the documents], "scores": what its evaluator says}
 
 Of this project only ``serving.py`` is imported here.
 """
@@ -35,6 +37,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     if "tokenize" in request:
         model = _llama(request["tokenize"])
         return {"tokens": [model.tokenize(t.encode(), add_bos=False) for t in request["texts"]]}
+    if "retrieve" in request:
+        return retrieve(request)
     windows = json.loads(Path(request["windows"]).read_text())
     if "make" in request:
         make = {"gptqmodel": make_gptqmodel, "llmcompressor": make_llmcompressor}
@@ -55,6 +59,22 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     answer = _loss(logits, windows, sorted(kinds))
     gc.collect()
     return answer
+
+
+def retrieve(request: dict[str, Any]) -> dict[str, Any]:
+    """Return vectors and scores of sentence-transformers' own evaluator."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.evaluation import InformationRetrievalEvaluator
+
+    model = SentenceTransformer(request["retrieve"], device="cpu")
+    queries, documents = request["queries"], request["documents"]
+    relevant = {query: set(named) for query, named in request["relevant"].items()}
+    evaluate = InformationRetrievalEvaluator(
+        queries, documents, relevant, show_progress_bar=False, name="", write_csv=False
+    )
+    scores = {name.replace("@", "_at_"): float(value) for name, value in evaluate(model).items()}
+    vectors = model.encode_document(list(documents.values()), normalize_embeddings=True)
+    return {"vectors": vectors.tolist(), "scores": scores}
 
 
 def _loss(logits: Any, windows: list[list[int]], kinds: list[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from workbench.prediction import tabulate as module
 from workbench.recipes import GPTQ, RTN, Distillation, QuantizeEmbeddings
 from workbench.recipes.recipe import Recipe
 from workbench.records import RunState
+from workbench.selection.decision import decide
 from workbench.study import proposals
 from workbench.study.proposals import with_training
 
@@ -139,3 +140,54 @@ def test_recovery_is_proposed_where_nothing_else_is_left(study, monkeypatch):
     assert trained, "the front stops short"
     assert list(found.trials[: len(plain)]) == plain, "training comes last"
     assert all(study[t.run].state is RunState.DONE for t in trained)
+
+
+def test_the_next_step_is_what_a_search_would_try_and_then_what_to_keep(study, tmp_path):
+    wanted = Requirements(0.999, confidence=None)
+    first = study.next_step(wanted, metric="perplexity")
+    assert first.kind == "run"
+    assert first.recipe.label in str(first)
+    found = study.search(wanted, budget_minutes=5, metric="perplexity")
+    assert found.trials[0].label == first.recipe.label
+    assert found.trials[0].predicted_bytes < study.baseline().size_bytes
+    last = study.next_step(wanted, metric="perplexity")
+    assert (last.kind, last.run) == ("keep", found.run.id)
+    hopeless = study.next_step(Requirements(1.99, confidence=None), metric="perplexity")
+    assert hopeless.kind == "nothing"
+    with toy_study(tmp_path / "empty") as empty:
+        assert empty.next_step().kind == "base"
+        empty.run([])
+        assert empty.next_step().kind == "predict"
+
+
+def test_the_next_step_says_how_many_examples_would_decide(monkeypatch):
+    import numpy as np
+
+    from tests.app.fake import record
+    from workbench.records import Metric
+    from workbench.study.next_step import _nearly_told
+    from workbench.tasks.outcomes import Outcomes
+
+    rng = np.random.default_rng(0)
+
+    def answered(share):
+        right = (rng.random(200) < share).astype(float)
+        ones = np.ones(200, dtype=np.int64)
+        columns = {"example": np.arange(200), "document": np.arange(200), "n_predictions": ones}
+        return Outcomes({**columns, "n_correct": right, "loss": 1 - right})
+
+    tables = {"dense": answered(0.8), "a": answered(0.8)}
+    runs = [
+        record(name, 2_000_000 if name == "dense" else 1_000_000, float(t["n_correct"].mean()),
+               () if name == "dense" else GPTQ(4))
+        for name, t in tables.items()
+    ]  # fmt: skip
+    bar = runs[1].measurements[0].value / runs[0].measurements[0].value - 0.05
+    decision = decide(
+        runs, runs[0], Metric("accuracy"), Requirements(bar), outcomes=lambda r: tables[r.id]
+    )
+    found = _nearly_told(decision.verdicts, None)
+    assert found is not None
+    assert found.run.id == "a"
+    assert found.enough_examples > 200
+    assert _nearly_told(decision.verdicts, found) is None, "it is not smaller than itself"

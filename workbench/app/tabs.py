@@ -10,9 +10,12 @@ from workbench.app.panels.code import CodePanel
 from workbench.app.panels.compare import ComparePanel
 from workbench.app.panels.cost import CostPanel
 from workbench.app.panels.curate import CuratePanel
+from workbench.app.panels.curves import CurvesPanel
 from workbench.app.panels.export import ExportPanel
 from workbench.app.panels.frontier import FrontierPanel
+from workbench.app.panels.handover import HandOverPanel
 from workbench.app.panels.lineage import LineagePanel
+from workbench.app.panels.next_step import NextStepPanel
 from workbench.app.panels.queue import QueuePanel
 from workbench.app.panels.recipe import RecipePanel
 from workbench.app.panels.report import ReportPanel
@@ -20,6 +23,7 @@ from workbench.app.panels.routing import RoutingPanel
 from workbench.app.panels.runs import TablePanel
 from workbench.app.panels.search import SearchPanel
 from workbench.app.panels.trust import TrustPanel
+from workbench.app.panels.tryout import TryPanel
 from workbench.app.parts.controls import card, classed, columns
 from workbench.app.parts.hints import hints_html
 from workbench.app.parts.subtabs import Subtab, Subtabs
@@ -48,6 +52,8 @@ routing, code
         self.queue = QueuePanel(session)
         self.recipe = RecipePanel(session)
         self.frontier = FrontierPanel(session)
+        self.next_step = NextStepPanel(session)
+        self.curves = CurvesPanel(session)
         self.choose = ChoosePanel(session)
         self.search = SearchPanel(session)
         self.cost = CostPanel(session)
@@ -56,15 +62,20 @@ routing, code
         self.table = TablePanel(session)
         self.curate = CuratePanel(session, self.table)
         self.compare = ComparePanel(session)
+        self.tryout = TryPanel(session)
         self.lineage = LineagePanel(session)
         self.export = ExportPanel(session)
+        self.handover = HandOverPanel(session, self.export)
         self.report = ReportPanel(session)
         self.code = CodePanel(session)
         self.all: tuple[Panel, ...] = (
-            self.recipe, self.frontier, self.choose, self.cost, self.routing, self.trust,
-            self.table, self.curate, self.compare, self.lineage, self.export, self.report,
+            self.recipe, self.frontier, self.next_step, self.curves, self.choose, self.cost,
+            self.routing, self.trust, self.table, self.curate, self.compare, self.tryout,
+            self.lineage, self.export, self.handover, self.report,
         )  # fmt: skip
-        keeping = classed(w.VBox([self.export.widget, self.report.widget]), "wb-column")
+        keeping = classed(
+            w.VBox([self.export.widget, self.handover.widget, self.report.widget]), "wb-column"
+        )
         asking = classed(w.VBox([self.choose.widget, self.search.widget]), "wb-column")
         keep = columns("wb-keep", asking, keeping)
         deciding = [
@@ -79,10 +90,10 @@ routing, code
     def explore(self) -> w.Widget:
         """Return the recipe and the queue beside the plot and the table."""
         plot, table = (
-            card("", self.frontier.widget),
+            card("", self.frontier.widget, self.next_step.widget),
             card("Runs", self.table.widget, self.curate.widget),
         )
         hints = card("Good to know", w.HTML(hints_html()))
         left = w.VBox([self.recipe.widget, self.queue.widget])
-        right = w.VBox([classed(plot, "wb-first"), table, hints])
+        right = w.VBox([classed(plot, "wb-first"), self.curves.widget, table, hints])
         return columns("wb-explore", self.queue.strip, left, right)

@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     from workbench.recipes.recipe import Recipe
     from workbench.study import Study
 
-START, PLAN, EXPLORE, COMPARE, LINEAGE, TRUST, KEEP, CODE = (
+START, PLAN, EXPLORE, COMPARE, TRY, LINEAGE, TRUST, KEEP, CODE = (
     "start",
     "plan",
     "explore",
     "compare",
+    "try",
     "lineage",
     "trust",
     "keep",
@@ -48,6 +49,7 @@ TABS = (
     ("Plan", PLAN),
     ("Frontier", EXPLORE),
     ("Compare", COMPARE),
+    ("Try it", TRY),
     ("Lineage", LINEAGE),
     ("Trust", TRUST),
     ("Choose & keep", KEEP),
@@ -83,6 +85,7 @@ class Application:
         self._words = "<Workbench>"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: Session | None = None
+        self._watch: JournalWatch | None = None
         self._is_own = False
         self._of: tuple[str, ...] = ()
         self.nav = buttons(TABS, kind="wb-nav")
@@ -110,7 +113,8 @@ class Application:
         """End the processes that were started for it, and take it off the page."""
         self._unregister()
         if self._session is not None:
-            self._watch.stop()
+            if self._watch is not None:  # else the study is being shown still
+                self._watch.stop()
             self._session.inspector.stop()
             if self._is_own:
                 self._session.study.close()
@@ -176,6 +180,7 @@ class Application:
             PLAN: self.plan.widget,
             EXPLORE: self.panels.explore(),
             COMPARE: self.panels.compare.widget,
+            TRY: self.panels.tryout.widget,
             LINEAGE: self.panels.lineage.widget,
             TRUST: self.panels.trust.widget,
             KEEP: self.panels.deciding.widget,
@@ -207,7 +212,8 @@ class Application:
         self._unregister()
         if self._session is None:
             return
-        self._watch.stop()
+        if self._watch is not None:
+            self._watch.stop()
         self._session.inspector.stop()
         self.panels.recipe.form.close()
         for name, body in self._bodies.items():
@@ -272,6 +278,7 @@ class Application:
         if self._session is None:
             return
         self._session.history.keep("plan", self.plan.code())
+        self.panels.curves.show(chosen == EXPLORE)
         self.panels.compare.show(chosen == COMPARE)
         self.panels.lineage.show(chosen == LINEAGE)
         self.panels.trust.show(chosen == TRUST)

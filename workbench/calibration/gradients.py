@@ -34,7 +34,6 @@ from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks import Batch, Task
 from workbench.tasks.base import batch_of
-from workbench.tasks.output import Output
 from workbench.tensors.devices import seeded_generator
 from workbench.tensors.memory_mapped import build_folder, mapped_floats, read_meta
 from workbench.tensors.products import fast_products
@@ -178,7 +177,7 @@ def _collect(
     inputs: dict[str, _InputSums] = {}
     for index, group in enumerate(statistics.groups):
         # Every token of an encoder takes part in every prediction of the decoder.
-        if not group.routed and (task.output is Output.LABELS or group.side == "encoder"):
+        if not group.routed and (task.output.is_pooled or group.side == "encoder"):
             inputs[group.key] = _InputSums(folder / f"input-{index:04d}", group.in_features)
     group_of = {name: group for group in statistics.groups for name in group.names}
     sinks: dict[str, _OutputSums] = {}

@@ -36,10 +36,11 @@ from workbench.cli.options import (
     open_study,
     recipes_of,
 )
-from workbench.cli.tables import csv_of, errors, output, print_runs, rows_of
+from workbench.cli.tables import errors, output, print_runs, rows_of
 from workbench.cli.tasks import Kind, Shots, Target, TaskOptions, Template, TrustRemoteCode, task_of
 from workbench.errors import ConfigError, DataError, StudyError, WorkbenchError
 from workbench.records import RunState
+from workbench.study.handing_over import csv_of
 from workbench.version import __version__
 
 if TYPE_CHECKING:

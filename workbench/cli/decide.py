@@ -130,6 +130,24 @@ def search(
     out.print(f"Its model in Python: {code}", markup=False, highlight=False, soft_wrap=True)
 
 
+@commands.command(name="next")
+def next_step(
+    study: StudyPath,
+    accuracy: Accuracy = 0.97,
+    absolute: Absolute = False,
+    size_mb: SizeMb = None,
+    confidence: Confidence = 0.95,
+) -> None:
+    """Say the most useful thing to do next, computed from what is known; nothing is run."""
+    _check_accuracy(accuracy, absolute)
+    wanted = _requirements(accuracy, absolute, size_mb, None, None, None, None, confidence)
+    found = open_study(study).next_step(wanted)
+    output().print(found.text, markup=False, highlight=False, soft_wrap=True)
+    if found.recipe is not None:
+        code = f"The recipe in Python: {found.recipe.code()}"
+        output().print(code, markup=False, highlight=False, soft_wrap=True)
+
+
 @commands.command()
 def report(
     study: StudyPath,

@@ -29,6 +29,14 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")
     ] = False,
+    zipped: Annotated[bool, typer.Option("--zip", help="Write it as one file too.")] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(help="Then upload it to this repository of the hub; token from HF_TOKEN."),
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Of a repository that --push makes.")
+    ] = False,
 ) -> None:
     """Write a run's model for other programs, load it again and compare its logits."""
     from workbench.cli.progress import show_stages
@@ -43,6 +51,32 @@ def export(
     out.print(str(exported), markup=False, highlight=False, soft_wrap=True)
     card = f"How to load it: {exported.path / 'README.md'}"
     out.print(card, markup=False, highlight=False, soft_wrap=True)
+    if zipped:
+        out.print(f"As one file: {exported.zip(overwrite=overwrite)}", markup=False, soft_wrap=True)
+    if push is not None:
+        where = exported.push(push, private=not public)
+        out.print(f"Pushed: {where}", markup=False, highlight=False, soft_wrap=True)
+
+
+@commands.command()
+def points(
+    study: StudyPath,
+    to: Annotated[Path, typer.Argument(help="A .csv or .json file.", show_default=False)],
+) -> None:
+    """Write every run and every predicted point of the front to a file."""
+    path = open_study(study).save_points(to)
+    output().print(f"Wrote {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+@commands.command()
+def mlflow(
+    study: StudyPath,
+    uri: Annotated[str | None, typer.Option(help="A server, or file:///a/folder.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="Default: of the task's name.")] = None,
+) -> None:
+    """Log a study's finished runs to MLflow, each once."""
+    logged = open_study(study).log_to_mlflow(tracking_uri=uri, experiment=experiment)
+    output().print(f"{len(logged)} runs are in MLflow", markup=False, highlight=False)
 
 
 @commands.command()

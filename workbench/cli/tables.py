@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench.fields import printable
 from workbench.recipes.recipe import shortened
 from workbench.records import FOR_INFORMATION
 
@@ -201,21 +199,3 @@ def _console(stderr: bool) -> Console:
     if not console.is_terminal:
         console.width = 240  # files and pipes have no width; nothing may be cut
     return console
-
-
-_FORMULA = re.compile(r"^[=+\-@\t\r]")
-
-
-def csv_of(table: pd.DataFrame) -> str:
-    """Return a table as CSV in which no text is a formula for a spreadsheet.
-
-    A text that begins like one gets an apostrophe before it, which spreadsheets do not show.
-    """
-
-    def harmless(value: object) -> object:
-        if isinstance(value, str):
-            return f"'{value}" if _FORMULA.match(value) else printable(value)
-        return value
-
-    found = table.reset_index().map(harmless)
-    return str(found.to_csv(index=False))

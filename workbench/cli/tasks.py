@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from workbench.errors import ConfigError
 if TYPE_CHECKING:
     from workbench.tasks import Task
 
-KINDS = ("classification", "extraction", "summarization", "answers")
+KINDS = ("classification", "extraction", "summarization", "answers", "similarity")
 """What a table can be used for; a text file is for language modelling."""
 
 _HARNESS, _TASK_FILES = "lm-eval:", (".yaml", ".yml")
@@ -30,7 +31,8 @@ Target = Annotated[
     typer.Option(
         "--target",
         "--fields",
-        help="Column with what is to be written; for extraction several, separated by commas.",
+        help="Column with what is to be written; for extraction several, separated by commas; for"
+        " similarity the second text, whose likeness to the first --label scores.",
     ),
 ]
 Shots = Annotated[
@@ -109,14 +111,19 @@ def task_of(ref: str, told: TaskOptions) -> Task | str:
             )
         if ref == "demo":
             return ref
-        from workbench.tasks import LanguageModeling
+        from workbench.tasks import LanguageModeling, Retrieval
+        from workbench.tasks.retrieval import is_retrieval_folder
 
+        if is_retrieval_folder(Path(ref)):
+            return Retrieval.from_folder(ref)
         return LanguageModeling(ref, encoding=told.encoding)
     kind = told.kind or ("classification" if told.target is None else "extraction")
     if kind not in KINDS:
         raise ConfigError(f"--kind {kind!r} is not accepted; give one of {', '.join(KINDS)}.")
     if kind == "classification":
         return _classification(ref, told)
+    if kind == "similarity":
+        return _similarity(ref, told)
     return _writing(ref, kind, told)
 
 
@@ -143,6 +150,20 @@ def _classification(ref: str, told: TaskOptions) -> Task:
             " summarization or answers)."
         )
     return TextClassification(ref, text=told.text, label=told.label, **told.reading)
+
+
+def _similarity(ref: str, told: TaskOptions) -> Task:
+    from workbench.tasks import SentenceSimilarity
+
+    _refuse(told, "similarity", "shots", "template")
+    if told.text is None or told.target is None or told.label is None:
+        raise ConfigError(
+            "--kind similarity needs the columns of two texts and of their score, as in --text"
+            " sentence1 --target sentence2 --label score."
+        )
+    return SentenceSimilarity(
+        ref, text=told.text, other=told.target, score=told.label, **told.reading
+    )
 
 
 def _writing(ref: str, kind: str, told: TaskOptions) -> Task:

@@ -20,6 +20,8 @@ from workbench.export.mlx import MLX
 from workbench.export.onnx import ONNX
 from workbench.export.proof import Proof
 from workbench.export.publish import MARK, PROGRAM, check_target, published
+from workbench.fields import shown
+from workbench.handover import push_folder, zip_folder
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.version import __version__
@@ -134,6 +136,14 @@ class Exported:
     proof: Proof
     kept_dense: dict[str, str] = field(default_factory=dict)
 
+    def zip(self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> Path:
+        """Write the folder as one zip file; see :func:`workbench.handover.zip_folder`."""
+        return zip_folder(self.path, path, overwrite=overwrite)
+
+    def push(self, repo: str, *, private: bool = True) -> str:
+        """Upload it to a hub; see :func:`workbench.handover.push_folder`."""
+        return push_folder(self.path, repo, private=private)
+
     def __str__(self) -> str:
         dense = ""
         if self.kept_dense:
@@ -156,7 +166,7 @@ def format_named(name: str) -> Format:
     """
     if name not in FORMATS:
         known = ", ".join(map(repr, FORMATS))
-        raise ConfigError(f"format={name!r} is not accepted; give one of {known}.")
+        raise ConfigError(f"format={shown(name)} is not accepted; give one of {known}.")
     return FORMATS[name]
 
 

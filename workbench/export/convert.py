@@ -14,6 +14,7 @@ from workbench.export import Exported, export_model, format_named, refusal
 from workbench.export.base import Format, code_layers, layer_weights, scheme_of
 from workbench.export.card import plain
 from workbench.export.proof import BOUNDS, Proof, compare, judge
+from workbench.fields import shown
 from workbench.models.load import load_model
 from workbench.models.loaded import LoadedModel
 from workbench.progress import Monitor, Progress
@@ -81,7 +82,7 @@ def convert(
     """
     if requantize is not None and not isinstance(requantize, RTN):
         raise ConfigError(
-            f"requantize={requantize!r} is not accepted; give RTN(bits, group_size=...), which"
+            f"requantize={shown(requantize)} is not accepted; give RTN(bits, group_size=...), which"
             " needs no data. Other methods are run in a study."
         )
     chosen = format_named(format)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -124,6 +125,7 @@ def prove(
     """
     dtype = dtype or model.stored_dtype
     bounds = BOUNDS[dtype]
+    exported = dataclasses.replace(exported, anchors=model.anchors)  # no file of a model has them
     batches = task.batches(model, limit=EXAMPLES[0])
     if sum(map(task.count_predictions, batches)) < EXAMPLES[1]:
         batches = task.batches(model, limit=EXAMPLES[1])

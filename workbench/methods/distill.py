@@ -10,7 +10,6 @@ from workbench.models.load import LoadedModel
 from workbench.models.loaded import tokenizer_fingerprint
 from workbench.models.structure import architecture_of
 from workbench.recipes import Distillation, Step
-from workbench.tasks.output import Output
 from workbench.training import (
     Distilled,
     check_training_memory,
@@ -63,7 +62,7 @@ class Distiller(ModelMethod):
             trainable,
             task,
             objective,
-            settings_of(config, model.n_parameters, classifies=task.output is Output.LABELS),
+            settings_of(config, model.n_parameters, classifies=task.output.is_pooled),
             checkpoint=context.checkpoint,
             monitor=context.monitor,
             about=[config.to_dict(), teacher.fingerprint],

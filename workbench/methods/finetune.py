@@ -1,4 +1,4 @@
-"""Fine-tuning: train on the task's labels or next tokens."""
+"""Fine-tuning: train on the task's labels, next tokens or pairs of texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 from workbench.methods.base import ModelContext, ModelMethod, ModelResult
 from workbench.models.load import LoadedModel
 from workbench.recipes import FineTuning, Step
-from workbench.tasks.output import Output
+from workbench.tasks.vectors import VectorTask
 from workbench.training import (
     Labels,
     check_training_memory,
@@ -16,7 +16,7 @@ from workbench.training import (
     trainable_of,
 )
 from workbench.training.facts import facts_of, task_of
-from workbench.training.losses import class_weights
+from workbench.training.losses import Objective, Paired, class_weights
 
 
 class FineTuner(ModelMethod):
@@ -32,13 +32,17 @@ class FineTuner(ModelMethod):
         model = task.trained_form(model, monitor=context.monitor)
         trainable = trainable_of(model, config.method, rank=config.rank, seed=config.seed)
         needed = check_training_memory(trainable, task, config.batch_size)
-        examples = task.training_examples(model)
-        weights = class_weights(task, examples, config.class_weights)
+        weights = None
+        if isinstance(task, VectorTask):
+            objective: Objective = Paired(task)
+        else:
+            weights = class_weights(task, task.training_examples(model), config.class_weights)
+            objective = Labels(task, weights)
         trained = train(
             trainable,
             task,
-            Labels(task, weights),
-            settings_of(config, model.n_parameters, classifies=task.output is Output.LABELS),
+            objective,
+            settings_of(config, model.n_parameters, classifies=task.output.is_pooled),
             checkpoint=context.checkpoint,
             monitor=context.monitor,
             about=config.to_dict(),

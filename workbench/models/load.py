@@ -61,6 +61,7 @@ from workbench.models.readers import (
     read_gguf,
 )
 from workbench.models.rescaling import keep_weights
+from workbench.models.sentence_encoding import read_sentence_files
 from workbench.models.sources import (
     ACCEPTED,
     Source,
@@ -434,7 +435,8 @@ def _set_limits(backend: Any, truncation: Any, padding: Any) -> None:
 def write_extras(model: LoadedModel, folder: Path) -> None:
     """Write what a checkpoint says beside weights, configuration and tokenizer.
 
-    That is its name, stored dtype and head, and how its processor reads images and sound.
+    That is its name, stored dtype and head, how its processor reads images and sound, and how a
+    sentence encoder makes its vectors.
     """
     extras: dict[str, Any] = {
         "version": 1,
@@ -447,6 +449,7 @@ def write_extras(model: LoadedModel, folder: Path) -> None:
     (folder / EXTRAS).write_text(json.dumps(extras, indent=1), encoding="utf-8")
     for name, text in model.beside.items():
         if not (folder / name).exists():  # what the tokenizer wrote is newer
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
 
 
@@ -738,7 +741,8 @@ def _read_extras(folder: Path) -> dict[str, Any]:
 
 def _read_beside(folder: Path) -> dict[str, str]:
     paths = [folder / name for name in BESIDE]
-    return {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+    found = {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+    return found | read_sentence_files(folder)
 
 
 def _read_head(folder: Path, extras: dict[str, Any]) -> ClassificationHead | None:

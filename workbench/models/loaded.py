@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ConfigError, UnsupportedArchitectureError
-from workbench.fields import shown, whole
+from workbench.fields import shown, text_given, whole
 from workbench.models.architectures import decoder_start_token, is_causal, is_seq2seq, quiet
 from workbench.models.finite import check_weight
 from workbench.models.precision import generic_name
@@ -101,7 +101,7 @@ class ClassificationHead:
                 f" are {tuple(self.weight.shape)} and {tuple(self.bias.shape)}."
             )
         if self.pooling != "mean":
-            raise ConfigError(f"pooling={self.pooling!r} is not accepted; give 'mean'.")
+            raise ConfigError(f"pooling={shown(self.pooling)} is not accepted; give 'mean'.")
 
     def save(self, path: Path) -> None:
         """Write one safetensors file: weight and bias, with labels and pooling as metadata."""
@@ -120,6 +120,45 @@ class ClassificationHead:
         tensors, meta = read_tensors(path)
         labels = tuple(json.loads(meta["labels"]))
         return cls(tensors["weight"], tensors["bias"], labels, meta["pooling"])
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """Vectors of the dense model, to which another model's vectors are compared.
+
+    The similarities of a text to them are the logits of a task of vectors: they move if, and only
+    if, the text would be found beside other texts.
+
+    Attributes
+    ----------
+    vectors : Tensor of shape (anchors, vector size), float32
+        Of unit length.
+    task : str
+        Fingerprint of the task whose texts they are of.
+    pooling : str
+        How they were made, see :class:`~workbench.models.sentence_encoding.SentenceEncoding`.
+    """
+
+    vectors: Tensor
+    task: str
+    pooling: str
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file."""
+        from safetensors.torch import save_file
+
+        about = {"task": self.task, "pooling": self.pooling}
+        save_file(
+            {"vectors": self.vectors.detach().cpu().contiguous()},
+            path,
+            metadata={"anchors": json.dumps(about)},
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Anchors:
+        """Read what :meth:`save` wrote."""
+        tensors, meta = read_tensors(path)
+        return cls(tensors["vectors"], **json.loads(meta["anchors"]))
 
 
 @dataclass(eq=False, repr=False)
@@ -149,11 +188,13 @@ class LoadedModel:
         :func:`~workbench.models.precision.generic_name`: what the checkpoint holds in more bits
         than most of it, and what the class keeps (the biases of routers).
     beside : dict of str to str
-        Text of the checkpoint's files that say how images and sound are read, by their names;
-        every checkpoint that is written has them again.
+        Text of the checkpoint's files that say how images and sound are read and how vectors are
+        made of texts, by their paths; every checkpoint that is written has them again.
     streaming : Streaming or None
         Of a model whose weights stay in their files: what reads its blocks. Its parameters are
         mapped, in the stored dtype, and shared by copies.
+    anchors : Anchors or None
+        Of a model that is bound to a task of vectors.
     """
 
     hf_model: PreTrainedModel
@@ -166,6 +207,7 @@ class LoadedModel:
     wide: frozenset[str] = frozenset()
     beside: dict[str, str] = field(default_factory=dict)
     streaming: Streaming | None = None
+    anchors: Anchors | None = None
     _fingerprint: tuple[object, str] | None = field(default=None, init=False, repr=False)
 
     def copy(self) -> LoadedModel:
@@ -188,6 +230,7 @@ class LoadedModel:
             self.wide,
             dict(self.beside),
             streaming,
+            self.anchors,
         )
 
     def stored_as(self, name: str) -> torch.dtype:
@@ -465,8 +508,7 @@ class LoadedModel:
                 " decoder such as 'demo', or evaluate this model on a TextClassification task."
             )
         max_new_tokens = whole("generate", "max_new_tokens", max_new_tokens, maximum=2**20)
-        if not isinstance(prompt, str):
-            raise ConfigError(f"generate: prompt={shown(prompt)} is no text; give a string.")
+        text_given("generate", "prompt", prompt)
         inputs = self.tokenizer(prompt, return_tensors="pt")
         ids = inputs["input_ids"].to(self.device)
         if ids.shape[1] == 0:

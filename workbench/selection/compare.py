@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from workbench.errors import ConfigError, StudyError
+from workbench.fields import shown
 from workbench.recipes.recipe import Recipe
 from workbench.records import NOTES_FACT, Metric, RunRecord, RunState
 from workbench.selection.quality import (
@@ -129,7 +130,7 @@ def axis_named(name: str) -> Axis:
     """
     if name not in AXES:
         known = ", ".join(map(repr, AXES))
-        raise ConfigError(f"x={name!r} is not accepted; give one of {known}.")
+        raise ConfigError(f"x={shown(name)} is not accepted; give one of {known}.")
     return AXES[name]
 
 

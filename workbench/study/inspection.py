@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench import views
 from workbench.errors import ConfigError
 from workbench.fields import listed, shown
 from workbench.records import Metric, RunRecord
 from workbench.study.workspace import HasId, Workspace
+from workbench.tasks.output import Output
 from workbench.views import Confusion, FlipsView, LayerErrors, WeightHistogram
+from workbench.views.curves import LossCurves, loss_curves
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +84,13 @@ def layer_errors(workspace: Workspace, runs: Iterable[HasId | str]) -> LayerErro
     )
 
 
+def curves(workspace: Workspace, runs: Iterable[HasId | str] | None) -> LossCurves:
+    """Return how trainings went; see :meth:`Study.loss_curves`."""
+    if runs is None:
+        return loss_curves(r for r in workspace.records() if not r.annotation.hidden)
+    return loss_curves(_records(workspace, "loss_curves", runs))
+
+
 def weight_histogram(workspace: Workspace, run: HasId | str, layer: str) -> WeightHistogram:
     """Return a layer's weights before and after; see :meth:`Study.weight_histogram`."""
     from workbench.views.inspecting import weight_histogram
@@ -103,6 +113,42 @@ def side_by_side(
         record.id: workspace.engine.model(record.id).generate(prompt, max_new_tokens=max_new_tokens)
         for record in records
     }
+
+
+def try_out(
+    workspace: Workspace, text: str, runs: Iterable[HasId | str], *, max_new_tokens: int = 40
+) -> pd.DataFrame:
+    """Return what each run answers to a text; see :meth:`Study.try_out`."""
+    import pandas as pd
+
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"try_out: text={shown(text)} is not accepted; give some words.")
+    records, rows = _records(workspace, "try_out", runs), []
+    for record in records:
+        model = workspace.engine.model(record.id)
+        if workspace.output is Output.LABELS:
+            classify: Any = workspace.task
+            classify.probabilities(model, [text])  # what is compiled or read once is not timed
+            began = time.perf_counter()
+            sure = classify.probabilities(model, [text])[0]
+            seconds = time.perf_counter() - began
+            best = sure.argsort()[::-1][:3]
+            answer, confidence = classify.label_of(best[0]), float(sure[best[0]])
+            others = ", ".join(f"{classify.label_of(i)} {sure[i]:.1%}" for i in best[1:])
+        else:
+            model.generate(text, max_new_tokens=1)
+            began = time.perf_counter()
+            answer = model.generate(text, max_new_tokens=max_new_tokens)
+            seconds, confidence, others = time.perf_counter() - began, None, ""
+        row: dict[str, object] = {"name": _name(record), "answer": answer}
+        row |= {"confidence": confidence, "others": others, "seconds": seconds}
+        row["size_mb"] = (record.size_bytes or 0) / 1e6
+        for name, divisor in (("latency_ms", 1.0), ("resident_bytes", 1e6)):
+            found = record.measurement(name)
+            key = "memory_mb" if name == "resident_bytes" else name
+            row[key] = None if found is None else found.value / divisor
+        rows.append(row)
+    return pd.DataFrame(rows, index=pd.Index([r.id for r in records], name="run", dtype=object))
 
 
 def _dense_of(workspace: Workspace, records: list[RunRecord]) -> LoadedModel:

@@ -61,6 +61,16 @@ def generate(study: Study, tell: Tell, prompt: str, runs: list[str], tokens: int
     return texts
 
 
+def answers(study: Study, tell: Tell, text: str, runs: list[str], tokens: int) -> Any:
+    """Return what every run answers to a text, one row each."""
+    rows = []
+    for number, run in enumerate(runs):
+        tell(Progress("generate", number, len(runs)))
+        found = study.try_out(text, [run], max_new_tokens=tokens).astype(object)
+        rows += [{"run": run, **row} for row in found.where(found.notna(), None).to_dict("records")]
+    return rows
+
+
 def measure(study: Study, tell: Tell, runs: list[str]) -> Any:
     """Measure the runs' memory and latency; return how many, and what was warned of meanwhile."""
     known = {record.id: record.label for record in study.records}
@@ -197,7 +207,7 @@ def _prices(given: dict[str, Any] | None) -> CostModel | None:
 ANSWERS: dict[str, Callable[..., Any]] = {
     answer.__name__: answer
     for answer in (
-        *(flips, confusion, layers, histogram, generate, measure, offers, export, report),
+        *(flips, confusion, layers, histogram, generate, answers, measure, offers, export, report),
         *(trust, consistency, cascade, router),
     )
 }

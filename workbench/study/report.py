@@ -52,7 +52,7 @@ def report(
     from workbench.views.report import Part, render, sentence
 
     instance("report", "cost", cost, CostModel, "CostModel(…)")
-    instance("report", "question", question, str, "a text")
+    question = instance("report", "question", question, str, "a text") or ""
     instance("report", "trust", trust, (bool, Trust), "True, False or what study.trust returned")
     instance("report", "cascade", cascade, Routed, "what study.cascade returned")
     wanted = Requirements(0.97) if requirements is None else requirements

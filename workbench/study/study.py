@@ -32,6 +32,7 @@ from workbench.study import (
     curating,
     evaluation,
     exporting,
+    handing_over,
     inspection,
     overview,
     predictions,
@@ -39,12 +40,15 @@ from workbench.study import (
     searching,
     trust,
 )
+from workbench.study import next_step as advice
 from workbench.study.cascades import Routed
 from workbench.study.computing import Recipes
+from workbench.study.next_step import NextStep
 from workbench.study.run import Run
 from workbench.study.searching import SearchResult
 from workbench.study.trust import Trust
 from workbench.study.workspace import Workspace
+from workbench.views.curves import LossCurves
 from workbench.views.lineage import Lineage, lineage
 from workbench.views.sensitivity import Sensitivity
 
@@ -902,6 +906,32 @@ class Study:
             in_worker=in_worker,
         ).run()
 
+    def next_step(
+        self,
+        requirements: Requirements | float = 0.97,
+        *,
+        metric: str | None = None,
+        model: str | None = None,
+    ) -> NextStep:
+        """Return the most useful thing to do next, computed from all that is known; nothing is run.
+
+        That is the recipe with the largest expected saving, the number of examples that would tell
+        of a run whether it passes, or the run to keep.
+
+        Parameters
+        ----------
+        requirements : Requirements or float
+            As for :meth:`search`.
+        metric, model : str, optional
+            As for :meth:`search`.
+
+        Returns
+        -------
+        NextStep
+            With ``kind``, ``text``, ``recipe`` and ``run``.
+        """
+        return advice.next_step(self._workspace, requirements, metric=metric, model=model)
+
     # Looking into a few runs
 
     def differences(self, runs: Iterable[Run | str]) -> pd.DataFrame:
@@ -934,6 +964,16 @@ class Study:
         """
         return inspection.layer_errors(self._workspace, runs)
 
+    def loss_curves(self, runs: Iterable[Run | str] | None = None) -> LossCurves:
+        """Return how the trainings of runs went: losses by step, with ``.table`` and ``.plot()``.
+
+        Parameters
+        ----------
+        runs : iterable of Run or str, optional
+            Default: all that trained in their last step or steps and are not hidden.
+        """
+        return inspection.curves(self._workspace, runs)
+
     def weight_histogram(self, run: Run | str, layer: str) -> WeightHistogram:
         """Return how a layer's weights are distributed before and after compression."""
         return inspection.weight_histogram(self._workspace, run, layer)
@@ -951,6 +991,29 @@ class Study:
         max_new_tokens : int
         """
         return inspection.side_by_side(self._workspace, prompt, runs, max_new_tokens=max_new_tokens)
+
+    def try_out(
+        self, text: str, runs: Iterable[Run | str], *, max_new_tokens: int = 40
+    ) -> pd.DataFrame:
+        """Return what several runs answer to one text: a label and how sure, or a continuation.
+
+        Parameters
+        ----------
+        text : str
+            To be classified, continued, or answered by an encoder-decoder.
+        runs : iterable of Run or str
+            Finished runs, or their ids.
+        max_new_tokens : int
+            Of a continuation.
+
+        Returns
+        -------
+        DataFrame
+            One row per run: ``name``, ``answer``, ``confidence`` and ``others`` (the next likely
+            labels) of a classifier, ``seconds`` that it took here, with the weights unpacked;
+            ``size_mb``, and ``latency_ms`` and ``memory_mb`` where :meth:`measure` recorded them.
+        """
+        return inspection.try_out(self._workspace, text, runs, max_new_tokens=max_new_tokens)
 
     # Trusting answers
 
@@ -1245,6 +1308,60 @@ class Study:
             If the format cannot hold the model.
         """
         return exporting.export_bytes(self._workspace, run, format)
+
+    # Handing over
+
+    def points(self, metric: str | None = None) -> pd.DataFrame:
+        """Return every run, and what is predicted on the front, as one table.
+
+        Its column ``kind`` says which is which; ``recipe_json`` makes the recipe again.
+        """
+        return handing_over.points(self._workspace, metric)
+
+    def save_points(self, path: str | Path, metric: str | None = None) -> Path:
+        """Write :meth:`points` to a file, ``.csv`` or ``.json``, and return it.
+
+        Raises
+        ------
+        ConfigError
+            If the file has another ending, or cannot be written.
+        """
+        return handing_over.save_points(self._workspace, path, metric)
+
+    def log_to_mlflow(
+        self,
+        runs: Iterable[Run | str] | None = None,
+        *,
+        tracking_uri: str | Path | None = None,
+        experiment: str | None = None,
+    ) -> list[str]:
+        """Log finished runs to MLflow, each once: recipe, measurements, times and losses.
+
+        Parameters
+        ----------
+        runs : iterable of Run or str, optional
+            Default: all that are finished.
+        tracking_uri : str or Path, optional
+            A server, or a folder's ``file:`` address. Default: MLflow's own, such as
+            ``MLFLOW_TRACKING_URI``.
+        experiment : str, optional
+            Default: of the task's name.
+
+        Returns
+        -------
+        list of str
+            The ids that MLflow gave, in order.
+
+        Raises
+        ------
+        ConfigError
+            If MLflow is not installed (extra ``mlflow``).
+        StudyError
+            If it refuses what is logged.
+        """
+        return handing_over.log_to_mlflow(
+            self._workspace, runs, tracking_uri=tracking_uri, experiment=experiment
+        )
 
     # Its end
 

@@ -70,6 +70,8 @@ class Workspace:
         What the forecast depends on that was asked for last, and the forecast.
     searches : set
         Those that go on now.
+    proposals : dict
+        By base model and metric: the recipes among which the next step is looked for.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Workspace:
         self.cost_tables: dict[str, tuple[object, CostTable]] = {}
         self.ready_forecast: tuple[object, Forecast] | None = None
         self.searches: set[Cancellable] = set()
+        self.proposals: dict[tuple[str, str], Any] = {}
         self._loaded: dict[str, LoadedModel] = {}
         self._lock = threading.RLock()
         self._engine: Engine | None = None

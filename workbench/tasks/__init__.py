@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from workbench.tasks.registry import TASKS as TASKS
     from workbench.tasks.registry import load_task as load_task
     from workbench.tasks.registry import task_from_dict as task_from_dict
+    from workbench.tasks.retrieval import Retrieval as Retrieval
+    from workbench.tasks.sentence_similarity import SentenceSimilarity as SentenceSimilarity
     from workbench.tasks.summarization import Summarization as Summarization
     from workbench.tasks.text_classification import TextClassification as TextClassification
 
@@ -32,6 +34,8 @@ _HOMES = {
     "language_modeling": ("LanguageModeling",),
     "prompt_answers": ("PromptAnswers",),
     "registry": ("TASKS", "load_task", "task_from_dict"),
+    "retrieval": ("Retrieval",),
+    "sentence_similarity": ("SentenceSimilarity",),
     "summarization": ("Summarization",),
     "text_classification": ("TextClassification",),
 }

@@ -458,9 +458,14 @@ class Task(ABC):
         limit : int, optional
             Use only so many examples.
         """
+        return self._batched(model, part, self.examples(model, part, limit=limit), batch_size)
+
+    def _batched(
+        self, model: LoadedModel, part: str, examples: Sequence[Example], batch_size: int | None
+    ) -> list[Batch]:
+        """Return examples in padded batches, longest first."""
         if batch_size is not None and batch_size < 1:
             raise ConfigError(f"batch_size={batch_size} is not accepted; give 1 or more, or None.")
-        examples = self.examples(model, part, limit=limit)
         examples = sorted(examples, key=lambda e: (-len(e.tokens), e.index))
         token_budget = self.batch_tokens(model)
         found: list[Batch] = []
@@ -512,7 +517,7 @@ class Task(ABC):
             Sorted by example.
         """
         monitor.check()
-        batches = self.batches(model, part, batch_size=batch_size, limit=limit)
+        batches = self._batched(model, part, self._evaluated(model, part, limit), batch_size)
         itself = reference is not None and reference.model is model
         collected: list[dict[str, Any]] = []
         with torch.no_grad():
@@ -520,8 +525,7 @@ class Task(ABC):
                 dense = None
                 if reference is not None and not itself:
                     dense = reference.log_probabilities(batch)
-                logits = self.logits(model, batch)
-                columns = self._columns(batch, logits, dense)
+                logits, columns = self._score(model, batch, dense)
                 if reference is not None and itself:
                     columns["kl"] = np.zeros(len(batch.examples))
                     views = self._prediction_logits(batch, logits)
@@ -538,6 +542,17 @@ class Task(ABC):
                 if each is not None and len(each) == len(outcomes) > 1:
                     outcomes.columns[metric.numerator] = each
         return outcomes
+
+    def _evaluated(self, model: LoadedModel, part: str, limit: int | None) -> list[Example]:
+        """Return the examples of so many rows of a part."""
+        return self.examples(model, part, limit=limit)
+
+    def _score(
+        self, model: LoadedModel, batch: Batch, dense: list[Tensor] | None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Return a batch's logits and the columns of its outcomes."""
+        logits = self.logits(model, batch)
+        return logits, self._columns(batch, logits, dense)
 
     def _own_arguments(self, outcomes: Outcomes) -> tuple[Any, ...]:
         """Return what the user's own metric is called with."""
@@ -810,7 +825,11 @@ def _float(outcomes: Outcomes, name: str) -> np.ndarray:
 
 
 _INTEGERS = ("example", "document", "n_predictions", "n_correct", "n_bytes", "label", "prediction")
-_DTYPES: dict[str, Any] = {**dict.fromkeys(_INTEGERS, np.int64), "log_probabilities": np.float16}
+_DTYPES: dict[str, Any] = {
+    **dict.fromkeys(_INTEGERS, np.int64),
+    "log_probabilities": np.float16,
+    "vector": np.float32,
+}
 
 
 def _gather(collected: list[dict[str, Any]]) -> Outcomes:

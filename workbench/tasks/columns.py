@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 LABELS = ("label", "labels", "intent", "category", "class", "target", "sentiment", "topic")
 SUMMARIES = ("summary", "highlights", "abstract", "headline", "target", "title")
 ANSWERS = ("answer", "answers", "target", "output", "value", "extracted")
+SCORES = ("score", "similarity", "similarity_score", "relatedness", "label")
 NUMBERS = ("id", "index", "row", "uid", "document")
 
 Columns = Mapping[str, Sequence[str]]
@@ -42,6 +44,27 @@ def guess_fields(columns: Columns) -> tuple[str, ...]:
     named = [name for name in others if name.strip().lower() in ANSWERS]
     kept = [name for name in others if name.strip().lower() not in NUMBERS]
     return tuple(named or kept or others)
+
+
+def guess_pair(columns: Columns) -> tuple[str, str, str]:
+    """Return the columns that look like two texts and the score of their likeness.
+
+    The texts are the two longest of what is not all numbers, in the table's order.
+    """
+    lengths = _lengths(columns)
+    numbers = [n for n, v in columns.items() if all(map(_is_number, filter(str.strip, v)))]
+    texts = sorted((n for n in columns if n not in numbers), key=lambda name: -lengths[name])
+    pair = [name for name in columns if name in (texts or list(columns))[:2]]
+    scores = [n for n in numbers if n.strip().lower() not in NUMBERS] or numbers or list(columns)
+    named = [name for name in scores if name.strip().lower() in SCORES]
+    return pair[0], pair[-1], (named or scores)[0]
+
+
+def _is_number(value: str) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def _labelness(name: str, values: Sequence[str], place: int) -> tuple[float, float, float, int]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from workbench.atomic_files import aside_of
 from workbench.errors import DataError
+from workbench.fields import shown
 from workbench.tasks.delimited import BadRow
 from workbench.tasks.encodings import decode, read_bytes
 from workbench.tasks.outcomes import EXPANDED_BYTES, EXPANSION, check_expansion
@@ -235,13 +236,14 @@ def _column(table: Table, role: str, column: Any) -> list[Any]:
     A number's text finds the column that has the number as name.
     """
     columns, name = table.columns, table.name
-    shown = ", ".join(repr(c) for c in columns[:12]) + (" …" if len(columns) > 12 else "")
+    known = ", ".join(repr(c) for c in columns[:12]) + (" …" if len(columns) > 12 else "")
     if not isinstance(column, (str, int)) or isinstance(column, bool):
         raise DataError(
-            f"{role}={column!r} is not accepted; give the name of a column. {name} has {shown}."
+            f"{role}={shown(column)} is not accepted; give the name of a column. {name} has"
+            f" {known}."
         )
     column = str(column)
-    places = [place for place, known in enumerate(columns) if known == column]
+    places = [place for place, one in enumerate(columns) if one == column]
     if len(places) > 1:
         advice = (
             "data.loc[:, ~data.columns.duplicated()]"
@@ -250,7 +252,7 @@ def _column(table: Table, role: str, column: Any) -> list[Any]:
         )
         raise DataError(
             f"{name} has {len(places)} columns called {column!r}; rename or remove all but one, for"
-            f" example with {advice}. It has {shown}."
+            f" example with {advice}. It has {known}."
         )
     if places:
         return list(table.texts(places[0]))
@@ -259,7 +261,7 @@ def _column(table: Table, role: str, column: Any) -> list[Any]:
     best = lower.get(column.lower().strip()) or (near[0] if near else None)
     hint = f" Did you mean {best!r}?" if best else f" Say which one, as in {role}={columns[0]!r}."
     noted = "".join(f" Note: {note}." for note in table.notes)
-    raise DataError(f"{name} has no column {column!r}; it has {shown}.{hint}{noted}")
+    raise DataError(f"{name} has no column {column!r}; it has {known}.{hint}{noted}")
 
 
 def _plain(value: Any) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workbench.errors import DataError
+from workbench.fields import shown
 
 DELIMITERS = (",", ";", "\t", "|")
 _SAMPLED = 400
@@ -158,12 +159,12 @@ def parse(
 def _check(delimiter: str | None, quote: str | None) -> None:
     if delimiter is not None and (not isinstance(delimiter, str) or len(delimiter) != 1):
         raise DataError(
-            f'delimiter={delimiter!r} is not accepted; give one character, such as ";" or "\\t",'
-            " or leave it out to have it detected."
+            f'delimiter={shown(delimiter)} is not accepted; give one character, such as ";" or'
+            ' "\\t", or leave it out to have it detected.'
         )
     if quote is not None and (not isinstance(quote, str) or len(quote) > 1):
         raise DataError(
-            f"quote={quote!r} is not accepted; give one character, an empty text if quotes are"
+            f"quote={shown(quote)} is not accepted; give one character, an empty text if quotes are"
             " characters like any other, or leave it out."
         )
     if quote and quote == delimiter:

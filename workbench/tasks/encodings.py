@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from workbench.errors import DataError
+from workbench.fields import shown
 
 COMPRESSED = (".gz", ".bz2", ".xz")
 MOST_BYTES = 4 * 1024**3
@@ -108,7 +109,7 @@ def decode(content: bytes, name: str, encoding: str | None = None) -> Decoded:
 def _decoded(content: bytes, name: str, encoding: str) -> str:
     if not isinstance(encoding, str):
         raise DataError(
-            f"encoding={encoding!r} is not accepted; give a name, such as"
+            f"encoding={shown(encoding)} is not accepted; give a name, such as"
             ' "utf-8", "cp1252" or "utf-16", or leave it out.'
         )
     try:

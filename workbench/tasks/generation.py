@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from workbench.errors import ConfigError, DataError
+from workbench.errors import ConfigError
 from workbench.fields import whole, words
 from workbench.models.load import LoadedModel
 from workbench.progress import SILENT, Monitor
@@ -35,12 +35,8 @@ from workbench.tasks.outcomes import Outcomes
 from workbench.tasks.output import Output
 from workbench.tasks.parts import Tables
 from workbench.tasks.rouge import WORDS, Words, words_of_options
-from workbench.tasks.splits import PARTS, deal, overlap
+from workbench.tasks.splits import PARTS, complete, document_codes, overlap
 
-SHARES = {"calibration": 0.5, "evaluation": 0.35, "validation": 0.15}
-"""Share of the rows that each part gets where parts are split, not given."""
-
-LEAST_ROWS = 10
 STOP = "\n"
 """Where an answer ends; targets are written on one line."""
 
@@ -125,12 +121,7 @@ class Generation(NextToken):
                 f"shots={options['shots']} are more than the {len(self.rows['calibration'])} rows"
                 " of the calibration part."
             )
-        codes: dict[str, int] = {}
-        self._documents: dict[str, list[int]] = {part: [] for part in PARTS}
-        for part in PARTS:
-            for number, row in enumerate(self.rows[part]):
-                key = f"document {row.document}" if row.document else f"{part} {number}"
-                self._documents[part].append(codes.setdefault(key, len(codes)))
+        self._documents = document_codes(self.rows)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{part} {len(self.rows[part])}" for part in PARTS)
@@ -336,42 +327,6 @@ class Generation(NextToken):
     @abstractmethod
     def _metrics(self) -> tuple[Metric, ...]:
         """Return the task's metrics, ``kl`` last."""
-
-
-def complete(
-    given: Mapping[str, Sequence[Pair]], pool: Sequence[Pair], seed: int
-) -> dict[str, list[Pair]]:
-    """Return all three parts: those given, and the others dealt out from the pool by document.
-
-    Raises
-    ------
-    DataError
-        If rows are missing or too few.
-    """
-    missing = {part: share for part, share in SHARES.items() if part not in given}
-    parts = {part: list(rows) for part, rows in given.items()}
-    if not pool and set(missing) == {"validation"}:
-        pool, missing = parts.pop("calibration"), {"calibration": 0.8, "validation": 0.2}
-    if missing and not pool:
-        raise DataError(
-            f"No rows are given for {', '.join(missing)}; give a table to split, or every part by"
-            " name: calibration=, evaluation= and, if you like, validation=."
-        )
-    if len(pool) + sum(map(len, parts.values())) < LEAST_ROWS:
-        raise DataError(
-            f"{len(pool)} rows are too few to judge a model by; give at least {LEAST_ROWS}."
-        )
-    if not missing:
-        return {**parts, "calibration": parts["calibration"] + list(pool)}
-    groups: dict[str, list[Pair]] = {}
-    for number, row in enumerate(pool):
-        groups.setdefault(row.document or f"row {number}", []).append(row)
-    together = list(groups.values())
-    for part, chosen in deal([len(rows) for rows in together], missing, seed).items():
-        parts[part] = [row for i in chosen for row in together[i]]
-        if not parts[part]:
-            raise DataError(f"{len(pool)} rows are too few to split: none is left for {part}.")
-    return parts
 
 
 def answer_in(written: str, *, may_be_empty: bool) -> str:

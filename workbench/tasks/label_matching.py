@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from workbench.errors import ConfigError
+from workbench.fields import shown
 from workbench.models.classifiers import is_classifier, own_labels
 from workbench.models.load import LoadedModel
 
@@ -70,7 +71,7 @@ def check_label_map(label_map: Any, labels: Sequence[str]) -> None:
         return
     if not isinstance(label_map, Mapping):
         raise ConfigError(
-            f"label_map={label_map!r} is not accepted; give a mapping from your labels to the"
+            f"label_map={shown(label_map)} is not accepted; give a mapping from your labels to the"
             ' names or numbers of the model\'s classes, such as {"0": "NEGATIVE"}, or "index" if'
             f" your labels in this order ({', '.join(map(repr, labels[:6]))}) are its classes in"
             " theirs."

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import ConfigError, DataError, WorkbenchError
-from workbench.fields import flag
+from workbench.fields import flag, shown
 from workbench.records import Metric
 
 _Read = TypeVar("_Read")
@@ -49,8 +49,8 @@ def describe_metric(
     """
     if not callable(function):
         raise ConfigError(
-            f"metric={function!r} is not accepted; give a function that returns one number, such as"
-            " metric=my_score, and say higher_is_better=True or higher_is_better=False."
+            f"metric={shown(function)} is not accepted; give a function that returns one number,"
+            " such as metric=my_score, and say higher_is_better=True or higher_is_better=False."
         )
     inner, name = _inner(function), _name_of(function)
     if name in taken:

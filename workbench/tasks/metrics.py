@@ -9,12 +9,13 @@ an aggregation of the harness) gives its influence per document, and the rest fo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from workbench.errors import ConfigError
 from workbench.records import DEFINITIONS, Measurement, Metric
@@ -45,6 +46,8 @@ TOKEN_ACCURACY = Metric("token_accuracy")
 OfRows = Callable[[IntArray], float]
 Statistic = Callable[[Outcomes], OfRows]
 """Takes outcomes and returns what computes a metric of some of their rows."""
+
+_CORRELATIONS = ("spearman", "pearson")
 
 _DERIVED: dict[str, tuple[tuple[str, ...], Callable[..., Any]]] = {
     "n_predictions": (("label",), np.ones_like),
@@ -181,6 +184,9 @@ def score_outcomes(
     """
     documents, cluster = np.unique(np.asarray(outcomes["document"]), return_inverse=True)
     count = len(documents)
+    if metric.statistic in _CORRELATIONS:
+        columns = [_column(outcomes, name) for name in (metric.numerator, metric.denominator)]
+        return _correlated(metric, columns, documents, cluster, len(outcomes))
     top, bottom = _column(outcomes, metric.numerator), None
     if top is not None:
         bottom = _column(outcomes, metric.denominator) if metric.denominator else np.ones(len(top))
@@ -200,6 +206,29 @@ def score_outcomes(
     else:
         return None
     return Scored(metric, value, documents, len(outcomes), value)
+
+
+def _correlated(
+    metric: Metric,
+    columns: Sequence[FloatArray | None],
+    documents: IntArray,
+    cluster: IntArray,
+    n_examples: int,
+) -> Scored | None:
+    """Return the correlation of two columns; its error comes from the jackknife."""
+    x, y = columns
+    if x is None or y is None:
+        return None
+    of_ranks = metric.statistic == "spearman"
+
+    def correlation(rows: IntArray) -> float:
+        pair = [rankdata(c[rows]) if of_ranks else c[rows] for c in (x, y)]
+        if len(rows) < 2 or not all(np.ptp(one) > 0 for one in pair):
+            return math.nan
+        return float(np.corrcoef(pair)[0, 1])
+
+    value = estimate_statistic(correlation, cluster)
+    return Scored(metric, value, documents, n_examples, value)
 
 
 def estimate(metric: Metric, outcomes: Outcomes, statistic: Statistic | None = None) -> Estimate:

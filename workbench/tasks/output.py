@@ -20,17 +20,25 @@ class Output(enum.Enum):
         Next tokens of given texts.
     TEXT
         Text that the model writes.
+    VECTORS
+        One vector per text, which all its tokens make together.
     """
 
     LABELS = "labels"
     CHOICES = "choices"
     TOKENS = "tokens"
     TEXT = "text"
+    VECTORS = "vectors"
 
     @property
     def classifies(self) -> bool:
         """Whether every example has one label and one prediction, as trust and cascades need."""
         return self in (Output.LABELS, Output.CHOICES)
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether one prediction is read from all tokens of an example together."""
+        return self in (Output.LABELS, Output.VECTORS)
 
 
 HARNESS = {"multiple_choice": Output.CHOICES, "generate_until": Output.TEXT}

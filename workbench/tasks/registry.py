@@ -14,6 +14,8 @@ from workbench.tasks.harness import PREFIX, TASK_FILES, HarnessTask
 from workbench.tasks.language_modeling import LanguageModeling
 from workbench.tasks.paths import existing_path, table_suffix
 from workbench.tasks.prompt_answers import PromptAnswers
+from workbench.tasks.retrieval import Retrieval, is_retrieval_folder
+from workbench.tasks.sentence_similarity import SentenceSimilarity
 from workbench.tasks.summarization import Summarization
 from workbench.tasks.text_classification import TextClassification
 
@@ -25,6 +27,8 @@ __all__ = [
     "HarnessTask",
     "LanguageModeling",
     "PromptAnswers",
+    "Retrieval",
+    "SentenceSimilarity",
     "Summarization",
     "Task",
     "TextClassification",
@@ -41,6 +45,8 @@ TASKS: dict[str, type[Task]] = {
         Extraction,
         Summarization,
         HarnessTask,
+        SentenceSimilarity,
+        Retrieval,
     )
 }
 """Every kind of task by the name that saved studies use."""
@@ -55,8 +61,9 @@ def load_task(ref: Any) -> Task:
         ``"demo"`` is language modelling on modules of Python's standard library that the bundled
         model never saw; it needs no download. ``"stdlib-topics"`` is classification: which of seven
         areas of that library a docstring belongs to. The path of a text file, or of a folder of
-        them, is language modelling on it. ``"lm-eval:NAME"``, or the path of a task file (.yaml),
-        is a task of the lm-evaluation-harness. A task is returned as it is.
+        them, is language modelling on it; a folder in the form of BEIR is retrieval.
+        ``"lm-eval:NAME"``, or the path of a task file (.yaml), is a task of the
+        lm-evaluation-harness. A task is returned as it is.
 
     Raises
     ------
@@ -90,11 +97,14 @@ def load_task(ref: Any) -> Task:
             f"{str(ref)!r} is a table: say which columns to use, as in"
             f' TextClassification({str(ref)!r}, text="question", label="intent").'
         )
-    if existing_path(ref) is None:
+    path = existing_path(ref)
+    if path is None:
         raise DataError(
             f'There is no task {str(ref)[:80]!r}; give "demo", "stdlib-topics" or the path of a'
             " text file, or make a task with LanguageModeling(…) or TextClassification(…)."
         )
+    if is_retrieval_folder(path):
+        return Retrieval.from_folder(path)
     return LanguageModeling(ref)
 
 

@@ -6,9 +6,17 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from workbench.errors import DataError
 
 PARTS = ("calibration", "validation", "evaluation")
 """The parts of every task: what compression sees, what choices use, what is reported."""
+
+SHARES = {"calibration": 0.5, "evaluation": 0.35, "validation": 0.15}
+"""Share of the rows that each part gets where parts are split, not given."""
+
+LEAST_ROWS = 10
 
 FEW_DOCUMENTS = 12
 """Below this many documents, long ones are cut into blocks so that errors can be clustered."""
@@ -110,6 +118,68 @@ def _cut(
         for number, piece in enumerate(pieces, 1):
             documents.append((f"{name} [{number}]" if len(pieces) > 1 else name, piece))
     return documents
+
+
+class Clustered(Protocol):
+    """A row that belongs to a document; ``""`` for one that stands for itself."""
+
+    @property
+    def document(self) -> str:
+        """Name of the cluster."""
+        ...
+
+
+R = TypeVar("R", bound=Clustered)
+
+
+def document_codes(rows: Mapping[str, Sequence[Clustered]]) -> dict[str, list[int]]:
+    """Return each row's cluster by part: its document's code, or a code of its own."""
+    codes: dict[str, int] = {}
+    found: dict[str, list[int]] = {part: [] for part in PARTS}
+    for part in PARTS:
+        for number, row in enumerate(rows[part]):
+            key = f"document {row.document}" if row.document else f"{part} {number}"
+            found[part].append(codes.setdefault(key, len(codes)))
+    return found
+
+
+def complete(
+    given: Mapping[str, Sequence[R]],
+    pool: Sequence[R],
+    seed: int,
+    shares: Mapping[str, float] = SHARES,
+) -> dict[str, list[R]]:
+    """Return all three parts: those given, and the others dealt out from the pool by document.
+
+    Raises
+    ------
+    DataError
+        If rows are missing or too few.
+    """
+    missing = {part: share for part, share in shares.items() if part not in given}
+    parts = {part: list(rows) for part, rows in given.items()}
+    if not pool and set(missing) == {"validation"}:
+        pool, missing = parts.pop("calibration"), {"calibration": 0.8, "validation": 0.2}
+    if missing and not pool:
+        raise DataError(
+            f"No rows are given for {', '.join(missing)}; give a table to split, or every part by"
+            " name: calibration=, evaluation= and, if you like, validation=."
+        )
+    if len(pool) + sum(map(len, parts.values())) < LEAST_ROWS:
+        raise DataError(
+            f"{len(pool)} rows are too few to judge a model by; give at least {LEAST_ROWS}."
+        )
+    if not missing:
+        return {**parts, "calibration": parts["calibration"] + list(pool)}
+    groups: dict[str, list[R]] = {}
+    for number, row in enumerate(pool):
+        groups.setdefault(row.document or f"row {number}", []).append(row)
+    together = list(groups.values())
+    for part, chosen in deal([len(rows) for rows in together], missing, seed).items():
+        parts[part] = [row for i in chosen for row in together[i]]
+        if not parts[part]:
+            raise DataError(f"{len(pool)} rows are too few to split: none is left for {part}.")
+    return parts
 
 
 def deal(sizes: Sequence[int], shares: Mapping[str, float], seed: int) -> dict[str, list[int]]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import DataError
+from workbench.fields import shown
 from workbench.tasks.delimited import BadRow, parse
 from workbench.tasks.encodings import decode, read_bytes
 from workbench.tasks.paths import TABLE_FILES, existing_path, table_suffix
@@ -58,12 +59,12 @@ class Reading:
     def __post_init__(self) -> None:
         if self.on_bad_rows not in ON_BAD_ROWS:
             raise DataError(
-                f"on_bad_rows={self.on_bad_rows!r} is not accepted; give 'error' or 'skip'."
+                f"on_bad_rows={shown(self.on_bad_rows)} is not accepted; give 'error' or 'skip'."
             )
         if self.header not in (None, True, False):
             raise DataError(
-                f"header={self.header!r} is not accepted; give True if the first row has names,"
-                " False if it is data, or leave it out."
+                f"header={shown(self.header)} is not accepted; give True if the first row has"
+                " names, False if it is data, or leave it out."
             )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from workbench.errors import ConfigError, DataError, UnsupportedArchitectureError
-from workbench.fields import listed
+from workbench.fields import listed, texts_given
 from workbench.models.architectures import has_lone_encoder, is_seq2seq, refuse_unsupported
 from workbench.models.classifiers import as_classifier, last_layer
 from workbench.models.load import LoadedModel
@@ -50,7 +50,7 @@ from workbench.tasks.output import Output
 from workbench.tasks.padding import own_head_logits
 from workbench.tasks.parts import Tables
 from workbench.tasks.scoring import log_probabilities, score
-from workbench.tasks.splits import PARTS, deal, overlap
+from workbench.tasks.splits import PARTS, deal, document_codes, overlap
 from workbench.tasks.tables import Reading
 
 SHARES = {"calibration": 0.7, "evaluation": 0.2, "validation": 0.1}
@@ -211,7 +211,7 @@ class TextClassification(Task):
             self.metrics = (own, *self.metrics)
             self.options |= {"metric": own.name, "higher_is_better": own.higher_is_better}
         self._code = {name: code for code, name in enumerate(self.labels)}
-        self._documents = _document_codes(rows)
+        self._documents = document_codes(rows)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{part} {len(self.rows[part])}" for part in PARTS)
@@ -378,19 +378,33 @@ class TextClassification(Task):
         ConfigError
             If one text is given instead of several, or the model has no head for these labels.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise ConfigError(f"texts={texts!r} is not accepted; give a list of texts.")
+        return [self.label_of(sure.argmax()) for sure in self.probabilities(model, texts)]
+
+    def label_of(self, code: int) -> str:
+        """Return the label of a model's class, ``"(other)"`` of one that the task does not know."""
+        return self.labels[code] if code < len(self.labels) else "(other)"
+
+    def probabilities(self, model: LoadedModel, texts: Sequence[str]) -> np.ndarray:
+        """Return how sure a model is of each label, for each text; see :meth:`classify`.
+
+        Returns
+        -------
+        ndarray of shape (texts, classes)
+            In the order of :attr:`labels`; a head may have further classes behind these.
+        """
+        texts = texts_given("classify", "texts", texts)
         if not texts:
-            return []
+            return np.zeros((0, len(self.labels)))
         length = self.options["sequence_length"]
-        rows = self._tokenize(model, list(texts), length)
+        rows = self._tokenize(model, texts, length)
         examples = [Example(i, i, row) for i, row in enumerate(rows)]
-        found = np.zeros(len(examples), dtype=np.int64)
+        found: list[np.ndarray] = [np.zeros(0)] * len(texts)
         with torch.no_grad():
             for batch in batches_of(model, examples, 16 * length):
-                best = log_probabilities(self.logits(model, batch)).argmax(-1).cpu().numpy()
-                found[[example.index for example in batch.examples]] = best
-        return [self.labels[code] if code < len(self.labels) else "(other)" for code in found]
+                logs = log_probabilities(self.logits(model, batch)).double().cpu().numpy()
+                for example, sure in zip(batch.examples, np.exp(logs), strict=True):
+                    found[example.index] = sure
+        return np.stack(found)
 
     def count_predictions(self, batch: Batch) -> int:
         return len(batch.examples)
@@ -523,17 +537,6 @@ def _doubts(logits: Tensor) -> dict[str, Any]:
     }
     if logs.shape[-1] <= MAX_KEPT_CLASSES:
         found["log_probabilities"] = logs.clamp(min=-6e4).half().cpu().numpy()
-    return found
-
-
-def _document_codes(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[int]]:
-    """Return each row's cluster: its document's code, or a code of its own."""
-    codes: dict[str, int] = {}
-    found: dict[str, list[int]] = {part: [] for part in PARTS}
-    for part in PARTS:
-        for number, row in enumerate(rows[part]):
-            key = f"document {row.document}" if row.document else f"{part} {number}"
-            found[part].append(codes.setdefault(key, len(codes)))
     return found
 
 

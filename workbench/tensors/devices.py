@@ -35,7 +35,7 @@ def choose_device(device: str | torch.device) -> torch.device:
     try:
         target = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"device={device!r} is not accepted; {ACCEPTED}.") from error
+        raise ConfigError(f"device={shown(device)} is not accepted; {ACCEPTED}.") from error
     if target.type not in (CPU, CUDA, MPS):
         raise ConfigError(f"device={str(device)!r} is not supported; {ACCEPTED}.")
     if not is_available(target):

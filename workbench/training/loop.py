@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from workbench.errors import CancelledError, CompressionError
 from workbench.models.loaded import LoadedModel
-from workbench.progress import SILENT, Monitor
+from workbench.progress import SILENT, Monitor, loss_words
 from workbench.tasks import Batch, Task
 from workbench.tasks.base import batches_of
 from workbench.tasks.output import Output
 from workbench.tensors.devices import autocast, seeded
 from workbench.tensors.products import fast_products
 from workbench.training.checkpoints import CheckpointFile
-from workbench.training.losses import Objective, flat_logits, hard_loss
+from workbench.training.losses import Objective
 from workbench.training.settings import Settings
 from workbench.training.trainable import Trainable
 
@@ -137,7 +137,7 @@ class _Run:
         self.trainable, self.model = trainable, trainable.model
         self.task, self.objective, self.settings = task, objective, settings
         self.checkpoint, self.monitor = checkpoint, monitor
-        self.examples = task.training_examples(self.model)
+        self.examples = objective.examples(self.model)
         if not self.examples:
             raise CompressionError(
                 f"The calibration part of {task.name!r} holds nothing to train on; give more"
@@ -149,7 +149,7 @@ class _Run:
         self.best: dict[str, Tensor] = {}
         self.optimizer = _optimizer(trainable, settings)
         self.key = self._key(about)
-        self.validation = task.batches(self.model, "validation", limit=VALIDATION_EXAMPLES)
+        self.validation = objective.validation(self.model, VALIDATION_EXAMPLES)
         self._order: tuple[int, list[int]] = (-1, [])
         self._saved_bytes = 0
         self._begun = (0.0, 0)
@@ -242,9 +242,8 @@ class _Run:
     def _report(self) -> None:
         state = self.state
         words = "no checkpoint kept; " if self.not_kept else ""
-        words += f"loss {state.smoothed:.4f}"
-        if state.validations:
-            words += f", validation {state.validations[-1][1]:.4f}"
+        assert state.smoothed is not None
+        words += loss_words(state.smoothed, state.validations[-1][1] if state.validations else None)
         self.monitor.report("train", state.step, self.total, words)
 
     # The validation part
@@ -258,16 +257,11 @@ class _Run:
     @torch.no_grad()
     def _validate(self) -> None:
         state, total, wrong, count = self.state, 0.0, 0.0, 0.0
-        weights = self.objective.class_weights  # rare labels count here as they do in training
         self.model.hf_model.eval()
         for done, batch in enumerate(self.validation, 1):
             with autocast(self.model.device):
-                logits = flat_logits(self.task, self.model, batch)
-            targets = self.task.targets(batch)
-            each = torch.ones(len(targets)) if weights is None else weights[targets]
-            total += float(hard_loss(self.task, logits, batch, weights))
-            wrong += float(each[logits.argmax(-1).cpu() != targets].sum())
-            count += float(each.sum())
+                found = self.objective.judge(self.model, batch)
+            total, wrong, count = total + found[0], wrong + found[1], count + found[2]
             self.monitor.report("validate", done, len(self.validation))
         loss, error = total / max(count, 1e-12), wrong / max(count, 1e-12)
         state.validations.append([state.step, round(loss, 6), round(error, 6)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,8 +17,12 @@ from workbench.models.layers import block_sides, find_blocks
 from workbench.models.loaded import LoadedModel
 from workbench.progress import SILENT, Monitor
 from workbench.tasks import Batch, Example, Task
-from workbench.tasks.base import batches_of
+from workbench.tasks.base import batch_of, batches_of, some_of
 from workbench.tasks.output import Output
+from workbench.tasks.vectors import SCALE, TextPair, VectorTask
+
+_PAIRS_JUDGED = 32
+"""Pairs of a batch of the validation part, whatever those of training are."""
 
 UNBALANCED = 10.0
 """How many times as frequent as the rarest the most frequent label is before "auto" weighs."""
@@ -41,17 +46,38 @@ class Objective(ABC):
     def __init__(self, task: Task) -> None:
         self.task = task
 
+    def examples(self, model: LoadedModel) -> list[Example]:
+        """Return what is trained on."""
+        return self.task.training_examples(model)
+
+    def validation(self, model: LoadedModel, most: int) -> list[Batch]:
+        """Return what decides how long, of at most so many examples."""
+        return self.task.batches(model, "validation", limit=most)
+
     def prepare(self, examples: Sequence[Example], monitor: Monitor = SILENT) -> None:
         """Do once what would be the same in every epoch; by default there is nothing."""
         return
 
     def weight(self, batch: Batch) -> float:
         """Return what the sum of a batch's losses is divided by."""
-        return float(len(self.task.targets(batch)))
+        return float(self.task.count_predictions(batch))
 
     @abstractmethod
     def loss(self, model: LoadedModel, batch: Batch) -> Tensor:
         """Return the sum of the losses of a batch's predictions, with gradients."""
+
+    def judge(self, model: LoadedModel, batch: Batch) -> tuple[float, float, float]:
+        """Return a validation batch's summed loss, its wrong predictions, and their whole weight.
+
+        Rare labels count here as they do in training.
+        """
+        logits = self._logits(model, batch)
+        targets = self.task.targets(batch)
+        weights = self.class_weights
+        each = torch.ones(len(targets)) if weights is None else weights[targets]
+        wrong = each[logits.argmax(-1).cpu() != targets].sum()
+        loss = hard_loss(self.task, logits, batch, weights)
+        return float(loss), float(wrong), float(each.sum())
 
     def _logits(self, model: LoadedModel, batch: Batch) -> Tensor:
         return flat_logits(self.task, model, batch)
@@ -78,6 +104,80 @@ class Labels(Objective):
     def loss(self, model: LoadedModel, batch: Batch) -> Tensor:
         logits = self._logits(model, batch)
         return hard_loss(self.task, logits, batch, self.class_weights)
+
+
+class Paired(Objective):
+    """Vectors of texts that belong together are drawn together, and others apart.
+
+    Pairs without a score: cross-entropy of a text's cosines with the second texts of its batch, of
+    which its own is the right one, and others that belong to it do not count (InfoNCE with in-batch
+    negatives; van den Oord et al. 2018). Pairs with one: every two pairs of a batch whose cosines
+    are not in the order of their scores (CoSENT, as sentence-transformers has it).
+
+    Parameters
+    ----------
+    task : VectorTask
+    """
+
+    def __init__(self, task: VectorTask) -> None:
+        super().__init__(task)
+        self._vectors = task.vectors
+        self._all_pairs = task.pairs
+        self._pairs: dict[tuple[str, int], TextPair] = {}
+
+    def examples(self, model: LoadedModel) -> list[Example]:
+        return self._first(model, "calibration", self._all_pairs(model, "calibration"))
+
+    def validation(self, model: LoadedModel, most: int) -> list[Batch]:
+        pairs = some_of(self._all_pairs(model, "validation"), most)
+        examples = self._first(model, "validation", pairs)
+        return [
+            batch_of(model, "validation", examples[start : start + _PAIRS_JUDGED])
+            for start in range(0, len(examples), _PAIRS_JUDGED)
+        ]
+
+    def _first(self, model: LoadedModel, part: str, pairs: Sequence[TextPair]) -> list[Example]:
+        self._pairs |= {(part, number): pair for number, pair in enumerate(pairs)}
+        return [dataclasses.replace(pair.first, index=i) for i, pair in enumerate(pairs)]
+
+    def loss(self, model: LoadedModel, batch: Batch) -> Tensor:
+        pairs = [self._pairs[batch.part, example.index] for example in batch.examples]
+        second = batch_of(model, batch.part, [pair.second for pair in pairs])
+        one, other = self._vectors(model, batch), self._vectors(model, second)
+        if pairs[0].score is not None:
+            scores = torch.tensor([pair.score for pair in pairs], device=one.device)
+            return len(pairs) * order_loss((one * other).sum(-1), scores)
+        similar = SCALE * one @ other.T
+        belongs = [[b.second.index in a.relevant for b in pairs] for a in pairs]
+        also = torch.tensor(belongs, device=one.device) & ~torch.eye(
+            len(pairs), dtype=torch.bool, device=one.device
+        )
+        right = torch.arange(len(pairs), device=one.device)
+        return nn.functional.cross_entropy(
+            similar.masked_fill(also, -torch.inf), right, reduction="sum"
+        )
+
+    def judge(self, model: LoadedModel, batch: Batch) -> tuple[float, float, float]:
+        """Return a validation batch's summed loss; vectors have no wrong answers."""
+        return float(self.loss(model, batch)), 0.0, float(len(batch.examples))
+
+
+def order_loss(cosines: Tensor, scores: Tensor) -> Tensor:
+    """Return the logarithm of one plus the sum over pairs in the wrong order, weighed by how far.
+
+    Parameters
+    ----------
+    cosines, scores : Tensor of shape (pairs,)
+
+    Returns
+    -------
+    Tensor
+        Scalar: log(1 + sum over all i, j with score i above score j of
+        exp(:data:`SCALE` · (cosine j - cosine i))).
+    """
+    margins = SCALE * (cosines[None, :] - cosines[:, None])
+    margins = margins.masked_fill(~(scores[:, None] > scores[None, :]), -torch.inf)
+    return torch.cat([margins.new_zeros(1), margins.flatten()]).logsumexp(0)
 
 
 class Distilled(Objective):
@@ -119,7 +219,7 @@ class Distilled(Objective):
 
     def prepare(self, examples: Sequence[Example], monitor: Monitor = SILENT) -> None:
         """Keep the teacher's logits where there is one small row per example."""
-        if self.task.output is not Output.LABELS or self._hidden or self._hard == 1:
+        if not self.task.output.is_pooled or self._hidden or self._hard == 1:
             return
         for batch in batches_of(self._teacher, examples, self.task.batch_tokens(self._teacher)):
             rows = zip(batch.examples, self._teachers(batch), strict=True)
@@ -149,6 +249,14 @@ class Distilled(Objective):
             distances = [hidden_distance(*side) for side in sides]
             total = total + self._hidden * len(student) * sum(distances) / len(distances)
         return total
+
+    def judge(self, model: LoadedModel, batch: Batch) -> tuple[float, float, float]:
+        """Return what :meth:`Objective.judge` says; vectors are judged by the teacher's."""
+        if self.task.output is not Output.VECTORS:
+            return super().judge(model, batch)
+        student, teacher = self._logits(model, batch), self._teachers(batch)
+        loss = divergence(student, teacher.to(student.device), 1.0, reverse=False)
+        return float(loss), 0.0, float(len(batch.examples))
 
     @torch.no_grad()
     def _teachers(self, batch: Batch) -> Tensor:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from workbench.errors import NotEnoughMemoryError
 from workbench.models.layers import find_blocks
 from workbench.tasks import Task
-from workbench.tasks.output import Output
 from workbench.tensors.devices import free_memory
 from workbench.training.trainable import Trainable
 
@@ -57,7 +56,7 @@ def training_bytes(
     config = model.hf_model.config.get_text_config()
     blocks = len(find_blocks(model.hf_model))
     kept = tokens * blocks * _VALUES_PER_TOKEN * config.hidden_size
-    classes = 1 if task.output is Output.LABELS else config.vocab_size
+    classes = 1 if task.output.is_pooled else config.vocab_size
     copies = _LOGITS_COPIES + (_TEACHERS_COPIES if taught else 0)
     return fixed + 4 * (kept + tokens * classes * copies)
 

@@ -153,12 +153,8 @@ def flips(
             texts = named(label), named(was), named(now)
         else:
             change = "worse" if loss[1] > loss[0] else "better" if loss[1] < loss[0] else "other"
-            total = int(before["n_predictions"][one[place]])
-            texts = (
-                f"{total} tokens",
-                _right(before, int(one[place])),
-                _right(after, int(two[place])),
-            )
+            row = int(one[place])
+            texts = _wanted(before, row), _answer(before, row), _answer(after, int(two[place]))
         found.append(Flip(example, change, *texts, *loss))
     found.sort(key=lambda flip: -abs(flip.loss_after - flip.loss_before))
     return FlipsView(*names, len(common), tuple(found), classified)
@@ -169,5 +165,16 @@ def _per_prediction(outcomes: Outcomes) -> np.ndarray:
     return np.asarray(outcomes["loss"], dtype=float) / counts
 
 
-def _right(outcomes: Outcomes, row: int) -> str:
-    return f"{int(outcomes['n_correct'][row])} right" if "n_correct" in outcomes else ""
+def _wanted(outcomes: Outcomes, row: int) -> str:
+    if "n_correct" in outcomes:
+        return f"{int(outcomes['n_predictions'][row])} tokens"
+    return f"score {float(outcomes['score'][row]):g}" if "score" in outcomes else ""
+
+
+def _answer(outcomes: Outcomes, row: int) -> str:
+    if "n_correct" in outcomes:
+        return f"{int(outcomes['n_correct'][row])} right"
+    for column, name in (("similarity", "cosine"), ("ndcg_at_10", "nDCG@10")):
+        if column in outcomes:
+            return f"{name} {float(outcomes[column][row]):.3f}"
+    return ""

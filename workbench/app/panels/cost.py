@@ -15,7 +15,6 @@ from workbench.app.parts.prices_form import PricesForm, prices_code
 from workbench.app.parts.rows import Row, Rows
 from workbench.app.session import Session
 from workbench.errors import WorkbenchError
-from workbench.tasks.output import Output
 from workbench.views.run_names import run_names
 
 UNPRICED = "Enter what an hour of your machine costs. No price is built in."
@@ -37,7 +36,7 @@ class CostPanel(StudyPanel):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         guard = self._guard
-        writes = session.study.output is not Output.LABELS
+        writes = not session.study.output.is_pooled
         self.form = PricesForm(guard(self._priced), writes_tokens=writes)
         self._measuring = MeasureButton(
             session,

@@ -100,5 +100,10 @@ def guess_fields(frame: pd.DataFrame) -> tuple[str, ...]:
     return columns.guess_fields(_texts(frame))
 
 
+def guess_pair(frame: pd.DataFrame) -> tuple[str, str, str]:
+    """Return the columns that look like two texts and the score of their likeness."""
+    return columns.guess_pair(_texts(frame))
+
+
 def _texts(frame: pd.DataFrame) -> dict[str, list[str]]:
     return {str(name): frame[name].fillna("").astype(str).tolist() for name in frame.columns}

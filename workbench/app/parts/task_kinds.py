@@ -18,7 +18,13 @@ from workbench.app.parts.controls import (
     text,
     text_area,
 )
-from workbench.app.parts.table_preview import guess_fields, guess_label, guess_summary, guess_text
+from workbench.app.parts.table_preview import (
+    guess_fields,
+    guess_label,
+    guess_pair,
+    guess_summary,
+    guess_text,
+)
 from workbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -361,8 +367,81 @@ class HarnessKind(Kind):
         return make
 
 
+class SimilarPairs(OfTable):
+    """Two texts and how alike they are."""
+
+    name, title, makes = "similarity", "Similar pairs", "SentenceSimilarity"
+    about = "How alike two texts are, by their vectors; rank correlation with your scores."
+
+    def __init__(self) -> None:
+        self.text = _column("text", "The column with the first texts")
+        self.other = _column("other text", "The column with the second texts")
+        self.score = _column("score", "The column of numbers, larger for what is more alike")
+        self.skip = check(
+            "skip rows that cannot be used", "Rows without a text or a number; which is recorded"
+        )
+        self.widgets = [self.text, self.other, self.score, self.skip]
+
+    def offer(self, frame: pd.DataFrame | None) -> None:
+        """Offer the columns of a table."""
+        self.text.options = self.other.options = self.score.options = _names(frame)
+        if frame is not None:
+            self.text.value, self.other.value, self.score.value = guess_pair(frame)
+
+    def check(self) -> None:
+        """Raise DataError if a field lacks that must be filled."""
+        chosen = [self.text.value, self.other.value, self.score.value]
+        if not all(chosen) or len(set(chosen)) < len(chosen):
+            raise DataError(
+                "A pair needs three columns; choose one for each text, and one for the score."
+            )
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments."""
+        found = {"text": self.text.value, "other": self.other.value, "score": self.score.value}
+        return found | ({"on_bad_rows": "skip"} if self.skip.value else {})
+
+
+class SearchKind(Kind):
+    """A search in the form of BEIR."""
+
+    name, title = "search", "Search"
+    about = (
+        "Which documents answer a query, by their vectors; nDCG@10. A folder in the form of BEIR:"
+        " corpus.jsonl, queries.jsonl and qrels/test.tsv."
+    )
+
+    def __init__(self) -> None:
+        self.folder = text(
+            "folder", placeholder="data/my-search",
+            tooltip="The folder with corpus.jsonl, queries.jsonl and qrels",
+        )  # fmt: skip
+        self.widgets = [self.folder]
+
+    def check(self) -> None:
+        """Raise DataError if a field lacks that must be filled."""
+        if not self.folder.value.strip():
+            raise DataError("No folder was given; write the path of one in the form of BEIR.")
+
+    def code(self, data: str) -> str:
+        """Return the Python that makes the task."""
+        return f"task = wb.Retrieval.from_folder({self.folder.value.strip()!r})"
+
+    def maker(self, data: Path | None) -> Callable[[], Any]:
+        """Return what makes the task."""
+        folder = self.folder.value.strip()
+
+        def make() -> Any:
+            from workbench.tasks import Retrieval
+
+            return Retrieval.from_folder(folder)
+
+        return make
+
+
 KINDS: tuple[type[Kind], ...] = (
-    Demo, LabelledTable, Texts, ExtractionKind, SummarizationKind, HarnessKind,
+    Demo, LabelledTable, Texts, ExtractionKind, SummarizationKind, SimilarPairs, SearchKind,
+    HarnessKind,
 )  # fmt: skip
 """In the order of their buttons. A further kind is a class here, and its name in this tuple."""
 

@@ -19,7 +19,6 @@ from workbench.runtime.measure.generation import PROMPT_TOKENS, make_generator
 from workbench.runtime.measure.memory import measure_memory
 from workbench.runtime.measure.timing import Summary, summarise, time_repeats
 from workbench.runtime.packed import PackedModel, pack_model
-from workbench.tasks.output import Output
 from workbench.tensors.devices import fast_dtype, is_cpu
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def measure_model(
 
     label = packed.report.label
     add("stored_bytes", "bytes", Summary(model.size_bytes, 0.0, 1), "")
-    if task.output is Output.LABELS:
+    if task.output.is_pooled:
         _measure_classifier(packed, model, task, repeats, monitor, add)
     else:
         _measure_decoder(packed, model, repeats, monitor, add)

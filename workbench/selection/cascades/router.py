@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from workbench.errors import ConfigError, DataError, WorkbenchError
-from workbench.fields import listed, whole
+from workbench.fields import listed, texts_given, whole
 from workbench.fields import number as check_number
 from workbench.selection.cascades.latency import Percentiles, percentiles
 from workbench.selection.cascades.signals import SIGNALS, Signal, signal_named, surety
@@ -137,8 +137,7 @@ class Router:
         list of Answer
             In the order of the texts.
         """
-        if isinstance(texts, str):
-            raise ConfigError("Give a list of texts, such as router([text]).")
+        texts = texts_given("Router", "texts", texts)
         answers: list[Answer | None] = [None] * len(texts)
         waiting = list(range(len(texts)))
         for tier, model in enumerate(self.models):
@@ -176,7 +175,8 @@ class Router:
         ConfigError
             If there is no text.
         """
-        if isinstance(texts, str) or not len(texts):
+        texts = texts_given("Router.measure", "texts", texts)
+        if not texts:
             raise ConfigError("Give a list of at least one text, such as router.measure([text]).")
         for model in self.models:  # also those that are asked seldom, whose first pass is slow
             self._log_probabilities(model, [texts[0]])

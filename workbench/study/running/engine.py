@@ -629,24 +629,32 @@ class Engine:
         return self._base
 
     def _bound(self, name: str, model: LoadedModel, monitor: Monitor) -> LoadedModel:
-        """Bind the model to the task; a head that was trained for it is kept in the study."""
-        from workbench.models.load import ClassificationHead
+        """Bind the model to the task; what was made of it for that is kept in the study."""
+        from workbench.models.loaded import Anchors, ClassificationHead
 
-        path = self.store.file("task", f"{self.store.model_folder(name).name}.head.safetensors")
-        if path.is_file():
+        kinds: dict[str, type[ClassificationHead] | type[Anchors]]
+        kinds = {"head": ClassificationHead, "anchors": Anchors}
+        called = {"head": "classifier is", "anchors": "anchors are"}
+        stem = self.store.model_folder(name).name
+        paths = {part: self.store.file("task", f"{stem}.{part}.safetensors") for part in kinds}
+        for part, path in paths.items():
+            if not path.is_file():
+                continue
             if not self.store.is_as_sealed(path):
                 raise StudyError(
-                    f"The task's classifier is damaged: {path} is not as it was written, and every"
-                    " run would answer otherwise. Restore the file from a copy of the study; or"
-                    " delete it, and it is trained again like the first time."
+                    f"The task's {called[part]} damaged: {path} is not as it was written, and"
+                    " every run would answer otherwise. Restore the file from a copy of the study;"
+                    " or delete it, and it is made again like the first time."
                 )
-            model = dataclasses.replace(model, head=ClassificationHead.load(path))
-            return self.task.bind(model, monitor=monitor)
+            kept: Any = {part: kinds[part].load(path)}
+            model = dataclasses.replace(model, **kept)
         dense = self.task.bind(model, monitor=monitor)
-        if dense.head is not None and dense.head is not model.head:
-            aside = aside_of(path)
-            dense.head.save(aside)
-            self.store.keep_file(aside, path)
+        for part, path in paths.items():
+            made = getattr(dense, part)
+            if made is not None and made is not getattr(model, part):
+                aside = aside_of(path)
+                made.save(aside)
+                self.store.keep_file(aside, path)
         return dense
 
     def _calibrator(self, base: _Base, options: CalibrationOptions) -> Calibrator:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from workbench.errors import ConfigError, DataError
+from workbench.fields import shown
 from workbench.tasks.data import read_texts
 from workbench.tasks.harness.documents import HarnessRow, Reading
 from workbench.tasks.harness.scores import Score
@@ -87,7 +88,7 @@ def given_rows(given: Any, part: str) -> tuple[HarnessRow, ...]:
     documents = getattr(given, "documents", None)
     if documents is None and isinstance(given, NextToken):
         raise DataError(
-            f"{part}={given!r} is not accepted; give texts, a LanguageModeling task or a"
+            f"{part}={shown(given)} is not accepted; give texts, a LanguageModeling task or a"
             " HarnessTask."
         )
     if documents is not None:
