@@ -344,7 +344,7 @@ def group_bytes(groups: Iterable[LayerGroup], step: Quantization | Mixed) -> dic
             continue
         total = sum(part.stored_as(k).stored_bytes(n, k) for n, k in group.shapes)
         absorbed = group.absorber == "norm" or group.absorber in coded
-        if isinstance(part, AWQ) and not absorbed:
+        if isinstance(part, AWQ) and not absorbed and not part.exportable:
             total += 2 * group.in_features * len(group.shapes)
         result[group.key] = total
     return result
