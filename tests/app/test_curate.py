@@ -111,6 +111,9 @@ def test_heads_sort_numbers_as_numbers_and_what_is_missing_last():
     assert 'aria-sort="ascending"' in rows.html
     rows.descending = True
     assert rows.html.index(">10.00<") < rows.html.index(">9.5<")
+    rows.fill([("tag", ""), ("name", "text"), ("MB", "")], [("a", ["", "x", "1"])])
+    assert rows.sorted_by == 2, "the column has moved"
+    assert rows.html.index("MB ▼") > 0
     rows.fill([("name", "text")], [("a", ["x"])])
     assert 'aria-sort="none"' in rows.html, "a column that is gone sorts nothing"
 

@@ -107,6 +107,10 @@ function render({ model, el }) {
     choose(event.target.closest('tr'), event.ctrlKey || event.metaKey || event.shiftKey);
   });
   place.addEventListener('keydown', event => {
+    if (event.target.closest('[data-column]')) {
+      event.stopPropagation(); // a button, whose keys are the browser's
+      return;
+    }
     const row = event.target.closest('tr');
     if (!row) {
       return; // the browser's own keys, which scroll

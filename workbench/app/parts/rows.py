@@ -75,8 +75,16 @@ class Rows(anywidget.AnyWidget):
 
         What was searched for is searched for again, and the page stays where there is one.
         """
-        self._heads, self._rows, self._caption = tuple(heads), list(rows), caption
-        self._draw()
+        heads, by = tuple(heads), self.sorted_by
+        if 0 <= by < len(self._heads):  # a column that has moved sorts on
+            titles = [name for name, _ in heads]
+            title = self._heads[by][0]
+            by = titles.index(title) if title in titles else -1
+        self._heads, self._rows, self._caption = heads, list(rows), caption
+        if by != self.sorted_by:
+            self.sorted_by = by  # which draws
+        else:
+            self._draw()
 
     def clear(self) -> None:
         """Show nothing."""
