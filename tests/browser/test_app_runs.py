@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.browser.conftest import MODES, Lab, wait_for_kernel
-from tests.browser.test_app import new_page, shot
+from tests.browser.test_app import new_page, shot, tab
 from tests.toy import toy_study
 from workbench import Study
 from workbench.recipes import RTN
@@ -96,4 +96,19 @@ def test_a_run_gets_a_name_and_a_star_that_other_processes_see(page, lab, screen
 
 def test_the_next_step_is_said(page):
     page.locator(".wb-explore", has_text="Next: Make the predictions").wait_for(timeout=60_000)
+
+
+def test_a_text_is_tried_on_two_runs(page, screenshots):
+    tab(page, "Try it")
+    page.locator(".wb-split:visible select").first.select_option(index=[0, 1])
+    page.locator(".wb-split:visible button", has_text="Try it").click()
+    page.locator(".wb-texts figure").nth(1).wait_for(timeout=60_000)
+    shot(page, screenshots, "try-it")
+
+
+def test_what_is_found_and_handed_over_is_offered(page, screenshots):
+    tab(page, "Choose & keep")
+    page.locator("h3", has_text="Find it for me").wait_for(timeout=30_000)
+    page.locator("h3", has_text="Hand over").wait_for(timeout=30_000)
+    shot(page, screenshots, "choose-and-keep")
     assert not page.errors

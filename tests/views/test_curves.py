@@ -70,3 +70,6 @@ def test_a_training_is_drawn_while_it_runs_over_those_that_are_done():
     panel._draw()
     assert [curve.run for curve in panel.curves()] == ["done"]
     assert panel.code() == "study.loss_curves(['done']).plot()"
+    study.records.pop()
+    panel._draw()
+    assert panel.place.figure is None, "no figure is made that nobody sees"

@@ -88,6 +88,10 @@ class CurvesPanel(StudyPanel):
     def _draw(self) -> None:
         found = LossCurves(self.curves())
         show(self.widget, is_shown=bool(found.curves))
+        if not found.curves:  # no figure is made that nobody sees
+            self._drawn = ()
+            self.place.clear()
+            return
         drawn = tuple(f"{curve.run}{curve.is_live}" for curve in found.curves)
         if self.place.figure is None or drawn != self._drawn:
             self._drawn = drawn
