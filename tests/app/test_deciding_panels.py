@@ -126,6 +126,7 @@ def test_a_limit_of_money_needs_prices_and_decides(study, bench):
 
 
 def test_what_has_no_times_is_measured_with_progress_and_can_be_stopped(study, bench, asked):
+    bench.nav.value = KEEP
     panel = bench.panels.cost
     timed(study, dense=20.0)
     bench.refresh()
@@ -162,6 +163,7 @@ def test_the_script_measures_before_it_writes_what_follows_from_times(bench):
 
 @pytest.mark.parametrize("end", ["stop", "fail"])
 def test_what_was_measured_before_the_end_is_shown_and_in_the_script(study, bench, asked, end):
+    bench.nav.value = KEEP
     panel = bench.panels.cost
     panel.measure.click()
     timed(study, dense=20.0)
@@ -235,6 +237,7 @@ def test_a_new_study_routes_by_size_for_nothing_was_timed_yet():
     records, study.records = study.records, []
     bench = Workbench(study)
     study.records = records
+    bench.nav.value = KEEP
     bench.refresh()
     cost = bench.panels.routing.cost
     assert cost.value == "size"
@@ -484,6 +487,7 @@ def test_a_run_that_ends_is_offered_everywhere_and_takes_nothing_away(study, ben
     bench.refresh()
     assert trust.run.value == "a"
     assert trust.place.figure is figure
+    bench.nav.value = KEEP
     assert set(routing.runs.value) == {"a", "dense"}
     assert [run for _, run in routing.runs.options] == ["b", "a", "dense"]  # smallest first
 

@@ -501,6 +501,7 @@ def test_answers_of_the_other_process_are_shown_and_old_ones_are_not(bench, monk
 
 
 def test_a_run_that_ends_leaves_what_is_compared_as_it_is(study, bench, monkeypatch):
+    bench.nav.value = COMPARE
     panel, asked = bench.panels.compare, []
     monkeypatch.setattr(panel._session.inspector, "ask", lambda *a, **k: asked.append((*a, k)))
     panel.runs.value = ("a",)
@@ -690,6 +691,7 @@ def test_a_run_that_ends_takes_no_formats_away(study, bench):
 
 def test_the_code_of_an_export_names_the_runs_model(study, bench):
     study.records.append(replace(record("b", 1, 0.8, RTN(3)), model="other"))
+    bench.nav.value = KEEP
     bench.refresh()
     bench.panels.export.run.value = "b"
     assert "study.run(wb.RTN(3), model='other').export(" in bench.panels.export.code()
@@ -703,6 +705,34 @@ def test_tabs_show_one_panel(bench):
         bench.nav.value = name
         shown = [n for n, body in bench._bodies.items() if body.layout.display != "none"]
         assert shown == [name]
+
+
+def test_only_the_tab_that_is_seen_is_refreshed(bench, study, monkeypatch):
+    refreshed = []
+    for name, panels in bench.panels.of.items():
+        for panel in panels if name != LINEAGE else ():  # which asks itself whether it is seen
+            monkeypatch.setattr(panel, "refresh", lambda name=name: refreshed.append(name))
+    bench.nav.value = EXPLORE
+    refreshed.clear()
+    bench.refresh()
+    assert set(refreshed) == {EXPLORE}
+    refreshed.clear()
+    bench.nav.value = TRUST
+    bench.nav.value = EXPLORE
+    bench.nav.value = TRUST
+    assert refreshed == [TRUST]  # once for what has changed
+    bench.refresh()
+    assert refreshed == [TRUST, TRUST]
+
+
+def test_what_did_not_change_in_the_plot_is_not_sent_again(bench, study):
+    figure = bench.panels.frontier.figure
+    sent = []
+    figure._send_update_msg = lambda *args, **kwargs: sent.append((args, kwargs))
+    figure._send_restyle_msg = lambda *args, **kwargs: sent.append((args, kwargs))
+    figure._send_relayout_msg = lambda *args, **kwargs: sent.append((args, kwargs))
+    bench.panels.frontier._draw()
+    assert sent == []
 
 
 def test_code_of_the_whole(bench):

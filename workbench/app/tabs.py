@@ -29,6 +29,29 @@ from workbench.app.parts.hints import hints_html
 from workbench.app.parts.subtabs import Subtab, Subtabs
 from workbench.app.session import Session
 
+START, PLAN, EXPLORE, COMPARE, TRY, LINEAGE, TRUST, KEEP, CODE = (
+    "start",
+    "plan",
+    "explore",
+    "compare",
+    "try",
+    "lineage",
+    "trust",
+    "keep",
+    "code",
+)
+TABS = (
+    ("Start", START),
+    ("Plan", PLAN),
+    ("Frontier", EXPLORE),
+    ("Compare", COMPARE),
+    ("Try it", TRY),
+    ("Lineage", LINEAGE),
+    ("Trust", TRUST),
+    ("Choose & keep", KEEP),
+    ("Code", CODE),
+)
+
 
 class Panels:
     """The panels of a study; making them computes nothing.
@@ -42,8 +65,8 @@ class Panels:
     queue, frontier, recipe, table, compare, lineage, trust, choose, search, export, report, cost, \
 routing, code
         One each.
-    all : tuple of Panel
-        In the order in which they are refreshed, and in which their Python is shown.
+    of : dict of str to tuple of Panel
+        By tab, in the order in which they are refreshed.
     deciding : Subtabs
         The bar, what it costs, and routing.
     """
@@ -68,11 +91,18 @@ routing, code
         self.handover = HandOverPanel(session, self.export)
         self.report = ReportPanel(session)
         self.code = CodePanel(session)
-        self.all: tuple[Panel, ...] = (
-            self.recipe, self.frontier, self.next_step, self.curves, self.choose, self.cost,
-            self.routing, self.trust, self.table, self.curate, self.compare, self.tryout,
-            self.lineage, self.export, self.handover, self.report,
-        )  # fmt: skip
+        self.of: dict[str, tuple[Panel, ...]] = {
+            EXPLORE: (
+                self.recipe, self.frontier, self.next_step, self.curves, self.table, self.curate,
+            ),
+            COMPARE: (self.compare,),
+            TRY: (self.tryout,),
+            LINEAGE: (self.lineage,),
+            TRUST: (self.trust,),
+            KEEP: (
+                self.choose, self.cost, self.routing, self.export, self.handover, self.report,
+            ),
+        }  # fmt: skip
         keeping = classed(
             w.VBox([self.export.widget, self.handover.widget, self.report.widget]), "wb-column"
         )

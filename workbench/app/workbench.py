@@ -22,7 +22,19 @@ from workbench.app.panels.runs import table_html
 from workbench.app.panels.start import StartPanel
 from workbench.app.parts.controls import buttons, classed, close, show
 from workbench.app.session import Session
-from workbench.app.tabs import Panels
+from workbench.app.tabs import (
+    CODE,
+    COMPARE,
+    EXPLORE,
+    KEEP,
+    LINEAGE,
+    PLAN,
+    START,
+    TABS,
+    TRUST,
+    TRY,
+    Panels,
+)
 from workbench.errors import ConfigError
 from workbench.recipes.recipe import shortened
 from workbench.records import RunState
@@ -33,28 +45,6 @@ if TYPE_CHECKING:
     from workbench.recipes.recipe import Recipe
     from workbench.study import Study
 
-START, PLAN, EXPLORE, COMPARE, TRY, LINEAGE, TRUST, KEEP, CODE = (
-    "start",
-    "plan",
-    "explore",
-    "compare",
-    "try",
-    "lineage",
-    "trust",
-    "keep",
-    "code",
-)
-TABS = (
-    ("Start", START),
-    ("Plan", PLAN),
-    ("Frontier", EXPLORE),
-    ("Compare", COMPARE),
-    ("Try it", TRY),
-    ("Lineage", LINEAGE),
-    ("Trust", TRUST),
-    ("Choose & keep", KEEP),
-    ("Code", CODE),
-)
 STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
@@ -88,6 +78,7 @@ class Application:
         self._watch: JournalWatch | None = None
         self._is_own = False
         self._of: tuple[str, ...] = ()
+        self._stale: set[str] = set()
         self.nav = buttons(TABS, kind="wb-nav")
         self.head = w.HTML()
         self.start = StartPanel(self._ready, model, path)
@@ -255,16 +246,26 @@ class Application:
         self.panels.frontier.show_pending(tuple(pending))
 
     def refresh(self) -> None:
-        """Show what the study holds now; may be called from any thread."""
+        """Show what the study holds now; may be called from any thread.
+
+        A tab that is not seen is refreshed when it is opened.
+        """
         if self._session is None:
             return
         self.plan.offer(self._session.study)
-        for panel in self.panels.all:
-            panel.refresh()
+        self._stale |= set(self.panels.of)
+        self._refresh_tab()
         self.notice.watch(self._show_head)()
         self._schedule_picture()
 
     # What is shown
+
+    def _refresh_tab(self) -> None:
+        """Refresh the panels of the tab that is seen, if the study changed since they were."""
+        if self.nav.value in self._stale:
+            self._stale.discard(self.nav.value)
+            for panel in self.panels.of[self.nav.value]:
+                panel.refresh()
 
     def _switch(self) -> None:
         chosen = self.nav.value
@@ -277,6 +278,7 @@ class Application:
         self.plan.show(chosen == PLAN)
         if self._session is None:
             return
+        self._refresh_tab()
         self._session.history.keep("plan", self.plan.code())
         self.panels.curves.show(chosen == EXPLORE)
         self.panels.compare.show(chosen == COMPARE)

@@ -96,11 +96,12 @@ class Scores:
         self._outcomes = outcomes
         self._statistic = statistic
         self._found: dict[str, Scored | None] = {}
+        self._tables: dict[str, Outcomes | None] = {}
 
     def of(self, record: RunRecord) -> Scored | None:
         """Return the metric of a run, None without outcomes that it can be computed from."""
         if record.id not in self._found:
-            table = None if self._outcomes is None else self._outcomes(record)
+            table = self.outcomes(record)
             self._found[record.id] = None
             if table is not None and len(table):
                 # A metric of a notebook that is gone is still compared by its recorded errors.
@@ -111,8 +112,13 @@ class Scores:
         return self._found[record.id]
 
     def outcomes(self, record: RunRecord) -> Outcomes | None:
-        """Return a run's per-example outcomes, None where they are not known."""
-        return None if self._outcomes is None else self._outcomes(record)
+        """Return a run's per-example outcomes, None where they are not known.
+
+        They are looked up once: each look asks whether the file is still the same.
+        """
+        if record.id not in self._tables:
+            self._tables[record.id] = None if self._outcomes is None else self._outcomes(record)
+        return self._tables[record.id]
 
     def derived(
         self,
@@ -122,7 +128,7 @@ class Scores:
         other: object = None,
     ) -> Value:
         """Return what was computed of a run's outcomes; see :meth:`Outcomes.derived`."""
-        table = None if self._outcomes is None else self._outcomes(record)
+        table = self.outcomes(record)
         if table is None:
             return compute()
         return table.derived((what, self.metric, self._statistic is None), compute, other)

@@ -87,18 +87,11 @@ def ready_frontiers(
     workspace: Workspace, metric: str | None, predicted: bool | None
 ) -> list[tuple[str, Prediction]]:
     """Return the predicted fronts of the base models that have a table; none is made here."""
-    from workbench.selection.quality import is_baseline, is_measured
-
-    decisive, records = workspace.metric_named(metric), workspace.records()
-    measured = {r.model for r in records if is_baseline(r) and is_measured(r, decisive)}
     found: list[tuple[str, Prediction]] = []
     for name in workspace.models:
-        table = cost_table(workspace, name) if name in measured else None
-        if table is not None:
-            from workbench.study.forecast import Forecast
-
-            forecast = Forecast(table, records, name, decisive)
-            found += [(name, prediction) for prediction in forecast.frontier()]
+        ready = ready_forecast(workspace, name, metric)
+        if ready is not None:
+            found += [(name, prediction) for prediction in ready.frontier()]
     if predicted and not found:
         raise StudyError(
             "There are no predictions yet; study.tabulate() makes them, and then"
@@ -154,12 +147,12 @@ def ready_forecast(workspace: Workspace, model: str | None, metric: str | None) 
     if not any(is_baseline(r) and is_measured(r, decisive) and r.model == name for r in records):
         return None
     done = tuple(record.id for record in records if record.state is RunState.DONE)
-    key = (name, decisive.name, id(table), done)
-    if workspace.ready_forecast is None or workspace.ready_forecast[0] != key:
+    key = (decisive.name, id(table), done)
+    if workspace.ready_forecasts.get(name, (None,))[0] != key:
         from workbench.study.forecast import Forecast
 
-        workspace.ready_forecast = (key, Forecast(table, records, name, decisive))
-    return workspace.ready_forecast[1]
+        workspace.ready_forecasts[name] = (key, Forecast(table, records, name, decisive))
+    return workspace.ready_forecasts[name][1]
 
 
 def _has_baseline(workspace: Workspace, name: str) -> bool:

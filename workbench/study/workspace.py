@@ -66,8 +66,8 @@ class Workspace:
         The task as the user gave it; None where it is loaded from the folder.
     cost_tables : dict
         By base model: what identifies the file, and the table that was read from it.
-    ready_forecast : tuple or None
-        What the forecast depends on that was asked for last, and the forecast.
+    ready_forecasts : dict
+        By base model: what the forecast depends on that was asked for last, and the forecast.
     searches : set
         Those that go on now.
     proposals : dict
@@ -82,7 +82,7 @@ class Workspace:
         self.first_model = ""
         self.given_task: Task | None = None
         self.cost_tables: dict[str, tuple[object, CostTable]] = {}
-        self.ready_forecast: tuple[object, Forecast] | None = None
+        self.ready_forecasts: dict[str, tuple[object, Forecast]] = {}
         self.searches: set[Cancellable] = set()
         self.proposals: dict[tuple[str, str], Any] = {}
         self._loaded: dict[str, LoadedModel] = {}

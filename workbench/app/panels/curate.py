@@ -79,6 +79,8 @@ class CuratePanel(StudyPanel):
             "Columns, selection, disk", "sliders", "Which columns are shown; select by words",
             [self.filter, row(self.select, self.hidden), self.columns, self.disk, row(self.clean)],
         )  # fmt: skip
+        self.more = more.children[0]
+        self.more.observe(guard(lambda _: self._tell_disk()), names="value")
         if session.is_recorded:
             show(self.clean, is_shown=False)
         self.widget = w.VBox([self.editor, self.notice.widget, more])
@@ -184,6 +186,11 @@ class CuratePanel(StudyPanel):
             self.columns.options = offered
             self.columns.value = [c for c in offered if c not in self._table.left_out]
             self._is_filling = False
+        self._tell_disk()
+
+    def _tell_disk(self) -> None:
+        if not self.more.value:  # every file is asked for its size
+            return
         found = {part: size for part, size in self._session.study.disk_use().items() if size}
         parts = ", ".join(f"{part} {size / 1e6:.1f}" for part, size in found.items())
         self.disk.value = about_html(f"On the disk, MB: {parts}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import ipywidgets as w
@@ -11,8 +12,12 @@ from workbench.app.panels.base import StudyPanel
 from workbench.app.parts.controls import about_html, button, row, show
 from workbench.app.session import Session
 from workbench.errors import WorkbenchError
+from workbench.records import RunState
 from workbench.selection.requirements import Requirements
 from workbench.study.next_step import BASE, EXAMPLES, KEEP, PREDICT, RUN, NextStep
+
+QUIET_SECONDS = 0.5
+"""How long nothing may have changed before the step is computed."""
 
 _DOES = {
     BASE: ("Evaluate it", "play"),
@@ -53,7 +58,7 @@ class NextStepPanel(StudyPanel):
         return "print(study.next_step())"
 
     def _refresh(self) -> None:
-        """Compute it in a thread of its own: the first time takes seconds."""
+        """Compute it in a thread of its own, when all else was drawn: it may take seconds."""
         with self._lock:
             if self._thread is not None:
                 self._is_asked_again = True
@@ -63,6 +68,11 @@ class NextStepPanel(StudyPanel):
 
     def _work(self) -> None:
         while True:
+            time.sleep(QUIET_SECONDS)
+            with self._lock:
+                if self._is_asked_again:  # runs still come
+                    self._is_asked_again = False
+                    continue
             self.notice.watch(self._compute)()
             with self._lock:
                 if not self._is_asked_again:
@@ -72,6 +82,8 @@ class NextStepPanel(StudyPanel):
 
     def _compute(self) -> None:
         study: Any = self._session.study
+        if any(record.state is RunState.RUNNING for record in self._session.records):
+            return  # what it finds changes the step, and it takes the time of all else
         asked = self._session.requirements.value or {"accuracy": 0.97}
         try:
             self._step = study.next_step(Requirements(**asked))

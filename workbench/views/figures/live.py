@@ -119,19 +119,25 @@ def update_live(
     new = live_figure(view, overlay, log_x=log_x, log_y=log_y)
     with figure.batch_update():
         for old, trace in zip(figure.data, new.data, strict=False):
-            values = trace.to_plotly_json()
-            values.pop("type")
-            if not _shows(old, values):  # most are as they were, and an update takes long
-                old.update(values, overwrite=False)
-        figure.layout.update(new.layout.to_plotly_json())
+            old.update(_changed(old, trace), overwrite=False)
+        figure.layout.update(_changed(figure.layout, new.layout))
     if len(new.data) > len(figure.data):
         figure.add_traces(new.data[len(figure.data) :])
 
 
-def _shows(trace: Any, values: dict[str, Any]) -> bool:
-    shown = trace.to_plotly_json()
+def _changed(shown: Any, wanted: Any) -> dict[str, Any]:
+    """Return what is to be set: most is as it was, and plotly takes long to set it again."""
+    known = shown.to_plotly_json()
+    return {
+        name: value
+        for name, value in wanted.to_plotly_json().items()
+        if name != "type" and not (name in known and _is_equal(known[name], value))
+    }
+
+
+def _is_equal(one: Any, other: Any) -> bool:
     try:
-        return all(name in shown and bool(shown[name] == value) for name, value in values.items())
+        return bool(one == other)
     except ValueError:  # arrays, which have no single answer
         return False
 
