@@ -118,13 +118,15 @@ def measure(task: wb.Retrieval, index_size: int) -> dict[str, Any]:
             print(
                 f"{one['recipe']:40} {one['size'] / 1e6:7.2f} MB  nDCG@10 {one['ndcg_at_10']:.4f}"
                 f" ({found.value:.1%}, {found.low:.1%} to {found.high:.1%})  KL {one['kl']:.4f}"
-                f" (predicted {one['predicted_kl']:.4f})",
+                f" (predicted {_known(one['predicted_kl'])})",
                 flush=True,
             )
         base = {f"ndcg_at_10{end}": dense[f"ndcg_at_10{end}"] for end in PRECISIONS}
         size = dense.size_bytes
     losses = [base["ndcg_at_10"] - one["ndcg_at_10"] for one in runs]
-    kls, predictions = ([one[key] for one in runs] for key in ("kl", "predicted_kl"))
+    known = [n for n, one in enumerate(runs) if one["predicted_kl"] is not None]
+    predictions = [runs[n]["predicted_kl"] for n in known]
+    kls, lost = [runs[n]["kl"] for n in known], [losses[n] for n in known]
     every = [{"recipe": "dense", "size": size, **base}, *runs]
     points = [
         {
@@ -146,8 +148,8 @@ def measure(task: wb.Retrieval, index_size: int) -> dict[str, Any]:
         )
     ranks = {
         "predicted KL, measured KL": spearmanr(predictions, kls)[0],
-        "predicted KL, lost nDCG": spearmanr(predictions, losses)[0],
-        "measured KL, lost nDCG": spearmanr(kls, losses)[0],
+        "predicted KL, lost nDCG": spearmanr(predictions, lost)[0],
+        "measured KL, lost nDCG": spearmanr([one["kl"] for one in runs], losses)[0],
     }
     print("Spearman: " + "; ".join(f"{name} {value:.3f}" for name, value in ranks.items()))
     return {
@@ -159,6 +161,10 @@ def measure(task: wb.Retrieval, index_size: int) -> dict[str, Any]:
         "front": best,
         "spearman": {name: float(value) for name, value in ranks.items()},
     }
+
+
+def _known(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.4f}"
 
 
 def main() -> None:

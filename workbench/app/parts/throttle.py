@@ -44,12 +44,15 @@ class Throttle:
         self._run()
 
     def flush(self) -> None:
-        """Make a call that waits for its turn now."""
+        """Make a call that waits for its turn now, or wait for one that is being made."""
         with self._lock:
             timer = self._timer
         if timer is not None:
             timer.cancel()
             self._run()
+        else:
+            with self._calling:
+                pass
 
     def _run(self) -> None:
         with self._calling:
