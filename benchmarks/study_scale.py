@@ -227,7 +227,7 @@ def failures(results: dict[str, Any]) -> list[str]:
                 found.append(f"{name}: {what} read files again")
         if results[name]["refresh of the application"]["outcomes_read"] > 1:
             found.append(f"{name}: a refresh read more than one file")
-    for what, least in (("refresh", 0.02), ("refresh of the application", 0.3)):
+    for what, least in (("refresh", 0.02), ("refresh of the application", 0.5)):
         few, many = (results[name][what]["seconds"] for name in (sizes[0], sizes[-1]))
         if many > MOST_GROWTH * max(few, least):
             found.append(f"a {what} grew from {few} to {many} s")
