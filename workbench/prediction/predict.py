@@ -179,8 +179,11 @@ class Predictor:
 
     def predict(self, recipe: Recipe) -> Prediction:
         """Return the prediction for a recipe; microseconds to a few milliseconds."""
-        size = size_bytes(self.table, recipe)
-        cost = raw_cost(self.table, recipe)
+        # Neither depends on what has been measured since, and a search asks for thousands.
+        known: dict[Recipe, tuple[int | None, RawCost]] = self.table.derived("parts", dict)
+        if recipe not in known:
+            known[recipe] = size_bytes(self.table, recipe), raw_cost(self.table, recipe)
+        size, cost = known[recipe]
         if cost.nats is None:
             return Prediction(
                 recipe, size, None, None, self.metric.name, None, None, reason=cost.reason

@@ -80,13 +80,16 @@ class Forecast:
         stderr = 0.0 if found is None or found.stderr is None else found.stderr
         self.table = table
         self.metric = metric
+        self._known: dict[Recipe, Prediction] = {}
         self._predictor = Predictor(
             table, metric, value_of(baseline, metric), stderr, _observations(own, metric)
         )
 
     def predict(self, recipe: Recipe) -> Prediction:
-        """Return the prediction of one recipe."""
-        return self._predictor.predict(recipe)
+        """Return the prediction of one recipe, which is made once."""
+        if recipe not in self._known:
+            self._known[recipe] = self._predictor.predict(recipe)
+        return self._known[recipe]
 
     def frontier(self, n_mixed: int = 12) -> tuple[Prediction, ...]:
         """Return the predicted Pareto front of KL divergence and size, from the smallest on.

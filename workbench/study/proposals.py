@@ -26,6 +26,7 @@ from workbench.recipes import (
 )
 from workbench.recipes.recipe import Recipe
 from workbench.records import RunRecord
+from workbench.selection.compare import pareto_front
 from workbench.selection.decision import PASSES, Decision, Verdict, worst_accepted
 from workbench.selection.quality import Z95, is_measured, value_of
 
@@ -205,7 +206,7 @@ class _State:
             kept, spread = self._kept(training)
             short = (run.recipe for run in self._short if training in run.recipe.steps)
             most = self._kl_of(_without(recipe, training) for recipe in short)
-            for recipe in dict.fromkeys((*(run.recipe for run in self._short), *recipes)):
+            for recipe in dict.fromkeys((*self._least_short(), *recipes)):
                 made = with_training(recipe, training)
                 predicted = self._forecast.predict(recipe)
                 size = _size_with(self._forecast, recipe, training)
@@ -217,6 +218,16 @@ class _State:
                 value = self._base - self._sign * kept * loss
                 found.append(Proposal(made, size, value, self._chance(value, spread * loss)))
         return found
+
+    def _least_short(self) -> list[Recipe]:
+        """Return the recipes of short runs than which no smaller one loses less.
+
+        A training leaves a share of the loss, so none of the others is the better one to train.
+        """
+        values = [value_of(run, self._metric) for run in self._short]
+        sizes = [run.size_bytes or 0 for run in self._short]
+        front = pareto_front(sizes, values, higher_is_better=self._metric.higher_is_better)
+        return [run.recipe for run, is_best in zip(self._short, front, strict=True) if is_best]
 
     def between(self) -> int | None:
         """Return the size halfway from the smallest that passes to the largest smaller that fails.
