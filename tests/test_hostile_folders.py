@@ -24,7 +24,6 @@ import pytest
 from tests.tiny import tiny_folder
 from tests.toy import mean_loss, toy_model, toy_study, toy_task
 from workbench.atomic_files import write_file
-from workbench.cli.tables import csv_of
 from workbench.errors import (
     ConfigError,
     DataError,
@@ -40,6 +39,7 @@ from workbench.recipes import RTN
 from workbench.selection.cascades import Router
 from workbench.storage.store import JOURNAL_NAME, Store
 from workbench.study import Study
+from workbench.study.handing_over import csv_of
 from workbench.tasks.data import read_snapshot
 from workbench.tasks.outcomes import Outcomes
 

@@ -94,9 +94,9 @@ def test_predictions_that_are_ready_are_given_at_once_and_learn_from_runs(study,
     assert not study.lacks_predictions()
     found = study.predict_now(RTN(3, group_size=32))
     assert found.kl == study.predict(RTN(3, group_size=32)).kl
-    kept = study._workspace.ready_forecast[1]
+    kept = study._workspace.ready_forecasts["tiny"][1]
     assert study.predict_now(RTN(5)).size_bytes > found.size_bytes
-    assert study._workspace.ready_forecast[1] is kept
+    assert study._workspace.ready_forecasts["tiny"][1] is kept
     study.run(GPTQ(2, group_size=32))
     assert study.predict_now(RTN(3, group_size=32)).n_runs == found.n_runs + 1
     study.runs[-1].delete()

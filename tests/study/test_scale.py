@@ -46,7 +46,7 @@ def test_every_file_is_read_at_most_once_and_a_refresh_reads_what_is_new(
     parsed: list[str] = []
     parse = snapshot_module.record_of
     monkeypatch.setattr(
-        snapshot_module, "record_of", lambda row, m: (parsed.append(row["id"]), parse(row, m))[1]
+        snapshot_module, "record_of", lambda row, *m: (parsed.append(row["id"]), parse(row, *m))[1]
     )
     with counting() as read:
         app.refresh()
