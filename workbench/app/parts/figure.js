@@ -35,7 +35,15 @@ function listening(model) {
   const own = {
     get: name => model.get(name),
     set: (name, value) => model.set(name, value),
-    save_changes: () => model.save_changes(),
+    save_changes: () => {
+      try {
+        model.save_changes();
+      } catch (error) { // the kernel closed the figure meanwhile: nobody is left to tell
+        if (!String(error).includes('no comm')) {
+          throw error;
+        }
+      }
+    },
     on: (name, call) => {
       model.on(name, call);
       heard.push([name, call]);
